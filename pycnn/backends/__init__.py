@@ -1,0 +1,63 @@
+"""The backends, and which one a call goes to.
+
+A backend is a module of plain functions on arrays that all have one floating dtype (float32 or float64), each taking
+plain ints; `reference.py` lists the whole protocol.  The array's own device chooses it (NumPy: ``cpu``, CuPy:
+``cuda``) unless `use_backend` says otherwise.
+"""
+
+from __future__ import annotations
+
+import importlib
+from contextvars import ContextVar
+from types import ModuleType
+
+__all__ = ["NAMES", "get", "selected", "use_backend"]
+
+NAMES = ("reference", "cpu", "cuda", "sim")
+
+_default: str | None = None
+_selected: ContextVar[str | None] = ContextVar("pycnn_backend", default=None)
+
+
+class use_backend:
+    """Send calls to one backend: until the end of the ``with`` block, or for good if used without one.
+
+    Args:
+        name: ``"reference"`` (NumPy, float64 accumulation, slow), ``"cpu"`` (the native engine), ``"cuda"``, ``"sim"`` (the CUDA
+            kernels, run on the CPU; for tests), or None for the array's own device.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> import pycnn, numpy as np
+    >>> with pycnn.use_backend("reference"):
+    ...     pycnn.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+
+    def __init__(self, name: str | None) -> None:
+        if name is not None and name not in NAMES:
+            raise ValueError(f"backend must be one of {', '.join(NAMES)} or None, got {name!r}")
+        global _default
+        self._name = name
+        self._before = _default
+        _default = name
+
+    def __enter__(self) -> use_backend:
+        global _default
+        _default = self._before
+        self._token = _selected.set(self._name)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _selected.reset(self._token)
+
+
+def selected() -> str | None:
+    """The backend that `use_backend` chose, or None where the array decides."""
+    return _selected.get() or _default
+
+
+def get(name: str) -> ModuleType:
+    """The module of backend `name`, imported at its first use."""
+    return importlib.import_module(f"pycnn.backends.{name}")

@@ -1,0 +1,121 @@
+"""Arrays in, arrays of the same kind out: what `ops` accepts and how it hands results back.
+
+NumPy arrays go to the backends as they are.  torch CPU tensors, JAX arrays and anything else with ``__dlpack__`` are
+looked at through a zero-copy NumPy view, and the result is wrapped back into the caller's kind; CuPy arrays stay CuPy.
+float16 and bfloat16 are computed in float32 and rounded once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pycnn import backends
+
+Array = Any  # numpy.ndarray, cupy.ndarray, torch.Tensor, jax.Array: whatever the caller holds
+
+_HALF = ("float16", "bfloat16")
+
+
+def kind(array: Array) -> str:
+    """Which library `array` belongs to: numpy, cupy, torch, jax or dlpack.  Raises TypeError for anything else."""
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    root = type(array).__module__.partition(".")[0]
+    if root in ("cupy", "torch"):
+        return root
+    if root in ("jax", "jaxlib"):
+        return "jax"
+    if hasattr(array, "__dlpack__"):
+        return "dlpack"
+    raise TypeError(f"not an array: {array!r:.60} of type {type(array).__name__}")
+
+
+class Call:
+    """One call's arrays: their backend, the dtype to compute in, and the way back to the caller's kind.
+
+    Args:
+        **arrays: by argument name; None is passed over.  All must be of one library, device and floating dtype.
+
+    Raises:
+        TypeError: an argument that is no array, arrays of different libraries or dtypes, or a dtype that is not
+            float16, bfloat16, float32 or float64.
+
+    Attributes:
+        backend: the module to call.
+        arrays: the arrays to pass to it, in the order given (None where None was given).
+    """
+
+    def __init__(self, **arrays: Array | None) -> None:
+        given = {name: array for name, array in arrays.items() if array is not None}
+        kinds = {}
+        for name, array in given.items():
+            try:
+                kinds[name] = kind(array)
+            except TypeError:
+                raise TypeError(
+                    f"{name} must be an array (NumPy, CuPy, torch, JAX or DLPack), got {type(array).__name__}"
+                ) from None
+        if len(set(kinds.values())) != 1:
+            raise TypeError(f"all arrays must come from one library, got {_listing(kinds)}")
+        self._kind = next(iter(kinds.values()))
+        views = {name: _view(name, array, self._kind) for name, array in given.items()}
+        dtypes = {name: str(view.dtype) for name, view in views.items()}
+        self._dtype = next(iter(views.values())).dtype
+        if len(set(dtypes.values())) != 1:
+            raise TypeError(f"all arrays must have one dtype, got {_listing(dtypes)}")
+        if str(self._dtype) not in (*_HALF, "float32", "float64"):
+            raise TypeError(
+                f"{next(iter(dtypes))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
+            )
+        self._half = str(self._dtype) in _HALF
+        if self._half:
+            views = {name: view.astype(np.float32) for name, view in views.items()}
+        self.arrays: list[Any] = [views.get(name) for name in arrays]
+        on_device = self._kind == "cupy"
+        name = backends.selected() or ("cuda" if on_device else "cpu")
+        if on_device != (name == "cuda"):
+            raise TypeError(f"the {name} backend does not take {self._kind} arrays")
+        self.backend: ModuleType = backends.get(name)
+
+    def back(self, result: Any) -> Array:
+        """`result` of a backend as an array of the caller's library and dtype (integer indices keep theirs)."""
+        if self._half and result.dtype.kind == "f":
+            result = result.astype(self._dtype)
+        return _FROM_NUMPY.get(self._kind, lambda array: array)(result)
+
+
+def _listing(named: dict[str, str]) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in named.items())
+
+
+def _view(name: str, array: Array, kind: str) -> Any:
+    if kind in ("numpy", "cupy"):
+        return array
+    if kind == "torch":
+        if array.device.type != "cpu":
+            raise TypeError(f"{name} is a torch tensor on {array.device}; pass CUDA tensors through cupy.from_dlpack")
+        array = array.detach()
+        if str(array.dtype) == "torch.bfloat16":  # NumPy's DLPack does not know bfloat16; its bits travel as int16
+            import ml_dtypes
+
+            return np.from_dlpack(array.view(sys.modules["torch"].int16)).view(ml_dtypes.bfloat16)
+    return np.from_dlpack(array)
+
+
+def _to_torch(result: Any) -> Array:
+    torch = sys.modules["torch"]
+    if str(result.dtype) == "bfloat16":
+        return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(result)
+
+
+def _to_jax(result: Any) -> Array:
+    return sys.modules["jax"].numpy.asarray(result)
+
+
+_FROM_NUMPY: dict[str, Callable[[Any], Array]] = {"torch": _to_torch, "jax": _to_jax}

@@ -1,0 +1,173 @@
+"""Raw 2-D convolution operators on arrays: validate, build the shape, call the backend.  No autograd here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pycnn.ops._arrays import Array, Call
+from pycnn.shape import Conv2dShape, whole, normalize_padding, pair
+
+IntPair = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+
+FAMILIES = ("auto", "direct", "im2col", "winograd")
+
+
+def conv2d_fprop(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+) -> Array:
+    """Convolve `x` with the filters `w` (cross-correlation, as every framework calls it).
+
+        y[n, k, p, q] = b[k] + sum over c, r, s of
+            x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
+
+    Args:
+        x: input, (N, C, H, W); float16, bfloat16, float32 or float64.
+        w: filters, (K, C // groups, R, S), of the same dtype.
+        b: bias, (K,), or None.
+        stride, dilation: an int or a pair (height, width), at least 1.
+        padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
+        groups: number of independent groups of channels.
+        algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...).
+
+    Returns:
+        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, of the caller's array kind.
+
+    Raises:
+        TypeError: not an array, an unsupported dtype, or mixed dtypes, libraries or devices.
+        ValueError: a wrong rank, channels that disagree, an output smaller than 1, or an `algo` that is unknown or
+            cannot run this problem (the message says which condition failed).
+
+    Reference: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 2.
+
+    >>> import numpy as np
+    >>> conv2d_fprop(np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 3, 3), np.float32), padding=1)[0, 0]
+    array([[4., 6., 4.],
+           [6., 9., 6.],
+           [4., 6., 4.]], dtype=float32)
+    """
+    call = Call(x=x, w=w, b=b)
+    x, w, b = call.arrays
+    shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
+    if b is not None and b.shape != (shape.K,):
+        raise ValueError(f"b must have shape ({shape.K},), one value a filter, got {b.shape}")
+    return call.back(call.backend.conv2d_fprop(x, w, b, shape.stride, shape.padding, shape.dilation, groups, algo=algo))
+
+
+def conv2d_dgrad(
+    dy: Array,
+    w: Array,
+    x_shape: Sequence[int],
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+) -> Array:
+    """Gradient of a convolution with respect to its input.
+
+        dx[n, c, h, w] = sum over k, r, s with h = p*stride_h - pad_top + r*dilation_h (w likewise) of
+            dy[n, k, p, q] * w[k, c, r, s]
+
+    Args:
+        dy: gradient of the output, (N, K, P, Q).
+        w: filters, (K, C // groups, R, S).
+        x_shape: (N, C, H, W) of the input; several input sizes give the same output size, so it has to be said.
+        stride, padding, dilation, groups, algo: as in `conv2d_fprop`.
+
+    Returns:
+        dx of shape `x_shape`.
+
+    Raises:
+        TypeError, ValueError: as `conv2d_fprop`; also a `dy` whose shape is not the convolution's output.
+
+    >>> import numpy as np
+    >>> conv2d_dgrad(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), (1, 1, 3, 3))[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    call = Call(dy=dy, w=w)
+    dy, w = call.arrays
+    shape = _shape(_ints("x_shape", x_shape), w.shape, stride, padding, dilation, groups)
+    _expect("dy", dy.shape, shape.y_shape)
+    return call.back(
+        call.backend.conv2d_dgrad(dy, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, groups, algo=algo)
+    )
+
+
+def conv2d_wgrad(
+    dy: Array,
+    x: Array,
+    w_shape: Sequence[int],
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algo: str = "auto",
+) -> Array:
+    """Gradient of a convolution with respect to its filters.
+
+        dw[k, c, r, s] = sum over n, p, q of
+            dy[n, k, p, q] * x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w]
+
+    Args:
+        dy: gradient of the output, (N, K, P, Q).
+        x: the input, (N, C, H, W).
+        w_shape: (K, C // groups, R, S) of the filters.
+        stride, padding, dilation, groups, algo: as in `conv2d_fprop`.
+
+    Returns:
+        dw of shape `w_shape`.
+
+    Raises:
+        TypeError, ValueError: as `conv2d_dgrad`.
+
+    >>> import numpy as np
+    >>> conv2d_wgrad(np.ones((1, 1, 2, 2)), np.arange(9.0).reshape(1, 1, 3, 3), (1, 1, 2, 2))[0, 0]
+    array([[ 8., 12.],
+           [20., 24.]])
+    """
+    call = Call(dy=dy, x=x)
+    dy, x = call.arrays
+    shape = _shape(x.shape, _ints("w_shape", w_shape), stride, padding, dilation, groups)
+    _expect("dy", dy.shape, shape.y_shape)
+    return call.back(
+        call.backend.conv2d_wgrad(dy, x, shape.w_shape, shape.stride, shape.padding, shape.dilation, groups, algo=algo)
+    )
+
+
+def _shape(
+    x_shape: tuple[int, ...],
+    w_shape: tuple[int, ...],
+    stride: IntPair,
+    padding: Padding,
+    dilation: IntPair,
+    groups: int,
+) -> Conv2dShape:
+    if len(w_shape) != 4:
+        raise ValueError(f"w must have 4 dimensions (K, C/groups, R, S), got shape {tuple(w_shape)}")
+    steps, reach = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    sides = normalize_padding(padding, (w_shape[2], w_shape[3]), steps, reach)
+    return Conv2dShape.of(tuple(x_shape), tuple(w_shape), steps, sides, reach, whole("groups", groups, 1))
+
+
+def _ints(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(shape, (tuple, list)) or len(shape) != 4:
+        raise ValueError(f"{name} must be four ints, got {shape!r}")
+    return tuple(whole(f"{name}[{i}]", size, 0) for i, size in enumerate(shape))
+
+
+def _expect(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if tuple(got) != expected:
+        raise ValueError(f"{name} must have the output's shape {expected}, got {tuple(got)}")
