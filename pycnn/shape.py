@@ -303,7 +303,8 @@ class Problem:
 
     ``n2c3h32w32_k16r3s3_st1pd1dl1g1`` is float32 NCHW fprop; what differs is appended as words:
     ``n2c3h32w32_k16r3s3_st2x1pd0.1.2.3dl1g1_f16_nhwc_wgrad_conv1``.  ``w`` and ``s`` may be left out where they equal
-    ``h`` and ``r``, as may each of ``st pd dl g``.  `pd` is one number, ``height x width``, or ``top.bottom.left.right``.
+    ``h`` and ``r``, as may each of ``st pd dl g``.  `pd` is one number, ``height x width`` or
+    ``top.bottom.left.right``.
 
     >>> str(Problem.parse("n1c64h56_k64r3_pd1_wgrad"))
     'n1c64h56w56_k64r3s3_st1pd1dl1g1_wgrad'

@@ -23,8 +23,8 @@ class use_backend:
     """Send calls to one backend: until the end of the ``with`` block, or for good if used without one.
 
     Args:
-        name: ``"reference"`` (NumPy, float64 accumulation, slow), ``"cpu"`` (the native engine), ``"cuda"``, ``"sim"`` (the CUDA
-            kernels, run on the CPU; for tests), or None for the array's own device.
+        name: ``"reference"`` (NumPy, float64 accumulation, slow), ``"cpu"`` (the native engine), ``"cuda"``, ``"sim"``
+            (the CUDA kernels, run on the CPU; for tests), or None for the array's own device.
 
     Raises:
         ValueError: an unknown name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pycnn.ops._arrays import Array, Call
-from pycnn.shape import Conv2dShape, whole, normalize_padding, pair
+from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
 
 IntPair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
