@@ -92,10 +92,7 @@ bool Engine::run(const Launch& launch, void (*body)()) {
     sigaction(SIGSEGV, &action, &previous_segv);
     sigaction(SIGBUS, &action, &previous_bus);
 
-    if (sigsetjmp(after_fault, 1) == 0) {
-        for (const std::uint64_t block : blocks)
-            if (!run_block(block)) break;
-    }
+    run_blocks(blocks);
 
     sigaction(SIGSEGV, &previous_segv, nullptr);
     sigaction(SIGBUS, &previous_bus, nullptr);
@@ -104,9 +101,9 @@ bool Engine::run(const Launch& launch, void (*body)()) {
 }
 
 void Engine::run_blocks(const std::vector<std::uint64_t>& blocks) {
-  if (sigsetjmp(after_fault, 1) != 0) return;  // a fault: the message is written
-  for (const std::uint64_t block : blocks)
-    if (!run_block(block)) return;
+    if (sigsetjmp(after_fault, 1) != 0) return;  // a fault: the message is written
+    for (const std::uint64_t block : blocks)
+        if (!run_block(block)) return;
 }
 
 void Engine::make_threads(std::size_t count) {

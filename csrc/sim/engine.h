@@ -99,8 +99,8 @@ class Engine {
         std::size_t bytes;
     };
 
-    void run_blocks(const std::vector<std::uint64_t>& blocks);
-  bool run_block(std::uint64_t block);
+    __attribute__((noinline)) void run_blocks(const std::vector<std::uint64_t>& blocks);
+    bool run_block(std::uint64_t block);
     void make_threads(std::size_t count);
     void make_ready(const std::vector<Thread*>& threads);
     void wait(const char* what, std::source_location where);
