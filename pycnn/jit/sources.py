@@ -6,7 +6,7 @@ import importlib.resources
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -34,7 +34,7 @@ class Instance:
     name: str
     source: str
     tile_type: str
-    tile: Mapping[str, int]
+    tile: Mapping[str, int] = field(hash=False)
     archs: tuple[str, ...]
     spills: int = 0
 
