@@ -100,7 +100,7 @@ def _run(instance: Instance, files: dict[str, str], options: tuple[str, ...], ki
             raise CompileError(f"{instance} ({options[0]})", nvrtc.getProgramLog(program)) from None
         log = nvrtc.getProgramLog(program)
         if kind == "ptx":
-            return nvrtc.getPTX(program).rstrip("\0").encode(), log
+            return nvrtc.getPTX(program).rstrip(b"\0"), log
         return cubin.whole(nvrtc.getCUBIN(program)), log
     finally:
         nvrtc.destroyProgram(program)
