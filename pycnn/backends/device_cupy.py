@@ -45,7 +45,9 @@ def arch_of(major: int, minor: int) -> str:
     numbers = [int(arch[3:]) for arch in ARCHS if not arch.endswith("a")]
     fitting = [number for number in numbers if number // 10 == major and number % 10 <= minor]
     if not fitting:
-        raise MissingToolError(f"no kernels for compute capability {major}.{minor}; they are made for {', '.join(ARCHS)}")
+        raise MissingToolError(
+            f"no kernels for compute capability {major}.{minor}; they are made for {', '.join(ARCHS)}"
+        )
     return f"sm_{max(fitting)}"
 
 

@@ -174,13 +174,17 @@ class SimDevice:
             self._kernels[instance] = _load(instance, host.build(instance, self._sources, self._options))
         return self._kernels[instance]
 
-    def launch(self, kernel: SimKernel, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
+    def launch(
+        self, kernel: SimKernel, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]
+    ) -> None:
         """Run the kernel, at once and to its end.  Raises SimulationError if it breaks a rule."""
         label = str(kernel.instance)
         limit = _MOST_SHARED_KIB[int(self.arch[3:].rstrip("a"))] * 1024
         _check_limits(label, grid, block, shared, limit)
         packed = _pack(label, kernel.parameters, arguments)
-        pointers = [argument for argument in arguments if not isinstance(argument, bytes) and argument.array is not None]
+        pointers = [
+            argument for argument in arguments if not isinstance(argument, bytes) and argument.array is not None
+        ]
         buffers = (_Buffer * len(pointers))(*(_buffer(label, argument) for argument in pointers))
         blocks = range(grid[0] * grid[1] * grid[2]) if self.blocks is None else self.blocks
         chosen = None if self.blocks is None else (ctypes.c_uint64 * len(blocks))(*blocks)

@@ -51,7 +51,9 @@ def _load() -> ModuleType:
     try:
         from cupy.cuda import nvrtc
     except ImportError as error:
-        raise MissingToolError(f"CuPy, which compiles the CUDA kernels, is not installed ({error}); {_INSTALL}") from None
+        raise MissingToolError(
+            f"CuPy, which compiles the CUDA kernels, is not installed ({error}); {_INSTALL}"
+        ) from None
     try:
         nvrtc.getVersion()
     except (OSError, RuntimeError) as error:
