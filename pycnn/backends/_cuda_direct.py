@@ -84,7 +84,7 @@ def _any(shape: Conv2dShape, instance: Instance) -> Plan:
     tiles_k = -(-shape.K // shape.groups // tile_k)
     blocks = shape.N * shape.groups * tiles_pq * tiles_k
     # A thread past the last pixel still computes coordinates: up to tile_pq pixels, so as many rows, too far.
-    reason = None if tile["wide"] else _too_wide(shape, blocks, tile_pq, tile_pq)
+    reason = None if tile["wide"] else _too_wide(shape, blocks, tile_pq, tile_pq, shape.P * shape.Q + tile_pq)
     return Plan(
         name=f"direct_any_{instance.name}",
         instance=instance,
@@ -103,14 +103,14 @@ def _mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> 
     return None
 
 
-def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int) -> str | None:
+def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int, pixels: int = 0) -> str | None:
     """Why 32-bit coordinates do not reach, or None: every index a kernel computes must stay below 2^31."""
     top, _, left, _ = shape.padding
     indices = {
         "blocks": blocks,
+        "pixels": pixels,
         "rows": max(shape.H, (shape.P + extra_p) * shape.stride[0] + shape.R * shape.dilation[0] + top),
         "columns": max(shape.W, (shape.Q + extra_q) * shape.stride[1] + shape.S * shape.dilation[1] + left),
-        "pixels": shape.P * shape.Q + extra_p * extra_q,
         "taps": shape.C // shape.groups * shape.R * shape.S + 2**10,
         "filters": shape.K + 2**10,
     }

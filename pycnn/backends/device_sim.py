@@ -1,7 +1,7 @@
-"""The simulated device: kernels compiled by g++, one fiber a CUDA thread, in memory fenced by unmapped pages.  For tests.
+"""The simulated device: kernels compiled by g++, one fiber a CUDA thread, in memory fenced by unmapped pages.
 
-Beyond what a GPU does it checks what a GPU lets pass: every byte outside a buffer, every byte of shared memory read
-before it is written (it is NaN), writes to inputs, barriers that not all threads reach, launch limits.
+For tests.  Beyond what a GPU does it checks what a GPU lets pass: every byte outside a buffer, every byte of shared
+memory read before it is written (it is NaN), writes to inputs, barriers that not all threads reach, launch limits.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ class Simulated:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.__name__ = f"pycnn.backends.{host.device.name}"  # as a module has, for messages
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(self.host, name)

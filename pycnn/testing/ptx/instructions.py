@@ -96,7 +96,7 @@ def _remainder(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _shift(left: bool) -> Handler:
-    """shl and shr: the distance is 32 bits wide, and one past the last bit empties the register (or spreads the sign)."""
+    """shl and shr: the distance has 32 bits; past the last bit the register is empty (or full of its sign)."""
 
     def handler(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
         value = machine.read(instruction.operands[1], instruction.type, lanes)
