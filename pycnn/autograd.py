@@ -138,10 +138,7 @@ class Saved:
                 f"(it was at version {self.version} and is at {versions.version} now); compute the new value out of "
                 f"place, or clone() the tensor before it is changed"
             )
-        if self.segment is None:
-            array = self.array
-        else:
-            array = self.segment.array(self.array)
+        array = self.array if self.segment is None else self.segment.array(self.array)
         if self.digest is not None and _digest(array) != self.digest:
             raise RuntimeError(
                 f"an array that {type(node).__name__} saved for its backward was changed behind the back of its "
