@@ -21,7 +21,8 @@ th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #eee;
 th { position: sticky; top: 0; background: #fff; border-bottom: 1px solid #888; }
 td.text, th.text { text-align: left; } td.why { white-space: normal; min-width: 18rem; }
 tr.auto { background: #eaf3fa; font-weight: 600; } tr.wrong { color: #b00020; }
-svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; } details { margin: 1rem 0; } summary { cursor: pointer; }
+svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; } details { margin: 1rem 0; } summary { cursor: pointer; }
 """
 
 

@@ -25,8 +25,8 @@ def add_parser(subparsers: Any) -> None:
         "bench",
         help="time every layer of the networks through every algorithm, beside NumPy",
         description="Runs each network on a photograph, then each distinct convolution and pooling layer, forward and "
-        "backward, through every algorithm that can run it. Every result is checked against float64 before it is timed. "
-        "Prints a table a network and writes bench.html and bench.json.",
+        "backward, through every algorithm that can run it. Every result is checked against float64 before it is "
+        "timed. Prints a table a network and writes bench.html and bench.json.",
     )
     parser.add_argument("--net", default=None, metavar="NAMES", help=f"networks, by comma (default {DEFAULT_NETWORKS})")
     parser.add_argument("--layers", default=None, metavar="WORD", help="only layers whose name contains WORD")
@@ -69,15 +69,10 @@ def run(args: argparse.Namespace) -> int:
         _print_network(console, machine, runs[-1])
     paths = _write(Path(args.out), machine, runs)
     console.print(f"report: {paths[0]}  values: {paths[1]}")
-    wrong = [(r, row) for run in runs for r in run.results for row in run_rows(r) if row.note]
+    wrong = [(result, row) for run in runs for result in run.results for row in result.rows if row.note]
     for result, row in wrong:
         console.print(f"[red]{result.workload.name} {result.operator} {row.contestant}: {row.note}[/red]")
     return 1 if wrong else 0
-
-
-def run_rows(result: Result) -> Sequence[Any]:
-    """The rows of a result."""
-    return result.rows
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -107,7 +102,7 @@ def _run_network(network: str, args: argparse.Namespace, peers: Sequence[Any]) -
     from pycnn.bench.contest import CONV_PASSES, POOL_PASSES, contest
     from pycnn.bench.summary import NetworkRun
     from pycnn.bench.timing import race
-    from pycnn.cli._progress import progress
+    from pycnn.cli._progress import bar
     from pycnn.shape import Problem
 
     seconds = 0.02 if args.quick else 0.05
@@ -131,8 +126,10 @@ def _run_network(network: str, args: argparse.Namespace, peers: Sequence[Any]) -
     passes = [name for name in CONV_PASSES if name in args.passes.split(",")]
     work = [(w, name) for w in layers for name in (passes if w.op == "conv2d" else POOL_PASSES)]
     results = []
-    for workload, operator in progress(work, f"bench {network or 'problems'}"):
-        results.append(contest(workload, operator, args.backend, algos, peers, seconds))
+    with bar(f"bench {network or 'problems'}") as drawn:
+        for done, (workload, operator) in enumerate(work):
+            drawn.update(done, len(work), f"{workload.name} {operator}")
+            results.append(contest(workload, operator, args.backend, algos, peers, seconds))
     return NetworkRun(network, args.batch, results, forward)
 
 
