@@ -161,7 +161,7 @@ def _out_size(
 
 
 def _reach(size: int, out: int, offset: int, stride: int) -> tuple[slice, slice] | None:
-    """Which of `out` windows, `stride` apart, find a pixel at `offset` from their corner, and which pixels those are."""
+    """Which of `out` windows, `stride` apart, find a pixel at `offset` from their corner, and which pixels."""
     first = max(0, -(offset // stride))
     stop = min(out, (size - 1 - offset) // stride + 1)
     if first >= stop:
