@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pycnn {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ModuleNotFoundError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, MemoryError) as error:
         if os.environ.get("PYCNN_TRACEBACK"):
             raise
         print(f"pycnn {args.command}: {_one_line(error)}", file=sys.stderr)

@@ -16,8 +16,11 @@ from pycnn.data.sources import load as load
 from pycnn.data.transforms import CenterCrop as CenterCrop
 from pycnn.data.transforms import ColorJitter as ColorJitter
 from pycnn.data.transforms import Compose as Compose
+from pycnn.data.transforms import CutOut as CutOut
+from pycnn.data.transforms import Grey as Grey
 from pycnn.data.transforms import HorizontalFlip as HorizontalFlip
 from pycnn.data.transforms import Normalize as Normalize
 from pycnn.data.transforms import RandomCrop as RandomCrop
 from pycnn.data.transforms import Resize as Resize
+from pycnn.data.transforms import Rgb as Rgb
 from pycnn.data.transforms import Transform as Transform

@@ -9,42 +9,35 @@ from __future__ import annotations
 
 import numpy as np
 
-from pycnn import backends
-from pycnn.shape import whole
+from pycnn.random import Generator
 
-__all__ = ["AUGMENTATION", "ORDER", "key", "permutation", "words"]
+__all__ = ["AUGMENTATION", "ORDER", "generator", "permutation", "words"]
 
 ORDER, AUGMENTATION = 1, 2  # purposes: each has a stream of its own
-_FAR = 1 << 40  # keys are drawn where no image's counter comes
+_FAR = 1 << 63  # keys are drawn where no image's counter comes
 
 
-def _philox(count: int, seed: int, offset: int) -> np.ndarray:
-    """`count` words of the stream of `seed`: the host's backends, whichever is chosen, agree bit for bit."""
-    host = backends.get("reference" if backends.selected() == "reference" else "cpu")
-    return host.philox_uint32(count, seed, offset)
+def generator(seed: int, *steps: int) -> Generator:
+    """The stream that belongs to `seed` and `steps` (a purpose, an epoch): its key is drawn from their parent's.
 
-
-def key(seed: int, *steps: int) -> int:
-    """The 64-bit key that `seed` and `steps` (a purpose, an epoch) lead to.
-
-    >>> key(0, ORDER, 3) == key(0, ORDER, 3), key(0, ORDER, 3) == key(0, AUGMENTATION, 3)
+    >>> same, other = generator(0, ORDER, 3), generator(0, AUGMENTATION, 3)
+    >>> same.get_state() == generator(0, ORDER, 3).get_state(), same.get_state() == other.get_state()
     (True, False)
     """
-    place = whole("seed", seed, 0)
+    stream = Generator(seed)
     for step in steps:
-        low, high = _philox(2, place, _FAR + step)
-        place = int(low) | int(high) << 32
-    return place
+        low, high = Generator(stream.get_state()[0], _FAR + step).words(2).tolist()
+        stream = Generator(low | high << 32)
+    return stream
 
 
 def permutation(n: int, seed: int, epoch: int = 0) -> np.ndarray:
-    """A random order of ``range(n)``, int64: the argsort of n 64-bit random numbers.
+    """A random order of ``range(n)``, int64.
 
     >>> sorted(permutation(5, seed=1).tolist())
     [0, 1, 2, 3, 4]
     """
-    pairs = _philox(2 * n, key(seed, ORDER, epoch), 0).astype(np.uint64)
-    return np.argsort(pairs[0::2] | pairs[1::2] << np.uint64(32), kind="stable")
+    return generator(seed, ORDER, epoch).permutation(n)
 
 
 def words(seed: int, epoch: int, first: int, count: int, each: int) -> np.ndarray:
@@ -56,5 +49,5 @@ def words(seed: int, epoch: int, first: int, count: int, each: int) -> np.ndarra
     if each == 0:
         return np.empty((count, 0), np.uint32)
     blocks = -(-each // 4)  # a counter gives four words
-    stream = _philox(count * blocks * 4, key(seed, AUGMENTATION, epoch), first * blocks)
-    return stream.reshape(count, blocks * 4)[:, :each]
+    key, _ = generator(seed, AUGMENTATION, epoch).get_state()
+    return Generator(key, first * blocks).words(count * blocks * 4).reshape(count, blocks * 4)[:, :each]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 
+from pycnn import random
 from pycnn.data import draws
 from pycnn.data.dataset import Dataset
 from pycnn.data.transforms import Transform
@@ -64,7 +66,7 @@ class DataLoader:
         self.batch_size = whole("batch_size", batch_size, 1)
         self.transform = transform
         self.shuffle = shuffle
-        self.seed = whole("seed", seed, 0)
+        self.seed, _ = random.Generator(seed).get_state()  # which refuses what is no seed
         self.drop_last = drop_last
         self.workers = whole("workers", workers, 0)
         self.prefetch = whole("prefetch", prefetch, 0)
@@ -93,7 +95,7 @@ class DataLoader:
             )
         self.epoch, self.position = epoch, position
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         """The batches of this epoch that were not handed out yet; after the last the next epoch begins.
 
         A batch counts as handed out from the moment the loop body has it.
@@ -102,9 +104,10 @@ class DataLoader:
             self.epoch, self.position = self.epoch + 1, 0
         n = len(self.dataset)
         order = draws.permutation(n, self.seed, self.epoch) if self.shuffle else np.arange(n)
-        for position, batch in self._batches(order, self.epoch, self.position):
-            self.position = position + 1
-            yield batch
+        with closing(self._batches(order, self.epoch, self.position)) as batches:
+            for position, batch in batches:
+                self.position = position + 1
+                yield batch
         self.epoch, self.position = self.epoch + 1, 0
 
     def _prepare(self, order: np.ndarray, epoch: int, position: int) -> Batch:
@@ -116,7 +119,7 @@ class DataLoader:
             images = self.transform(images, words)
         return images, self.dataset.labels[indices]
 
-    def _batches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[tuple[int, Batch]]:
+    def _batches(self, order: np.ndarray, epoch: int, start: int) -> Generator[tuple[int, Batch], None, None]:
         """(position, batch) from `start` to the end of the epoch; threads end with this generator, however it ends."""
         if self.workers == 0:
             for position in range(start, len(self)):

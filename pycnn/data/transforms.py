@@ -21,10 +21,13 @@ __all__ = [
     "CenterCrop",
     "ColorJitter",
     "Compose",
+    "CutOut",
+    "Grey",
     "HorizontalFlip",
     "Normalize",
     "RandomCrop",
     "Resize",
+    "Rgb",
     "Transform",
 ]
 
@@ -170,6 +173,54 @@ class HorizontalFlip:
         out = images.copy()
         out[mirrored] = images[mirrored, :, :, ::-1]
         return out
+
+
+class CutOut:
+    """Set a square of side `size` to zero, its centre anywhere in the image.
+
+    Reference: DeVries & Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
+    """
+
+    draws = 2
+
+    def __init__(self, size: int) -> None:
+        self.size = whole("size", size, 1)
+
+    def __call__(self, images: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """`images`, each with a hole in it."""
+        out = images.copy()
+        h, w = images.shape[2:]
+        tops, lefts = _below(words[:, 0], h), _below(words[:, 1], w)
+        before = self.size // 2
+        for i, (y, x) in enumerate(zip(tops.tolist(), lefts.tolist(), strict=True)):
+            top, left = y - before, x - before
+            out[i, :, max(top, 0) : top + self.size, max(left, 0) : left + self.size] = 0
+        return out
+
+
+class Rgb:
+    """Three equal channels from one."""
+
+    draws = 0
+
+    def __call__(self, images: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """`images` (N, 1, H, W) as (N, 3, H, W).  Raises ValueError for another number of channels."""
+        if images.shape[1] != 1:
+            raise ValueError(f"images must have 1 channel to become RGB, got {images.shape[1]}")
+        return np.repeat(images, 3, axis=1)
+
+
+class Grey:
+    """One channel from RGB: the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, as in Pillow); float32."""
+
+    draws = 0
+
+    def __call__(self, images: np.ndarray, words: np.ndarray) -> np.ndarray:
+        """`images` (N, 3, H, W) as (N, 1, H, W).  Raises ValueError for another number of channels."""
+        if images.shape[1] != 3:
+            raise ValueError(f"images must have 3 channels to become grey, got {images.shape[1]}")
+        shares = np.array([0.299, 0.587, 0.114], np.float32)
+        return np.einsum("nchw,c->nhw", images.astype(np.float32, copy=False), shares)[:, None]
 
 
 class ColorJitter:
