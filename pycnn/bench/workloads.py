@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn import models, nn, no_grad
+from pycnn import Tensor, models, nn, no_grad
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
 
 __all__ = ["Workload", "from_problem", "of_network", "photograph"]
@@ -73,7 +73,7 @@ def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Any, np.ndarra
     """The network `name`, its input made of `photo`, and its distinct layers in the order in which they first run."""
     model = models.create(name)
     model.eval()
-    x = _as_input(photo, (batch, *models.input_shape(name)))
+    x = _as_input(photo, (batch, *models.info(name).input_shape))
     names = {id(module): path for path, module in model.named_modules()}
     found: dict[tuple[str, Any], Workload] = {}
     counts: dict[tuple[str, Any], int] = {}
@@ -86,7 +86,7 @@ def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Any, np.ndarra
 
     handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, _LAYERS)]
     with no_grad():
-        model(nn.Tensor(x))
+        model(Tensor(x))
     for handle in handles:
         handle.remove()
     return model, x, [_counted(workload, counts[key]) for key, workload in found.items()]
