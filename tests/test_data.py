@@ -6,6 +6,7 @@ import http.server
 import io
 import tarfile
 import threading
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_folder_with_a_test_part(tmp_path):
 
 
 def test_folder_without_images_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="at least two subfolders with images.*found 0"):
+    with pytest.raises(ValueError, match=r"at least two subfolders with images.*found 0"):
         data.load(str(tmp_path))
     picture(tmp_path / "one" / "1.png")
     with pytest.raises(ValueError, match="found 1"):
@@ -240,7 +241,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     content = np.random.default_rng(0).bytes(300_000)
     allow: int | None = None
     ranges = True
-    asked: list = []  # noqa: RUF012: reset by the fixture
+    asked: ClassVar[list[str | None]] = []
 
     def do_GET(self):
         wanted = self.headers.get("Range")
