@@ -85,7 +85,7 @@ class InceptionNaive(nn.Module):
         self.branch4 = nn.MaxPool2d(3, stride=1, padding=1)
 
     def forward(self, x: Any) -> Tensor:
-        return F.concat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+        return F.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
 class Inception(nn.Module):
@@ -118,7 +118,7 @@ class Inception(nn.Module):
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), conv(in_channels, pool_proj, 1))
 
     def forward(self, x: Any) -> Tensor:
-        return F.concat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
+        return F.cat([self.branch1(x), self.branch2(x), self.branch3(x), self.branch4(x)], 1)
 
 
 class _Aux(nn.Module):
@@ -203,7 +203,7 @@ class GoogLeNet(_GoogLeNet):
         if self.transform_input:
             # From torchvision's normalisation of the colours to that of the weights converted from TensorFlow.
             means, deviations = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-            x = F.concat(
+            x = F.cat(
                 [x[:, i : i + 1] * (deviations[i] / 0.5) + (means[i] - 0.5) / 0.5 for i in range(3)],
                 1,
             )

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.nn.parameter import changed
 from pycnn.optim.optimizer import blocks
 from pycnn.tensor import Tensor
 
@@ -37,25 +38,27 @@ def clip_grad_norm_(
     Reference: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
     """
     gradients = _gradients(parameters)
-    norm = _norm(gradients, float(norm_type))
+    norm = _norm([gradient.data for gradient in gradients], float(norm_type))
     if error_if_nonfinite and not math.isfinite(norm):
         raise RuntimeError(f"the gradients' norm is {norm}; they cannot be clipped")
     factor = max_norm / (norm + 1e-6)
     if not factor >= 1.0:
         for gradient in gradients:
-            gradient *= factor
+            np.multiply(gradient.data, factor, out=gradient.data)
+            changed(gradient)
     return norm
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Clip every element of every gradient to between -clip_value and clip_value; NaN stays."""
     for gradient in _gradients(parameters):
-        np.clip(gradient, -clip_value, clip_value, out=gradient)
+        np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
+        changed(gradient)
 
 
-def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Any]:
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     tensors = [parameters] if isinstance(parameters, Tensor) else parameters
-    return [tensor.grad.data for tensor in tensors if tensor.grad is not None]
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]
 
 
 def _norm(gradients: list[Any], power: float) -> float:
