@@ -137,8 +137,8 @@ def backward(
             for i in range(len(results)):
                 gradient = results[i]
                 if gradient is not None and needs[i]:
-                    # Nobody else holds it: the tuple, the name and getrefcount's argument are the three references.
-                    send(edges[i], node._indices[i], gradient, getrefcount(gradient) == 3)
+                    alone = getrefcount(gradient) == 3  # held by the tuple, by the name and by this very call
+                    send(edges[i], node._indices[i], gradient, alone)
         for leaf, gradient in sums.items():
             total = _call_hooks(leaf._hooks, gradient) if leaf._hooks else gradient
             if wanted_leaves is None:

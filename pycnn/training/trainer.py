@@ -48,7 +48,7 @@ class BatchReport:
 class EpochReport:
     """One finished epoch, counted from 1.
 
-    `train_loss` and `train_accuracy` are means over the epoch's own (augmented) batches as they were trained on.
+    `lr` is the rate of its first step.  `train_loss` and `train_accuracy` are means over the epoch's own (augmented) batches as they were trained on.
     `seconds` is the time of training (not of testing) in the process that finished the epoch, `waited` the part of it
     that the engine spent waiting for data.
     """
@@ -188,7 +188,7 @@ class Trainer:
         tested = self.evaluate()
         report = EpochReport(
             number,
-            self.optimizer.param_groups[0]["lr"],
+            self.recipe.rate((number - 1) * batches, self.recipe.epochs * batches),
             sums.loss / sums.images,
             sums.right / sums.images,
             tested.loss,

@@ -74,7 +74,7 @@ def misclassified(
         `path`.
     """
     captions = [
-        f"{classes[row.argmax()]} {100 * row.max():.0f} %\nis {classes[label]}"
+        f"{classes[row.argmax()]} ({100 * row.max():.0f} %)\nis {classes[label]}"
         for label, row in zip(labels.tolist(), probabilities, strict=True)
     ]
     return sample_grid(images, captions, path, title, colours=[ORANGE] * len(captions))
