@@ -94,9 +94,10 @@ def _check(
     errors = np.abs(y - y64)
     errors[np.isnan(errors)] = np.inf
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
+    wrong, exactly = int((errors > bound).sum()), " (must be exact)" if bound == 0 else ""
     assert errors[worst] <= bound, (
-        f"{where}: at {tuple(map(int, worst))} got {y[worst]}, expected {y64[worst]}; error {errors[worst]:.3g} "
-        f"exceeds the bound {bound:.3g}{' (must be exact)' if bound == 0 else ''} at {int((errors > bound).sum())} of {y.size}"
+        f"{where}: at {tuple(map(int, worst))} got {y[worst]}, expected {y64[worst]}; {wrong} of {y.size} elements are "
+        f"wrong: an error of {errors[worst]:.3g} exceeds the bound {bound:.3g}{exactly}"
     )
 
 
