@@ -19,6 +19,28 @@ def test_reference_passes(problem: Problem) -> None:
     check_conv2d("reference", problem)
 
 
+def test_channels_last_operands_reach_the_backend() -> None:
+    seen = []
+
+    def spy(x: np.ndarray, w: np.ndarray, *rest: object, **kwargs: object) -> np.ndarray:
+        seen.append([a.transpose(0, 2, 3, 1).flags.c_contiguous for a in (x, w)])
+        return reference.conv2d_fprop(x, w, *rest, **kwargs)  # type: ignore[arg-type]
+
+    check_conv2d(_broken(conv2d_fprop=spy), "n2c4h5w6_k3r3s2_pd1_nhwc", "direct")
+    assert [True, True] in seen
+    check_conv2d("reference", "n2c4h5w6_k3r3s2_pd1_f64_nhwc_wgrad")
+
+
+def test_halves_are_not_a_backends_business() -> None:
+    with pytest.raises(ValueError, match="float32 and float64"):
+        check_conv2d("reference", "n1c1h3_k1r3_f16")
+
+
+def test_exact_regime_refuses_what_is_too_long() -> None:
+    with pytest.raises(ValueError, match="too many"):
+        exact_operands(Problem.parse("n64c1h513w513_k1r1_wgrad"))
+
+
 def test_problem_lists_have_no_doubles() -> None:
     texts = [str(problem) for problem in problems()]
     assert len(set(texts)) == len(texts)
