@@ -125,7 +125,7 @@ def test_bound_catches_one_dropped_product(algo: str) -> None:
 
 def test_exact_operands_stay_in_the_regime() -> None:
     for problem in EVERY:
-        for algo, limit in (("direct", 2**24), ("winograd_f2x2_3x3", 2**22 / 9)):
+        for algo, limit in (("direct", 2**24), ("winograd_f2x2_3x3", 2**22 / 9), ("auto", 2**22 / 9)):
             operands = exact_operands(problem, algo)
             largest = max((float(abs(a).max()) for a in (operands.left, operands.right) if a.size), default=0)
             assert terms(problem) * largest**2 + largest < limit
