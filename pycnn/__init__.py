@@ -5,7 +5,6 @@ from pycnn import functional as functional
 from pycnn import ops as ops
 from pycnn import random as random
 from pycnn.autograd import Function as Function
-from pycnn.autograd import checkpoint as checkpoint
 from pycnn.autograd import detect_changes as detect_changes
 from pycnn.autograd import enable_grad as enable_grad
 from pycnn.autograd import grad as grad

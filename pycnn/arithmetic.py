@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.autograd import Function, Variable
+from pycnn.graph import Function, Variable
 
 Array = Any
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from pycnn import arithmetic as op
-from pycnn import autograd
-from pycnn.autograd import Variable, Versions
+from pycnn import autograd, graph
+from pycnn.graph import Variable, Versions
 
 __all__ = ["Tensor", "ones", "tensor", "zeros"]
 
@@ -109,7 +109,7 @@ class Tensor(Variable):
         return self
 
     @property
-    def grad_fn(self) -> autograd.Function | None:
+    def grad_fn(self) -> graph.Function | None:
         """The recorded operation that made this tensor, or None for a leaf."""
         return self._node
 
@@ -241,7 +241,7 @@ class Tensor(Variable):
         copy = object.__new__(type(self))
         Tensor.__init__(copy, self._data.copy(), self._requires_grad)
         if self._grad is not None:
-            copy._grad = autograd.wrap(self._grad._data.copy())
+            copy._grad = graph.wrap(self._grad._data.copy())
         memo[id(self)] = copy
         return copy
 
@@ -275,7 +275,7 @@ class Tensor(Variable):
 
     def detach(self) -> Tensor:
         """The same array without a history; changes of either are seen by both."""
-        return autograd.wrap(self._data, None, 0, self._versions)
+        return graph.wrap(self._data, None, 0, self._versions)
 
     def detach_(self) -> Tensor:
         """Cut this tensor's own history; returns it."""
@@ -345,7 +345,7 @@ class Tensor(Variable):
 
     def __rpow__(self, other: Any) -> Tensor:
         a, b = _operands(self, other)
-        return op.Pow.apply(autograd.wrap(self.array_module.asarray(b)), a) if a is not None else NotImplemented
+        return op.Pow.apply(graph.wrap(self.array_module.asarray(b)), a) if a is not None else NotImplemented
 
     def __matmul__(self, other: Any) -> Tensor:
         return op.Matmul.apply(self, _tensor_or_array("other", other))
@@ -386,7 +386,7 @@ class Tensor(Variable):
             result = getattr(self._data, name)(other._data if isinstance(other, Variable) else other)
         if result is NotImplemented:
             return NotImplemented
-        return autograd.wrap(self.array_module.asarray(result))
+        return graph.wrap(self.array_module.asarray(result))
 
     def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
         return self._compare(other, "__eq__")
@@ -413,19 +413,19 @@ class Tensor(Variable):
         return self._compare(other, "__or__")
 
     def __invert__(self) -> Tensor:
-        return autograd.wrap(self.array_module.asarray(~self._data))
+        return graph.wrap(self.array_module.asarray(~self._data))
 
     def all(self) -> Tensor:
         """Whether every element is true."""
-        return autograd.wrap(self.array_module.asarray(self._data.all()))
+        return graph.wrap(self.array_module.asarray(self._data.all()))
 
     def any(self) -> Tensor:
         """Whether an element is true."""
-        return autograd.wrap(self.array_module.asarray(self._data.any()))
+        return graph.wrap(self.array_module.asarray(self._data.any()))
 
     def isnan(self) -> Tensor:
         """Where the elements are NaN."""
-        return autograd.wrap(self.array_module.asarray(self._data != self._data))
+        return graph.wrap(self.array_module.asarray(self._data != self._data))
 
     def exp(self) -> Tensor:
         return op.Exp.apply(self)
@@ -503,12 +503,12 @@ class Tensor(Variable):
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the first largest element (in the flattened tensor without `dim`)."""
         result = self._data.argmax(axis=dim, keepdims=keepdim)
-        return autograd.wrap(self.array_module.asarray(result))
+        return graph.wrap(self.array_module.asarray(result))
 
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
         """Index of the first smallest element (in the flattened tensor without `dim`)."""
         result = self._data.argmin(axis=dim, keepdims=keepdim)
-        return autograd.wrap(self.array_module.asarray(result))
+        return graph.wrap(self.array_module.asarray(result))
 
     # ----------------------------------------------------------------------------------------------------- shapes
 
@@ -612,9 +612,7 @@ class Tensor(Variable):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         index = _index(index)
-        if autograd.is_grad_enabled() and (
-            self._requires_grad or (isinstance(value, Variable) and value._requires_grad)
-        ):
+        if graph.is_grad_enabled() and (self._requires_grad or (isinstance(value, Variable) and value._requires_grad)):
             if isinstance(value, Variable) and value._versions is self._versions:
                 # base[index] += v: Python changes the view base[index], then writes it back to where it lies.
                 part = self._data[index]
@@ -653,9 +651,7 @@ class Tensor(Variable):
 
     def _change(self, name: str, other: Any) -> Tensor:
         """self = self <op> other in place; `name` is the operator's method on arrays."""
-        if autograd.is_grad_enabled() and (
-            self._requires_grad or (isinstance(other, Variable) and other._requires_grad)
-        ):
+        if graph.is_grad_enabled() and (self._requires_grad or (isinstance(other, Variable) and other._requires_grad)):
             return self._become(getattr(self, f"__{name}__")(other))
         operand = other._data if isinstance(other, Variable) else other
         getattr(self._data, f"__i{name}__")(operand)
@@ -690,7 +686,7 @@ class Tensor(Variable):
 
     def copy_(self, source: Any) -> Tensor:
         """Overwrite with `source`, broadcast to this shape; the gradient goes to `source` from then on."""
-        if autograd.is_grad_enabled() and (
+        if graph.is_grad_enabled() and (
             self._requires_grad or (isinstance(source, Variable) and source._requires_grad)
         ):
             return self._become(op.SetItem.apply(self, source, ...))
@@ -700,7 +696,7 @@ class Tensor(Variable):
 
     def fill_(self, value: Number) -> Tensor:
         """Overwrite every element with one number."""
-        if autograd.is_grad_enabled() and self._requires_grad:
+        if graph.is_grad_enabled() and self._requires_grad:
             return self._become(op.Full.apply(self, value))
         self._data[...] = value
         self._versions.version += 1

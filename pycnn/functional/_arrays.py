@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from pycnn import autograd
-from pycnn.autograd import Variable
+from pycnn import graph
+from pycnn.graph import Variable
 from pycnn.ops._arrays import Call
 from pycnn.tensor import Tensor
 
@@ -27,9 +27,9 @@ def composed(function: F) -> F:
             return function(x, *args, **options)
         call = Call(**{"input": x})
         array = call.arrays[0]
-        with autograd.no_grad():
+        with graph.no_grad():
             result = function(
-                autograd.wrap(array),
+                graph.wrap(array),
                 *[_lift(value, array) for value in args],
                 **{name: _lift(value, array) for name, value in options.items()},
             )
@@ -47,4 +47,4 @@ def _lift(value: Any, like: Array) -> Any:
 
 def fused(result: Array) -> Tensor:
     """The array that a fused backward kernel made, as a Tensor without a history."""
-    return autograd.wrap(result)
+    return graph.wrap(result)

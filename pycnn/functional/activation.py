@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops
-from pycnn.autograd import Function, is_grad_enabled
 from pycnn.functional._arrays import fused
+from pycnn.graph import Function, is_grad_enabled
 
 __all__ = ["log_softmax", "relu", "sigmoid", "softmax", "tanh"]
 

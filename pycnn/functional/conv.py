@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.autograd import Function
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
+from pycnn.graph import Function
 from pycnn.shape import normalize_padding, pair
 
 __all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops, random
-from pycnn.autograd import Function
+from pycnn.graph import Function
 
 __all__ = ["dropout"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pycnn import ops
 from pycnn.arithmetic import Expand
-from pycnn.autograd import Function
+from pycnn.graph import Function
 
 __all__ = ["ChannelSum", "Gemm", "bias", "linear"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pycnn import autograd, ops
+from pycnn import autograd, graph, ops
 from pycnn.arithmetic import array_module
-from pycnn.autograd import Function, is_grad_enabled
 from pycnn.functional._arrays import composed, fused
 from pycnn.functional.linear import ChannelSum
+from pycnn.graph import Function, is_grad_enabled
 
 __all__ = ["batch_norm", "local_response_norm"]
 
@@ -166,7 +166,7 @@ def batch_norm(
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
     y, mean, var = BatchNorm.apply(x, weight, bias, float(eps))
     if count and not autograd.recomputing():
-        with autograd.no_grad():
+        with graph.no_grad():
             _update(running_mean, mean, momentum)
             _update(running_var, var, momentum, count / (count - 1))
     return y
@@ -175,8 +175,8 @@ def batch_norm(
 def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
     if running is None:
         return
-    if autograd.Variable in type(running).__mro__ and autograd.Variable not in type(value).__mro__:
-        value = autograd.wrap(value)
+    if graph.Variable in type(running).__mro__ and graph.Variable not in type(value).__mro__:
+        value = graph.wrap(value)
     running *= 1 - momentum
     running += value * (momentum * factor)
 
@@ -193,7 +193,7 @@ def _with_statistics(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: f
 
 
 def _tensor(value: Any) -> Any:
-    return value if isinstance(value, autograd.Variable) else autograd.wrap(value)
+    return value if isinstance(value, graph.Variable) else graph.wrap(value)
 
 
 def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.autograd import Function
+from pycnn.graph import Function
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
 

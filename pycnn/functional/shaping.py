@@ -10,8 +10,8 @@ import numpy as np
 
 from pycnn import ops
 from pycnn.arithmetic import Concat, Where, array_module
-from pycnn.autograd import Function, Variable
 from pycnn.functional._arrays import composed
+from pycnn.graph import Function, Variable
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
 
