@@ -30,7 +30,7 @@ FORMAT = "pycnn-checkpoint-1"
 _ARRAY = "pycnn array"  # the one key of what stands in the header for an array
 
 
-class CheckpointError(Exception):
+class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read; the message names the file and the reason."""
 
 
@@ -129,6 +129,8 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             header["environment"],
             header["extra"],
         )
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
     except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
