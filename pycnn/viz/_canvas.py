@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,8 +15,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "GREY", "INK", "ORANGE", "as_picture", "bare", "blank", "grid_shape", "save"]
+__all__ = [
+    "BLUE",
+    "GREY",
+    "INK",
+    "ORANGE",
+    "Mosaic",
+    "bare",
+    "blank",
+    "colours",
+    "grid_shape",
+    "mapped",
+    "mosaic",
+    "save",
+]
 
+_TILE = 96  # pixels to which small pictures are enlarged
 INK, GREY, BLUE, ORANGE = "#222222", "#888888", "#2166ac", "#d6604d"
 
 
@@ -61,11 +76,63 @@ def grid_shape(count: int, wide: float = 1.6) -> tuple[int, int]:
     return rows, -(-count // rows)
 
 
-def as_picture(image: np.ndarray) -> np.ndarray:
-    """A (C, H, W) image as Matplotlib wants it: (H, W) for one channel, (H, W, 3) for three.
+def colours(images: np.ndarray) -> np.ndarray:
+    """uint8 images (N, C, H, W), grey or RGB, as (N, H, W, 3) from 0 to 1.
 
     Raises ValueError for another number of channels.
     """
-    if image.ndim != 3 or image.shape[0] not in (1, 3):
-        raise ValueError(f"an image to draw must be (1, H, W) or (3, H, W), got {image.shape}")
-    return image[0] if image.shape[0] == 1 else image.transpose(1, 2, 0)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"images to draw must be (N, 1, H, W) or (N, 3, H, W), got {images.shape}")
+    shown = np.broadcast_to(images.transpose(0, 2, 3, 1), (len(images), *images.shape[2:], 3))
+    return shown.astype(np.float32) / 255.0
+
+
+def mapped(planes: np.ndarray, low: Any, high: Any, name: str) -> np.ndarray:
+    """Planes (N, H, W) as colours (N, H, W, 3): Matplotlib's map `name` from `low` to `high`."""
+    with extra("viz", "Matplotlib"):
+        from matplotlib import colormaps
+
+    span = np.asarray(high - low, np.float64)
+    unit = (planes - low) / np.where(span > 0, span, 1.0)
+    return np.asarray(colormaps[name](unit))[..., :3]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """Pictures of one size laid out in rows; one image, because an axes for each would take seconds.
+
+    Attributes:
+        pixels: (height, width, 3) from 0 to 1, white where there is no picture.
+        centres: x of each picture's middle and y of its lower edge, (N, 2), in pixels.
+        inches: width and height to draw it at.
+    """
+
+    pixels: np.ndarray
+    centres: np.ndarray
+    inches: tuple[float, float]
+
+    def show(self, axes: Axes) -> None:
+        """Fill the axes with it."""
+        bare(axes)
+        axes.imshow(self.pixels, interpolation="nearest", aspect="equal")
+
+
+def mosaic(pictures: np.ndarray, columns: int, side: float, below: float = 0.0) -> Mosaic:
+    """Lay out pictures (N, H, W, 3), each about `side` inches wide, with `below` inches for a caption under each row.
+
+    Pixels are repeated, never blended.
+    """
+    n, h, w = pictures.shape[:3]
+    repeat = max(1, round(_TILE / max(h, w)))
+    pictures = pictures.repeat(repeat, 1).repeat(repeat, 2)
+    h, w = h * repeat, w * repeat
+    inch = w / side
+    gap, caption = max(1, round(0.06 * inch)), round(below * inch)
+    rows = -(-n // columns)
+    pixels = np.ones((rows * (h + gap + caption) - gap, columns * (w + gap) - gap, 3))
+    centres = np.empty((n, 2))
+    for i, picture in enumerate(pictures):
+        top, left = i // columns * (h + gap + caption), i % columns * (w + gap)
+        pixels[top : top + h, left : left + w] = picture
+        centres[i] = left + (w - 1) / 2, top + h
+    return Mosaic(pixels, centres, (pixels.shape[1] / inch, pixels.shape[0] / inch))

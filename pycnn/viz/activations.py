@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.viz._canvas import GREY, INK, as_picture, bare, blank, save
+from pycnn.viz._canvas import GREY, INK, Mosaic, bare, blank, colours, mapped, mosaic, save
 
 __all__ = ["activation_maps"]
+
+_SIDE = 0.72  # inches of each map
 
 
 def activation_maps(
@@ -38,19 +40,24 @@ def activation_maps(
     for name, maps in layers.items():
         if maps.ndim != 3:
             raise ValueError(f"the output of {name} must have 3 dimensions (K, P, Q), got shape {maps.shape}")
-    columns = 1 + min(most, max((len(maps) for maps in layers.values()), default=1))
-    rows = max(len(layers), 1)
-    figure = blank(0.72 * columns + 1.2, 0.82 * rows + 0.6)
+    columns = min(most, max((len(maps) for maps in layers.values()), default=1))
+    rows = {name: _row(maps[:most], columns) for name, maps in layers.items()}
+    width = max((row.inches[0] for row in rows.values()), default=1.0)
+    figure = blank(_SIDE + 0.3 + 0.075 * max(map(len, layers), default=0) + width, max(len(rows), 1) * 0.95 + 0.7)
     figure.suptitle(title, color=INK, fontsize=11)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(max(len(rows), 1), 2, squeeze=False, width_ratios=(_SIDE, width))
     for axes in grid.flat:
         bare(axes)
-    grid[0, 0].imshow(as_picture(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    mosaic(colours(image[None]), 1, _SIDE).show(grid[0, 0])
     grid[0, 0].set_xlabel("input", fontsize=7, color=GREY)
-    for row, (name, maps) in enumerate(layers.items()):
-        grid[row, 1].set_ylabel(name, fontsize=7, color=INK, rotation=0, ha="right", va="center")
-        for axes, plane in zip(grid[row, 1:], maps, strict=False):
-            axes.imshow(plane, cmap="viridis", interpolation="nearest")
-        shape = " x ".join(map(str, maps.shape))
-        grid[row, 1].set_title(shape, fontsize=6, color=GREY, loc="left", pad=2)
+    for axes, (name, row) in zip(grid[:, 1], rows.items(), strict=False):
+        row.show(axes)
+        axes.set_ylabel(name, fontsize=7, color=INK, rotation=0, ha="right", va="center")
+        axes.set_title(" x ".join(map(str, layers[name].shape)), fontsize=6, color=GREY, loc="left", pad=2)
     return save(figure, path)
+
+
+def _row(maps: np.ndarray, columns: int) -> Mosaic:
+    """Maps (K, P, Q), each on its own range of colours, in one row with room for `columns`."""
+    low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return mosaic(mapped(maps, low, high, "viridis"), columns, _SIDE)

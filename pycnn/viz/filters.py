@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.viz._canvas import INK, bare, blank, grid_shape, save
+from pycnn.viz._canvas import INK, blank, grid_shape, mapped, mosaic, save
 
 __all__ = ["filters"]
 
@@ -34,20 +34,16 @@ def filters(w: np.ndarray, path: str | Path, title: str = "") -> Path:
     if w.ndim != 4:
         raise ValueError(f"w must have 4 dimensions (K, C, R, S), got shape {w.shape}")
     k, c = w.shape[:2]
-    colour = c == 3
-    tiles = w if colour else w.reshape(k * c, 1, *w.shape[2:])
-    rows, columns = (k, c) if not colour and 1 < c <= 16 and k * c <= _MOST else grid_shape(min(len(tiles), _MOST))
-    figure = blank(max(0.75 * columns, 3.2), 0.75 * rows + 0.5)
+    if c == 3:
+        low, high = (getattr(w, edge)((1, 2, 3), keepdims=True) for edge in ("min", "max"))
+        tiles = ((w - low) / np.where(high > low, high - low, 1.0)).transpose(0, 2, 3, 1)
+        columns = grid_shape(min(k, _MOST))[1]
+    else:
+        extent = float(np.abs(w).max())
+        tiles = mapped(w.reshape(k * c, *w.shape[2:]), -extent, extent, "RdBu_r")
+        columns = c if 1 < c <= 16 and k * c <= _MOST else grid_shape(min(len(tiles), _MOST))[1]
+    drawn = mosaic(tiles[:_MOST], columns, side=0.6)
+    figure = blank(max(drawn.inches[0], 0.075 * len(title)) + 0.2, drawn.inches[1] + 0.5)
     figure.suptitle(title, color=INK, fontsize=11)
-    extent = float(np.abs(w).max()) or 1.0
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        bare(axes)
-        if i >= min(len(tiles), _MOST):
-            continue
-        if colour:
-            low, high = tiles[i].min(), tiles[i].max()
-            picture = (tiles[i].transpose(1, 2, 0) - low) / ((high - low) or 1.0)
-            axes.imshow(picture, interpolation="nearest")
-        else:
-            axes.imshow(tiles[i, 0], cmap="RdBu_r", vmin=-extent, vmax=extent, interpolation="nearest")
+    drawn.show(figure.add_subplot())
     return save(figure, path)

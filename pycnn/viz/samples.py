@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pycnn.viz._canvas import GREY, INK, ORANGE, as_picture, bare, blank, grid_shape, save
+from pycnn.viz._canvas import GREY, INK, ORANGE, blank, colours, grid_shape, mosaic, save
 
 __all__ = ["misclassified", "sample_grid"]
 
@@ -17,7 +17,7 @@ def sample_grid(
     captions: Sequence[str],
     path: str | Path,
     title: str = "",
-    colours: Sequence[str] | None = None,
+    caption_colours: Sequence[str] | None = None,
 ) -> Path:
     """Draw images in a grid, a caption under each.
 
@@ -26,7 +26,7 @@ def sample_grid(
         captions: one an image.
         path: the PNG file.
         title: above the grid.
-        colours: of the captions.
+        caption_colours: one a caption.
 
     Returns:
         `path`.
@@ -40,15 +40,17 @@ def sample_grid(
         figure = blank(5.0, 1.2)
         figure.text(0.5, 0.5, f"{title}: none" if title else "none", ha="center", va="center", color=GREY)
         return save(figure, path)
-    rows, columns = grid_shape(len(images))
     lines = max(caption.count("\n") + 1 for caption in captions)
-    figure = blank(1.15 * columns, (1.05 + 0.14 * lines) * rows + 0.5)
+    drawn = mosaic(colours(images), grid_shape(len(images))[1], side=1.05, below=0.06 + 0.14 * lines)
+    figure = blank(max(drawn.inches[0], 0.08 * len(title)) + 0.2, drawn.inches[1] + 0.14 * lines + 0.5)
     figure.suptitle(title, color=INK, fontsize=11)
-    for i, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
-        bare(axes)
-        if i < len(images):
-            axes.imshow(as_picture(images[i]), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_xlabel(captions[i], fontsize=7, color=colours[i] if colours else INK, labelpad=2)
+    axes = figure.add_subplot()
+    drawn.show(axes)
+    for i, ((x, y), caption) in enumerate(zip(drawn.centres, captions, strict=True)):
+        colour = caption_colours[i] if caption_colours else INK
+        axes.annotate(
+            caption, (x, y), (0, -2), textcoords="offset points", ha="center", va="top", fontsize=7, color=colour
+        )
     return save(figure, path)
 
 
@@ -77,4 +79,4 @@ def misclassified(
         f"{classes[row.argmax()]} ({100 * row.max():.0f} %)\nis {classes[label]}"
         for label, row in zip(labels.tolist(), probabilities, strict=True)
     ]
-    return sample_grid(images, captions, path, title, colours=[ORANGE] * len(captions))
+    return sample_grid(images, captions, path, title, caption_colours=[ORANGE] * len(captions))
