@@ -304,6 +304,7 @@ _PROBLEM = re.compile(
     r"(_(st(?P<st>\d+(x\d+)?))?(pd(?P<pd>\d+(\.\d+\.\d+\.\d+|x\d+)?))?(dl(?P<dl>\d+(x\d+)?))?(g(?P<g>\d+))?)?"
     r"(?P<words>(_[A-Za-z0-9\-\.]+)*)"
 )
+_FIELD = re.compile(r"(st|pd|dl|g)[0-9x.\-]*")
 
 
 @dataclass(frozen=True)
@@ -350,6 +351,10 @@ class Problem:
             kind = (
                 "operator" if word in PASSES else "dtype" if word in DTYPES else "layout" if word in LAYOUTS else "name"
             )
+            if kind == "name" and _FIELD.fullmatch(word):
+                raise ValueError(
+                    f"problem string {text!r} has {word!r} where a name could stand: misplaced or malformed"
+                )
             if kind in said:
                 raise ValueError(f"problem string {text!r} says its {kind} twice: {said[kind]!r} and {word!r}")
             said[kind] = DTYPES.get(word, word)

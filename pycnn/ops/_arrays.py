@@ -44,8 +44,9 @@ class Call:
     """One call's arrays: their backend, the dtype to compute in, and the way back to the caller's kind.
 
     Args:
-        **arrays: by argument name; None is passed over.  All must be of one library, device and floating dtype.
-            Arrays that are unaligned or of foreign byte order are copied, all others are looked at where they lie.
+        *optional: names of the arguments that may be None.
+        **arrays: by argument name.  All must be of one library, device and floating dtype.  Arrays that are unaligned
+            or of foreign byte order are copied, all others are looked at where they lie.
 
     Raises:
         TypeError: an argument that is no array, arrays of different libraries or dtypes, or a dtype that is not
@@ -56,8 +57,8 @@ class Call:
         arrays: the arrays to pass to it, in the order given (None where None was given).
     """
 
-    def __init__(self, **arrays: Array | None) -> None:
-        given = {name: array for name, array in arrays.items() if array is not None}
+    def __init__(self, *optional: str, **arrays: Array | None) -> None:
+        given = {name: array for name, array in arrays.items() if array is not None or name not in optional}
         kinds = {}
         for name, array in given.items():
             try:

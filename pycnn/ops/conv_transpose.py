@@ -62,15 +62,14 @@ def conv_transpose2d_fprop(
            [1., 1., 1.]])
     """
     check_algo(algo)
-    call = Call(x=x, w=w, b=b)
+    call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape, rest = _inner(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
     if b is not None:
         expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
     backend = call.backend
+    x = _extended(call, x, rest)
     y = backend.conv2d_dgrad(x, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
-    if any(rest):
-        y = backend.pad2d(y, (0, rest[0], 0, rest[1]), 0.0)
     if b is not None:
         y = backend.channel_affine(y, np.ones_like(b), b)
     return call.back(y)
@@ -115,10 +114,11 @@ def conv_transpose2d_dgrad(
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
     shape, rest = _inner(shape_of("x_shape", x_shape), w.shape, stride, padding, output_padding, dilation, groups)
-    dy = _without_rest(dy, shape, rest)
-    return call.back(
-        call.backend.conv2d_fprop(dy, w, None, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
-    )
+    expect_shape("dy", dy.shape, shape.x_shape)
+    dx = call.backend.conv2d_fprop(dy, w, None, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
+    if any(rest):
+        dx = dx[:, :, : shape.P - rest[0], : shape.Q - rest[1]].copy()
+    return call.back(dx)
 
 
 def conv_transpose2d_wgrad(
@@ -160,7 +160,8 @@ def conv_transpose2d_wgrad(
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
     shape, rest = _inner(x.shape, shape_of("w_shape", w_shape), stride, padding, output_padding, dilation, groups)
-    dy = _without_rest(dy, shape, rest)
+    expect_shape("dy", dy.shape, shape.x_shape)
+    x = _extended(call, x, rest)
     return call.back(
         call.backend.conv2d_wgrad(
             x, dy, shape.w_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
@@ -177,11 +178,11 @@ def _inner(
     dilation: IntPair,
     groups: int,
 ) -> tuple[Conv2dShape, tuple[int, int]]:
-    """The convolution whose output is x and whose input is y, and the rows and columns of y beyond its reach.
+    """The convolution whose input is y, and the rows and columns of its output that x lacks.
 
-    Output padding first takes back what the bottom and right padding cut off.  What is left lies beyond the last
-    filter: up to stride - 1 of it belongs to the convolution, which never reads it; more (possible only with a dilation
-    larger than the stride) would make room for another output, so it stays outside, as zeros.
+    Output padding first takes back what the bottom and right padding cut off.  What goes beyond that no filter reaches;
+    where it is as long as the stride (only possible with a larger dilation) the convolution of y has more output than x
+    has pixels, and x is taken to be zero there.
     """
     expect_rank("x", x_shape, 4, "(N, C, H, W)")
     expect_rank("w", w_shape, 4, "(C, K/groups, R, S)")
@@ -213,8 +214,8 @@ def _inner(
             )
         beyond = max(extra[i] - sides[2 * i + 1], 0)
         sides[2 * i + 1] = max(sides[2 * i + 1] - extra[i], 0)
-        rest[i] = beyond if beyond >= steps[i] else 0
-        size.append(out - rest[i])
+        rest[i] = beyond // steps[i]
+        size.append(out)
     shape = Conv2dShape.of(
         (x_shape[0], w_shape[1] * groups, size[0], size[1]),
         tuple(w_shape),
@@ -226,6 +227,5 @@ def _inner(
     return shape, (rest[0], rest[1])
 
 
-def _without_rest(dy: Array, shape: Conv2dShape, rest: tuple[int, int]) -> Array:
-    expect_shape("dy", dy.shape, (shape.N, shape.C, shape.H + rest[0], shape.W + rest[1]))
-    return dy[:, :, : shape.H, : shape.W]
+def _extended(call: Call, x: Array, rest: tuple[int, int]) -> Array:
+    return call.backend.pad2d(x, (0, rest[0], 0, rest[1]), 0.0) if any(rest) else x

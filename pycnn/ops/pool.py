@@ -317,14 +317,10 @@ def _shape(
 ) -> Pool2dShape:
     expect_image(name, x_shape)
     kernel = pair("kernel_size", kernel_size, 1)
-    return Pool2dShape(
-        *x_shape,
-        kernel=kernel,
-        stride=kernel if stride is None else pair("stride", stride, 1),
-        padding=_padding(padding, kernel),
-        dilation=pair("dilation", dilation, 1),
-        ceil_mode=flag("ceil_mode", ceil_mode),
-    )
+    steps = kernel if stride is None else pair("stride", stride, 1)
+    reach = pair("dilation", dilation, 1)
+    n, c, h, w = x_shape
+    return Pool2dShape(n, c, h, w, kernel, steps, _padding(padding, kernel), reach, flag("ceil_mode", ceil_mode))
 
 
 def _padding(padding: NumericPadding, kernel: Pair) -> Padding:

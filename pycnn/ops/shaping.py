@@ -61,9 +61,6 @@ def concat(arrays: Sequence[Array], axis: int = 1) -> Array:
     """
     if not isinstance(arrays, (tuple, list)) or not arrays:
         raise ValueError(f"arrays must be a list or tuple of at least one array, got {arrays!r:.60}")
-    missing = [i for i, array in enumerate(arrays) if array is None]
-    if missing:
-        raise TypeError(f"arrays[{missing[0]}] must be an array, got None")
     call = Call(**{f"arrays[{i}]": array for i, array in enumerate(arrays)})
     first = call.arrays[0].shape
     place = axis_of("axis", axis, len(first))

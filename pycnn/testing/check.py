@@ -77,7 +77,8 @@ def _check(
     after = [None if array is None else array.tobytes() for array in (operands.left, operands.right, operands.b)]
     assert before == after, f"{where}: an input was modified"
 
-    wide = Operands(*(None if a is None else a.astype(np.float64) for a in (operands.left, operands.right, operands.b)))
+    b = None if operands.b is None else operands.b.astype(np.float64)
+    wide = Operands(operands.left.astype(np.float64), operands.right.astype(np.float64), b)
     y64 = run(reference, problem, wide, "auto")
     assert y.shape == y64.shape, f"{where}: shape {y.shape}, expected {y64.shape}"
     assert y.dtype == operands.left.dtype, f"{where}: dtype {y.dtype}, expected {operands.left.dtype}"

@@ -15,12 +15,14 @@ fprop, K/groups*R*S in dgrad, N*P*Q in wgrad.  sqrt(n) is how independent roundi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from pycnn.backends import reference
-from pycnn.shape import Conv2dShape, Problem
+from pycnn.shape import Problem
 
 __all__ = [
     "ERROR_FACTOR",
@@ -125,8 +127,8 @@ def float_operands(problem: Problem, seed: int = 0, bias: bool = True, positive:
     return _operands(problem, draw, bias)
 
 
-def _operands(problem: Problem, draw, bias: bool) -> Operands:  # type: ignore[no-untyped-def]
-    s: Conv2dShape = problem.shape
+def _operands(problem: Problem, draw: Callable[[tuple[int, ...]], np.ndarray], bias: bool) -> Operands:
+    s = problem.shape
     if problem.operator == "fprop":
         return Operands(draw(s.x_shape), draw(s.w_shape), draw((s.K,)) if bias else None)
     if problem.operator == "dgrad":
@@ -147,16 +149,14 @@ def error_bound(problem: Problem, operands: Operands, y64: np.ndarray, algo: str
     if y64.size == 0:
         return 0.0
     unit = _UNIT[problem.dtype]
-    magnitudes = Operands(
-        *(None if array is None else np.abs(array.astype(np.float64)) for array in (operands.left, operands.right))
-    )
+    magnitudes = Operands(np.abs(operands.left.astype(np.float64)), np.abs(operands.right.astype(np.float64)))
     largest = float(run(reference, problem, magnitudes, "auto").max())
     oracle_too = 2.0 if problem.dtype == "float64" else 1.0  # in float64 the oracle rounds as often as the algorithm
     c = error_factor(algo) * oracle_too
     return c * math.sqrt(terms(problem)) * unit * largest + unit * float(np.abs(y64).max())
 
 
-def run(backend, problem: Problem, operands: Operands, algo: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+def run(backend: ModuleType, problem: Problem, operands: Operands, algo: str) -> np.ndarray:
     """The problem's pass on these operands by a backend's module."""
     s = problem.shape
     rest = (s.stride, s.padding, s.dilation, s.groups)

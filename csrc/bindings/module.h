@@ -1,0 +1,12 @@
+// The parts of pycnn._cpu, one file of bindings a subject.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace pycnn {
+
+namespace py = pybind11;
+
+void bind_gemm(py::module_& m);
+
+}  // namespace pycnn

@@ -1,0 +1,18 @@
+// Every kernel of the instruction set being compiled; table.cpp puts them into the table the rest of the engine calls.
+//
+// A unit of this folder is compiled once for each instruction set with that set's flags (setup.py), into its namespace.
+// It includes no standard header with inline code in it: the linker keeps one copy of an inline function, and it might
+// keep the one compiled for AVX-512 on a machine without it.
+#pragma once
+
+#include "cpu/operators.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+template <typename T>
+double fma_probe(int64_t rounds);
+
+template <typename T>
+void gemm(const Gemm<T>& problem);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,21 @@
+// The table of this instruction set's kernels.
+#include "cpu/isa.h"
+#include "cpu/kernels/kernels.h"
+
+#define PYCNN_TEXT_OF(name) #name
+#define PYCNN_TEXT(name) PYCNN_TEXT_OF(name)
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+template <typename T>
+static constexpr Operators<T> table() {
+    return {
+        .fma_probe = fma_probe<T>,
+        .gemm = gemm<T>,
+    };
+}
+
+extern const Kernels kernels;
+const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE), PYCNN_VECTOR_BYTES, table<float>(), table<double>()};
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE
