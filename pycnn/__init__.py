@@ -1,6 +1,44 @@
 """pycnn: convolution, pooling and their gradients on CPU and CUDA, under a thin autograd."""
 
+from pycnn import autograd as autograd
+from pycnn import functional as functional
 from pycnn import ops as ops
+from pycnn import random as random
+from pycnn.autograd import Function as Function
+from pycnn.autograd import detect_changes as detect_changes
+from pycnn.autograd import enable_grad as enable_grad
+from pycnn.autograd import grad as grad
+from pycnn.autograd import is_grad_enabled as is_grad_enabled
+from pycnn.autograd import no_grad as no_grad
+from pycnn.autograd import set_debug as set_debug
 from pycnn.backends import use_backend as use_backend
+from pycnn.functional import adaptive_avg_pool2d as adaptive_avg_pool2d
+from pycnn.functional import adaptive_max_pool2d as adaptive_max_pool2d
+from pycnn.functional import avg_pool2d as avg_pool2d
+from pycnn.functional import batch_norm as batch_norm
+from pycnn.functional import cat as cat
+from pycnn.functional import conv2d as conv2d
+from pycnn.functional import conv_transpose2d as conv_transpose2d
+from pycnn.functional import cross_entropy as cross_entropy
+from pycnn.functional import dropout as dropout
+from pycnn.functional import flatten as flatten
+from pycnn.functional import linear as linear
+from pycnn.functional import local_response_norm as local_response_norm
+from pycnn.functional import log_softmax as log_softmax
+from pycnn.functional import max_pool2d as max_pool2d
+from pycnn.functional import mse_loss as mse_loss
+from pycnn.functional import nll_loss as nll_loss
+from pycnn.functional import pad as pad
+from pycnn.functional import relu as relu
+from pycnn.functional import sigmoid as sigmoid
+from pycnn.functional import softmax as softmax
+from pycnn.functional import stack as stack
+from pycnn.functional import tanh as tanh
+from pycnn.functional import where as where
+from pycnn.random import manual_seed as manual_seed
+from pycnn.tensor import Tensor as Tensor
+from pycnn.tensor import ones as ones
+from pycnn.tensor import tensor as tensor
+from pycnn.tensor import zeros as zeros
 
 __version__ = "0.1.0"

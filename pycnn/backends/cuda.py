@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pycnn.backends import _cuda_direct
-from pycnn.backends._device import Array, Device, Reads, Writes
+from pycnn.backends._device import Argument, Array, Device, Reads, Writes
 from pycnn.backends._layout import pack_conv2d_shape
 from pycnn.jit.sources import Sources, installed
 from pycnn.shape import Conv2dShape, Padding, Pair
@@ -55,7 +55,7 @@ class Host:
         y = self.device.alloc(shape.y_shape, x.dtype)
         if shape.N == 0:
             return y
-        arguments = [
+        arguments: list[Argument] = [
             pack_conv2d_shape(shape),
             plan.geometry,
             Reads("x", self._dense(x)),

@@ -183,9 +183,9 @@ class SimDevice:
         _check_limits(label, grid, block, shared, limit)
         packed = _pack(label, kernel.parameters, arguments)
         pointers = [
-            argument for argument in arguments if not isinstance(argument, bytes) and argument.array is not None
+            _checked(label, each) for each in arguments if not isinstance(each, bytes) and each.array is not None
         ]
-        buffers = (_Buffer * len(pointers))(*(_buffer(label, argument) for argument in pointers))
+        buffers = (_Buffer * len(pointers))(*map(_buffer, pointers))
         blocks = range(grid[0] * grid[1] * grid[2]) if self.blocks is None else self.blocks
         chosen = None if self.blocks is None else (ctypes.c_uint64 * len(blocks))(*blocks)
         message = ctypes.create_string_buffer(1024)
@@ -212,9 +212,9 @@ class SimDevice:
                 _set_writable(pointers, only_outputs=False)
         if failed:
             raise SimulationError(message.value.decode())
-        for argument in pointers:
-            if argument.array.memory.spoiled():
-                raise SimulationError(f"{label}: some thread wrote just outside {argument.name}")
+        for pointer in pointers:
+            if pointer.memory.spoiled():
+                raise SimulationError(f"{label}: some thread wrote just outside {pointer.name}")
         self.launches.append(kernel.instance)
 
     def sync(self) -> None:
@@ -254,13 +254,27 @@ def _address(argument: Reads | Writes) -> int:
     return 0 if argument.array is None else int(argument.array.ctypes.data)
 
 
-def _buffer(label: str, argument: Reads | Writes) -> _Buffer:
-    array = argument.array
-    if not isinstance(array, SimArray) or array.memory is None:
+@dataclass(frozen=True)
+class _Pointer:
+    """A pointer argument, and the fenced memory it points to."""
+
+    name: str
+    memory: _Memory
+    written: bool
+
+
+def _checked(label: str, argument: Reads | Writes) -> _Pointer:
+    memory = getattr(argument.array, "memory", None)
+    if memory is None:
         raise SimulationError(f"{label}: {argument.name} is not in the simulated device's memory")
-    return _Buffer(array.memory.begin, array.memory.begin + array.memory.size, argument.name.encode())
+    return _Pointer(argument.name, memory, isinstance(argument, Writes))
 
 
-def _set_writable(arguments: Sequence[Reads | Writes], only_outputs: bool) -> None:
-    for argument in sorted(arguments, key=lambda argument: isinstance(argument, Writes)):
-        argument.array.memory.allow_writing(isinstance(argument, Writes) or not only_outputs)
+def _buffer(pointer: _Pointer) -> _Buffer:
+    memory = pointer.memory
+    return _Buffer(memory.begin, memory.begin + memory.size, pointer.name.encode())
+
+
+def _set_writable(pointers: Sequence[_Pointer], only_outputs: bool) -> None:
+    for pointer in sorted(pointers, key=lambda pointer: pointer.written):  # an output wins over an input it shares
+        pointer.memory.allow_writing(pointer.written or not only_outputs)

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache as remember
 from pathlib import Path
 
@@ -48,6 +49,7 @@ def build(instance: Instance, sources: Sources | None = None, options: tuple[str
     texts = {file.name: file.read_text() for file in sorted(simulator.iterdir())}
     unit = f'#include "{instance.source}"\n#include "entry.h"\nPYCNN_SIM_KERNEL({instance.expression})\n'
     options = (*OPTIONS, *options)
+    what: dict[str, str | Mapping[str, str]]
     what = {"simulator": texts, "options": "\n".join(options), "compiler": _version(), "machine": _machine()}
     key = cache.key(unit=unit, files=sources.closure(instance.source), **what)
     path = cache.path(key, ".so")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -103,8 +104,8 @@ def _installed() -> Path:
 
 
 def repository() -> Path:
-    """The folder above the package: the repository, where the package is run in place."""
-    return Path(__file__).resolve().parents[2]
+    """The checkout: $PYCNN_REPOSITORY, else the folder above the package, which it is where pycnn is run in place."""
+    return Path(os.environ.get("PYCNN_REPOSITORY") or Path(__file__).resolve().parents[2])
 
 
 def _instances(path: Path) -> dict[str, Mapping[str, Instance]]:

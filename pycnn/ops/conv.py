@@ -54,7 +54,7 @@ def conv2d_fprop(
            [4., 6., 4.]], dtype=float32)
     """
     check_algo(algo)
-    call = Call(x=x, w=w, b=b)
+    call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None:

@@ -62,7 +62,7 @@ def conv_transpose2d_fprop(
            [1., 1., 1.]])
     """
     check_algo(algo)
-    call = Call(x=x, w=w, b=b)
+    call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape, rest = _inner(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
     if b is not None:
@@ -180,9 +180,9 @@ def _inner(
 ) -> tuple[Conv2dShape, tuple[int, int]]:
     """The convolution whose input is y, and the rows and columns of its output that x lacks.
 
-    Output padding first takes back what the bottom and right padding cut off.  What goes beyond that is within the reach
-    of no filter; where it is as long as the stride (only possible with a larger dilation) the convolution of y has
-    more output than x has pixels, and x is taken to be zero there.
+    Output padding first takes back what the bottom and right padding cut off.  What goes beyond that no filter reaches;
+    where it is as long as the stride (only possible with a larger dilation) the convolution of y has more output than x
+    has pixels, and x is taken to be zero there.
     """
     expect_rank("x", x_shape, 4, "(N, C, H, W)")
     expect_rank("w", w_shape, 4, "(C, K/groups, R, S)")
@@ -195,7 +195,7 @@ def _inner(
     extra = pair("output_padding", output_padding, 0)
     if isinstance(padding, str):
         raise ValueError(f"padding of a transposed convolution must be numbers, got {padding!r}")
-    sides = list(normalize_padding(padding, (w_shape[2], w_shape[3]), steps, reach))
+    sides = list(normalize_padding(padding, (1, 1)))
     size, rest = [], [0, 0]
     for i, name in enumerate(("height", "width")):
         if extra[i] >= max(steps[i], reach[i]):

@@ -27,7 +27,7 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
     >>> linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.0, 1.0]))
     array([[11., 18.]])
     """
-    call = Call(x=x, w=w, b=b)
+    call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     expect_rank("w", w.shape, 2, "(out, in)")
     if x.ndim < 1 or x.shape[-1] != w.shape[1]:

@@ -89,7 +89,7 @@ def batch_norm(
     >>> y.ravel(), mean, var
     (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    call = Call(x=x, weight=weight, bias=bias)
+    call = Call("weight", "bias", x=x, weight=weight, bias=bias)
     x, weight, bias = call.arrays
     _expect_channels(x, weight=weight, bias=bias)
     y, mean, var = call.backend.batch_norm_fwd(x, weight, bias, number("eps", eps, 0.0))
@@ -119,7 +119,7 @@ def batch_norm_backward(
     >>> batch_norm_backward(dy, x, None, np.array([2.0]), np.array([1.0]), eps=0.0)[1:]
     (array([-1.]), array([1.]))
     """
-    call = Call(dy=dy, x=x, weight=weight, mean=mean, var=var)
+    call = Call("weight", dy=dy, x=x, weight=weight, mean=mean, var=var)
     dy, x, weight, mean, var = call.arrays
     expect_shape("dy", dy.shape, x.shape, "x's shape")
     _expect_channels(x, weight=weight, mean=mean, var=var)

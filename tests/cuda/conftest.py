@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from pycnn.jit import MissingToolError, nvrtc
+
+# The simulator is compiled from csrc/sim of this checkout, also where the package under test is an installed one.
+os.environ.setdefault("PYCNN_REPOSITORY", str(Path(__file__).resolve().parents[2]))
 
 
 def _has_nvrtc() -> bool:

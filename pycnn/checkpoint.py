@@ -1,0 +1,214 @@
+"""Checkpoints: one safetensors file that holds all a run needs to go on bit for bit.
+
+The arrays (model, optimiser) are the file's tensors; everything else is JSON in its header: scheduler, epoch and step,
+position in the data order, random state, instruction set and chosen plans, and whatever the caller adds.
+Nothing in it is pickled, so a file from a stranger can be opened.
+
+A file is written under a temporary name beside its place, flushed to the disk and renamed: whoever reads the name finds
+the old checkpoint or the new one, whole, even if the process is killed or the disk fills up meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from pycnn import random
+from pycnn.tensor import Tensor
+
+__all__ = ["Checkpoint", "CheckpointError", "load", "restore", "save"]
+
+FORMAT = "pycnn-checkpoint-1"
+_ARRAY = "pycnn array"  # the one key of what stands in the header for an array
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or read; the message names the file and the reason."""
+
+
+class Stateful(Protocol):
+    """What can be saved: a module, an optimiser, a schedule, a loader."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any) -> Any: ...
+
+
+@dataclass
+class Checkpoint:
+    """What `load` read.
+
+    Attributes:
+        parts: state_dict by the name that `save` was given it under: "model", "optimizer", ...
+        random_state: of `pycnn.random`.
+        environment: instruction set and backend of the run that saved, and the algorithms it chose.
+        extra: the caller's own values: epoch, step, seed, history, ...
+    """
+
+    parts: dict[str, Any]
+    random_state: tuple[int, int]
+    environment: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def save(
+    path: str | os.PathLike[str],
+    parts: Mapping[str, Stateful],
+    extra: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Args:
+        path: the file; its folder must exist.
+        parts: whatever has a `state_dict`, by name: model, optimizer, scheduler, loader, ...
+        extra: more that JSON can hold: epoch, step, history, ...
+        environment: instruction set, backend, chosen plans; `load` hands it back for the caller to hold against its
+            own.
+
+    Raises:
+        CheckpointError: a file that cannot be written (no folder, no permission, a full disk); an older file of that
+            name is then untouched and no temporary file is left.
+        TypeError: a value that is neither array nor JSON.
+        ImportError: safetensors is not installed.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    header = {
+        "format": FORMAT,
+        "parts": {name: _pack(part.state_dict(), name, arrays) for name, part in parts.items()},
+        "random_state": list(random.get_state()),
+        "environment": dict(environment or {}),
+        "extra": dict(extra or {}),
+    }
+    text = json.dumps(header)
+    library, final = _safetensors(), Path(path)
+    temporary = final.with_name(f".{final.name}.partial")  # one name, so that a killed run leaves no heap
+    try:
+        try:
+            library.numpy.save_file(arrays, temporary, metadata={"pycnn": text, "crc32": str(_checksum(text, arrays))})
+            _flush(temporary)
+            temporary.replace(final)
+            _flush(final.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (OSError, library.SafetensorError) as error:
+        raise CheckpointError(f"cannot write the checkpoint {final}: {error}") from None
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read and verify a checkpoint; nothing is changed.
+
+    Raises:
+        CheckpointError: a file that is missing, truncated, corrupt or no checkpoint of pycnn.
+        ImportError: safetensors is not installed.
+    """
+    library = _safetensors()
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    try:
+        with library.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            text = metadata["pycnn"]
+            header = json.loads(text)
+            if header["format"] != FORMAT:
+                raise CheckpointError(f"{path} has the format {header['format']!r}, this pycnn reads {FORMAT!r}")
+            for key in file.keys():  # noqa: SIM118, the file is no mapping
+                arrays[key] = file.get_tensor(key)
+        if metadata["crc32"] != str(_checksum(text, arrays)):
+            raise CheckpointError(f"{path} is damaged: its contents do not have the checksum saved with them")
+        return Checkpoint(
+            {name: _unpack(packed, arrays) for name, packed in header["parts"].items()},
+            (header["random_state"][0], header["random_state"][1]),
+            header["environment"],
+            header["extra"],
+        )
+    except CheckpointError:
+        raise
+    except OSError as error:
+        raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
+    except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path} is no whole checkpoint of pycnn: {error}") from None
+
+
+def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Checkpoint:
+    """`load`, then give every part its state and `pycnn.random` its position.
+
+    Raises:
+        CheckpointError: as `load`; also a part that the file does not hold.
+        RuntimeError, ValueError: a state that does not fit its part, as its `load_state_dict` raises them.
+    """
+    checkpoint = load(path)
+    absent = [name for name in parts if name not in checkpoint.parts]
+    if absent:
+        raise CheckpointError(
+            f"{path} does not hold {', '.join(absent)}; it holds {', '.join(checkpoint.parts) or 'nothing'}"
+        )
+    for name, part in parts.items():
+        part.load_state_dict(checkpoint.parts[name])
+    random.set_state(checkpoint.random_state)
+    return checkpoint
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors
+        import safetensors.numpy
+    except ImportError:
+        raise ImportError("checkpoints need safetensors: pip install 'pycnn[train]'") from None
+    return safetensors
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pack(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """`value` as JSON, its arrays taken out into `arrays` under their path."""
+    if isinstance(value, Tensor):
+        value = value.detach().numpy()
+    if isinstance(value, np.ndarray):
+        if name in arrays:
+            raise TypeError(f"two arrays of a checkpoint have the name {name}")
+        arrays[name] = np.ascontiguousarray(value).reshape(value.shape)
+        return {_ARRAY: name}
+    if isinstance(value, Mapping):
+        return {str(key): _pack(item, f"{name}/{key}", arrays) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, f"{name}/{i}", arrays) for i, item in enumerate(value)]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"a checkpoint holds arrays, numbers, strings, lists and dicts; {name} is {type(value).__name__}")
+
+
+def _unpack(packed: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
+    if isinstance(packed, dict):
+        if packed.keys() == {_ARRAY}:
+            return arrays[packed[_ARRAY]]
+        return {key: _unpack(item, arrays) for key, item in packed.items()}
+    if isinstance(packed, list):
+        return [_unpack(item, arrays) for item in packed]
+    return packed
+
+
+def _checksum(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> int:
+    """CRC-32 of everything: the library checks lengths alone, and would let a flipped bit pass."""
+    total = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
+    return total

@@ -1,0 +1,155 @@
+"""Photographs in folders: one subfolder a class, or a tree of train/ and test/ (or val/) with such subfolders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pycnn._extras import extra
+from pycnn.data.dataset import Split, held_out_fifth
+from pycnn.data.errors import CorruptFile
+from pycnn.shape import whole
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["FolderDataset", "read_folder", "read_image"]
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
+    """Read one image file as RGB, turned upright if its EXIF data says so.
+
+    Args:
+        path: the file; any format that Pillow reads.
+        size: if given, the shorter side is scaled to it and the central square is cut out, as AlexNet's training did.
+
+    Returns:
+        uint8 of shape (3, H, W); H = W = size if that is given.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CorruptFile: not an image, a truncated one, or one of more pixels than Pillow agrees to decode.
+        ModuleNotFoundError: Pillow is not installed.
+
+    Reference: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks",
+    2012, section 2.
+    """
+    with extra("train", "Pillow"):
+        from PIL import Image, ImageOps, UnidentifiedImageError
+    path = Path(path)
+    try:
+        with Image.open(path) as opened:
+            if size is not None:
+                opened.draft("RGB", (size, size))  # a JPEG decoder can skip what would be scaled away
+            image = _rgb(ImageOps.exif_transpose(opened))
+    except UnidentifiedImageError:
+        raise CorruptFile(path, "no image that Pillow knows", "an image file") from None
+    except Image.DecompressionBombError as error:
+        raise CorruptFile(path, f"too many pixels ({error})", "a photograph") from None
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:  # what Pillow's decoders raise
+        raise CorruptFile(path, f"a damaged image ({error})", "a whole image file") from None
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` as RGB; what is transparent becomes white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it
+        grey = np.asarray(image, np.float64) / 257.0
+        return Image.fromarray(grey.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+class FolderDataset:
+    """Image files, decoded when they are asked for.
+
+    Args:
+        paths: the files.
+        labels: an index into `classes` for each.
+        classes: the name of each class.
+        size: every image is scaled and cut to size x size pixels.
+    """
+
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray, classes: Sequence[str], size: int) -> None:
+        if len(paths) != len(labels):
+            raise ValueError(f"paths and labels must agree in number, got {len(paths)} and {len(labels)}")
+        self.paths = list(paths)
+        self.labels = np.asarray(labels, np.int64)
+        self.classes = tuple(classes)
+        self.size = whole("size", size, 1)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def images(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices`, uint8 (len(indices), 3, size, size).  Raises as `read_image`."""
+        batch = np.empty((len(indices), 3, self.size, self.size), np.uint8)
+        for row, index in enumerate(indices):
+            batch[row] = read_image(self.paths[index], self.size)
+        return batch
+
+
+def read_folder(root: str | Path, size: int) -> Split:
+    """A tree of images as a data set in two parts.
+
+    Args:
+        root: holds one subfolder a class; or ``train`` and ``test`` (or ``val``), each with one subfolder a class.
+            In the first case a fixed stratified fifth is held out.
+        size: every image is scaled and cut to size x size pixels.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no images, fewer than two classes, or a test class that was not trained.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder")
+    parts = [next((root / name for name in names if (root / name).is_dir()), None) for names in _PARTS]
+    if parts[0] is not None and parts[1] is not None:
+        paths, labels, classes = _scan(parts[0])
+        test_paths, test_labels, test_classes = _scan(parts[1])
+        if not set(test_classes) <= set(classes):
+            unknown = ", ".join(sorted(set(test_classes) - set(classes)))
+            raise ValueError(f"{parts[1]}: classes that {parts[0]} does not have: {unknown}")
+        into = np.array([classes.index(name) for name in test_classes])
+        train = FolderDataset(paths, labels, classes, size)
+        return Split(root.name, train, FolderDataset(test_paths, into[test_labels], classes, size), str(root))
+    paths, labels, classes = _scan(root)
+    four, fifth = held_out_fifth(labels)
+    train, test = (FolderDataset([paths[i] for i in part], labels[part], classes, size) for part in (four, fifth))
+    if len(fifth) == 0:
+        raise ValueError(f"{root}: no class has two images, so none can be held out for testing")
+    return Split(root.name, train, test, f"{root} (a fifth held out)")
+
+
+_PARTS = (("train",), ("test", "val"))
+
+
+def _scan(root: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
+    """Files, labels and class names under `root`, in sorted order, so that labels do not depend on the file system."""
+    found: dict[str, list[Path]] = {}
+    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if files:
+            found[folder.name] = files
+    if len(found) < 2:
+        raise ValueError(
+            f"{root}: expected at least two subfolders with images (one a class, {', '.join(SUFFIXES[:4])} ...), "
+            f"found {len(found)}"
+        )
+    paths = [path for files in found.values() for path in files]
+    labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
+    return paths, labels, tuple(found)

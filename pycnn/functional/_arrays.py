@@ -1,0 +1,50 @@
+"""Functions of Tensors that are composed of Tensor operations, opened to plain arrays."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pycnn import graph
+from pycnn.graph import Variable
+from pycnn.ops._arrays import Call
+from pycnn.tensor import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+Array = Any
+
+
+def composed(function: F) -> F:
+    """Let `function`, written for Tensors, also take plain arrays only and then give the caller's kind back.
+
+    The first argument decides library and dtype; float16 and bfloat16 are computed in float32 and rounded once.
+    """
+
+    @functools.wraps(function)
+    def wrapped(x: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(x, Variable) or any(isinstance(value, Variable) for value in (*args, *options.values())):
+            return function(x, *args, **options)
+        call = Call(**{"input": x})
+        array = call.arrays[0]
+        with graph.no_grad():
+            result = function(
+                graph.wrap(array),
+                *[_lift(value, array) for value in args],
+                **{name: _lift(value, array) for name, value in options.items()},
+            )
+        return call.back(result._data)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _lift(value: Any, like: Array) -> Any:
+    if not hasattr(value, "__dlpack__"):
+        return value
+    tensor = Tensor(value)
+    return tensor.to(like.dtype) if tensor.dtype.kind in "fV" else tensor
+
+
+def fused(result: Array) -> Tensor:
+    """The array that a fused backward kernel made, as a Tensor without a history."""
+    return graph.wrap(result)

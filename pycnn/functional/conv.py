@@ -1,0 +1,230 @@
+"""Convolution and transposed convolution, differentiable any number of times.
+
+The three passes are bilinear in their two arrays, and the gradients of each are the other two:
+
+    y  = fprop(x, w)       dx = dgrad(dy, w)          dw = wgrad(dy, x)
+    dx = dgrad(dy, w)      d(dy) = fprop(g, w)        dw = wgrad(dy, g)
+    dw = wgrad(dy, x)      d(dy) = fprop(x, g)        dx = dgrad(dy, g)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pycnn import ops
+from pycnn.functional.linear import ChannelSum
+from pycnn.functional.shaping import pad
+from pycnn.graph import Function
+from pycnn.shape import normalize_padding, pair
+
+__all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]
+
+Array = Any
+IntPair = int | Sequence[int]
+Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
+Algo = str | dict[str, str]
+
+PASSES = ("fprop", "dgrad", "wgrad")
+
+
+class Conv2d(Function):
+    """y = fprop(x, w) + b."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
+        ctx.x_shape, ctx.w_shape, ctx.how = tuple(x.shape), tuple(w.shape), how
+        dx, dw = ctx.needs_input_grad[:2]
+        ctx.save(x if dw else None, w if dx else None)
+        return ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        dx = Conv2dDgrad.apply(dy, w, ctx.x_shape, *ctx.how) if need_x else None
+        dw = Conv2dWgrad.apply(dy, x, ctx.w_shape, *ctx.how) if need_w else None
+        db = ChannelSum.apply(dy) if need_b else None
+        return dx, dw, db, None, None, None, None, None
+
+
+class Conv2dDgrad(Function):
+    """dx = dgrad(dy, w): the gradient of a convolution's input, and the transposed convolution itself."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Array, w: Array, x_shape: tuple[int, ...], *how: Any) -> Array:
+        ctx.w_shape, ctx.how = tuple(w.shape), how
+        ddy, dw = ctx.needs_input_grad[:2]
+        ctx.save(dy if dw else None, w if ddy else None)
+        return ops.conv2d_dgrad(dy, w, x_shape, *how[:4], algo=how[4]["dgrad"])
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        dy, w = ctx.saved
+        need_dy, need_w = ctx.needs_input_grad[:2]
+        ddy = Conv2d.apply(g, w, None, *ctx.how) if need_dy else None
+        dw = Conv2dWgrad.apply(dy, g, ctx.w_shape, *ctx.how) if need_w else None
+        return ddy, dw, None, None, None, None, None, None
+
+
+class Conv2dWgrad(Function):
+    """dw = wgrad(dy, x): the gradient of a convolution's filters."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Array, x: Array, w_shape: tuple[int, ...], *how: Any) -> Array:
+        ctx.x_shape, ctx.how = tuple(x.shape), how
+        ddy, dx = ctx.needs_input_grad[:2]
+        ctx.save(dy if dx else None, x if ddy else None)
+        return ops.conv2d_wgrad(dy, x, w_shape, *how[:4], algo=how[4]["wgrad"])
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        dy, x = ctx.saved
+        need_dy, need_x = ctx.needs_input_grad[:2]
+        ddy = Conv2d.apply(x, g, None, *ctx.how) if need_dy else None
+        dx = Conv2dDgrad.apply(dy, g, ctx.x_shape, *ctx.how) if need_x else None
+        return ddy, dx, None, None, None, None, None, None
+
+
+def conv2d(
+    x: Any,
+    w: Any,
+    b: Any = None,
+    stride: IntPair = 1,
+    padding: Padding = 0,
+    dilation: IntPair = 1,
+    groups: int = 1,
+    *,
+    algo: Algo = "auto",
+) -> Any:
+    """Convolve `x` with the filters `w`, differentiably.
+
+        y[n, k, p, q] = b[k] + sum over c, r, s of
+            x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
+
+    Args:
+        x: input, (N, C, H, W); a Tensor or an array.
+        w: filters, (K, C // groups, R, S), of the same dtype.
+        b: bias, (K,), or None.
+        stride, dilation: an int or a pair (height, width), at least 1.
+        padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
+        groups: number of independent groups of channels.
+        algo: "auto", "direct", "im2col", "winograd" or the name of a variant, for all three passes; or a dict with
+            any of the keys "fprop", "dgrad", "wgrad" ("auto" for those left out).
+
+    Returns:
+        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1; a Tensor if an argument is
+        one, else an array of the caller's kind.
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.conv2d_fprop`; also an `algo` with an unknown pass.
+
+    Reference: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 2.
+
+    >>> import numpy as np, pycnn
+    >>> x = pycnn.Tensor(np.ones((1, 1, 3, 3), np.float32), requires_grad=True)
+    >>> pycnn.conv2d(x, np.ones((1, 1, 2, 2), np.float32)).sum().backward()
+    >>> x.grad[0, 0]
+    tensor([[1., 2., 1.],
+            [2., 4., 2.],
+            [1., 2., 1.]])
+    """
+    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo))
+
+
+def conv_transpose2d(
+    x: Any,
+    w: Any,
+    b: Any = None,
+    stride: IntPair = 1,
+    padding: IntPair | Sequence[Sequence[int]] = 0,
+    output_padding: IntPair = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
+    *,
+    algo: Algo = "auto",
+) -> Any:
+    """Transposed convolution: the gradient of a convolution with respect to its input, as an operator of its own.
+
+        y[n, k, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] +=
+            x[n, c, p, q] * w[c, k, r, s]
+
+    Args:
+        x: input, (N, C, H, W); a Tensor or an array.
+        w: filters, (C, K // groups, R, S).
+        b: bias, (K,), or None.
+        stride, dilation: an int or a pair (height, width), at least 1.
+        padding: taken away from each side of the output: an int, (h, w), ((top, bottom), (left, right)) or
+            (top, bottom, left, right).
+        output_padding: rows and columns added at the bottom and right; less than stride or dilation.
+        groups: number of independent groups of channels.
+        algo: as `conv2d`; the forward pass is "dgrad".
+
+    Returns:
+        (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1.
+
+    Raises:
+        TypeError, ValueError: a wrong rank, channels that disagree, an output smaller than 1, an `output_padding` that
+            is too large.
+
+    Reference: Zeiler et al., "Deconvolutional Networks", CVPR 2010; Dumoulin & Visin, 2016, section 4.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.conv_transpose2d(np.ones((1, 1, 2, 2)), np.ones((1, 1, 2, 2)), stride=2)[0, 0]
+    array([[1., 1., 1., 1.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.],
+           [1., 1., 1., 1.]])
+    """
+    for name, array in (("x", x), ("w", w)):
+        if len(array.shape) != 4:
+            raise ValueError(f"{name} must have 4 dimensions, got shape {tuple(array.shape)}")
+    n, c, *image = x.shape
+    if w.shape[0] != c:
+        raise ValueError(f"channels disagree: x has C={c}, w expects {w.shape[0]} (x {x.shape}, w {w.shape})")
+    if isinstance(padding, str):
+        raise ValueError(f"the padding of a transposed convolution must be numbers, got {padding!r}")
+    steps, reach, extra = (
+        pair("stride", stride, 1),
+        pair("dilation", dilation, 1),
+        pair("output_padding", output_padding, 0),
+    )
+    window = (w.shape[2], w.shape[3])
+    sides = normalize_padding(padding, window, steps, reach)
+    out, missing = [], []
+    for axis, side in enumerate(("height", "width")):
+        if extra[axis] >= max(steps[axis], reach[axis]):
+            raise ValueError(
+                f"output_padding must be smaller than stride or dilation, got {extra[axis]} for the {side} with "
+                f"stride {steps[axis]} and dilation {reach[axis]}"
+            )
+        cut = sides[2 * axis] + sides[2 * axis + 1]
+        size = (image[axis] - 1) * steps[axis] - cut + reach[axis] * (window[axis] - 1) + extra[axis] + 1
+        if size < 1:
+            raise ValueError(f"the output would be smaller than 1: its {side} would be {size}")
+        out.append(size)
+        # With output_padding >= stride the convolution back from y has more outputs than x: those are zeros.
+        missing.append(extra[axis] // steps[axis])
+    if any(missing):
+        x = pad(x, (0, missing[1], 0, missing[0]))
+    y_shape = (n, w.shape[1] * groups, *out)
+    y = Conv2dDgrad.apply(x, w, y_shape, steps, sides, reach, groups, _per_pass(algo))
+    if b is None:
+        return y
+    if tuple(b.shape) != (y_shape[1],):
+        raise ValueError(f"b must have shape ({y_shape[1]},), one value a channel of the output, got {tuple(b.shape)}")
+    return y + b.reshape(1, -1, 1, 1)
+
+
+_SAME_EVERYWHERE = {algo: dict.fromkeys(PASSES, algo) for algo in ("auto", "direct", "im2col", "winograd")}
+
+
+def _per_pass(algo: Algo) -> dict[str, str]:
+    if isinstance(algo, str):
+        return _SAME_EVERYWHERE.get(algo) or dict.fromkeys(PASSES, algo)
+    if not isinstance(algo, dict):
+        raise TypeError(f"algo must be a name or a dict of names by pass, got {algo!r}")
+    for name in algo:
+        if name not in PASSES:
+            raise ValueError(f"algo has the unknown pass {name!r}; the passes are {', '.join(PASSES)}")
+    return {name: algo.get(name, "auto") for name in PASSES}

@@ -1,0 +1,112 @@
+"""Matrix products, the fully connected layer, and the sum over all but the channels that is a bias's gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycnn import ops
+from pycnn.arithmetic import Expand
+from pycnn.graph import Function
+
+__all__ = ["ChannelSum", "Gemm", "bias", "linear"]
+
+Array = Any
+
+
+class ChannelSum(Function):
+    """s[c] = sum of x[n, c, ...] over n and everything behind c."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array) -> Array:
+        ctx.shape = tuple(x.shape)
+        return ops.channel_sum(x)
+
+    @staticmethod
+    def backward(ctx: Any, ds: Any) -> Any:
+        shape = ctx.shape
+        return Expand.apply(ds.reshape(shape[1], *(1,) * (len(shape) - 2)), shape)
+
+
+class Gemm(Function):
+    """c = a' @ b' where ' transposes if asked."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
+        da, db = ctx.needs_input_grad[:2]
+        ctx.save(a if db else None, b if da else None)
+        ctx.trans = trans_a, trans_b
+        return ops.gemm(a, b, trans_a, trans_b)
+
+    @staticmethod
+    def backward(ctx: Any, dc: Any) -> Any:
+        a, b = ctx.saved
+        trans_a, trans_b = ctx.trans
+        da = db = None
+        if ctx.needs_input_grad[0]:
+            da = Gemm.apply(b, dc, trans_b, True) if trans_a else Gemm.apply(dc, b, False, not trans_b)
+        if ctx.needs_input_grad[1]:
+            db = Gemm.apply(dc, a, True, trans_a) if trans_b else Gemm.apply(a, dc, not trans_a, False)
+        return da, db, None, None
+
+
+class Linear(Function):
+    """y = x @ w.T + b for a matrix x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, w: Array, b: Array | None) -> Array:
+        dx, dw, _ = ctx.needs_input_grad
+        ctx.save(x if dw else None, w if dx else None)
+        return ops.linear(x, w, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved
+        dx, dw, db = ctx.needs_input_grad
+        return (
+            Gemm.apply(dy, w, False, False) if dx else None,
+            Gemm.apply(dy, x, True, False) if dw else None,
+            ChannelSum.apply(dy) if db else None,
+        )
+
+
+def linear(x: Any, w: Any, b: Any = None) -> Any:
+    """Fully connected layer.
+
+        y[..., k] = b[k] + sum over c of x[..., c] * w[k, c]
+
+    Args:
+        x: (..., C); a Tensor or an array.
+        w: (K, C), of the same dtype.
+        b: (K,), or None.
+
+    Returns:
+        (..., K).
+
+    Raises:
+        TypeError: not an array, an unsupported dtype, or mixed dtypes or libraries.
+        ValueError: shapes that do not agree.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([5.0]))
+    array([[16.]])
+    """
+    if len(x.shape) == 2:
+        return Linear.apply(x, w, b)
+    if not x.shape:
+        raise ValueError("x must have at least one dimension, (..., C)")
+    rows = 1
+    for size in x.shape[:-1]:
+        rows *= size
+    return Linear.apply(x.reshape(rows, x.shape[-1]), w, b).reshape(*x.shape[:-1], w.shape[0])
+
+
+def bias(x: Any, b: Any) -> Any:
+    """Add one number a channel: y[n, c, ...] = x[n, c, ...] + b[c].
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.bias(np.zeros((1, 2)), np.array([1.0, 2.0]))
+    array([[1., 2.]])
+    """
+    if len(x.shape) < 2 or tuple(b.shape) != (x.shape[1],):
+        raise ValueError(f"b must have one value a channel of x, got b {tuple(b.shape)} for x {tuple(x.shape)}")
+    return x + b.reshape(1, -1, *(1,) * (len(x.shape) - 2))

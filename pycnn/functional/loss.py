@@ -1,0 +1,170 @@
+"""Losses: cross-entropy, negative log-likelihood, mean squared error."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from pycnn.arithmetic import TakeAlong, array_module
+from pycnn.functional._arrays import composed
+from pycnn.functional.activation import LogSoftmax
+from pycnn.graph import Variable
+from pycnn.tensor import Tensor
+
+__all__ = ["cross_entropy", "mse_loss", "nll_loss"]
+
+Array = Any
+
+
+@composed
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    """Negative log-likelihood of `target` under softmax(`input`).
+
+        l[n] = -sum over c of weight[c] * t[n, c] * log_softmax(input)[n, c]
+        t = (1 - label_smoothing) * (one-hot or given probabilities) + label_smoothing / C
+
+    Args:
+        input: scores, (N, C, ...) or (C,); a Tensor or an array.
+        target: class indices, (N, ...), ints; or probabilities of input's shape.
+        weight: (C,), or None for 1.
+        ignore_index: targets of this index count for nothing (class indices only).
+        reduction: "mean" (divided by the sum of weight[target]; with probabilities by the number of targets), "sum" or
+            "none".
+        label_smoothing: 0 to 1.
+
+    Returns:
+        a scalar, or the losses (N, ...) for "none".
+
+    Raises:
+        TypeError: indices that are not integers.
+        ValueError: shapes that do not agree, an unknown reduction, smoothing outside [0, 1].
+        IndexError: a class index outside [0, C).
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.cross_entropy(np.zeros((1, 2)), np.array([1]))
+    array(0.69314718)
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
+    _check_reduction(reduction)
+    target = _tensor(target)
+    axis = 1 if input.ndim > 1 else 0
+    if input.ndim == 0:
+        raise ValueError("input must be (N, C, ...) or (C,), got a scalar")
+    logp = LogSoftmax.apply(input, axis)
+    if target.dtype.kind in "fV":
+        return _soft(logp, target, _checked_weight(weight, input.shape[axis]), axis, reduction, label_smoothing)
+    return _hard(logp, target, weight, ignore_index, reduction, label_smoothing)
+
+
+@composed
+def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
+    """Negative log-likelihood of class indices: l[n] = -weight[target[n]] * input[n, target[n]].
+
+    Args, Returns, Raises: as `cross_entropy`, with log-probabilities as `input` and indices as `target`.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.nll_loss(np.array([[-2.0, -1.0]]), np.array([0]))
+    array(2.)
+    """
+    _check_reduction(reduction)
+    if input.ndim == 0:
+        raise ValueError("input must be (N, C, ...) or (C,), got a scalar")
+    return _hard(input, _tensor(target), weight, ignore_index, reduction, 0.0)
+
+
+@composed
+def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
+    """Squared error (input - target)^2, reduced by "mean", "sum" or "none".
+
+    Warns where the two shapes differ and broadcasting would hide it.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
+    array(2.)
+    """
+    _check_reduction(reduction)
+    target = _tensor(target)
+    if input.shape != target.shape:
+        warnings.warn(
+            f"mse_loss: input has shape {input.shape} and target {target.shape}; they are broadcast", stacklevel=3
+        )
+    error = input - target
+    return _reduced(error * error, reduction)
+
+
+def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str, smoothing: float) -> Any:
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"target must hold class indices (integers), got dtype {target.dtype}")
+    single = logp.ndim == 1
+    if single:
+        logp, target = logp.unsqueeze(0), target.reshape(1)
+    classes = logp.shape[1]
+    expected = (logp.shape[0], *logp.shape[2:])
+    if target.shape != expected:
+        raise ValueError(f"target must have shape {expected} for an input of {logp.shape}, got {target.shape}")
+    weight = _checked_weight(weight, classes)
+    indices = target._data
+    counted = indices != ignore_index
+    module = array_module(indices)
+    wrong = counted & ((indices < 0) | (indices >= classes))
+    if wrong.any():
+        raise IndexError(f"target holds the class {indices[wrong].flat[0]}, but there are classes 0 to {classes - 1}")
+    safe = module.where(counted, indices, 0)
+    factor = counted.astype(logp.dtype)
+    if weight is not None:
+        factor = factor * weight._data.astype(logp.dtype)[safe]
+    picked = TakeAlong.apply(logp, module.expand_dims(safe, 1), 1).squeeze(1)
+    loss = -(picked * factor)
+    if smoothing:
+        column = (1, -1, *(1,) * (logp.ndim - 2))
+        weighted = logp if weight is None else logp * weight.reshape(column)
+        even = -weighted.sum(1) * counted.astype(logp.dtype)
+        loss = loss * (1.0 - smoothing) + even * (smoothing / classes)
+    if reduction == "mean":
+        return loss.sum() / factor.sum()
+    return _reduced(loss.squeeze(0) if single else loss, reduction)
+
+
+def _soft(logp: Any, target: Any, weight: Any, axis: int, reduction: str, smoothing: float) -> Any:
+    if target.shape != logp.shape:
+        raise ValueError(f"target probabilities must have input's shape {logp.shape}, got {target.shape}")
+    classes = logp.shape[axis]
+    if smoothing:
+        target = target * (1.0 - smoothing) + smoothing / classes
+    terms = target * logp
+    if weight is not None:
+        terms = terms * weight.reshape((1, -1, *(1,) * (logp.ndim - 2)) if axis else (-1,))
+    loss = -terms.sum(axis)
+    if reduction == "mean":
+        return loss.sum() / (logp.numel() // classes)
+    return _reduced(loss, reduction)
+
+
+def _reduced(loss: Any, reduction: str) -> Any:
+    return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
+
+
+def _check_reduction(reduction: str) -> None:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
+
+
+def _checked_weight(weight: Any, classes: int) -> Any:
+    if weight is None:
+        return None
+    weight = _tensor(weight)
+    if weight.shape != (classes,):
+        raise ValueError(f"weight must have shape ({classes},), one value a class, got {weight.shape}")
+    return weight
+
+
+def _tensor(value: Any) -> Any:
+    return value if isinstance(value, Variable) else Tensor(value)

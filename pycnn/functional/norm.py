@@ -1,0 +1,217 @@
+"""Batch normalisation and local response normalisation.
+
+Their backward runs one fused kernel; when it is itself recorded (create_graph) it is written out in Tensor operations.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from pycnn import autograd, graph, ops
+from pycnn.arithmetic import array_module
+from pycnn.functional._arrays import composed, fused
+from pycnn.functional.linear import ChannelSum
+from pycnn.graph import Function, is_grad_enabled
+
+__all__ = ["batch_norm", "local_response_norm"]
+
+Array = Any
+
+
+class BatchNorm(Function):
+    """(y, mean, var) with the statistics of the batch itself; mean and var have no gradient of their own."""
+
+    constant_outputs = (1, 2)
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, ...]:
+        y, mean, var = ops.batch_norm(x, weight, bias, eps)
+        ctx.save(x, weight, mean, var)
+        ctx.eps = eps
+        return y, mean, var
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any, *_: Any) -> Any:
+        x, weight, mean, var = ctx.saved
+        need_x, need_weight, need_bias, _eps = ctx.needs_input_grad
+        if not is_grad_enabled():
+            plain = None if weight is None else weight._data
+            results = ops.batch_norm_backward(dy._data, x._data, plain, mean._data, var._data, ctx.eps)
+            dx, dweight, dbias = (None if result is None else fused(result) for result in results)
+            return dx, dweight if need_weight else None, dbias if need_bias else None, None
+        axes = (0, *range(2, x.ndim))
+        column = (1, -1, *(1,) * (x.ndim - 2))
+        count = x.numel() // x.shape[1]
+        centred = x - x.mean(axes, keepdim=True)
+        scale = ((centred * centred).mean(axes, keepdim=True) + ctx.eps) ** -0.5
+        normal = centred * scale
+        dbias, dweight = dy.sum(axes), (dy * normal).sum(axes)
+        dx = None
+        if need_x:
+            dx = scale * (dy - dbias.reshape(column) / count - normal * (dweight.reshape(column) / count))
+            dx = dx if weight is None else dx * weight.reshape(column)
+        return dx, dweight if need_weight else None, dbias if need_bias else None, None
+
+
+class ChannelAffine(Function):
+    """y[n, c, ...] = x[n, c, ...] * scale[c] + shift[c]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, scale: Array, shift: Array) -> Array:
+        dx, dscale, _ = ctx.needs_input_grad
+        ctx.save(x if dscale else None, scale if dx else None)
+        return ops.channel_affine(x, scale, shift)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, scale = ctx.saved
+        dx, dscale, dshift = ctx.needs_input_grad
+        none = array_module(dy._data).zeros(dy.shape[1], dy.dtype) if dx else None
+        return (
+            ChannelAffine.apply(dy, scale, none) if dx else None,
+            ChannelSum.apply(dy * x) if dscale else None,
+            ChannelSum.apply(dy) if dshift else None,
+        )
+
+
+class LocalResponseNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
+        ctx.save(x)
+        ctx.how = size, alpha, beta, k
+        return ops.lrn(x, size, alpha, beta, k)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        (x,) = ctx.saved
+        size, alpha, beta, k = ctx.how
+        if not is_grad_enabled():
+            return fused(ops.lrn_backward(dy._data, x._data, *ctx.how)), None, None, None, None
+        before, after = size // 2, (size - 1) // 2
+        base = k + (alpha / size) * ChannelWindow.apply(x * x, before, after)
+        spread = ChannelWindow.apply(dy * x * base ** (-beta - 1.0), after, before)
+        return dy * base**-beta - (2.0 * alpha * beta / size) * x * spread, None, None, None, None
+
+
+class ChannelWindow(Function):
+    """y[n, c, ...] = sum of x[n, i, ...] for c - before <= i <= c + after."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, before: int, after: int) -> Array:
+        ctx.reach = before, after
+        y = array_module(x).zeros_like(x)
+        channels = x.shape[1]
+        for step in range(-before, after + 1):
+            first, last = max(0, -step), min(channels, channels - step)
+            if first < last:
+                y[:, first:last] += x[:, first + step : last + step]
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        before, after = ctx.reach
+        return ChannelWindow.apply(dy, after, before), None, None
+
+
+def batch_norm(
+    x: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Any:
+    """Normalise each channel to mean 0 and variance 1, then scale and shift it.
+
+        y[n, c, ...] = (x[n, c, ...] - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c]
+
+    Args:
+        x: (N, C, ...); a Tensor or an array.
+        running_mean, running_var: (C,); used without `training`, and updated in place with it (unless None):
+            running = (1 - momentum) * running + momentum * (mean, or the unbiased variance).
+        weight, bias: (C,), or None for 1 and 0.
+        training: use the mean and the biased variance of this batch.
+        momentum: weight of this batch in the running statistics.
+        eps: added to the variance.
+
+    Returns:
+        y, of x's shape.
+
+    Raises:
+        ValueError: wrong shapes, only one value a channel in training, or no running statistics without it.
+
+    Reference: Ioffe & Szegedy, "Batch Normalization", ICML 2015.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.batch_norm(np.array([[1.0], [3.0]]), training=True).round(3)
+    array([[-1.],
+           [ 1.]])
+    """
+    if len(x.shape) < 2:
+        raise ValueError(f"x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
+    channels = x.shape[1]
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    for name, array in given.items():
+        if array is not None and tuple(array.shape) != (channels,):
+            raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(array.shape)}")
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm without training needs running_mean and running_var")
+        return _with_statistics(x, running_mean, running_var, weight, bias, eps)
+    count = math.prod(x.shape) // channels
+    if count == 1:
+        raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
+    y, mean, var = BatchNorm.apply(x, weight, bias, float(eps))
+    if count and not autograd.recomputing():
+        with graph.no_grad():
+            _update(running_mean, mean, momentum)
+            _update(running_var, var, momentum, count / (count - 1))
+    return y
+
+
+def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
+    if running is None:
+        return
+    if graph.Variable in type(running).__mro__ and graph.Variable not in type(value).__mro__:
+        value = graph.wrap(value)
+    running *= 1 - momentum
+    running += value * (momentum * factor)
+
+
+@composed
+def _with_statistics(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Any:
+    scale = (_tensor(var) + eps) ** -0.5
+    if weight is not None:
+        scale = scale * weight
+    shift = -scale * mean
+    if bias is not None:
+        shift = shift + bias
+    return ChannelAffine.apply(x, scale.to(x.dtype), shift.to(x.dtype))
+
+
+def _tensor(value: Any) -> Any:
+    return value if isinstance(value, graph.Variable) else graph.wrap(value)
+
+
+def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Any:
+    """Divide each element by what its neighbours in `size` adjacent channels amount to.
+
+        y[n, c, ...] = x[n, c, ...] / (k + alpha/size * sum of x[n, i, ...]^2)^beta
+            for c - size//2 <= i <= c + (size - 1)//2
+
+    Args:
+        x: (N, C, ...); a Tensor or an array.
+        size: channels in a window, at least 1.
+        alpha, beta, k: the constants.  As in PyTorch alpha is divided by `size`; the paper does not divide.
+
+    Reference: Krizhevsky, Sutskever & Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+    NeurIPS 2012, section 3.3.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.local_response_norm(np.ones((1, 2, 1)), 1, alpha=1.0, beta=1.0)[0, :, 0]
+    array([0.5, 0.5])
+    """
+    return LocalResponseNorm.apply(x, size, float(alpha), float(beta), float(k))

@@ -1,0 +1,238 @@
+"""Pooling, differentiable any number of times.  Average pooling is linear; maximum pooling is, once it has chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pycnn import ops
+from pycnn.graph import Function
+
+__all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
+
+Array = Any
+IntPair = int | Sequence[int]
+
+
+class MaxPool2d(Function):
+    """(y, indices); the gradient goes to the chosen pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, *how: Any) -> tuple[Array, Array]:
+        y, indices = ops.max_pool2d(x, *how)
+        ctx.save(indices)
+        ctx.x_shape, ctx.how = tuple(x.shape), how
+        return y, indices
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any, _: Any) -> Any:
+        return MaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape, ctx.how), None, None, None, None, None
+
+
+class MaxPool2dBackward(Function):
+    """dx[n, c, i] = sum of dy[n, c, p, q] over the windows whose maximum lies at i."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Array, indices: Array, x_shape: tuple[int, ...], how: tuple[Any, ...]) -> Array:
+        ctx.save(indices)
+        ctx.geometry = x_shape, how
+        return ops.max_pool2d_backward(dy, indices, x_shape, *how)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return PlaneTake.apply(g, ctx.saved[0], MaxPool2dBackward, ctx.geometry), None, None, None
+
+
+class AdaptiveMaxPool2d(Function):
+    """(y, indices) over windows that divide the plane into `out_size`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, out_size: tuple[int, int]) -> tuple[Array, Array]:
+        y, indices = ops.adaptive_max_pool2d(x, out_size)
+        ctx.save(indices)
+        ctx.x_shape = tuple(x.shape)
+        return y, indices
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any, _: Any) -> Any:
+        return AdaptiveMaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape), None
+
+
+class AdaptiveMaxPool2dBackward(Function):
+    """As `MaxPool2dBackward`, for adaptive windows."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Array, indices: Array, x_shape: tuple[int, ...]) -> Array:
+        ctx.save(indices)
+        ctx.geometry = (x_shape,)
+        return ops.adaptive_max_pool2d_backward(dy, indices, x_shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return PlaneTake.apply(g, ctx.saved[0], AdaptiveMaxPool2dBackward, ctx.geometry), None, None
+
+
+class PlaneTake(Function):
+    """y[n, c, p, q] = x[n, c].flat[indices[n, c, p, q]]: the backward of a maximum pooling's backward.
+
+    `opposite` and `geometry` are the Function, and its further arguments, that sends a gradient back to the pixels.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, indices: Array, opposite: type[Function], geometry: tuple[Any, ...]) -> Array:
+        ctx.save(indices)
+        ctx.opposite, ctx.geometry = opposite, geometry
+        return ops.plane_take(x, indices)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return ctx.opposite.apply(dy, ctx.saved[0], *ctx.geometry), None, None, None
+
+
+class AvgPool2d(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Array, *how: Any) -> Array:
+        ctx.x_shape, ctx.how = tuple(x.shape), how
+        return ops.avg_pool2d(x, *how)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return AvgPool2dBackward.apply(dy, ctx.x_shape, *ctx.how), *(None,) * len(ctx.how)
+
+
+class AvgPool2dBackward(Function):
+    @staticmethod
+    def forward(ctx: Any, dy: Array, x_shape: tuple[int, ...], *how: Any) -> Array:
+        ctx.how = how
+        return ops.avg_pool2d_backward(dy, x_shape, *how)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return AvgPool2d.apply(g, *ctx.how), None, *(None,) * len(ctx.how)
+
+
+class AdaptiveAvgPool2d(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Array, out_size: tuple[int, int]) -> Array:
+        ctx.x_shape = tuple(x.shape)
+        return ops.adaptive_avg_pool2d(x, out_size)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return AdaptiveAvgPool2dBackward.apply(dy, ctx.x_shape), None
+
+
+class AdaptiveAvgPool2dBackward(Function):
+    @staticmethod
+    def forward(ctx: Any, dy: Array, x_shape: tuple[int, ...]) -> Array:
+        ctx.out_size = tuple(dy.shape[2:])
+        return ops.adaptive_avg_pool2d_backward(dy, x_shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return AdaptiveAvgPool2d.apply(g, ctx.out_size), None
+
+
+def max_pool2d(
+    x: Any,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """Largest element of each window.
+
+        y[n, c, p, q] = max over r, s of x[n, c, p*stride_h - pad_h + r*dilation_h, q*stride_w - pad_w + s*dilation_w]
+
+    Args:
+        x: (N, C, H, W); a Tensor or an array.
+        kernel_size, stride, padding, dilation: an int or a pair (height, width); `stride` defaults to `kernel_size`,
+            `padding` (with -inf) is at most half of it.
+        ceil_mode: round the output size up, so that a last, partial window counts.
+        return_indices: give (y, indices), int64, flat h*W + w in each plane.
+
+    Returns:
+        (N, C, P, Q) with P = (H + 2*pad_h - dilation_h*(R - 1) - 1) // stride_h + 1 (rounded up with `ceil_mode`).
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.max_pool2d`.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0]
+    array([[ 5.,  7.],
+           [13., 15.]])
+    """
+    y, indices = MaxPool2d.apply(x, kernel_size, stride, padding, dilation, ceil_mode)
+    return (y, indices) if return_indices else y
+
+
+def avg_pool2d(
+    x: Any,
+    kernel_size: IntPair,
+    stride: IntPair | None = None,
+    padding: IntPair = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Any:
+    """Mean of each window.
+
+        y[n, c, p, q] = 1/d * sum over r, s of x[n, c, p*stride_h - pad_h + r, q*stride_w - pad_w + s]
+
+    Args:
+        x: (N, C, H, W); a Tensor or an array.
+        kernel_size, stride, padding: an int or a pair (height, width); `stride` defaults to `kernel_size`.
+        ceil_mode: round the output size up, so that a last, partial window counts.
+        count_include_pad: d counts the padding that the window covers; else only pixels.
+        divisor_override: d itself.
+
+    Returns:
+        (N, C, P, Q) with P = (H + 2*pad_h - R) // stride_h + 1 (rounded up with `ceil_mode`).
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.avg_pool2d`.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 2)[0, 0]
+    array([[ 2.5,  4.5],
+           [10.5, 12.5]])
+    """
+    return AvgPool2d.apply(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+
+
+def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
+    """Mean of each of P x Q windows that divide the plane; (1, 1) is global average pooling.
+
+        window p covers the rows floor(p*H/P) to ceil((p + 1)*H/P) - 1
+
+    Args:
+        x: (N, C, H, W); a Tensor or an array.
+        output_size: (P, Q), or one int for both; None keeps the input's.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.adaptive_avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1)
+    array([[[[7.5]]]])
+    """
+    return AdaptiveAvgPool2d.apply(x, _out_size(x, output_size))
+
+
+def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> Any:
+    """Largest element of each of P x Q windows that divide the plane; arguments as `adaptive_avg_pool2d`.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.adaptive_max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1, return_indices=True)
+    (array([[[[15.]]]]), array([[[[15]]]]))
+    """
+    y, indices = AdaptiveMaxPool2d.apply(x, _out_size(x, output_size))
+    return (y, indices) if return_indices else y
+
+
+def _out_size(x: Any, output_size: int | Sequence[int | None] | None) -> tuple[Any, Any]:
+    if len(x.shape) != 4:
+        raise ValueError(f"x must have 4 dimensions (N, C, H, W), got shape {tuple(x.shape)}")
+    sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
+    if len(sizes) != 2:
+        raise ValueError(f"output_size must be an int, None or a pair of them, got {output_size!r}")
+    return tuple(x.shape[2 + i] if size is None else size for i, size in enumerate(sizes))  # type: ignore[return-value]

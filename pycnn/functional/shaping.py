@@ -1,0 +1,161 @@
+"""Padding, joining and flattening."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn import ops
+from pycnn.arithmetic import Concat, Where, array_module
+from pycnn.functional._arrays import composed
+from pycnn.graph import Function, Variable
+from pycnn.shape import whole
+from pycnn.tensor import Tensor
+
+__all__ = ["cat", "flatten", "pad", "stack", "where"]
+
+Array = Any
+
+_NUMPY_MODE = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+
+
+class Pad(Function):
+    """x inside a larger array of one value: `sides` is ((before, after), ...) for every axis."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, sides: tuple[tuple[int, int], ...], value: float) -> Array:
+        ctx.inside = tuple([slice(before, before + size) for (before, _), size in zip(sides, x.shape, strict=True)])
+        shape = [size + before + after for (before, after), size in zip(sides, x.shape, strict=True)]
+        y = array_module(x).full(shape, value, x.dtype)
+        y[ctx.inside] = x
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return dy[ctx.inside], None, None
+
+
+@composed
+def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) -> Any:
+    """Add elements before and after, from the last dimension on: (left, right, top, bottom, ...).
+
+    Args:
+        x: a Tensor or an array.
+        pad: a pair for each of the last dimensions, the last one first.  Negative numbers cut off ("constant" only).
+        mode: "constant" (fill with `value`), "reflect" (mirrored, without the edge), "replicate" (the edge repeated) or
+            "circular".
+        value: for "constant".
+
+    Raises:
+        ValueError: an odd number of entries, more than there are dimensions, an unknown mode, padding that is larger
+            than the mode allows, or nothing left.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.pad(np.array([[1.0, 2.0]]), (1, 0))
+    array([[0., 1., 2.]])
+    """
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
+        raise ValueError(f"pad must hold a pair for each of up to {x.ndim} dimensions, got {tuple(pad)}")
+    amounts = [whole(f"pad[{i}]", side, -(2**40)) for i, side in enumerate(pad)]
+    sides = [(0, 0)] * (x.ndim - len(amounts) // 2) + list(zip(amounts[-2::-2], amounts[::-2], strict=True))
+    if mode == "constant":
+        for axis, (before, after) in enumerate(sides):
+            if x.shape[axis] + before + after < (1 if before < 0 or after < 0 else 0):
+                raise ValueError(f"pad {tuple(pad)} leaves nothing of dimension {axis}, which has size {x.shape[axis]}")
+        if min(amounts, default=0) < 0:
+            x = x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
+            sides = [(max(a, 0), max(b, 0)) for a, b in sides]
+        return Pad.apply(x, tuple(sides), value)
+    if mode not in _NUMPY_MODE:
+        raise ValueError(f"mode must be constant, reflect, replicate or circular, got {mode!r}")
+    for axis, (before, after) in enumerate(sides):
+        size = x.shape[axis]
+        most = {"reflect": size - 1, "circular": size, "replicate": 2**40 if size else 0}[mode]
+        if not (0 <= before <= most and 0 <= after <= most):
+            raise ValueError(
+                f"{mode} padding must lie between 0 and {most} for a dimension of {size}, got {before, after}"
+            )
+        if before or after:
+            order = np.pad(np.arange(size), (before, after), mode=_NUMPY_MODE[mode])  # type: ignore[call-overload]
+            x = x[(slice(None),) * axis + (order,)]
+    return x
+
+
+def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """Join along an existing dimension; all others must agree.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.cat([np.zeros((1, 2)), np.ones((1, 2))])
+    array([[0., 0.],
+           [1., 1.]])
+    """
+    if not len(tensors):
+        raise ValueError("cat needs at least one tensor")
+    shapes = [tuple(one.shape) for one in tensors]
+    ndim = len(shapes[0])
+    if not -ndim <= dim < ndim:
+        raise IndexError(f"dimension {dim} is out of range for tensors of {ndim} dimensions")
+    axis = dim % ndim
+    for i, shape in enumerate(shapes):
+        if shape[:axis] + shape[axis + 1 :] != shapes[0][:axis] + shapes[0][axis + 1 :] or len(shape) != ndim:
+            raise ValueError(
+                f"all shapes must agree but for dimension {axis}: tensor 0 has {shapes[0]}, {i} has {shape}"
+            )
+    if any(isinstance(one, Variable) for one in tensors):
+        return Concat.apply(axis, *tensors)
+    return ops.concat(tensors, axis)
+
+
+def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
+    """Join along a new dimension; all shapes must agree.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.stack([np.zeros(2), np.ones(2)], 1)
+    array([[0., 1.],
+           [0., 1.]])
+    """
+    if not len(tensors):
+        raise ValueError("stack needs at least one tensor")
+    ndim = len(tensors[0].shape) + 1
+    if not -ndim <= dim < ndim:
+        raise IndexError(f"dimension {dim} is out of range for a stack of {ndim} dimensions")
+    place = dim % ndim
+    return cat([one.reshape(*one.shape[:place], 1, *one.shape[place:]) for one in tensors], place)
+
+
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """a where `condition` holds, else b; broadcast, and the gradient goes where the value came from.
+
+    >>> import pycnn
+    >>> pycnn.functional.where(pycnn.tensor([True, False]), pycnn.tensor([1.0, 1.0]), 0.0)
+    tensor([1., 0.])
+    """
+    mask = condition._data if isinstance(condition, Variable) else condition
+    like = a if isinstance(a, Tensor) else b
+    if not isinstance(like, Tensor):
+        return Where.apply(mask, a, b)
+    a, b = (one if hasattr(one, "dtype") else Tensor(one, dtype=like.dtype) for one in (a, b))
+    return Where.apply(mask, a, b)
+
+
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    """Dimensions `start_dim` to `end_dim` (inclusive) as one.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.functional.flatten(np.zeros((2, 3, 4)), 1).shape
+    (2, 12)
+    """
+    if isinstance(x, Variable):
+        return x.flatten(start_dim, end_dim)  # type: ignore[attr-defined]
+    shape, ndim = tuple(x.shape), len(x.shape)
+    if ndim == 0:
+        return x.reshape(1)
+    if not (-ndim <= start_dim < ndim and -ndim <= end_dim < ndim):
+        raise IndexError(f"dimensions {start_dim} to {end_dim} are out of range for an array of {ndim} dimensions")
+    first, last = start_dim % ndim, end_dim % ndim
+    if first > last:
+        raise ValueError(f"start_dim {start_dim} lies behind end_dim {end_dim}")
+    return x.reshape(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])

@@ -1,0 +1,100 @@
+"""Adam, and AdamW with weight decay decoupled from the gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pycnn.optim.optimizer import Optimizer, blocks
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Adam, as torch.optim.Adam.
+
+        g = g + weight_decay * p
+        m = b1 * m + (1 - b1) * g                       v = b2 * v + (1 - b2) * g^2
+        p = p - lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + eps)
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        betas: (b1, b2), each at least 0 and below 1.
+        eps: added to the denominator.
+        weight_decay: as in the equations.
+
+    Raises:
+        ValueError: a setting out of range.
+
+    Reference: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
+    """
+
+    _decoupled = False
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        super()._check(settings)
+        if len(settings["betas"]) != 2 or not all(0 <= beta < 1 for beta in settings["betas"]):
+            raise ValueError(f"betas must be two numbers from 0 to below 1, got {settings['betas']!r}")
+
+    def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
+        b1, b2 = map(float, group["betas"])
+        if not state:
+            state.update(step=0, exp_avg=np.zeros_like(p, order="C"), exp_avg_sq=np.zeros_like(p, order="C"))
+        state["step"] += 1
+        step_size = lr / (1.0 - b1 ** state["step"])
+        root = math.sqrt(1.0 - b2 ** state["step"])
+        for p_part, d, m, v in blocks(p, g, state["exp_avg"], state["exp_avg_sq"]):
+            scratch = np.empty_like(p_part)
+            if decay and self._decoupled:
+                p_part *= 1.0 - lr * decay
+            elif decay:
+                total = np.multiply(p_part, decay, out=np.empty_like(p_part))
+                total += d
+                d = total
+            np.subtract(d, m, out=scratch)
+            scratch *= 1.0 - b1
+            m += scratch
+            np.multiply(d, d, out=scratch)
+            scratch *= 1.0 - b2
+            v *= b2
+            v += scratch
+            np.sqrt(v, out=scratch)
+            scratch /= root
+            scratch += eps
+            np.divide(m, scratch, out=scratch)
+            scratch *= step_size
+            p_part -= scratch
+
+
+class AdamW(Adam):
+    """Adam with p = p - lr * weight_decay * p apart from the gradient, as torch.optim.AdamW.
+
+    Reference: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
+    """
+
+    _decoupled = True
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)

@@ -1,0 +1,72 @@
+"""Gradient clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pycnn.nn.parameter import changed
+from pycnn.optim.optimizer import blocks
+from pycnn.tensor import Tensor
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> float:
+    """Scale all gradients together so that their joint norm is at most `max_norm`.
+
+    Args:
+        parameters: one parameter or many; those without gradient count for nothing.
+        max_norm: the largest norm to leave.
+        norm_type: 2, or any positive power, or ``math.inf``.
+        error_if_nonfinite: refuse a norm that is NaN or infinite, instead of spreading it.
+
+    Returns:
+        the norm before clipping, summed in double precision.
+
+    Raises:
+        RuntimeError: a norm that is not finite, with `error_if_nonfinite`; no gradient is changed.
+
+    Reference: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
+    """
+    gradients = _gradients(parameters)
+    norm = _norm([gradient.data for gradient in gradients], float(norm_type))
+    if error_if_nonfinite and not math.isfinite(norm):
+        raise RuntimeError(f"the gradients' norm is {norm}; they cannot be clipped")
+    factor = max_norm / (norm + 1e-6)
+    if not factor >= 1.0:
+        for gradient in gradients:
+            np.multiply(gradient.data, factor, out=gradient.data)
+            changed(gradient)
+    return norm
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
+    """Clip every element of every gradient to between -clip_value and clip_value; NaN stays."""
+    for gradient in _gradients(parameters):
+        np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
+        changed(gradient)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    tensors = [parameters] if isinstance(parameters, Tensor) else parameters
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]
+
+
+def _norm(gradients: list[Any], power: float) -> float:
+    if power <= 0:
+        raise ValueError(f"norm_type must be above 0, got {power}")
+    parts = [part for gradient in gradients if gradient.size for (part,) in blocks(gradient)]
+    if power == math.inf:
+        return max((float(np.abs(part).max()) for part in parts), default=0.0)
+    if power == 2:
+        return math.sqrt(sum(float(np.vdot(part, part)) for part in parts))
+    return sum(float((np.abs(part) ** power).sum()) for part in parts) ** (1 / power)

@@ -1,0 +1,167 @@
+"""`Optimizer`: parameter groups, per-parameter state, and the loop over blocks that keeps an update in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from pycnn.nn.parameter import changed
+from pycnn.tensor import Tensor
+
+__all__ = ["Optimizer", "blocks"]
+
+# Elements that one NumPy call works on: four float32 arrays of this length are 256 KiB, which stays in a second-level
+# cache, so an update of several calls reads and writes main memory once.
+BLOCK = 16384
+
+
+class Optimizer:
+    """Base of the optimisers.
+
+    Args:
+        params: parameters, or (name, parameter) pairs, or dicts with "params" and settings of their own for that group.
+        defaults: settings of a group that does not say otherwise.
+
+    Attributes:
+        param_groups: list of dicts, "params" and the settings; schedules and users change `lr` in it.
+        state: dict by parameter of what the optimiser remembers, arrays and numbers by name.
+
+    Raises:
+        ValueError: no parameters, or a parameter given twice.
+        TypeError: something that is no Tensor.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        if isinstance(params, Tensor):
+            raise TypeError("params must be an iterable of parameters, got a single Tensor")
+        self.defaults = defaults
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.param_groups: list[dict[str, Any]] = []
+        groups = list(params)
+        if not groups:
+            raise ValueError("params is empty: there is nothing to optimise")
+        for group in groups if isinstance(groups[0], Mapping) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Optimise more parameters: a dict with "params" and settings that differ from the defaults."""
+        if not isinstance(group, Mapping) or "params" not in group:
+            raise TypeError(f'a parameter group must be a dict with "params", got {group!r:.60}')
+        given = group["params"]
+        tensors = [given] if isinstance(given, Tensor) else [p[1] if isinstance(p, tuple) else p for p in given]
+        known = {id(p) for old in self.param_groups for p in old["params"]}
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"an optimiser takes Tensors, got {type(tensor).__name__}")
+            if id(tensor) in known:
+                raise ValueError(f"a parameter of shape {tuple(tensor.shape)} is given twice")
+            known.add(id(tensor))
+        settings = {**self.defaults, **{key: value for key, value in group.items() if key != "params"}}
+        self._check(settings)
+        self.param_groups.append({"params": tensors, **settings})
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        """Raise ValueError for a setting out of range."""
+        for name in ("lr", "weight_decay", "eps", "momentum"):
+            if name in settings and not settings[name] >= 0:
+                raise ValueError(f"{name} must be at least 0, got {settings[name]!r}")
+
+    def zero_grad(self) -> None:
+        """Forget every parameter's gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: if given, called first to compute the loss and its gradients.
+
+        Returns:
+            what `closure` returned, or None.
+        """
+        loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter.data, parameter.grad.data, self.state.setdefault(parameter, {}), group)
+                    changed(parameter)
+        return loss
+
+    def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        """Update the array `p` in place from its gradient `g`."""
+        raise NotImplementedError(f"{type(self).__name__} has no _update")
+
+    def state_dict(self) -> dict[str, Any]:
+        """State and settings in plain containers, parameters numbered in order, as PyTorch lays it out.
+
+        The arrays are the optimiser's own; copy what must stay.
+        """
+        numbers = {id(p): i for i, p in enumerate(self._parameters())}
+        return {
+            "state": {numbers[id(p)]: dict(values) for p, values in self.state.items()},
+            "param_groups": [
+                {**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups
+            ],
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` saved; arrays are copied, in each parameter's dtype.
+
+        Raises ValueError, with nothing changed, if the groups or an array's shape do not fit.
+        """
+        saved = state_dict["param_groups"]
+        sizes, own_sizes = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
+        if sizes != own_sizes:
+            raise ValueError(f"the saved optimiser has groups of {sizes} parameters, this one of {own_sizes}")
+        parameters = list(self._parameters())
+        order = [number for group in saved for number in group["params"]]
+        by_number = dict(zip(order, parameters, strict=True))
+        state: dict[Tensor, dict[str, Any]] = {}
+        for number, values in state_dict["state"].items():
+            parameter = by_number.get(int(number))
+            if parameter is None:
+                raise ValueError(f"the saved optimiser has state for parameter {number}, which no group names")
+            state[parameter] = {name: _fitting(name, value, parameter) for name, value in values.items()}
+        self.state = state
+        for group, old in zip(self.param_groups, saved, strict=True):
+            group.update({key: value for key, value in old.items() if key != "params"})
+
+    def _parameters(self) -> Iterator[Tensor]:
+        for group in self.param_groups:
+            yield from group["params"]
+
+    def __repr__(self) -> str:
+        groups = [
+            ", ".join(f"{key}={value}" for key, value in group.items() if key != "params")
+            + f", {len(group['params'])} parameters"
+            for group in self.param_groups
+        ]
+        return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _fitting(name: str, value: Any, parameter: Tensor) -> Any:
+    if isinstance(value, (int, float)) or value is None:
+        return value
+    array = np.array(value, dtype=parameter.data.dtype)
+    if array.shape != tuple(parameter.shape):
+        raise ValueError(f"saved {name} has shape {array.shape}, its parameter {tuple(parameter.shape)}")
+    return array
+
+
+def blocks(*arrays: Any) -> Iterator[list[Any]]:
+    """Matching flat views of `arrays` (one shape), block by block; whole arrays where one is not C-contiguous.
+
+    >>> [[part.size for part in parts] for parts in blocks(np.zeros((3, 10000)), np.ones((3, 10000)))]
+    [[16384, 16384], [13616, 13616]]
+    """
+    size = arrays[0].size
+    if size <= BLOCK or not all(isinstance(a, np.ndarray) and a.flags.c_contiguous for a in arrays):
+        yield list(arrays)
+        return
+    flat = [a.reshape(-1) for a in arrays]
+    for start in range(0, size, BLOCK):
+        yield [a[start : start + BLOCK] for a in flat]

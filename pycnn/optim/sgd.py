@@ -1,0 +1,89 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from pycnn.optim.optimizer import Optimizer, blocks
+
+__all__ = ["SGD"]
+
+
+class SGD(Optimizer):
+    """Gradient descent with momentum, as torch.optim.SGD.
+
+        d = g + weight_decay * p
+        v = momentum * v + (1 - dampening) * d          (v = d at the first step)
+        p = p - lr * v                                  (nesterov: p - lr * (d + momentum * v))
+
+    Args:
+        params: parameters or groups of them.
+        lr: learning rate.
+        momentum, dampening, weight_decay: as in the equations.
+        nesterov: look ahead; needs momentum and no dampening.
+
+    Raises:
+        ValueError: a negative setting, or nesterov without momentum or with dampening.
+
+    Reference: Sutskever et al., "On the importance of initialization and momentum in deep learning", 2013.
+
+    >>> from pycnn import nn, optim
+    >>> optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1, momentum=0.9).param_groups[0]["lr"]
+    0.1
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "momentum": momentum,
+                "dampening": dampening,
+                "weight_decay": weight_decay,
+                "nesterov": nesterov,
+            },
+        )
+
+    def _check(self, settings: dict[str, Any]) -> None:
+        super()._check(settings)
+        if settings["nesterov"] and (not settings["momentum"] or settings["dampening"]):
+            raise ValueError("nesterov needs a momentum and no dampening")
+
+    def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
+        fresh, nesterov = 1.0 - float(group["dampening"]), group["nesterov"]
+        first = bool(momentum) and "momentum_buffer" not in state
+        if first:
+            state["momentum_buffer"] = np.empty_like(p, order="C")
+        arrays = (p, g, state["momentum_buffer"]) if momentum else (p, g)
+        for parts in blocks(*arrays):
+            p_part, d = parts[0], parts[1]
+            scratch = np.empty_like(p_part)
+            if decay:
+                d = np.multiply(p_part, decay, out=np.empty_like(p_part))
+                d += parts[1]
+            if momentum:
+                v = parts[2]
+                if first:
+                    v[...] = d
+                else:
+                    v *= momentum
+                    v += d if fresh == 1.0 else np.multiply(d, fresh, out=scratch)
+                if nesterov:
+                    np.multiply(v, momentum, out=scratch)
+                    scratch += d
+                    d = scratch
+                else:
+                    d = v
+            p_part -= np.multiply(d, lr, out=scratch)

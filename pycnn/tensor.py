@@ -1,0 +1,833 @@
+"""Tensor: an array and its place in the graph.  Names and meanings are PyTorch's.
+
+What differs: ``t.data`` is the array itself (NumPy's or CuPy's), `numpy` of it; there are no devices beyond the array's
+own; and an operation that a method does not offer is a function of `pycnn.functional`.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pycnn import arithmetic as op
+from pycnn import autograd, graph
+from pycnn.graph import Variable, Versions
+
+__all__ = ["Tensor", "ones", "tensor", "zeros"]
+
+Array = Any
+Dims = int | Sequence[int] | None
+Number = int | float
+
+
+class Tensor(Variable):
+    """An array that may ask for a gradient.
+
+    Args:
+        data: a NumPy or CuPy array (shared, not copied), anything with DLPack, another Tensor (its array is shared, its
+            history is not), or numbers in nested lists (floats become float32).
+        requires_grad: gather the gradient of this tensor in ``.grad``; only floating dtypes.
+        dtype: converts to it first.
+
+    Raises:
+        TypeError: data that is no array of numbers.
+        RuntimeError: `requires_grad` for integers or bools.
+
+    >>> x = Tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    """
+
+    __slots__ = ()
+
+    # ufuncs of NumPy leave Tensors alone, so that array + tensor is Tensor.__radd__
+    __array_ufunc__ = None
+
+    def __init__(self, data: Any, requires_grad: bool = False, dtype: Any = None) -> None:
+        array = _array(data)
+        if dtype is not None and array.dtype != dtype:
+            array = array.astype(dtype)
+        self._data = array
+        self._requires_grad = False
+        self._grad = None
+        self._node = None
+        self._index = 0
+        self._versions = data._versions if isinstance(data, Variable) and array is data._data else Versions()
+        self._seen = self._versions.recorded
+        self._hooks = None
+        if requires_grad:
+            self.requires_grad = True
+
+    # ------------------------------------------------------------------------------------------------ what it is
+
+    @property
+    def data(self) -> Array:
+        """The array itself.  Writing into it is not noticed by autograd (see `pycnn.autograd`); assigning is."""
+        return self._data
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._data = _array(value)
+        self._versions.version += 1
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient gathered so far, or None."""
+        return self._grad
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        if value is not None:
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if value._data.shape != self._data.shape:
+                raise ValueError(f"grad must have the tensor's shape {self.shape}, got {value.shape}")
+        self._grad = value
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value and not _is_floating(self._data):
+            raise RuntimeError(f"only floating tensors can require a gradient, this one is {self._data.dtype}")
+        if not value and self._node is not None:
+            raise RuntimeError("only a leaf can stop requiring a gradient; use detach() for the result of an operation")
+        self._requires_grad = bool(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Set `requires_grad`; returns the tensor."""
+        self.requires_grad = requires_grad
+        return self
+
+    @property
+    def grad_fn(self) -> graph.Function | None:
+        """The recorded operation that made this tensor, or None for a leaf."""
+        return self._node
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether no recorded operation made this tensor."""
+        return self._node is None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._data.shape
+
+    @property
+    def dtype(self) -> Any:
+        return self._data.dtype
+
+    @property
+    def ndim(self) -> int:
+        return self._data.ndim
+
+    @property
+    def device(self) -> str:
+        """``"cpu"``, or ``"cuda:0"`` and so on for a CuPy array."""
+        return "cpu" if isinstance(self._data, np.ndarray) else f"cuda:{self._data.device.id}"
+
+    @property
+    def array_module(self) -> ModuleType:
+        """The library of the array: numpy or cupy."""
+        return op.array_module(self._data)
+
+    @property
+    def version(self) -> int:
+        """How often this array was changed in place; shared by all views of it."""
+        return self._versions.version
+
+    def size(self, dim: int | None = None) -> Any:
+        """The shape, or the length of one dimension."""
+        return self._data.shape if dim is None else self._data.shape[dim]
+
+    def dim(self) -> int:
+        """The number of dimensions."""
+        return self._data.ndim
+
+    def numel(self) -> int:
+        """The number of elements."""
+        return int(self._data.size)
+
+    def item(self) -> Any:
+        """The one element as a Python number.  Raises ValueError if there is not exactly one."""
+        if self._data.size != 1:
+            raise ValueError(f"item() needs a tensor of one element, this one has shape {self.shape}")
+        return self._data.item()
+
+    def tolist(self) -> Any:
+        """The elements as nested lists."""
+        return self._data.tolist()
+
+    def numpy(self) -> np.ndarray:
+        """The array, as NumPy; shared where it is one.  Raises RuntimeError if a gradient is required: detach first."""
+        if self._requires_grad:
+            raise RuntimeError("numpy() of a tensor that requires a gradient would lose it; use .detach().numpy()")
+        return self._data if isinstance(self._data, np.ndarray) else self._data.get()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        if dtype is not None and array.dtype != dtype:
+            if copy is False:
+                raise ValueError(f"a conversion from {array.dtype} to {np.dtype(dtype)} needs a copy")
+            return array.astype(dtype)
+        return array.copy() if copy else array
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self._requires_grad:
+            raise RuntimeError("exporting a tensor that requires a gradient would lose it; use .detach()")
+        return self._data.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> Any:
+        return self._data.__dlpack_device__()
+
+    def __len__(self) -> int:
+        if self._data.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return self._data.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self._data.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(self._data.shape[0]))
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __index__(self) -> int:
+        if self._data.dtype.kind not in "iub":
+            raise TypeError(f"only integer tensors can be used as an index, this one is {self._data.dtype}")
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        if self._data.size != 1:
+            raise ValueError("the truth value of a tensor of more or less than one element is ambiguous; use any/all")
+        return bool(self._data.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec and self._data.ndim == 0 else format(repr(self), spec)
+
+    def __repr__(self) -> str:
+        host = self._data if isinstance(self._data, np.ndarray) else self._data.get()
+        text = np.array2string(host, separator=", ", prefix="tensor(")
+        notes = "" if str(host.dtype) in ("float32", "int64", "bool") else f", dtype={host.dtype}"
+        if host.size == 0:
+            notes += f", shape={host.shape}"
+        if self.device != "cpu":
+            notes += f", device='{self.device}'"
+        if self._node is not None:
+            notes += f", grad_fn=<{type(self._node).__name__}>"
+        elif self._requires_grad:
+            notes += ", requires_grad=True"
+        return f"tensor({text}{notes})"
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise RuntimeError("only leaves can be deep-copied; detach() the tensor first")
+        copy = object.__new__(type(self))
+        Tensor.__init__(copy, self._data.copy(), self._requires_grad)
+        if self._grad is not None:
+            copy._grad = graph.wrap(self._grad._data.copy())
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce__(self) -> Any:
+        if self._node is not None:
+            raise RuntimeError("only leaves can be pickled; detach() the tensor first")
+        return type(self), (self._data, self._requires_grad)
+
+    # -------------------------------------------------------------------------------------------------- gradients
+
+    def backward(self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+        """Add the gradient of this tensor to ``.grad`` of every leaf it depends on.
+
+        Args:
+            gradient: of the end result with respect to this tensor; may be left out for one element (it is 1).
+            retain_graph: keep what the graph saved, to walk through it again.  None means `create_graph`.
+            create_graph: record the walk, so that the gradients can be differentiated.
+
+        Raises:
+            RuntimeError: a tensor that requires no gradient, a graph already freed, a saved array that was changed.
+            ValueError: a `gradient` of another shape.
+        """
+        if not self._requires_grad:
+            raise RuntimeError("this tensor does not require a gradient: nothing it was made from asked for one")
+        start = autograd.seed(self, gradient)
+        autograd.backward((self,), (start,), create_graph if retain_graph is None else retain_graph, create_graph)
+
+    def zero_grad(self) -> None:
+        """Forget the gradient."""
+        self._grad = None
+
+    def detach(self) -> Tensor:
+        """The same array without a history; changes of either are seen by both."""
+        return graph.wrap(self._data, None, 0, self._versions)
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor's own history; returns it."""
+        self._node = None
+        self._index = 0
+        self._requires_grad = False
+        return self
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Callable[[], None]:
+        """Call `hook` with the gradient of this tensor in every backward; what it returns (if not None) replaces it.
+
+        Returns:
+            a function that removes the hook.
+        """
+        if not self._requires_grad:
+            raise RuntimeError("a hook needs a tensor that requires a gradient")
+        if self._node is None:
+            if self._hooks is None:
+                self._hooks = {}
+            hooks = self._hooks
+        else:
+            hooks = {}
+            self._node._hooks.append((self._index, hooks))
+        key = len(hooks)
+        while key in hooks:
+            key += 1
+        hooks[key] = hook
+        return lambda: hooks.pop(key, None) and None
+
+    def retain_grad(self) -> None:
+        """Gather ``.grad`` for this tensor although it is not a leaf."""
+        if self._node is not None:
+            keeper = _GradKeeper(self)
+            self.register_hook(keeper)
+
+    # ------------------------------------------------------------------------------------------------- arithmetic
+
+    def __add__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other)
+        return op.Add.apply(a, b) if a is not None else NotImplemented
+
+    def __sub__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other)
+        return op.Sub.apply(a, b) if a is not None else NotImplemented
+
+    def __rsub__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other)
+        return op.Sub.apply(b, a) if a is not None else NotImplemented
+
+    def __mul__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other)
+        return op.Mul.apply(a, b) if a is not None else NotImplemented
+
+    def __truediv__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other, True)
+        return op.Div.apply(a, b) if a is not None else NotImplemented
+
+    def __rtruediv__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other, True)
+        return op.Div.apply(b, a) if a is not None else NotImplemented
+
+    def __pow__(self, other: Any) -> Tensor:
+        if isinstance(other, (int, float)) and _is_floating(self._data):
+            return op.PowNumber.apply(self, other)
+        a, b = _operands(self, other)
+        return op.Pow.apply(a, b) if a is not None else NotImplemented
+
+    def __rpow__(self, other: Any) -> Tensor:
+        a, b = _operands(self, other)
+        return op.Pow.apply(graph.wrap(self.array_module.asarray(b)), a) if a is not None else NotImplemented
+
+    def __matmul__(self, other: Any) -> Tensor:
+        return op.Matmul.apply(self, _tensor_or_array("other", other))
+
+    def __rmatmul__(self, other: Any) -> Tensor:
+        return op.Matmul.apply(_tensor_or_array("other", other), self)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Tensor:
+        return op.Neg.apply(self)
+
+    def __pos__(self) -> Tensor:
+        return self
+
+    def __abs__(self) -> Tensor:
+        return op.Abs.apply(self)
+
+    def add(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        """self + alpha * other."""
+        return self + (other if alpha == 1 else other * alpha)
+
+    def sub(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        """self - alpha * other."""
+        return self - (other if alpha == 1 else other * alpha)
+
+    mul = __mul__
+    div = __truediv__
+    pow = __pow__
+    matmul = __matmul__
+    neg = __neg__
+    abs = __abs__
+
+    # comparisons: bool tensors without a gradient
+    def _compare(self, other: Any, name: str) -> Tensor:
+        with np.errstate(invalid="ignore"):
+            result = getattr(self._data, name)(other._data if isinstance(other, Variable) else other)
+        if result is NotImplemented:
+            return NotImplemented
+        return graph.wrap(self.array_module.asarray(result))
+
+    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__eq__")
+
+    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
+        return self._compare(other, "__ne__")
+
+    def __lt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__lt__")
+
+    def __le__(self, other: Any) -> Tensor:
+        return self._compare(other, "__le__")
+
+    def __gt__(self, other: Any) -> Tensor:
+        return self._compare(other, "__gt__")
+
+    def __ge__(self, other: Any) -> Tensor:
+        return self._compare(other, "__ge__")
+
+    def __and__(self, other: Any) -> Tensor:
+        return self._compare(other, "__and__")
+
+    def __or__(self, other: Any) -> Tensor:
+        return self._compare(other, "__or__")
+
+    def __invert__(self) -> Tensor:
+        return graph.wrap(self.array_module.asarray(~self._data))
+
+    def all(self) -> Tensor:
+        """Whether every element is true."""
+        return graph.wrap(self.array_module.asarray(self._data.all()))
+
+    def any(self) -> Tensor:
+        """Whether an element is true."""
+        return graph.wrap(self.array_module.asarray(self._data.any()))
+
+    def isnan(self) -> Tensor:
+        """Where the elements are NaN."""
+        return graph.wrap(self.array_module.asarray(self._data != self._data))
+
+    def exp(self) -> Tensor:
+        return op.Exp.apply(self)
+
+    def log(self) -> Tensor:
+        return op.Log.apply(self)
+
+    def sqrt(self) -> Tensor:
+        return op.Sqrt.apply(self)
+
+    def square(self) -> Tensor:
+        return op.Mul.apply(self, self)
+
+    def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor:
+        """Limit every element to [min, max]; either may be left out."""
+        if min is None and max is None:
+            raise ValueError("clamp needs min, max or both")
+        return op.Clamp.apply(self, min, max)
+
+    clip = clamp
+
+    def maximum(self, other: Any) -> Tensor:
+        """Elementwise larger one; a tie splits the gradient."""
+        a, b = _operands(self, other)
+        return op.Bigger.apply(a, b, True)
+
+    def minimum(self, other: Any) -> Tensor:
+        """Elementwise smaller one; a tie splits the gradient."""
+        a, b = _operands(self, other)
+        return op.Bigger.apply(a, b, False)
+
+    # ------------------------------------------------------------------------------------------------- reductions
+
+    def sum(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Sum of all elements, or over one or several dimensions."""
+        return op.Sum.apply(self, _axes(dim, self._data.ndim), keepdim)
+
+    def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Mean of all elements, or over one or several dimensions."""
+        axes = _axes(dim, self._data.ndim)
+        return op.Sum.apply(self, axes, keepdim) / math.prod([self._data.shape[axis] for axis in axes])
+
+    def var(self, dim: Dims = None, correction: Number = 1, keepdim: bool = False) -> Tensor:
+        """sum((x - mean)^2) / (n - correction); correction=0 is the biased variance."""
+        axes = _axes(dim, self._data.ndim)
+        count = math.prod([self._data.shape[axis] for axis in axes])
+        centred = self - self.mean(axes, keepdim=True)
+        total = op.Sum.apply(centred * centred, axes, keepdim)
+        return total / max(count - correction, 0) if count > correction else total * math.nan
+
+    def std(self, dim: Dims = None, correction: Number = 1, keepdim: bool = False) -> Tensor:
+        """Square root of `var`."""
+        return self.var(dim, correction, keepdim).sqrt()
+
+    def amax(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Largest element over dimensions; elements that tie share the gradient."""
+        return op.Extreme.apply(self, _axes(dim, self._data.ndim), keepdim, True)
+
+    def amin(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Smallest element over dimensions; elements that tie share the gradient."""
+        return op.Extreme.apply(self, _axes(dim, self._data.ndim), keepdim, False)
+
+    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """Largest element; with `dim`, the pair (values, indices) along it."""
+        return self.amax() if dim is None else self._extreme_along(self.argmax(dim, True), dim, keepdim)
+
+    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
+        """Smallest element; with `dim`, the pair (values, indices) along it."""
+        return self.amin() if dim is None else self._extreme_along(self.argmin(dim, True), dim, keepdim)
+
+    def _extreme_along(self, index: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+        values = op.TakeAlong.apply(self, index, dim % self._data.ndim)
+        return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
+
+    def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Index of the first largest element (in the flattened tensor without `dim`)."""
+        result = self._data.argmax(axis=dim, keepdims=keepdim)
+        return graph.wrap(self.array_module.asarray(result))
+
+    def argmin(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
+        """Index of the first smallest element (in the flattened tensor without `dim`)."""
+        result = self._data.argmin(axis=dim, keepdims=keepdim)
+        return graph.wrap(self.array_module.asarray(result))
+
+    # ----------------------------------------------------------------------------------------------------- shapes
+
+    def reshape(self, *shape: Any) -> Tensor:
+        """The elements in another shape; a view where the memory allows it."""
+        return op.Reshape.apply(self, _sizes(shape))
+
+    def view(self, *shape: Any) -> Tensor:
+        """`reshape` that never copies.  Raises ValueError where the memory does not allow it."""
+        result = op.Reshape.apply(self, _sizes(shape))
+        if result._versions is not self._versions and self._data.size:
+            raise ValueError(f"view of shape {_sizes(shape)} needs a copy of this strided tensor; use reshape")
+        return result
+
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+        """Dimensions `start_dim` to `end_dim` (inclusive) as one."""
+        shape, n = self._data.shape, self._data.ndim
+        if n == 0:
+            return self.reshape(1)
+        first, last = _axis(start_dim, n), _axis(end_dim, n)
+        if first > last:
+            raise ValueError(f"start_dim {start_dim} lies behind end_dim {end_dim}")
+        return op.Reshape.apply(self, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+
+    def transpose(self, dim0: int, dim1: int) -> Tensor:
+        """Two dimensions exchanged (a view)."""
+        n = self._data.ndim
+        axes = list(range(n))
+        first, second = _axis(dim0, n), _axis(dim1, n)
+        axes[first], axes[second] = second, first
+        return op.Permute.apply(self, tuple(axes))
+
+    def permute(self, *dims: Any) -> Tensor:
+        """The dimensions in another order (a view)."""
+        n = self._data.ndim
+        return op.Permute.apply(self, tuple([_axis(dim, n) for dim in _sizes(dims)]))
+
+    @property
+    def T(self) -> Tensor:
+        """All dimensions in reverse order (a view)."""
+        return op.Permute.apply(self, tuple(reversed(range(self._data.ndim))))
+
+    def squeeze(self, dim: Dims = None) -> Tensor:
+        """Without the dimensions of size 1, or without those of `dim` that have size 1."""
+        axes = _axes(dim, self._data.ndim)
+        shape = tuple([size for i, size in enumerate(self._data.shape) if i not in axes or size != 1])
+        return op.Reshape.apply(self, shape)
+
+    def unsqueeze(self, dim: int) -> Tensor:
+        """With a new dimension of size 1 at `dim`."""
+        place = _axis(dim, self._data.ndim + 1)
+        shape = self._data.shape
+        return op.Reshape.apply(self, (*shape[:place], 1, *shape[place:]))
+
+    def expand(self, *sizes: Any) -> Tensor:
+        """Repeated along dimensions of size 1 (a read-only view); -1 leaves a size as it is."""
+        wanted = _sizes(sizes)
+        lead = len(wanted) - self._data.ndim
+        shape = tuple([self._data.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted)])
+        return op.Expand.apply(self, shape)
+
+    def contiguous(self) -> Tensor:
+        """The tensor itself if it lies in C order, else a copy that does."""
+        return self if self._data.flags.c_contiguous else op.Clone.apply(self)
+
+    def clone(self) -> Tensor:
+        """A copy; the gradient passes through."""
+        return op.Clone.apply(self)
+
+    def to(self, dtype: Any) -> Tensor:
+        """In another dtype (or that of another Tensor); the tensor itself if it has it already."""
+        wanted = np.dtype(dtype.dtype if isinstance(dtype, Variable) else dtype)  # type: ignore[attr-defined]
+        return self if wanted == self._data.dtype else op.Cast.apply(self, wanted)
+
+    astype = to
+
+    def type_as(self, other: Tensor) -> Tensor:
+        """In the dtype of `other`."""
+        return self.to(other.dtype)
+
+    def float(self) -> Tensor:
+        """In float32."""
+        return self.to(np.float32)
+
+    def double(self) -> Tensor:
+        """In float64."""
+        return self.to(np.float64)
+
+    def half(self) -> Tensor:
+        """In float16."""
+        return self.to(np.float16)
+
+    def long(self) -> Tensor:
+        """In int64."""
+        return self.to(np.int64)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return op.GetItem.apply(self, _index(index))
+
+    # --------------------------------------------------------------------------------------------- in-place changes
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        index = _index(index)
+        if graph.is_grad_enabled() and (self._requires_grad or (isinstance(value, Variable) and value._requires_grad)):
+            if isinstance(value, Variable) and value._versions is self._versions:
+                # base[index] += v: Python changes the view base[index], then writes it back to where it lies.
+                part = self._data[index]
+                if (
+                    self._seen == self._versions.recorded - 1
+                    and isinstance(part, np.ndarray)
+                    and part.shape == value._data.shape
+                    and part.__array_interface__ == value._data.__array_interface__
+                ):
+                    self._seen = self._versions.recorded
+            self._become(op.SetItem.apply(self, value, index))
+        else:
+            self._data[index] = value._data if isinstance(value, Variable) else value
+            self._versions.version += 1
+
+    def _become(self, result: Tensor) -> Tensor:
+        """Take the value and the history of `result`, which was computed from this tensor and has its shape."""
+        if result._data.shape != self._data.shape:
+            raise ValueError(f"a tensor of shape {self.shape} cannot hold a result of shape {result.shape} in place")
+        if result._requires_grad:
+            if self._requires_grad and self._node is None:
+                raise RuntimeError(
+                    "a leaf that requires a gradient cannot be changed in place while it is recorded; use no_grad()"
+                )
+            if not _is_floating(self._data):
+                raise RuntimeError(f"a tensor of dtype {self.dtype} cannot take part in recorded changes")
+            result = result.to(self._data.dtype)
+        self.array_module.copyto(self._data, result._data, casting="same_kind")
+        self._versions.version += 1
+        if result._requires_grad:
+            self._node, self._index = result._node, result._index
+            self._requires_grad = True
+            self._versions.recorded += 1
+            self._seen = self._versions.recorded
+        return self
+
+    def _change(self, function: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any], other: Any) -> Tensor:
+        """self = function(self, other) in place."""
+        if graph.is_grad_enabled() and (self._requires_grad or (isinstance(other, Variable) and other._requires_grad)):
+            return self._become(function(self, other))
+        in_place(self._data, other._data if isinstance(other, Variable) else other)
+        self._versions.version += 1
+        return self
+
+    def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        """self += alpha * other."""
+        return self._change(operator.add, operator.iadd, other if alpha == 1 else other * alpha)
+
+    def sub_(self, other: Any, *, alpha: Number = 1) -> Tensor:
+        """self -= alpha * other."""
+        return self._change(operator.sub, operator.isub, other if alpha == 1 else other * alpha)
+
+    def mul_(self, other: Any) -> Tensor:
+        """self *= other."""
+        return self._change(operator.mul, operator.imul, other)
+
+    def div_(self, other: Any) -> Tensor:
+        """self /= other."""
+        return self._change(operator.truediv, operator.itruediv, other)
+
+    def pow_(self, exponent: Any) -> Tensor:
+        """self **= exponent."""
+        return self._change(operator.pow, operator.ipow, exponent)
+
+    __iadd__ = add_
+    __isub__ = sub_
+    __imul__ = mul_
+    __itruediv__ = div_
+    __ipow__ = pow_
+
+    def copy_(self, source: Any) -> Tensor:
+        """Overwrite with `source`, broadcast to this shape; the gradient goes to `source` from then on."""
+        if graph.is_grad_enabled() and (
+            self._requires_grad or (isinstance(source, Variable) and source._requires_grad)
+        ):
+            return self._become(op.SetItem.apply(self, source, ...))
+        self._data[...] = source._data if isinstance(source, Variable) else source
+        self._versions.version += 1
+        return self
+
+    def fill_(self, value: Number) -> Tensor:
+        """Overwrite every element with one number."""
+        if graph.is_grad_enabled() and self._requires_grad:
+            return self._become(op.Full.apply(self, value))
+        self._data[...] = value
+        self._versions.version += 1
+        return self
+
+    def zero_(self) -> Tensor:
+        """Overwrite with zeros."""
+        return self.fill_(0)
+
+    def clamp_(self, min: Number | None = None, max: Number | None = None) -> Tensor:
+        """Limit every element to [min, max] in place."""
+        return self._become(self.clamp(min, max))
+
+    def exp_(self) -> Tensor:
+        """self = exp(self) in place."""
+        return self._become(self.exp())
+
+    def sqrt_(self) -> Tensor:
+        """self = sqrt(self) in place."""
+        return self._become(self.sqrt())
+
+
+Variable.tensor_type = Tensor
+
+
+class _GradKeeper:
+    """Hook of `Tensor.retain_grad`; knows its tensor weakly, because the tensor's node holds the hook."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._tensor = weakref.ref(tensor)
+
+    def __call__(self, gradient: Tensor) -> None:
+        tensor = self._tensor()
+        if tensor is not None:
+            tensor._grad = gradient.clone() if tensor._grad is None else tensor._grad + gradient
+
+
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor with a copy of `data`."""
+    array = _array(data)
+    return Tensor(array.astype(dtype or array.dtype, copy=True), requires_grad)
+
+
+def zeros(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
+    """A Tensor of zeros."""
+    return Tensor(np.zeros(_sizes(size), dtype), requires_grad)
+
+
+def ones(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
+    """A Tensor of ones."""
+    return Tensor(np.ones(_sizes(size), dtype), requires_grad)
+
+
+def _array(data: Any) -> Array:
+    if isinstance(data, np.ndarray):
+        array = data
+    elif isinstance(data, Variable):
+        return data._data
+    elif isinstance(data, np.generic):
+        array = np.asarray(data)
+    elif type(data).__module__.partition(".")[0] == "cupy":
+        return data
+    elif hasattr(data, "__dlpack__"):
+        array = np.from_dlpack(data.detach() if hasattr(data, "detach") else data)
+    else:
+        array = np.asarray(data)
+        if array.dtype == np.float64:
+            array = array.astype(np.float32)
+    if array.dtype.kind not in "fiubV" or array.dtype.names is not None:
+        raise TypeError(f"a tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
+    return array
+
+
+def _is_floating(array: Array) -> bool:
+    return array.dtype.kind in "fV"
+
+
+def _tensor_or_array(name: str, value: Any) -> Any:
+    if isinstance(value, Variable) or hasattr(value, "dtype"):
+        return value
+    raise TypeError(f"{name} must be a Tensor or an array, got {type(value).__name__}")
+
+
+def _operands(a: Tensor, other: Any, divide: bool = False) -> tuple[Any, Any]:
+    """Both operands with numbers and 0-d operands taken to the other's dtype, as PyTorch promotes; None if foreign."""
+    dtype = a._data.dtype
+    if isinstance(other, Variable):
+        if other._data.dtype == dtype and not (divide and dtype.kind in "iub"):
+            return a, other
+        b: Any = other
+    elif isinstance(other, (int, float, np.generic)):
+        if dtype.kind in "fV":
+            return a, dtype.type(other)
+        if isinstance(other, (float, np.floating)) or divide:
+            return a.to(np.float32), np.float32(other)
+        return a, other
+    elif hasattr(other, "dtype") and hasattr(other, "shape"):
+        b = Tensor(other)
+    else:
+        return None, None
+    kinds = dtype.kind in "fV", b.dtype.kind in "fV"
+    if kinds == (False, False):
+        return (a.to(np.float32), b.to(np.float32)) if divide else (a, b)
+    if kinds == (True, False) or (kinds == (True, True) and b.ndim == 0 < a.ndim):
+        return a, b.to(dtype)
+    if kinds == (False, True) or a.ndim == 0 < b.ndim:
+        return a.to(b.dtype), b
+    return a, b
+
+
+def _axis(dim: int, ndim: int) -> int:
+    if not isinstance(dim, (int, np.integer)):
+        raise TypeError(f"a dimension must be an int, got {dim!r}")
+    if not -ndim <= dim < ndim:
+        raise IndexError(f"dimension {dim} is out of range for a tensor of {ndim} dimensions")
+    return dim % ndim
+
+
+def _axes(dim: Dims, ndim: int) -> tuple[int, ...]:
+    if dim is None:
+        return tuple(range(ndim))
+    if isinstance(dim, (tuple, list)):
+        return tuple([_axis(one, ndim) for one in dim]) or tuple(range(ndim))
+    return (_axis(dim, ndim),) if ndim or dim not in (0, -1) else ()  # type: ignore[arg-type]
+
+
+def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:
+    return tuple(sizes[0]) if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+
+
+def _index(index: Any) -> Any:
+    if isinstance(index, tuple):
+        return tuple([part._data if isinstance(part, Variable) else part for part in index])
+    return index._data if isinstance(index, Variable) else index
