@@ -9,7 +9,7 @@ from typing import Any
 from pycnn.backends._device import Argument, Array, Extent
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
-from pycnn.jit.sources import ARCHS, Instance
+from pycnn.jit.sources import ARCHS, Instance, Sources
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _FREE_SHARED = 48 * 1024  # dynamic shared memory that needs no opting in
@@ -56,11 +56,13 @@ class CupyDevice:
 
     Args:
         number: its index.
+        sources: the kernels.
     """
 
     name = "cuda"
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, sources: Sources | None = None) -> None:
+        self._sources = sources
         self._cupy = _cupy()
         self._device = self._cupy.cuda.Device(number)
         capability = self._device.compute_capability
@@ -81,7 +83,7 @@ class CupyDevice:
         """The kernel in this device's context."""
         kernel = self._kernels.get(instance)
         if kernel is None:
-            image = nvrtc.compile_cubin(instance, self.arch).read_bytes()
+            image = nvrtc.compile_cubin(instance, self.arch, self._sources).read_bytes()
             with self._device:
                 module = self._cupy.cuda.function.Module()
                 module.load(image)

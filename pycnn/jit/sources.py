@@ -91,16 +91,11 @@ def installed() -> Sources:
 
 
 def _installed() -> Path:
-    try:
-        folder = Path(str(importlib.resources.files("pycnn.kernels")))
+    packaged = Path(str(importlib.resources.files("pycnn"))) / "kernels"
+    for folder in (packaged, repository() / "kernels"):
         if (folder / "instances.toml").is_file():
             return folder
-    except ModuleNotFoundError:
-        pass
-    folder = repository() / "kernels"
-    if not (folder / "instances.toml").is_file():
-        raise FileNotFoundError(f"the CUDA kernels are neither in the package nor in {folder}; reinstall pycnn")
-    return folder
+    raise FileNotFoundError(f"the CUDA kernels are neither in {packaged} nor in a checkout; reinstall pycnn")
 
 
 def repository() -> Path:

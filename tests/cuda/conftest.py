@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from pycnn.jit import MissingToolError, nvrtc
 
 # The simulator is compiled from csrc/sim of this checkout, also where the package under test is an installed one.
-os.environ.setdefault("PYCNN_REPOSITORY", str(Path(__file__).resolve().parents[2]))
+REPOSITORY = str(Path(__file__).resolve().parents[2])
+os.environ.setdefault("PYCNN_REPOSITORY", REPOSITORY)
+sys.path.append(REPOSITORY)  # for benchmarks; at the end, so that an installed pycnn stays the one under test
 
 
 def _has_nvrtc() -> bool:
