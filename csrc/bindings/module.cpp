@@ -41,4 +41,5 @@ PYBIND11_MODULE(_cpu, m) {
     m.doc() = "The native CPU engine of pycnn.";
     pycnn::bind_machine(m);
     pycnn::bind_gemm(m);
+    pycnn::bind_winograd(m);
 }

@@ -8,5 +8,6 @@ namespace pycnn {
 namespace py = pybind11;
 
 void bind_gemm(py::module_& m);
+void bind_winograd(py::module_& m);
 
 }  // namespace pycnn

@@ -15,4 +15,16 @@ double fma_probe(int64_t rounds);
 template <typename T>
 void gemm(const Gemm<T>& problem);
 
+template <typename T>
+int64_t winograd(const Winograd<T>& problem);
+
+template <typename T>
+int64_t winograd_wgrad(const WinogradWgrad<T>& problem);
+
+template <typename T>
+int64_t winograd_workspace(const Winograd<T>& problem, int64_t threads);
+
+template <typename T>
+int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t threads);
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -12,6 +12,10 @@ static constexpr Operators<T> table() {
     return {
         .fma_probe = fma_probe<T>,
         .gemm = gemm<T>,
+        .winograd = winograd<T>,
+        .winograd_wgrad = winograd_wgrad<T>,
+        .winograd_workspace = winograd_workspace<T>,
+        .winograd_wgrad_workspace = winograd_wgrad_workspace<T>,
     };
 }
 
