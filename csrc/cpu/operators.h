@@ -21,7 +21,8 @@ struct Gemm {
     int64_t b_row, b_col;
     const T* bias;  // n values added to every row, or null
     T* c;
-    int64_t c_row;  // elements from one row of C to the next
+    int64_t c_row;            // elements from one row of C to the next
+    bool accumulate = false;  // add to C instead of overwriting it
 };
 
 // A 2-D convolution in plain sizes: x (N, C, H, W), w (K, C / groups, R, S), y (N, K, P, Q), all dense.

@@ -3,6 +3,10 @@
 // Clang vector extensions, so the arithmetic is written once: a vector is used like a number.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 
@@ -47,6 +51,64 @@ PYCNN_INLINE void store(T* to, Vec<T> value) {
 template <typename T>
 PYCNN_INLINE Vec<T> broadcast(T value) {
     return value - Vec<T>{};
+}
+
+// The first `count` (0 to lanes) elements, zeros after them; nothing beyond them is touched.
+template <typename T>
+PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+    } else {
+        return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+    }
+#else
+    Vec<T> value = {};
+    for (int i = 0; i < kLanes<T>; i++) {
+        if (i < count) value[i] = from[i];
+    }
+    return value;
+#endif
+}
+
+template <typename T>
+PYCNN_INLINE void store_part(T* to, Vec<T> value, int64_t count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+    } else {
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+    }
+#else
+    for (int i = 0; i < kLanes<T>; i++) {
+        if (i < count) to[i] = value[i];
+    }
+#endif
+}
+
+// to[i] = from[i]: vectors, the last one overlapping the one before it.
+template <typename T>
+PYCNN_INLINE void copy(T* to, const T* from, int64_t count) {
+    if (count < kLanes<T>) {
+        store_part(to, load_part(from, count), count);
+        return;
+    }
+    for (int64_t i = 0; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, load(from + i));
+    store(to + count - kLanes<T>, load(from + count - kLanes<T>));
+}
+
+template <typename T>
+PYCNN_INLINE void fill(T* to, T value, int64_t count) {
+    int64_t i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, broadcast(value));
+    store_part(to + i, broadcast(value), count - i);
+}
+
+template <typename T>
+PYCNN_INLINE T sum_of(Vec<T> value) {
+    T sum = value[0];
+    for (int i = 1; i < kLanes<T>; i++) sum += value[i];
+    return sum;
 }
 
 // parallel_for over a lambda.
