@@ -44,10 +44,18 @@ static void gemm_few_rows(const Gemm<T>& p) {
             const int64_t columns = least(kDotColumns, end - j);
             for (int64_t i = 0; i < p.m; i += kDotRows) {
                 switch (least(kDotRows, p.m - i)) {
-                    case 1: dot_block<T, 1>(p, i, j, columns); break;
-                    case 2: dot_block<T, 2>(p, i, j, columns); break;
-                    case 3: dot_block<T, 3>(p, i, j, columns); break;
-                    default: dot_block<T, 4>(p, i, j, columns); break;
+                    case 1:
+                        dot_block<T, 1>(p, i, j, columns);
+                        break;
+                    case 2:
+                        dot_block<T, 2>(p, i, j, columns);
+                        break;
+                    case 3:
+                        dot_block<T, 3>(p, i, j, columns);
+                        break;
+                    default:
+                        dot_block<T, 4>(p, i, j, columns);
+                        break;
                 }
             }
         }
@@ -56,7 +64,8 @@ static void gemm_few_rows(const Gemm<T>& p) {
 
 template <typename T>
 void gemm(const Gemm<T>& p) {
-    if (p.m <= 3 * kDotRows && p.b_row == 1 && p.a_col == 1 && p.k >= kLanes<T>) return gemm_few_rows(p);
+    const bool plain = !p.accumulate && p.row_bias == nullptr;
+    if (plain && p.m <= 3 * kDotRows && p.b_row == 1 && p.a_col == 1 && p.k >= kLanes<T>) return gemm_few_rows(p);
     const bool a_reused = p.n > 4 * kTileVectors * kLanes<T>;
     const bool b_reused = p.m > 4 * kTileRows;
     product<T>(
@@ -65,7 +74,7 @@ void gemm(const Gemm<T>& p) {
          .n = p.n,
          .k = p.k,
          .accumulate = p.accumulate,
-         .row_bias = nullptr,
+         .row_bias = p.row_bias,
          .bias_batch = 1,
          .column_bias = p.bias},
         p.c_row,

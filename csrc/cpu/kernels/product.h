@@ -35,8 +35,8 @@ constexpr int64_t kDepth = PYCNN_VECTOR_BYTES == 64 ? 192 : 256;  // a panel of 
 constexpr int kMostSlivers = 256 / kTileRows;  // in a task's block of A
 
 // fetch_a(batch, i, rows, t, depth, room) -> Walk of A's rows [i, i + rows) over steps [t, t + depth); room for a copy.
-// fetch_b(batch, j, width, panel, t, depth, room) -> Walk of B's columns [j, j + width), readable up to `panel` columns.
-// c_of(batch) -> C of that batch entry, rows c_row apart.
+// fetch_b(batch, j, width, panel, t, depth, room) -> Walk of B's columns [j, j + width), readable up to `panel`
+// columns. c_of(batch) -> C of that batch entry, rows c_row apart.
 template <typename T, typename FetchA, typename FetchB, typename COf>
 static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, const FetchB& fetch_b, const COf& c_of) {
     constexpr int64_t kMostStrips = 16;
@@ -73,8 +73,7 @@ static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, c
         for (int64_t t0 = 0; t0 == 0 || t0 < p.k; t0 += kDepth) {
             const int64_t depth = least(kDepth, p.k - t0);
             for (int64_t i = 0; i < rows; i += kTileRows) {
-                a[i / kTileRows] =
-                    fetch_a(batch, i0 + i, least(kTileRows, rows - i), t0, depth, room_a + i * kDepth);
+                a[i / kTileRows] = fetch_a(batch, i0 + i, least(kTileRows, rows - i), t0, depth, room_a + i * kDepth);
             }
             for (int64_t strip = strip0; strip < strip1; strip++) {
                 const int64_t j = strips.start(strip) * kLanes<T>;

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 #include "cpu/isa.h"
 #include "cpu/memory.h"
@@ -111,12 +112,25 @@ PYCNN_INLINE T sum_of(Vec<T> value) {
     return sum;
 }
 
-// parallel_for over a lambda.
+// parallel_for over a lambda.  The lambda may run out of memory; that is thrown here, after the loop.
 template <typename Body>
 static void parallel(int64_t count, const Body& body) {
+    struct Context {
+        const Body& body;
+        bool failed;
+    } context = {body, false};
     parallel_for(
-        count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-        const_cast<void*>(static_cast<const void*>(&body)));
+        count,
+        [](void* raw, int64_t i) {
+            Context& c = *static_cast<Context*>(raw);
+            try {
+                c.body(i);
+            } catch (const std::bad_alloc&) {
+                __atomic_store_n(&c.failed, true, __ATOMIC_RELAXED);
+            }
+        },
+        &context);
+    if (context.failed) throw std::bad_alloc();
 }
 
 PYCNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {
