@@ -175,6 +175,6 @@ def test_imports_numpy_alone() -> None:
             if isinstance(node, ast.Import):
                 assert {alias.name for alias in node.names} <= {"numpy"}, path.name
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                assert node.module in ("__future__", "collections.abc", "numpy", "numpy.typing"), path.name
+                assert node.module in ("__future__", "collections.abc", "types", "numpy", "numpy.typing"), path.name
             elif isinstance(node, ast.ImportFrom):
                 assert node.level == 1, path.name

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import EllipsisType
+
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating]
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
+Window = tuple[EllipsisType, slice, slice]  # an index of rows and columns
 
 
 def wide(array: Array) -> NDArray[np.float64]:

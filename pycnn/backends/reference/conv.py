@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._common import Array, Padding, Pair, rounded, wide
+from ._common import Array, Padding, Pair, Window, rounded, wide
 
 
 def conv2d_fprop(
@@ -63,8 +63,8 @@ def conv2d_dgrad(
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
             share = filters[:, :, :, r, s].swapaxes(1, 2) @ gradient
             image[pixels] += share.reshape(n, groups, c // groups, p, q)
-    image = image.reshape(n, c, *image.shape[3:])
-    return rounded(image[:, :, top : top + h, left : left + width], dy.dtype)
+    dx = image[..., top : top + h, left : left + width].reshape(x_shape)
+    return rounded(dx, dy.dtype)
 
 
 def conv2d_wgrad(
@@ -132,9 +132,7 @@ def _out_size(image: tuple[int, ...], window: tuple[int, ...], stride: Pair, dil
     return p, q
 
 
-def _taps(
-    window: tuple[int, ...], out: Pair, stride: Pair, dilation: Pair
-) -> Iterator[tuple[int, int, tuple[object, ...]]]:
+def _taps(window: tuple[int, ...], out: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[int, int, Window]]:
     """Each tap (r, s) of the filter, with the index of the padded image's pixels it meets, one an output pixel."""
     for r in range(window[0]):
         rows = slice(r * dilation[0], r * dilation[0] + (out[0] - 1) * stride[0] + 1, stride[0])
