@@ -85,7 +85,8 @@ def max_pool2d_fwd(
     x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
 ) -> tuple[Array, Array]:
     """Zeros of (N, C, P, Q), twice."""
-    shape = Pool2dShape(*x.shape, kernel, stride, padding, dilation, ceil_mode).y_shape
+    n, c, h, w = x.shape
+    shape = Pool2dShape(n, c, h, w, kernel, stride, padding, dilation, ceil_mode).y_shape
     return _zeros(shape, x.dtype), _zeros(shape, np.int64)
 
 
@@ -99,7 +100,8 @@ def avg_pool2d_fwd(
     divisor_override: int | None,
 ) -> Array:
     """Zeros of (N, C, P, Q)."""
-    return _zeros(Pool2dShape(*x.shape, kernel, stride, padding, (1, 1), ceil_mode).y_shape, x.dtype)
+    n, c, h, w = x.shape
+    return _zeros(Pool2dShape(n, c, h, w, kernel, stride, padding, (1, 1), ceil_mode).y_shape, x.dtype)
 
 
 def adaptive_avg_pool2d_fwd(x: Array, out_size: Pair) -> Array:

@@ -37,6 +37,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,12 +147,8 @@ class _Recorder:
         self._hooks = []
         for name, module in model.named_modules():
             leaf = not any(True for _ in module.children()) or bool(module._parameters)
-            self._hooks += [
-                module.register_forward_pre_hook(self._enter),
-                module.register_forward_hook(
-                    lambda module, args, result, name=name, leaf=leaf: self._leave(name, module, args, result, leaf)
-                ),
-            ]
+            leave = partial(self._leave, name, leaf)
+            self._hooks += [module.register_forward_pre_hook(self._enter), module.register_forward_hook(leave)]
 
     def input(self, dtype: Any) -> Tensor:
         x = Tensor(np.zeros((1, *self._shape), dtype))
@@ -169,7 +166,7 @@ class _Recorder:
     def _enter(self, module: Module, args: tuple[Any, ...]) -> None:
         self._open.append(self._fields.get(id(args[0]), self._last))
 
-    def _leave(self, name: str, module: Module, args: tuple[Any, ...], result: Any, leaf: bool) -> None:
+    def _leave(self, name: str, leaf: bool, module: Module, args: tuple[Any, ...], result: Any) -> None:
         widest = self._open.pop()
         outputs = result if isinstance(result, tuple) else (result,)
         if leaf:
