@@ -13,7 +13,7 @@ import struct
 import zlib
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def read_idx(path: str | Path) -> np.ndarray:
             raise CorruptFile(path, f"damaged compression ({error})", "a gzip stream") from None
 
 
-def _read(path: Path, stream: IO[bytes], most: int, kind: str) -> np.ndarray:
+def _read(path: Path, stream: BinaryIO | gzip.GzipFile, most: int, kind: str) -> np.ndarray:
     """The array in `stream`, which cannot hold more than `most` bytes."""
     head = stream.read(4)
     if len(head) < 4:

@@ -303,7 +303,7 @@ class Normalize:
         chosen = np.unique(np.linspace(0, len(dataset) - 1, min(images, len(dataset))).round().astype(np.int64))
         pixels = dataset.images(chosen).astype(np.float64) / 255.0
         std = pixels.std((0, 2, 3))
-        return Normalize(pixels.mean((0, 2, 3)), np.where(std > 0, std, 1.0))
+        return Normalize(pixels.mean((0, 2, 3)).tolist(), np.where(std > 0, std, 1.0).tolist())
 
     def __call__(self, images: np.ndarray, words: np.ndarray) -> np.ndarray:
         """`images` normalised; float32, contiguous."""

@@ -55,5 +55,5 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str | Pat
     axes.tick_params(which="both", length=0)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, ticks=np.sqrt([0, 0.01, 0.05, 0.2, 0.5, 1]))
     bar.ax.set_yticklabels(["0", "1 %", "5 %", "20 %", "50 %", "100 %"], fontsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return save(figure, path)

@@ -1,0 +1,18 @@
+// The parts of pycnn._cpu, one file of bindings a subject.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace pycnn {
+
+namespace py = pybind11;
+
+void bind_gemm(py::module_& m);
+void bind_activation(py::module_& m);
+void bind_norm(py::module_& m);
+void bind_pool(py::module_& m);
+void bind_random(py::module_& m);
+void bind_shaping(py::module_& m);
+void bind_winograd(py::module_& m);
+
+}  // namespace pycnn

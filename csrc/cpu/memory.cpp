@@ -1,0 +1,111 @@
+#include "cpu/memory.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+#include <new>
+#include <unordered_map>
+
+namespace pycnn::cpu {
+namespace {
+
+constexpr std::size_t kHugePage = 2u << 20;
+constexpr std::size_t kSmall = 64u << 10;                  // below this malloc's own cache is as good
+constexpr std::size_t kKeepAtMost = std::size_t{2} << 30;  // bytes kept for reuse
+
+// Sizes in steps of an eighth of a power of two: a freed block fits the next request of nearly its size, and no more
+// than an eighth of a block is wasted.
+std::size_t rounded(std::size_t bytes) {
+    std::size_t step = kSmall / 8;
+    while (step * 16 < bytes) step *= 2;
+    return (bytes + step - 1) / step * step;
+}
+
+struct Cache {
+    std::mutex mutex;
+    std::unordered_map<void*, std::size_t> sizes;  // every large block in use or kept
+    std::multimap<std::size_t, void*> kept;
+    std::size_t kept_bytes = 0;
+};
+
+Cache& cache() {
+    static Cache* instance = new Cache;  // arrays may outlive static destruction
+    return *instance;
+}
+
+void* fresh(std::size_t bytes) {
+    const std::size_t alignment = bytes >= kHugePage ? kHugePage : 64;
+    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+    if (block == nullptr) throw std::bad_alloc();
+    if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
+    return block;
+}
+
+}  // namespace
+
+void* allocate(std::size_t bytes) {
+    if (bytes > (std::size_t{1} << 60)) throw std::bad_alloc();
+    if (bytes < kSmall) return fresh(std::max<std::size_t>(bytes, 1));
+    const std::size_t size = rounded(bytes);
+    Cache& c = cache();
+    {
+        std::lock_guard lock(c.mutex);
+        const auto found = c.kept.find(size);
+        if (found != c.kept.end()) {
+            void* block = found->second;
+            c.kept.erase(found);
+            c.kept_bytes -= size;
+            return block;
+        }
+    }
+    void* block;
+    try {
+        block = fresh(size);
+    } catch (const std::bad_alloc&) {
+        release_cached();
+        block = fresh(size);
+    }
+    std::lock_guard lock(c.mutex);
+    c.sizes.emplace(block, size);
+    return block;
+}
+
+void deallocate(void* block) {
+    if (block == nullptr) return;
+    Cache& c = cache();
+    {
+        std::lock_guard lock(c.mutex);
+        const auto found = c.sizes.find(block);
+        if (found != c.sizes.end()) {
+            if (c.kept_bytes + found->second <= kKeepAtMost) {
+                c.kept.emplace(found->second, block);
+                c.kept_bytes += found->second;
+                return;
+            }
+            c.sizes.erase(found);
+        }
+    }
+    std::free(block);
+}
+
+std::size_t cached_bytes() {
+    std::lock_guard lock(cache().mutex);
+    return cache().kept_bytes;
+}
+
+void release_cached() {
+    Cache& c = cache();
+    std::lock_guard lock(c.mutex);
+    for (const auto& [size, block] : c.kept) {
+        c.sizes.erase(block);
+        std::free(block);
+    }
+    c.kept.clear();
+    c.kept_bytes = 0;
+}
+
+}  // namespace pycnn::cpu

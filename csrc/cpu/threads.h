@@ -1,0 +1,17 @@
+// The engine's own thread pool: one loop at a time, fork-safe, and the same work split whatever the thread count.
+#pragma once
+
+#include <cstdint>
+
+namespace pycnn::cpu {
+
+// Runs body(context, i) for every i in [0, count).  Tasks go to whichever thread is free, so they must write disjoint
+// results and must not depend on the number of threads.  A call from inside a task, or while another caller holds the
+// pool, runs on the calling thread alone.  `body` must not throw.
+void parallel_for(std::int64_t count, void (*body)(void* context, std::int64_t i), void* context);
+
+int num_threads();
+void set_num_threads(int count);  // at least 1; 0 returns to the default
+int default_num_threads();        // PYCNN_NUM_THREADS, OMP_NUM_THREADS, or the CPUs this process may use
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,80 @@
+"""The ceilings of this machine, measured: what the shares and the roofline divide by."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pycnn import __version__, _cpu
+
+__all__ = ["Machine", "measure", "set_threads"]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This machine and its measured limits.
+
+    Attributes:
+        fma_peak: FLOP/s of float32 multiply-adds held in registers, all threads, best of several.
+        bandwidth: bytes per second of a large copy, read plus written.
+    """
+
+    processor: str
+    cores: int
+    threads: int
+    isa: str
+    fma_peak: float
+    bandwidth: float
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return asdict(self)
+
+
+def measure(threads: int) -> Machine:
+    """Measure the ceilings, in under a second."""
+    peak = max(_cpu.measure_fma_peak() for _ in range(8))
+    return Machine(
+        _processor(),
+        os.cpu_count() or 1,
+        threads,
+        _cpu.isa(),
+        peak,
+        _bandwidth(),
+        {"pycnn": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    )
+
+
+def set_threads(threads: int | None) -> int:
+    """Give the engine and NumPy's BLAS the same number of threads; returns it (the engine's own where None)."""
+    import threadpoolctl
+
+    if threads is not None:
+        _cpu.set_num_threads(threads)
+    threadpoolctl.threadpool_limits(_cpu.num_threads(), user_api="blas")
+    return _cpu.num_threads()
+
+
+def _bandwidth() -> float:
+    source = np.ones(64 << 20, np.uint8)  # beyond any cache
+    target = np.zeros_like(source)
+    best = float("inf")
+    for _ in range(5):
+        start = time.perf_counter()
+        np.copyto(target, source)
+        best = min(best, time.perf_counter() - start)
+    return 2 * source.nbytes / best
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

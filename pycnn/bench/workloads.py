@@ -1,0 +1,132 @@
+"""What is benchmarked: the distinct convolution and pooling layers of a network, with the inputs they really see.
+
+The network runs once on a photograph and each layer's input is kept, so that the layers are timed on what reaches them
+(rectified, sparse, correlated), not on noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pycnn import Tensor, models, nn, no_grad
+from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
+
+__all__ = ["Workload", "from_problem", "of_network", "photograph"]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One distinct layer of a network.
+
+    Attributes:
+        network: the network's name, or "" for a problem given by hand.
+        name: where it stands first in the network.
+        count: how many layers of the network have this very shape.
+        op: "conv2d", "max_pool2d" or "avg_pool2d".
+        shape: the problem in plain integers.
+        x: its input, float32.
+        w: a convolution's filters.
+        count_pad: whether an average counts the padding.
+    """
+
+    network: str
+    name: str
+    count: int
+    op: str
+    shape: Conv2dShape | Pool2dShape
+    x: np.ndarray
+    w: np.ndarray | None = None
+    count_pad: bool = True
+
+
+def photograph(path: str | None = None) -> np.ndarray:
+    """A photograph as (height, width, 3) uint8: the file at `path`, or scikit-learn's picture of the Summer Palace.
+
+    Raises OSError for a file that is missing or is no image.
+    """
+    if path is None:
+        from sklearn.datasets import load_sample_image
+
+        return load_sample_image("china.jpg")
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _as_input(photo: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """`photo` cut to a square, scaled to the network's input and standardised; (N, C, H, W), the same image N times."""
+    from PIL import Image
+
+    n, c, h, w = shape
+    side = min(photo.shape[:2])
+    top, left = (photo.shape[0] - side) // 2, (photo.shape[1] - side) // 2
+    image = Image.fromarray(photo[top : top + side, left : left + side])
+    image = image.convert("L" if c == 1 else "RGB").resize((w, h), Image.Resampling.BILINEAR)
+    pixels = np.asarray(image, np.float32).reshape(h, w, c).transpose(2, 0, 1)
+    pixels = (pixels - pixels.mean()) / pixels.std()
+    return np.repeat(pixels[None], n, axis=0)
+
+
+def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Any, np.ndarray, list[Workload]]:
+    """The network `name`, its input made of `photo`, and its distinct layers in the order in which they first run."""
+    model = models.create(name)
+    model.eval()
+    x = _as_input(photo, (batch, *models.info(name).input_shape))
+    names = {id(module): path for path, module in model.named_modules()}
+    found: dict[tuple[str, Any], Workload] = {}
+    counts: dict[tuple[str, Any], int] = {}
+
+    def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        workload = _workload(name, names[id(module)], module, np.asarray(inputs[0].data))
+        if workload is None:
+            return
+        key = (workload.op, workload.shape)
+        found.setdefault(key, workload)
+        counts[key] = counts.get(key, 0) + 1
+
+    handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, _LAYERS)]
+    with no_grad():
+        model(Tensor(x))
+    for handle in handles:
+        handle.remove()
+    return model, x, [replace(workload, count=counts[key]) for key, workload in found.items()]
+
+
+_LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+
+
+def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload | None:
+    """The layer as a workload; None for an adaptive pooling that averages single pixels or uneven windows."""
+    if isinstance(module, nn.Conv2d):
+        w = np.asarray(module.weight.data)
+        stride, dilation = pair("stride", module.stride, 1), pair("dilation", module.dilation, 1)
+        padding = normalize_padding(module.padding, (w.shape[2], w.shape[3]), stride, dilation)
+        shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, module.groups)
+        return Workload(network, name, 1, "conv2d", shape, x, w)
+    n, c, h, width = x.shape
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        rows, columns = pair("output_size", module.output_size, 1)
+        kernel = h // rows, width // columns
+        if h % rows or width % columns or kernel == (1, 1):
+            return None
+        return Workload(network, name, 1, "avg_pool2d", Pool2dShape(n, c, h, width, kernel, kernel), x)
+    kernel = pair("kernel_size", module.kernel_size, 1)
+    stride = kernel if module.stride is None else pair("stride", module.stride, 1)
+    maximum = isinstance(module, nn.MaxPool2d)
+    dilation = pair("dilation", module.dilation, 1) if maximum else (1, 1)
+    padding = normalize_padding(module.padding, kernel)
+    pool = Pool2dShape(n, c, h, width, kernel, stride, padding, dilation, module.ceil_mode)
+    count_pad = maximum or module.count_include_pad
+    return Workload(network, name, 1, "max_pool2d" if maximum else "avg_pool2d", pool, x, count_pad=count_pad)
+
+
+def from_problem(problem: Problem) -> Workload:
+    """A workload of seeded normal data for a problem given by hand."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(problem.shape.x_shape, np.float32)
+    w = rng.standard_normal(problem.shape.w_shape, np.float32)
+    return Workload("", problem.name or str(problem.shape), 1, "conv2d", problem.shape, x, w)

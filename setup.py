@@ -1,0 +1,67 @@
+"""Build of the native engine: one pybind11 module, its kernels compiled once for each instruction set."""
+
+import glob
+import os
+import platform
+
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
+from setuptools import find_packages, setup
+from setuptools.command.build_clib import build_clib
+
+ParallelCompile("PYCNN_BUILD_JOBS", default=os.cpu_count() or 1).install()
+
+WARNINGS = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("PYCNN_WERROR") else []
+FLAGS = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", *WARNINGS]
+
+# Instruction set: (bytes in a vector, compiler flags).  csrc/cpu/isa.cpp chooses among them at run time.
+ISAS = {"baseline": (16, [])}
+if platform.machine() in ("x86_64", "AMD64"):
+    avx512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
+    ISAS["avx2"] = (32, ["-mavx2", "-mfma"])
+    ISAS["avx512"] = (64, ["-mavx2", "-mfma", *avx512])
+
+HEADERS = sorted(glob.glob("csrc/**/*.h", recursive=True))
+
+
+class BuildKernels(build_clib):
+    """Keeps each instruction set's objects apart: they come from the same sources."""
+
+    def build_libraries(self, libraries):
+        root = self.build_temp
+        for library in libraries:
+            self.build_temp = os.path.join(root, library[0])
+            super().build_libraries([library])
+        self.build_temp = root
+
+
+def kernels(isa, vector_bytes, flags):
+    sources = sorted(glob.glob("csrc/cpu/kernels/*.cpp"))
+    defines = [f"-DPYCNN_ISA_NAMESPACE={isa}", f"-DPYCNN_VECTOR_BYTES={vector_bytes}"]
+    return (
+        f"pycnn_{isa}",
+        {
+            "sources": sources,
+            "include_dirs": ["csrc"],
+            "cflags": [*FLAGS, *flags, *defines],
+            "obj_deps": {"": HEADERS},
+        },
+    )
+
+
+module = Pybind11Extension(
+    "pycnn._cpu",
+    sorted(glob.glob("csrc/bindings/*.cpp") + glob.glob("csrc/cpu/*.cpp")),
+    include_dirs=["csrc"],
+    extra_compile_args=FLAGS,
+    extra_link_args=["-pthread"],
+    depends=HEADERS,
+)
+
+setup(
+    packages=[*find_packages(include=["pycnn", "pycnn.*"]), "pycnn.kernels"],
+    package_dir={"pycnn.kernels": "kernels"},
+    package_data={"pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"]},
+    libraries=[kernels(isa, *built) for isa, built in ISAS.items()],
+    ext_modules=[module],
+    cmdclass={"build_clib": BuildKernels},
+)
