@@ -10,6 +10,7 @@ Operations, and how they are recorded, are in `pycnn.graph`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from heapq import heappop, heappush
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ __all__ = [
 ]
 
 Array = Any
+
+_recomputing: ContextVar[bool] = ContextVar("pycnn_recomputing", default=False)
 
 
 def backward(
@@ -108,8 +111,9 @@ def backward(
                 if dys[index] is not None:
                     dys[index] = _call_hooks(hooks, dys[index])
             for index, position in wanted_outputs.get(node, ()):
-                if dys[index] is not None:
-                    captured[position] = dys[index]
+                whole = dys[index]
+                if whole is not None:
+                    captured[position] = whole
             if leading is not None and node not in leading:
                 continue
             recorded_needs = node.needs_input_grad
@@ -135,10 +139,10 @@ def backward(
                     f"{type(node).__name__}.backward returned {len(results)} gradients for {len(edges)} arguments"
                 )
             for i in range(len(results)):
-                gradient = results[i]
-                if gradient is not None and needs[i]:
+                gradient, edge = results[i], edges[i]
+                if gradient is not None and needs[i] and edge is not None:
                     alone = getrefcount(gradient) == 3  # held by the tuple, by the name and by this very call
-                    send(edges[i], node._indices[i], gradient, alone)
+                    send(edge, node._indices[i], gradient, alone)
         for leaf, gradient in sums.items():
             total = _call_hooks(leaf._hooks, gradient) if leaf._hooks else gradient
             if wanted_leaves is None:
@@ -329,7 +333,8 @@ class _Segment:
                 inputs.append(tensor)
             else:
                 inputs.append(one)
-        state, token, mode = random.get_state(), active_segment.set(self), grad_mode.set(True)
+        state = random.get_state()
+        token, mode, again = active_segment.set(self), grad_mode.set(True), _recomputing.set(True)
         try:
             random.set_state(self.state)
             self.function(*inputs)
@@ -339,6 +344,7 @@ class _Segment:
                     f"{self.count} arrays instead of {expected}; it must do the same each time it is called"
                 )
         finally:
+            _recomputing.reset(again)
             grad_mode.reset(mode)
             active_segment.reset(token)
             random.set_state(state)
@@ -352,9 +358,9 @@ class _CheckpointInput(Function):
 def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
     """Call ``function(*inputs)`` without keeping what its backward needs: it is computed again when it is needed.
 
-    The random state is put back for the second run, so dropout repeats itself, and running statistics are updated once
-    only.  Tensors that `function` takes from elsewhere (parameters) get their gradients as always, and the result can
-    be differentiated twice.  Memory: the inputs only.  Time: one more forward pass.
+    The state of pycnn's own generator is put back for the second run, so dropout repeats itself, and running
+    statistics are updated once only.  Tensors that `function` takes from elsewhere (parameters) get their gradients as
+    always, and the result can be differentiated twice.  Memory: the inputs only.  Time: one more forward pass.
 
     Args:
         function: called with `inputs`; must do the same each time.
@@ -386,5 +392,4 @@ def checkpoint(function: Callable[..., Any], *inputs: Any) -> Any:
 
 def recomputing() -> bool:
     """Whether a checkpointed segment is being run again, so that side effects must not happen a second time."""
-    segment = active_segment.get()
-    return segment is not None and segment.again
+    return _recomputing.get()

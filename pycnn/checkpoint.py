@@ -30,7 +30,7 @@ FORMAT = "pycnn-checkpoint-1"
 _ARRAY = "pycnn array"  # the one key of what stands in the header for an array
 
 
-class CheckpointError(Exception):
+class CheckpointError(ValueError):
     """A checkpoint that cannot be written or read; the message names the file and the reason."""
 
 
@@ -87,14 +87,13 @@ def save(
         "random_state": list(random.get_state()),
         "environment": dict(environment or {}),
         "extra": dict(extra or {}),
-        "checksum": _checksum(arrays),
     }
     text = json.dumps(header)
     library, final = _safetensors(), Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    temporary = final.with_name(f".{final.name}.partial")  # one name, so that a killed run leaves no heap
     try:
         try:
-            library.numpy.save_file(arrays, temporary, metadata={"pycnn": text})
+            library.numpy.save_file(arrays, temporary, metadata={"pycnn": text, "crc32": str(_checksum(text, arrays))})
             _flush(temporary)
             temporary.replace(final)
             _flush(final.parent)
@@ -115,19 +114,23 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
         with library.safe_open(path, framework="np") as file:
-            header = json.loads((file.metadata() or {})["pycnn"])
+            metadata = file.metadata() or {}
+            text = metadata["pycnn"]
+            header = json.loads(text)
             if header["format"] != FORMAT:
                 raise CheckpointError(f"{path} has the format {header['format']!r}, this pycnn reads {FORMAT!r}")
             for key in file.keys():  # noqa: SIM118, the file is no mapping
                 arrays[key] = file.get_tensor(key)
-        if header["checksum"] != _checksum(arrays):
-            raise CheckpointError(f"{path} is damaged: its arrays do not have the checksum that was saved with them")
+        if metadata["crc32"] != str(_checksum(text, arrays)):
+            raise CheckpointError(f"{path} is damaged: its contents do not have the checksum saved with them")
         return Checkpoint(
             {name: _unpack(packed, arrays) for name, packed in header["parts"].items()},
             (header["random_state"][0], header["random_state"][1]),
             header["environment"],
             header["extra"],
         )
+    except CheckpointError:
+        raise
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
     except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
@@ -201,9 +204,11 @@ def _unpack(packed: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     return packed
 
 
-def _checksum(arrays: dict[str, np.ndarray[Any, Any]]) -> int:
-    """CRC-32 of all names and bytes: a length check alone would let a flipped bit pass."""
-    total = 0
+def _checksum(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> int:
+    """CRC-32 of everything: the library checks lengths alone, and would let a flipped bit pass."""
+    total = zlib.crc32(text.encode())
     for name in sorted(arrays):
-        total = zlib.crc32(arrays[name].reshape(-1).view(np.uint8), zlib.crc32(name.encode(), total))
+        array = arrays[name]
+        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
+        total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
     return total

@@ -7,6 +7,7 @@ own; and an operation that a method does not offer is a function of `pycnn.funct
 from __future__ import annotations
 
 import math
+import operator
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
@@ -649,34 +650,33 @@ class Tensor(Variable):
             self._seen = self._versions.recorded
         return self
 
-    def _change(self, name: str, other: Any) -> Tensor:
-        """self = self <op> other in place; `name` is the operator's method on arrays."""
+    def _change(self, function: Callable[[Any, Any], Any], in_place: Callable[[Any, Any], Any], other: Any) -> Tensor:
+        """self = function(self, other) in place."""
         if graph.is_grad_enabled() and (self._requires_grad or (isinstance(other, Variable) and other._requires_grad)):
-            return self._become(getattr(self, f"__{name}__")(other))
-        operand = other._data if isinstance(other, Variable) else other
-        getattr(self._data, f"__i{name}__")(operand)
+            return self._become(function(self, other))
+        in_place(self._data, other._data if isinstance(other, Variable) else other)
         self._versions.version += 1
         return self
 
     def add_(self, other: Any, *, alpha: Number = 1) -> Tensor:
         """self += alpha * other."""
-        return self._change("add", other if alpha == 1 else other * alpha)
+        return self._change(operator.add, operator.iadd, other if alpha == 1 else other * alpha)
 
     def sub_(self, other: Any, *, alpha: Number = 1) -> Tensor:
         """self -= alpha * other."""
-        return self._change("sub", other if alpha == 1 else other * alpha)
+        return self._change(operator.sub, operator.isub, other if alpha == 1 else other * alpha)
 
     def mul_(self, other: Any) -> Tensor:
         """self *= other."""
-        return self._change("mul", other)
+        return self._change(operator.mul, operator.imul, other)
 
     def div_(self, other: Any) -> Tensor:
         """self /= other."""
-        return self._change("truediv", other)
+        return self._change(operator.truediv, operator.itruediv, other)
 
     def pow_(self, exponent: Any) -> Tensor:
         """self **= exponent."""
-        return self._change("pow", exponent)
+        return self._change(operator.pow, operator.ipow, exponent)
 
     __iadd__ = add_
     __isub__ = sub_

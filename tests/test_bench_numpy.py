@@ -42,8 +42,9 @@ def test_pooling_matches_the_reference(kernel, stride, padding, ceil_mode):
     assert np.array_equal(numpy_rows.max_pool_fwd(x, shape), y)
     dx = reference.max_pool2d_bwd(dy, indices, x.shape, kernel, stride, padding, (1, 1))
     assert np.array_equal(numpy_rows.max_pool_bwd(dy, x, y, shape), dx)
-    if not ceil_mode:  # with it, torch leaves the overhang out of the count; the networks do not use that
-        y = reference.avg_pool2d_fwd(x, kernel, stride, padding, ceil_mode, True, None)
-        np.testing.assert_allclose(numpy_rows.avg_pool_fwd(x, shape), y, rtol=1e-6, atol=1e-6)  # a sum of 9 at most
-        dx = reference.avg_pool2d_bwd(dy, x.shape, kernel, stride, padding, ceil_mode, True, None)
-        np.testing.assert_allclose(numpy_rows.avg_pool_bwd(dy, shape), dx, rtol=1e-6, atol=1e-6)
+    for count_pad in (True, False):
+        y = reference.avg_pool2d_fwd(x, kernel, stride, padding, ceil_mode, count_pad, None)
+        near = {"rtol": 1e-6, "atol": 1e-6}  # nine small integers are added and multiplied by a rounded reciprocal
+        np.testing.assert_allclose(numpy_rows.avg_pool_fwd(x, shape, count_pad), y, **near)
+        dx = reference.avg_pool2d_bwd(dy, x.shape, kernel, stride, padding, ceil_mode, count_pad, None)
+        np.testing.assert_allclose(numpy_rows.avg_pool_bwd(dy, shape, count_pad), dx, **near)

@@ -225,7 +225,7 @@ def test_containers():
     assert list(named) == ["a", "b"]
     del named["a"]
     assert list(named.values()) == [parts[1]]
-    with pytest.raises(TypeError, match="expected an nn.Module, got int"):
+    with pytest.raises(TypeError, match=r"expected an nn\.Module, got int"):
         nn.Sequential(3)
 
 

@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, written from the papers and from torchvision's structure, as the tests' other opinion."""
+"""The same networks in PyTorch, written from the papers and torchvision's structure: the tests' other opinion."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ class LeNet5(nn.Module):
 class LeNet5Of1998(nn.Module):
     """C3 as sixteen convolutions of their own; the table as it is printed, rows S2, columns C3."""
 
-    TABLE = ("X...XXX..XXXX.XX", "XX...XXX..XXXX.X", "XXX...XXX..X.XXX", ".XXX..XXXX..X.XX", "..XXX..XXXX.XX.X", "...XXX..XXXX.XXX")
+    TABLE = (
+        *("X...XXX..XXXX.XX", "XX...XXX..XXXX.X", "XXX...XXX..X.XXX"),
+        *(".XXX..XXXX..X.XX", "..XXX..XXXX.XX.X", "...XXX..XXXX.XXX"),
+    )
 
     def __init__(self, code):
         super().__init__()

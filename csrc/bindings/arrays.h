@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
@@ -24,6 +25,16 @@ Array<T> new_array(const std::vector<py::ssize_t>& shape) {
     for (const py::ssize_t size : shape) count *= static_cast<std::size_t>(size);
     T* data = static_cast<T*>(cpu::allocate(count * sizeof(T)));
     return Array<T>(shape, data, py::capsule(data, cpu::deallocate));
+}
+
+template <typename T>
+std::vector<py::ssize_t> shape_of(const Array<T>& array) {
+    return {array.shape(), array.shape() + array.ndim()};
+}
+
+template <typename T, typename U>
+bool same_shape(const Array<T>& a, const Array<U>& b) {
+    return a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape());
 }
 
 // Last line of defence: ops and backends/cpu.py have already said what was wrong in the caller's words.

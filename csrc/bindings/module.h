@@ -8,5 +8,10 @@ namespace pycnn {
 namespace py = pybind11;
 
 void bind_gemm(py::module_& m);
+void bind_activation(py::module_& m);
+void bind_norm(py::module_& m);
+void bind_pool(py::module_& m);
+void bind_random(py::module_& m);
+void bind_shaping(py::module_& m);
 
 }  // namespace pycnn

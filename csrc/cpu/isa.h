@@ -10,6 +10,8 @@ struct Kernels {
     int vector_bytes;
     Operators<float> f32;
     Operators<double> f64;
+    // The first `count` words of a stream.
+    void (*philox_uint32)(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
 };
 
 template <typename T>

@@ -6,6 +6,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cpu/activation.h"
+#include "cpu/norm.h"
+#include "cpu/pool.h"
+#include "cpu/random.h"
+
 namespace pycnn::cpu {
 
 using std::int64_t;
@@ -40,6 +45,10 @@ struct Operators {
     // Multiply-adds in registers for `rounds` rounds on every thread; returns the floating-point operations done.
     double (*fma_probe)(int64_t rounds);
     void (*gemm)(const Gemm<T>& problem);
+    ActivationOperators<T> activation;
+    NormOperators<T> norm;
+    PoolOperators<T> pool;
+    RandomOperators<T> random;
 };
 
 }  // namespace pycnn::cpu

@@ -164,13 +164,14 @@ def _contest_pool(workload: Workload, shape: Pool2dShape, operator: str, backend
     x = workload.x
     top, _, left, _ = shape.padding
     window = (shape.kernel, shape.stride, (top, left))
-    pool = (*window, shape.dilation, shape.ceil_mode) if maximum else (*window, shape.ceil_mode)
+    pool = (*window, shape.dilation, shape.ceil_mode) if maximum else (*window, shape.ceil_mode, workload.count_pad)
     wide = x.astype(np.float64)
+    indices = None
     with backends.use_backend("reference"):
         if maximum:
-            y64, indices = ops.max_pool2d(wide, *pool, return_indices=True)
+            y64, indices = ops.max_pool2d(wide, *pool)
         else:
-            y64, indices = ops.avg_pool2d(wide, *pool), None
+            y64 = ops.avg_pool2d(wide, *pool)
         dy = np.random.default_rng(0).standard_normal(y64.shape, np.float32)
         dx64 = _pool_backward(dy.astype(np.float64), indices, x.shape, maximum, pool)
 
@@ -182,12 +183,18 @@ def _contest_pool(workload: Workload, shape: Pool2dShape, operator: str, backend
 
     y = y64.astype(np.float32)
     if operator == "forward":
-        forward = numpy_rows.max_pool_fwd if maximum else numpy_rows.avg_pool_fwd
-        contestants = {"native": ours, "numpy": lambda: forward(x, shape)}
-    elif maximum:
-        contestants = {"native": ours, "numpy": lambda: numpy_rows.max_pool_bwd(dy, x, y, shape)}
+        row = (
+            (lambda: numpy_rows.max_pool_fwd(x, shape))
+            if maximum
+            else (lambda: numpy_rows.avg_pool_fwd(x, shape, workload.count_pad))
+        )
     else:
-        contestants = {"native": ours, "numpy": lambda: numpy_rows.avg_pool_bwd(dy, shape)}
+        row = (
+            (lambda: numpy_rows.max_pool_bwd(dy, x, y, shape))
+            if maximum
+            else (lambda: numpy_rows.avg_pool_bwd(dy, shape, workload.count_pad))
+        )
+    contestants = {"native": ours, "numpy": row}
     right = y64 if operator == "forward" else dx64
     # At most one rounding for each of the values added up; the maximum itself is exact, its gradient a short sum.
     taps = shape.kernel[0] * shape.kernel[1]

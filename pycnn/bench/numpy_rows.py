@@ -125,22 +125,33 @@ def max_pool_bwd(dy: np.ndarray, x: np.ndarray, y: np.ndarray, shape: Pool2dShap
     return np.ascontiguousarray(dx[:, :, room[0] : room[0] + shape.H, room[2] : room[2] + shape.W])
 
 
-def avg_pool_fwd(x: np.ndarray, shape: Pool2dShape) -> np.ndarray:
-    """The mean of the window, padding counted."""
+def _share(shape: Pool2dShape, count_pad: bool, dtype: np.dtype) -> np.ndarray:
+    """One over how many elements each window counts, (P, Q): the overhang of `ceil_mode` never, padding if asked."""
+    counts = []
+    for axis, size in enumerate((shape.H, shape.W)):
+        before, after = shape.padding[2 * axis : 2 * axis + 2]
+        begin = np.arange((shape.P, shape.Q)[axis]) * shape.stride[axis] - before
+        end = np.minimum(begin + shape.kernel[axis], size + after)
+        counts.append(end - begin if count_pad else np.minimum(end, size) - np.maximum(begin, 0))
+    return (1 / np.outer(*counts)).astype(dtype)
+
+
+def avg_pool_fwd(x: np.ndarray, shape: Pool2dShape, count_pad: bool = True) -> np.ndarray:
+    """The mean of the window."""
     x = _padded(x, _room(shape))
     first, *others = _windows(shape)
     y = x[(..., *first)].copy()
     for tap in others:
         y += x[(..., *tap)]
-    y *= x.dtype.type(1 / len(_windows(shape)))
+    y *= _share(shape, count_pad, x.dtype)
     return y
 
 
-def avg_pool_bwd(dy: np.ndarray, shape: Pool2dShape) -> np.ndarray:
+def avg_pool_bwd(dy: np.ndarray, shape: Pool2dShape, count_pad: bool = True) -> np.ndarray:
     """dx: each dy spread evenly over its window."""
     room = _room(shape)
     dx = np.zeros((shape.N, shape.C, shape.H + room[0] + room[1], shape.W + room[2] + room[3]), dy.dtype)
-    share = dy * dy.dtype.type(1 / (shape.kernel[0] * shape.kernel[1]))
+    share = dy * _share(shape, count_pad, dy.dtype)
     for tap in _windows(shape):
         dx[(..., *tap)] += share
     return np.ascontiguousarray(dx[:, :, room[0] : room[0] + shape.H, room[2] : room[2] + shape.W])

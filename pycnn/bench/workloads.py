@@ -6,12 +6,12 @@ The network runs once on a photograph and each layer's input is kept, so that th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from pycnn import models, nn, no_grad
+from pycnn import Tensor, models, nn, no_grad
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
 
 __all__ = ["Workload", "from_problem", "of_network", "photograph"]
@@ -29,6 +29,7 @@ class Workload:
         shape: the problem in plain integers.
         x: its input, float32.
         w: a convolution's filters.
+        count_pad: whether an average counts the padding.
     """
 
     network: str
@@ -38,6 +39,7 @@ class Workload:
     shape: Conv2dShape | Pool2dShape
     x: np.ndarray
     w: np.ndarray | None = None
+    count_pad: bool = True
 
 
 def photograph(path: str | None = None) -> np.ndarray:
@@ -73,46 +75,53 @@ def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Any, np.ndarra
     """The network `name`, its input made of `photo`, and its distinct layers in the order in which they first run."""
     model = models.create(name)
     model.eval()
-    x = _as_input(photo, (batch, *models.input_shape(name)))
+    x = _as_input(photo, (batch, *models.info(name).input_shape))
     names = {id(module): path for path, module in model.named_modules()}
     found: dict[tuple[str, Any], Workload] = {}
     counts: dict[tuple[str, Any], int] = {}
 
     def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         workload = _workload(name, names[id(module)], module, np.asarray(inputs[0].data))
+        if workload is None:
+            return
         key = (workload.op, workload.shape)
         found.setdefault(key, workload)
         counts[key] = counts.get(key, 0) + 1
 
     handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, _LAYERS)]
     with no_grad():
-        model(nn.Tensor(x))
+        model(Tensor(x))
     for handle in handles:
         handle.remove()
-    return model, x, [_counted(workload, counts[key]) for key, workload in found.items()]
+    return model, x, [replace(workload, count=counts[key]) for key, workload in found.items()]
 
 
-_LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
-def _counted(w: Workload, count: int) -> Workload:
-    return Workload(w.network, w.name, count, w.op, w.shape, w.x, w.w)
-
-
-def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload:
+def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload | None:
+    """The layer as a workload; None for an adaptive pooling that averages single pixels or uneven windows."""
     if isinstance(module, nn.Conv2d):
         w = np.asarray(module.weight.data)
         stride, dilation = pair("stride", module.stride, 1), pair("dilation", module.dilation, 1)
         padding = normalize_padding(module.padding, (w.shape[2], w.shape[3]), stride, dilation)
         shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, module.groups)
         return Workload(network, name, 1, "conv2d", shape, x, w)
+    n, c, h, width = x.shape
+    if isinstance(module, nn.AdaptiveAvgPool2d):
+        rows, columns = pair("output_size", module.output_size, 1)
+        kernel = h // rows, width // columns
+        if h % rows or width % columns or kernel == (1, 1):
+            return None
+        return Workload(network, name, 1, "avg_pool2d", Pool2dShape(n, c, h, width, kernel, kernel), x)
     kernel = pair("kernel_size", module.kernel_size, 1)
     stride = kernel if module.stride is None else pair("stride", module.stride, 1)
     maximum = isinstance(module, nn.MaxPool2d)
     dilation = pair("dilation", module.dilation, 1) if maximum else (1, 1)
     padding = normalize_padding(module.padding, kernel)
-    pool = Pool2dShape(*x.shape, kernel, stride, padding, dilation, module.ceil_mode)
-    return Workload(network, name, 1, "max_pool2d" if maximum else "avg_pool2d", pool, x)
+    pool = Pool2dShape(n, c, h, width, kernel, stride, padding, dilation, module.ceil_mode)
+    count_pad = maximum or module.count_include_pad
+    return Workload(network, name, 1, "max_pool2d" if maximum else "avg_pool2d", pool, x, count_pad=count_pad)
 
 
 def from_problem(problem: Problem) -> Workload:

@@ -134,8 +134,8 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     tensor([1., 0.])
     """
     mask = condition._data if isinstance(condition, Variable) else condition
-    like = a if isinstance(a, Variable) else b
-    if not isinstance(like, Variable):
+    like = a if isinstance(a, Tensor) else b
+    if not isinstance(like, Tensor):
         return Where.apply(mask, a, b)
     a, b = (one if hasattr(one, "dtype") else Tensor(one, dtype=like.dtype) for one in (a, b))
     return Where.apply(mask, a, b)

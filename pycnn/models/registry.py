@@ -82,4 +82,8 @@ def list_models() -> list[str]:
     >>> list_models()[:2]
     ['alexnet', 'alexnet_one_tower']
     """
-    return sorted(_MODELS, key=lambda name: [part.zfill(4) for part in re.split(r"(\d+)", name)])
+    return sorted(_MODELS, key=_natural)
+
+
+def _natural(name: str) -> list[str]:
+    return [part.zfill(6) if part.isdigit() else part for part in re.split(r"(\d+)", name)]

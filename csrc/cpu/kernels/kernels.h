@@ -15,4 +15,35 @@ double fma_probe(int64_t rounds);
 template <typename T>
 void gemm(const Gemm<T>& problem);
 
+template <typename T>
+void unary(Unary function, int64_t count, const T* x, T* y);
+template <typename T>
+void binary(Binary function, int64_t count, const T* a, const T* b, T* y);
+template <typename T>
+void softmax_fwd(const SoftmaxShape& shape, const T* x, T* y);
+template <typename T>
+void softmax_bwd(const SoftmaxShape& shape, const T* dy, const T* y, T* dx);
+
+template <typename T>
+void batch_norm_fwd(const BatchNormFwd<T>& problem);
+template <typename T>
+void batch_norm_bwd(const BatchNormBwd<T>& problem);
+template <typename T>
+void channel_affine(const ChannelShape& shape, const T* x, const T* scale, const T* shift, T* y);
+template <typename T>
+void lrn_fwd(const LrnShape& shape, const T* x, T* y);
+template <typename T>
+void lrn_bwd(const LrnShape& shape, const T* dy, const T* x, T* dx);
+
+template <typename T>
+void max_pool_fwd(const MaxPool<T>& problem);
+template <typename T>
+void avg_pool_fwd(const AvgPool<T>& problem);
+template <typename T>
+void avg_pool_bwd(const AvgPool<T>& problem);
+
+template <typename T>
+void dropout(const PhiloxStream& stream, std::uint32_t threshold, T scale, int64_t count, const T* x, T* y);
+void philox_uint32(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -12,10 +12,22 @@ static constexpr Operators<T> table() {
     return {
         .fma_probe = fma_probe<T>,
         .gemm = gemm<T>,
+        .activation = {.unary = unary<T>,
+                       .binary = binary<T>,
+                       .softmax_fwd = softmax_fwd<T>,
+                       .softmax_bwd = softmax_bwd<T>},
+        .norm = {.batch_norm_fwd = batch_norm_fwd<T>,
+                 .batch_norm_bwd = batch_norm_bwd<T>,
+                 .channel_affine = channel_affine<T>,
+                 .lrn_fwd = lrn_fwd<T>,
+                 .lrn_bwd = lrn_bwd<T>},
+        .pool = {.max_pool_fwd = max_pool_fwd<T>, .avg_pool_fwd = avg_pool_fwd<T>, .avg_pool_bwd = avg_pool_bwd<T>},
+        .random = {.dropout = dropout<T>},
     };
 }
 
 extern const Kernels kernels;
-const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE), PYCNN_VECTOR_BYTES, table<float>(), table<double>()};
+const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE), PYCNN_VECTOR_BYTES, table<float>(), table<double>(),
+                         philox_uint32};
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

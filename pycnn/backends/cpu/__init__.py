@@ -3,6 +3,64 @@
 One file a subject; every function has the name and the arguments of its twin in `reference`.
 """
 
+from pycnn.backends.cpu.activation import (
+    log_softmax_bwd,
+    log_softmax_fwd,
+    relu_bwd,
+    relu_fwd,
+    sigmoid_bwd,
+    sigmoid_fwd,
+    softmax_bwd,
+    softmax_fwd,
+    tanh_bwd,
+    tanh_fwd,
+)
 from pycnn.backends.cpu.linear import gemm, linear_fwd
+from pycnn.backends.cpu.norm import batch_norm_bwd, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
+from pycnn.backends.cpu.pool import (
+    adaptive_avg_pool2d_bwd,
+    adaptive_avg_pool2d_fwd,
+    adaptive_max_pool2d_bwd,
+    adaptive_max_pool2d_fwd,
+    avg_pool2d_bwd,
+    avg_pool2d_fwd,
+    max_pool2d_bwd,
+    max_pool2d_fwd,
+    plane_take,
+)
+from pycnn.backends.cpu.random import dropout, philox_uint32
+from pycnn.backends.cpu.shaping import add, concat, pad2d
 
-__all__ = ["gemm", "linear_fwd"]
+__all__ = [
+    "adaptive_avg_pool2d_bwd",
+    "adaptive_avg_pool2d_fwd",
+    "adaptive_max_pool2d_bwd",
+    "adaptive_max_pool2d_fwd",
+    "add",
+    "avg_pool2d_bwd",
+    "avg_pool2d_fwd",
+    "batch_norm_bwd",
+    "batch_norm_fwd",
+    "channel_affine",
+    "concat",
+    "dropout",
+    "gemm",
+    "linear_fwd",
+    "log_softmax_bwd",
+    "log_softmax_fwd",
+    "lrn_bwd",
+    "lrn_fwd",
+    "max_pool2d_bwd",
+    "max_pool2d_fwd",
+    "pad2d",
+    "philox_uint32",
+    "plane_take",
+    "relu_bwd",
+    "relu_fwd",
+    "sigmoid_bwd",
+    "sigmoid_fwd",
+    "softmax_bwd",
+    "softmax_fwd",
+    "tanh_bwd",
+    "tanh_fwd",
+]

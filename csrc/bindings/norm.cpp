@@ -1,0 +1,143 @@
+#include <pybind11/stl.h>
+
+#include "bindings/arrays.h"
+#include "bindings/module.h"
+#include "cpu/isa.h"
+
+namespace pycnn {
+namespace {
+
+template <typename T>
+cpu::ChannelShape channel_shape(const Array<T>& x) {
+    require(x.ndim() >= 2, "x must be (N, C, ...)");
+    cpu::ChannelShape shape = {x.shape(0), x.shape(1), 1};
+    for (py::ssize_t i = 2; i < x.ndim(); i++) shape.L *= x.shape(i);
+    return shape;
+}
+
+template <typename T>
+bool one_a_channel(const Array<T>& values, const cpu::ChannelShape& shape) {
+    return values.ndim() == 1 && values.shape(0) == shape.C;
+}
+
+template <typename T>
+py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weight, const std::optional<Array<T>>& bias,
+                         double eps) {
+    const cpu::ChannelShape shape = channel_shape(x);
+    require(!weight || one_a_channel(*weight, shape), "batch_norm: weight must have one value a channel");
+    require(!bias || one_a_channel(*bias, shape), "batch_norm: bias must have one value a channel");
+    Array<T> y = new_array<T>(shape_of(x));
+    Array<T> mean = new_array<T>({x.shape(1)});
+    Array<T> var = new_array<T>({x.shape(1)});
+    const cpu::BatchNormFwd<T> problem = {
+        .shape = shape,
+        .eps = eps,
+        .x = x.data(),
+        .weight = data_or_null(weight),
+        .bias = data_or_null(bias),
+        .y = y.mutable_data(),
+        .mean = mean.mutable_data(),
+        .var = var.mutable_data(),
+    };
+    {
+        const py::gil_scoped_release release;
+        cpu::operators<T>(cpu::kernels()).norm.batch_norm_fwd(problem);
+    }
+    return py::make_tuple(y, mean, var);
+}
+
+template <typename T>
+py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optional<Array<T>>& weight,
+                         const Array<T>& mean, const Array<T>& var, double eps) {
+    const cpu::ChannelShape shape = channel_shape(x);
+    require(same_shape(dy, x), "batch_norm: dy and x must have one shape");
+    require(!weight || one_a_channel(*weight, shape), "batch_norm: weight must have one value a channel");
+    require(one_a_channel(mean, shape) && one_a_channel(var, shape),
+            "batch_norm: mean and var must have one value a channel");
+    Array<T> dx = new_array<T>(shape_of(x));
+    Array<T> dweight = new_array<T>({x.shape(1)});
+    Array<T> dbias = new_array<T>({x.shape(1)});
+    const cpu::BatchNormBwd<T> problem = {
+        .shape = shape,
+        .eps = eps,
+        .dy = dy.data(),
+        .x = x.data(),
+        .weight = data_or_null(weight),
+        .mean = mean.data(),
+        .var = var.data(),
+        .dx = dx.mutable_data(),
+        .dweight = dweight.mutable_data(),
+        .dbias = dbias.mutable_data(),
+    };
+    {
+        const py::gil_scoped_release release;
+        cpu::operators<T>(cpu::kernels()).norm.batch_norm_bwd(problem);
+    }
+    return py::make_tuple(dx, dweight, dbias);
+}
+
+template <typename T>
+Array<T> channel_affine(const Array<T>& x, const Array<T>& scale, const Array<T>& shift) {
+    const cpu::ChannelShape shape = channel_shape(x);
+    require(one_a_channel(scale, shape) && one_a_channel(shift, shape),
+            "channel_affine: scale and shift must have one value a channel");
+    Array<T> y = new_array<T>(shape_of(x));
+    const T* from = x.data();
+    T* to = y.mutable_data();
+    const py::gil_scoped_release release;
+    cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, scale.data(), shift.data(), to);
+    return y;
+}
+
+template <typename T>
+cpu::LrnShape lrn_shape(const Array<T>& x, py::ssize_t size, double alpha, double beta, double k) {
+    require(size >= 1, "lrn: size must be at least 1");
+    return {channel_shape(x), size, alpha, beta, k};
+}
+
+template <typename T>
+Array<T> lrn_fwd(const Array<T>& x, py::ssize_t size, double alpha, double beta, double k) {
+    const cpu::LrnShape shape = lrn_shape(x, size, alpha, beta, k);
+    Array<T> y = new_array<T>(shape_of(x));
+    const T* from = x.data();
+    T* to = y.mutable_data();
+    const py::gil_scoped_release release;
+    cpu::operators<T>(cpu::kernels()).norm.lrn_fwd(shape, from, to);
+    return y;
+}
+
+template <typename T>
+Array<T> lrn_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t size, double alpha, double beta, double k) {
+    require(same_shape(dy, x), "lrn: dy and x must have one shape");
+    const cpu::LrnShape shape = lrn_shape(x, size, alpha, beta, k);
+    Array<T> dx = new_array<T>(shape_of(x));
+    const T* dy_from = dy.data();
+    const T* x_from = x.data();
+    T* to = dx.mutable_data();
+    const py::gil_scoped_release release;
+    cpu::operators<T>(cpu::kernels()).norm.lrn_bwd(shape, dy_from, x_from, to);
+    return dx;
+}
+
+template <typename T>
+void bind(py::module_& m) {
+    m.def("batch_norm_fwd", &batch_norm_fwd<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
+          py::arg("bias").noconvert(), py::arg("eps"));
+    m.def("batch_norm_bwd", &batch_norm_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(),
+          py::arg("weight").noconvert(), py::arg("mean").noconvert(), py::arg("var").noconvert(), py::arg("eps"));
+    m.def("channel_affine", &channel_affine<T>, py::arg("x").noconvert(), py::arg("scale").noconvert(),
+          py::arg("shift").noconvert());
+    m.def("lrn_fwd", &lrn_fwd<T>, py::arg("x").noconvert(), py::arg("size"), py::arg("alpha"), py::arg("beta"),
+          py::arg("k"));
+    m.def("lrn_bwd", &lrn_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(), py::arg("size"),
+          py::arg("alpha"), py::arg("beta"), py::arg("k"));
+}
+
+}  // namespace
+
+void bind_norm(py::module_& m) {
+    bind<float>(m);
+    bind<double>(m);
+}
+
+}  // namespace pycnn

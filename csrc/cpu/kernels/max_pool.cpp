@@ -1,0 +1,195 @@
+// Max pooling with indices.
+//
+// A vector holds neighbouring outputs of a row.  For its taps to be plain loads whatever the stride, the rows that a
+// block of outputs needs are first laid out by phase, with -inf around them (here stride 2, one column of padding):
+//
+//     row        x0 x1 x2 x3 x4 x5 ...
+//     phase 0    -inf x1 x3 x5 ...         tap s of outputs q, q+1, ... begins at
+//     phase 1    x0 x2 x4 ...              phase (s * dilation) % stride, element q + (s * dilation) / stride
+//
+// As in PyTorch a tap wins if it is greater than the maximum so far, or NaN: the first of equals, and the last NaN.
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/lanes.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+// Integers as wide as the elements: offsets from a window's corner, which the caller has seen to fit.
+template <typename T>
+struct OffsetOf;
+template <>
+struct OffsetOf<float> {
+    typedef int32_t Scalar;
+    typedef int32_t Vector __attribute__((vector_size(PYCNN_VECTOR_BYTES)));
+};
+template <>
+struct OffsetOf<double> {
+    typedef int64_t Scalar;
+    typedef int64_t Vector __attribute__((vector_size(PYCNN_VECTOR_BYTES)));
+};
+template <typename T>
+using Offset = typename OffsetOf<T>::Scalar;
+template <typename T>
+using Offsets = typename OffsetOf<T>::Vector;
+
+template <typename T>
+constexpr T kMinusInfinity = static_cast<T>(-__builtin_inf());
+
+// Window by window: for windows of different sizes, and where a row has too few outputs to fill a vector.
+template <typename T>
+static void max_windows(const MaxPool<T>& p, const T* x, T* y, int64_t* indices) {
+    for (int64_t i = 0; i < p.rows.out; i++) {
+        const Span rows = p.rows.windows[i];
+        for (int64_t j = 0; j < p.columns.out; j++) {
+            const Span columns = p.columns.windows[j];
+            T best = kMinusInfinity<T>;
+            int64_t index = -1;
+            for (int64_t h = rows.begin; h < rows.end; h += p.rows.step) {
+                for (int64_t w = columns.begin; w < columns.end; w += p.columns.step) {
+                    const T value = x[h * p.columns.size + w];
+                    if (value > best || value != value || index < 0) {
+                        best = value;
+                        index = h * p.columns.size + w;
+                    }
+                }
+            }
+            *y++ = best;
+            *indices++ = index;
+        }
+    }
+}
+
+// to[j] = from[j * stride] for j < n.
+template <typename T>
+static void pick(const T* from, int64_t stride, int64_t n, T* to) {
+    if (stride == 1) {
+        __builtin_memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+    } else if (stride == 2) {
+        for (int64_t j = 0; j < n; j++) to[j] = from[2 * j];
+    } else {
+        for (int64_t j = 0; j < n; j++) to[j] = from[stride * j];
+    }
+}
+
+// The layout above, for one problem.
+template <typename T>
+struct Phases {
+    int64_t vectors;  // of outputs in a row
+    int64_t phases, length;
+    int64_t row;  // elements of one laid-out row
+
+    explicit Phases(const PoolAxis& columns) {
+        const int64_t reach = (columns.taps - 1) * columns.step;
+        vectors = ceil_div(columns.out, kLanes<T>);
+        phases = least(columns.stride, reach + 1);
+        length = vectors * kLanes<T> + reach / columns.stride;
+        row = phases * length;
+    }
+
+    int64_t tap(const PoolAxis& columns, int64_t s) const {
+        const int64_t offset = s * columns.step;
+        return offset % columns.stride * length + offset / columns.stride;
+    }
+
+    void lay_out(const PoolAxis& columns, const T* from, T* to) const {
+        for (int64_t phase = 0; phase < phases; phase++, to += length) {
+            // Element j is column j * stride + phase - pad.
+            const int64_t shift = columns.pad - phase;
+            const int64_t first = least(length, shift > 0 ? ceil_div(shift, columns.stride) : 0);
+            const int64_t inside = columns.size + shift;
+            const int64_t last = most(first, least(length, inside > 0 ? ceil_div(inside, columns.stride) : 0));
+            for (int64_t j = 0; j < first; j++) to[j] = kMinusInfinity<T>;
+            if (first < last) pick(from + (first * columns.stride - shift), columns.stride, last - first, to + first);
+            for (int64_t j = last; j < length; j++) to[j] = kMinusInfinity<T>;
+        }
+    }
+};
+
+// Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `firsts` holds for each output of a
+// row the offset of its window's first column inside the image.
+template <typename T>
+static void max_rows(const MaxPool<T>& p, const Phases<T>& phases, int64_t p0, int64_t p1, const Offset<T>* firsts,
+                     const T* x, T* rows, T* y, int64_t* indices) {
+    const PoolAxis& v = p.rows;
+    const PoolAxis& u = p.columns;
+    const int64_t top = most(0, p0 * v.stride - v.pad);
+    const int64_t bottom = least(v.size, (p1 - 1) * v.stride - v.pad + (v.taps - 1) * v.step + 1);
+    for (int64_t h = top; h < bottom; h++) phases.lay_out(u, x + h * u.size, rows + (h - top) * phases.row);
+    for (int64_t i = p0; i < p1; i++) {
+        const int64_t corner = i * v.stride - v.pad;
+        const Span window = v.windows[i];
+        Offset<T> offsets[kLanes<T>];
+        for (int64_t j = 0; j < u.out; j += kLanes<T>) {
+            Vec<T> best = broadcast(kMinusInfinity<T>);
+            Offsets<T> found;
+            __builtin_memcpy(&found, firsts + j, sizeof found);
+            found += static_cast<Offset<T>>((window.begin - corner) * u.size);
+            for (int64_t h = window.begin; h < window.end; h += v.step) {
+                const T* row = rows + (h - top) * phases.row + j;
+                const int64_t row_offset = (h - corner) * u.size;
+                for (int64_t s = 0; s < u.taps; s++) {
+                    const Vec<T> value = load(row + phases.tap(u, s));
+                    const Offsets<T> wins = (value > best) | (value != value);
+                    best = wins ? value : best;
+                    found = wins ? Offsets<T>{} + static_cast<Offset<T>>(row_offset + s * u.step) : found;
+                }
+            }
+            const int64_t lanes = least(kLanes<T>, u.out - j);
+            store_lanes(y + i * u.out + j, best, lanes);
+            __builtin_memcpy(offsets, &found, sizeof found);
+            const int64_t origin = corner * u.size + j * u.stride - u.pad;
+            int64_t* to = indices + i * u.out + j;
+            if (lanes == kLanes<T>) {
+                for (int64_t l = 0; l < kLanes<T>; l++) to[l] = origin + l * u.stride + offsets[l];
+            } else {
+                for (int64_t l = 0; l < lanes; l++) to[l] = origin + l * u.stride + offsets[l];
+            }
+        }
+        for (int64_t j = 0; j < u.out; j++) {
+            if (window.begin >= window.end || u.windows[j].begin >= u.windows[j].end) indices[i * u.out + j] = -1;
+        }
+    }
+}
+
+template <typename T>
+void max_pool_fwd(const MaxPool<T>& p) {
+    const int64_t image = p.rows.size * p.columns.size;
+    const int64_t out = p.rows.out * p.columns.out;
+    if (p.rows.taps == 0 || p.columns.taps == 0 || p.columns.out < 4) {
+        const int64_t together = most(1, kChunk / most(image, 1));
+        return parallel(ceil_div(p.planes, together), [&](int64_t task) {
+            for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) {
+                max_windows(p, p.x + i * image, p.y + i * out, p.indices + i * out);
+            }
+        });
+    }
+    const Phases<T> phases(p.columns);
+    Scratch<Offset<T>> firsts(static_cast<std::size_t>(phases.vectors * kLanes<T>));
+    for (int64_t q = 0; q < phases.vectors * kLanes<T>; q++) {
+        const bool any = q < p.columns.out && p.columns.windows[q].begin < p.columns.windows[q].end;
+        const int64_t corner = q * p.columns.stride - p.columns.pad;
+        firsts.get()[q] = any ? static_cast<Offset<T>>(p.columns.windows[q].begin - corner) : 0;
+    }
+    // A task is a block of rows whose input stays in L2, or several small planes.
+    constexpr int64_t kRoom = (256 << 10) / sizeof(T);
+    const int64_t reach = (p.rows.taps - 1) * p.rows.step + 1;
+    const int64_t fitting = (kRoom / phases.row - reach) / p.rows.stride + 1;
+    const int64_t height = most(1, least(p.rows.out, fitting));
+    const int64_t blocks = ceil_div(p.rows.out, height);
+    const int64_t room = least(p.rows.size, (height - 1) * p.rows.stride + reach) * phases.row;
+    const int64_t total = p.planes * blocks;
+    const int64_t together = most(1, kChunk / 2 / most(1, image / blocks));
+    parallel(ceil_div(total, together), [&](int64_t task) {
+        Scratch<T> rows(static_cast<std::size_t>(room));
+        for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
+            const int64_t plane = i / blocks;
+            const int64_t p0 = i % blocks * height;
+            max_rows(p, phases, p0, least(p.rows.out, p0 + height), firsts.get(), p.x + plane * image, rows.get(),
+                     p.y + plane * out, p.indices + plane * out);
+        }
+    });
+}
+
+template void max_pool_fwd(const MaxPool<float>&);
+template void max_pool_fwd(const MaxPool<double>&);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,236 @@
+// Batch normalisation and the affine map of a channel.
+//
+// A task owns a channel.  Its statistics are taken over chunks that stay in L1: mean, then squared distances from that
+// mean, then the chunks are merged in order in double (Chan, Golub & LeVeque 1983), so that neither many elements nor
+// a mean far from zero costs accuracy, and the number of threads changes nothing.
+//
+// Where a channel's runs in memory are shorter than a vector, those of a group of channels are gathered first.
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/lanes.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+constexpr int64_t kStatisticsChunk = 4096;
+constexpr int64_t kGathered = 16;  // channels gathered together
+
+// One channel's elements: `runs` runs of `length` elements, `stride` apart.  A chunk is a part of it.
+struct Runs {
+    int64_t runs, length, stride;
+};
+
+// body(offset, runs) for the chunks of a channel, in order.
+template <typename Body>
+PYCNN_INLINE void for_chunks(const Runs& channel, const Body& body) {
+    const int64_t together = most(1, kStatisticsChunk / most(channel.length, 1));
+    for (int64_t i = 0; i < channel.runs; i += together) {
+        const int64_t runs = least(together, channel.runs - i);
+        for (int64_t start = 0; start < channel.length; start += kStatisticsChunk) {
+            body(i * channel.stride + start,
+                 Runs{runs, least(kStatisticsChunk, channel.length - start), channel.stride});
+        }
+    }
+}
+
+// add(j, offset, lanes) for the vectors of a chunk; j, below 4, says which of four independent sums takes it.
+template <typename T, typename Add>
+PYCNN_INLINE void for_chunk(const Runs& chunk, const Add& add) {
+    for (int64_t i = 0; i < chunk.runs; i++) {
+        const int64_t at = i * chunk.stride;
+        int64_t l = 0;
+        for (; l + 4 * kLanes<T> <= chunk.length; l += 4 * kLanes<T>) {
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) add(j, at + l + j * kLanes<T>, static_cast<int64_t>(kLanes<T>));
+        }
+        for (; l < chunk.length; l += kLanes<T>) add(0, at + l, least(kLanes<T>, chunk.length - l));
+    }
+}
+
+template <typename T>
+PYCNN_INLINE double sum_of(const Vec<T> (&parts)[4]) {
+    return static_cast<double>(sum_lanes<T>((parts[0] + parts[1]) + (parts[2] + parts[3])));
+}
+
+struct Moments {
+    double count, mean, squares;  // squares: the sum of squared distances from the mean
+};
+
+template <typename T>
+static Moments moments(const T* x, const Runs& channel) {
+    Moments all = {};
+    for_chunks(channel, [&](int64_t offset, const Runs& chunk) {
+        const T* from = x + offset;
+        const double count = static_cast<double>(chunk.runs * chunk.length);
+        Vec<T> sums[4] = {};
+        for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes)
+                                __attribute__((always_inline)) { sums[j] += load_lanes(from + at, lanes); });
+        const T mean = static_cast<T>(sum_of<T>(sums) / count);
+        Vec<T> squares[4] = {};
+        Vec<T> rests[4] = {};
+        for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
+            const Vec<T> distance = load_lanes(from + at, lanes, mean) - mean;
+            squares[j] += distance * distance;
+            rests[j] += distance;
+        });
+        // `mean` was rounded to T; what the distances add up to says by how much.
+        const double rest = sum_of<T>(rests);
+        const double chunk_mean = static_cast<double>(mean) + rest / count;
+        const double chunk_squares = sum_of<T>(squares) - rest * rest / count;
+        const double apart = chunk_mean - all.mean;
+        const double total = all.count + count;
+        all.mean += apart * count / total;
+        all.squares += chunk_squares + apart * apart * all.count * count / total;
+        all.count = total;
+    });
+    return all;
+}
+
+// How the elements of a shape's channels are reached: in place, or gathered, a group of channels a task.
+struct Access {
+    int64_t group;  // channels a task
+    bool gathered;
+    Runs runs;
+};
+
+template <typename T>
+static Access access(const ChannelShape& s) {
+    if (s.L >= kLanes<T>) return {1, false, {s.N, s.L, s.C * s.L}};
+    return {kGathered, true, {1, s.N * s.L, 0}};
+}
+
+// to[c][n][l] = from[n][c][l] for a group of channels.
+template <typename T>
+static void gather(const ChannelShape& s, int64_t first, int64_t channels, const T* from, T* to) {
+    for (int64_t n = 0; n < s.N; n++) {
+        const T* row = from + (n * s.C + first) * s.L;
+        for (int64_t c = 0; c < channels; c++) {
+            for (int64_t l = 0; l < s.L; l++) to[(c * s.N + n) * s.L + l] = row[c * s.L + l];
+        }
+    }
+}
+
+template <typename T>
+static void scatter(const ChannelShape& s, int64_t first, int64_t channels, const T* from, T* to) {
+    for (int64_t n = 0; n < s.N; n++) {
+        T* row = to + (n * s.C + first) * s.L;
+        for (int64_t c = 0; c < channels; c++) {
+            for (int64_t l = 0; l < s.L; l++) row[c * s.L + l] = from[(c * s.N + n) * s.L + l];
+        }
+    }
+}
+
+// body(c, x, dy, y) for every channel, the pointers at the channel's first element; `b` may be null.
+template <typename T, typename Body>
+static void for_channels(const ChannelShape& s, const T* a, const T* b, T* to, const Body& body) {
+    const Access how = access<T>(s);
+    parallel(ceil_div(s.C, how.group), [&](int64_t task) {
+        const int64_t first = task * how.group;
+        const int64_t channels = least(how.group, s.C - first);
+        if (!how.gathered) {
+            const int64_t at = first * s.L;
+            return body(first, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+        }
+        const int64_t each = s.N * s.L;
+        Scratch<T> scratch(static_cast<std::size_t>(3 * kGathered * each));
+        T* a_here = scratch.get();
+        T* b_here = a_here + kGathered * each;
+        T* to_here = b_here + kGathered * each;
+        gather(s, first, channels, a, a_here);
+        if (b != nullptr) gather(s, first, channels, b, b_here);
+        for (int64_t c = 0; c < channels; c++) {
+            body(first + c, how.runs, a_here + c * each, b == nullptr ? nullptr : b_here + c * each,
+                 to_here + c * each);
+        }
+        scatter(s, first, channels, to_here, to);
+    });
+}
+
+// body(offset, lanes) for every vector of a channel.
+template <typename T, typename Body>
+PYCNN_INLINE void for_channel(const Runs& runs, const Body& body) {
+    for (int64_t i = 0; i < runs.runs; i++) {
+        for_vectors<T>(runs.length, [&](int64_t l, int64_t lanes)
+                                        __attribute__((always_inline)) { body(i * runs.stride + l, lanes); });
+    }
+}
+
+template <typename T>
+void batch_norm_fwd(const BatchNormFwd<T>& p) {
+    for_channels<T>(p.shape, p.x, nullptr, p.y, [&](int64_t c, const Runs& runs, const T* x, const T*, T* y) {
+        const Moments m = moments(x, runs);
+        const double count = static_cast<double>(p.shape.N * p.shape.L);
+        const double var = m.squares / count;  // NaN, as the mean, for an empty batch
+        const T mean = static_cast<T>(count == 0 ? __builtin_nan("") : m.mean);
+        p.mean[c] = mean;
+        p.var[c] = static_cast<T>(var);
+        const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c]);
+        const T scale = static_cast<T>(weight / __builtin_sqrt(var + p.eps));
+        const T shift = p.bias == nullptr ? T(0) : p.bias[c];
+        for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
+            store_lanes(y + at, (load_lanes(x + at, lanes) - mean) * scale + shift, lanes);
+        });
+    });
+}
+
+template <typename T>
+void batch_norm_bwd(const BatchNormBwd<T>& p) {
+    for_channels<T>(p.shape, p.x, p.dy, p.dx, [&](int64_t c, const Runs& runs, const T* x, const T* dy, T* dx) {
+        const T mean = p.mean[c];
+        double sum = 0.0;    // of dy
+        double slope = 0.0;  // of dy (x - mean)
+        for_chunks(runs, [&](int64_t offset, const Runs& chunk) {
+            Vec<T> sums[4] = {};
+            Vec<T> slopes[4] = {};
+            for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
+                const Vec<T> d = load_lanes(dy + offset + at, lanes);
+                sums[j] += d;
+                slopes[j] += d * (load_lanes(x + offset + at, lanes, mean) - mean);
+            });
+            sum += sum_of<T>(sums);
+            slope += sum_of<T>(slopes);
+        });
+        const double count = static_cast<double>(p.shape.N * p.shape.L);
+        const double inverse = 1.0 / __builtin_sqrt(static_cast<double>(p.var[c]) + p.eps);
+        p.dweight[c] = static_cast<T>(slope * inverse);
+        p.dbias[c] = static_cast<T>(sum);
+        const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c]);
+        const T scale = static_cast<T>(weight * inverse);
+        const T level = static_cast<T>(sum / count);
+        const T tilt = static_cast<T>(slope * inverse * inverse / count);
+        for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
+            const Vec<T> distance = load_lanes(x + at, lanes) - mean;
+            store_lanes(dx + at, ((load_lanes(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
+        });
+    });
+}
+
+template <typename T>
+void channel_affine(const ChannelShape& s, const T* x, const T* scale, const T* shift, T* y) {
+    const int64_t planes = s.N * s.C;
+    if (s.L == 1) {  // neighbours in memory are neighbouring channels
+        const int64_t samples = most(1, kChunk / most(s.C, 1));
+        return parallel(ceil_div(s.N, samples), [&](int64_t task) {
+            for (int64_t n = task * samples; n < least(s.N, (task + 1) * samples); n++) {
+                for (int64_t c = 0; c < s.C; c++) y[n * s.C + c] = x[n * s.C + c] * scale[c] + shift[c];
+            }
+        });
+    }
+    const int64_t together = most(1, kChunk / most(s.L, 1));
+    parallel(ceil_div(planes, together), [&](int64_t task) {
+        for (int64_t i = task * together; i < least(planes, (task + 1) * together); i++) {
+            const T a = scale[i % s.C];
+            const T b = shift[i % s.C];
+            for_vectors<T>(s.L, [&](int64_t l, int64_t lanes) __attribute__((always_inline)) {
+                store_lanes(y + i * s.L + l, load_lanes(x + i * s.L + l, lanes) * a + b, lanes);
+            });
+        }
+    });
+}
+
+template void batch_norm_fwd(const BatchNormFwd<float>&);
+template void batch_norm_fwd(const BatchNormFwd<double>&);
+template void batch_norm_bwd(const BatchNormBwd<float>&);
+template void batch_norm_bwd(const BatchNormBwd<double>&);
+template void channel_affine(const ChannelShape&, const float*, const float*, const float*, float*);
+template void channel_affine(const ChannelShape&, const double*, const double*, const double*, double*);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

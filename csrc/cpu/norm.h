@@ -1,0 +1,46 @@
+// Normalisation: the entries of the operator table.  Arrays are (N, C, L), L being all trailing axes together.
+#pragma once
+
+#include <cstdint>
+
+namespace pycnn::cpu {
+
+using std::int64_t;
+
+struct ChannelShape {
+    int64_t N, C, L;
+};
+
+template <typename T>
+struct BatchNormFwd {
+    ChannelShape shape;
+    double eps;
+    const T *x, *weight, *bias;  // weight, bias: C values or null
+    T *y, *mean, *var;
+};
+
+template <typename T>
+struct BatchNormBwd {
+    ChannelShape shape;
+    double eps;
+    const T *dy, *x, *weight, *mean, *var;  // weight may be null
+    T *dx, *dweight, *dbias;
+};
+
+// y[c] = x[c] / (k + alpha / size * sum of x^2 over channels c - size/2 .. c + (size - 1)/2) ^ beta
+struct LrnShape {
+    ChannelShape shape;
+    int64_t size;
+    double alpha, beta, k;
+};
+
+template <typename T>
+struct NormOperators {
+    void (*batch_norm_fwd)(const BatchNormFwd<T>& problem);
+    void (*batch_norm_bwd)(const BatchNormBwd<T>& problem);
+    void (*channel_affine)(const ChannelShape& shape, const T* x, const T* scale, const T* shift, T* y);
+    void (*lrn_fwd)(const LrnShape& shape, const T* x, T* y);
+    void (*lrn_bwd)(const LrnShape& shape, const T* dy, const T* x, T* dx);
+};
+
+}  // namespace pycnn::cpu

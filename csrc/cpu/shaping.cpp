@@ -1,0 +1,68 @@
+#include "cpu/shaping.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/threads.h"
+
+namespace pycnn::cpu {
+namespace {
+
+template <typename Body>
+void parallel(int64_t count, const Body& body) {
+    parallel_for(
+        count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+}  // namespace
+
+void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y) {
+    constexpr int64_t kTask = 128 << 10;  // bytes of y
+    int64_t row = 0;
+    for (const ConcatPart& part : parts) row += part.bytes;
+    const int64_t total = outer * row;
+    parallel((total + kTask - 1) / kTask, [&](int64_t task) {
+        const int64_t end = std::min(total, (task + 1) * kTask);
+        for (int64_t at = task * kTask; at < end;) {
+            const int64_t i = at / row;
+            int64_t offset = at % row;
+            for (const ConcatPart& part : parts) {
+                const int64_t bytes = std::min(part.bytes - offset, end - at);
+                if (bytes > 0) {
+                    std::memcpy(y + at, part.from + i * part.bytes + offset, static_cast<std::size_t>(bytes));
+                    at += bytes;
+                    offset = 0;
+                } else {
+                    offset -= std::min(offset, part.bytes);
+                }
+            }
+        }
+    });
+}
+
+template <typename T>
+void pad2d(const Pad2d<T>& p) {
+    const int64_t width = p.left + p.W + p.right;
+    const int64_t height = p.top + p.H + p.bottom;
+    const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
+    const int64_t rows = p.planes * height;
+    parallel((rows + together - 1) / together, [&](int64_t task) {
+        for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) {
+            T* to = p.y + i * width;
+            const int64_t h = i % height - p.top;
+            if (h < 0 || h >= p.H) {
+                std::fill_n(to, width, p.value);
+                continue;
+            }
+            std::fill_n(to, p.left, p.value);
+            std::copy_n(p.x + (i / height * p.H + h) * p.W, p.W, to + p.left);
+            std::fill_n(to + p.left + p.W, p.right, p.value);
+        }
+    });
+}
+
+template void pad2d(const Pad2d<float>&);
+template void pad2d(const Pad2d<double>&);
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,34 @@
+// Moving whole elements without computing on them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace pycnn::cpu {
+
+using std::int64_t;
+
+// One part of a concatenation: `bytes` of each outer row.
+struct ConcatPart {
+    const std::byte* from;
+    int64_t bytes;
+};
+
+// y is `outer` rows, each the parts' rows one after another.
+void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y);
+
+// y (planes, top + H + bottom, left + W + right) is x (planes, H, W) with `value` around it.
+template <typename T>
+struct Pad2d {
+    int64_t planes, H, W;
+    int64_t top, bottom, left, right;
+    T value;
+    const T* x;
+    T* y;
+};
+
+template <typename T>
+void pad2d(const Pad2d<T>& problem);
+
+}  // namespace pycnn::cpu

@@ -1,0 +1,26 @@
+"""Moving elements, and the one sum of two arrays, of the CPU engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pycnn import _cpu
+
+_dense = np.ascontiguousarray
+
+
+def pad2d(x: np.ndarray, padding: tuple[int, int, int, int], value: float) -> np.ndarray:
+    """x with `value` around the last two axes."""
+    return _cpu.pad2d(_dense(x), padding, value)
+
+
+def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
+    """The arrays one after another along `axis`."""
+    return _cpu.concat([_dense(array) for array in arrays], axis)
+
+
+def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a + b, of one shape."""
+    return _cpu.add(_dense(a), _dense(b))

@@ -1,0 +1,545 @@
+"""Every operator's gradient and its gradient's gradient against differences, and everything against torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn import Tensor, autograd
+from pycnn import functional as F
+from pycnn.testing.gradcheck import gradcheck, gradgradcheck
+
+# Sums of at most a few hundred float64 terms in another order than torch's: some 1e-14 of the largest term.
+TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
+
+
+@pytest.fixture(autouse=True)
+def reference() -> Iterator[None]:
+    with pycnn.use_backend("reference"):
+        yield
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+
+
+def spread(*shape: int, seed: int = 0) -> Tensor:
+    """Distinct values, at least 0.1 apart and none near 0: no kink within a gradcheck's step."""
+    order = np.random.default_rng(seed).permutation(math.prod(shape)).reshape(shape)
+    return Tensor((order - math.prod(shape) / 2 + 0.25) * 0.1, requires_grad=True)
+
+
+def positive(*shape: int, seed: int = 0) -> Tensor:
+    return Tensor(np.random.default_rng(seed).uniform(0.5, 2.0, shape), requires_grad=True)
+
+
+# ---------------------------------------------------------------------------------- against differences, twice over
+
+TARGET = np.array([1, 0, -100, 2])
+CLASS_WEIGHT = np.array([0.5, 2.0, 1.5])
+
+OPERATORS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "conv2d": (
+        lambda x, w, b: F.conv2d(x, w, b, (2, 1), (1, 0, 1, 2), (1, 2), 2),
+        (normal(2, 4, 5, 5), normal(4, 2, 3, 2, seed=1), normal(4, seed=2)),
+    ),
+    "conv2d depthwise same": (
+        lambda x, w: F.conv2d(x, w, None, 1, "same", 1, 3),
+        (normal(1, 3, 4, 3), normal(3, 1, 2, 3, seed=1)),
+    ),
+    "conv_transpose2d": (
+        lambda x, w, b: F.conv_transpose2d(x, w, b, 2, 1, 1, 2),
+        (normal(2, 2, 3, 3), normal(2, 2, 3, 3, seed=1), normal(4, seed=2)),
+    ),
+    "conv_transpose2d padded beyond its stride": (
+        lambda x, w: F.conv_transpose2d(x, w, None, 1, 1, (1, 0), 1, (2, 1)),
+        (normal(1, 2, 3, 3), normal(2, 2, 2, 3, seed=1)),
+    ),
+    "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), (spread(1, 2, 5, 6),)),
+    "max_pool2d dilated, ceil": (lambda x: F.max_pool2d(x, 2, 2, 0, 2, True), (spread(1, 2, 6, 6),)),
+    "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True), (normal(1, 2, 5, 6),)),
+    "avg_pool2d of pixels": (lambda x: F.avg_pool2d(x, 3, 2, 1, False, False), (normal(1, 2, 5, 6),)),
+    "avg_pool2d divisor": (lambda x: F.avg_pool2d(x, (2, 3), divisor_override=5), (normal(1, 2, 5, 6),)),
+    "adaptive_avg_pool2d": (lambda x: F.adaptive_avg_pool2d(x, (2, None)), (normal(1, 2, 5, 3),)),
+    "adaptive_max_pool2d": (lambda x: F.adaptive_max_pool2d(x, (2, 3)), (spread(1, 2, 5, 4),)),
+    "relu": (F.relu, (spread(3, 4),)),
+    "tanh": (F.tanh, (normal(3, 4),)),
+    "sigmoid": (F.sigmoid, (normal(3, 4),)),
+    "softmax": (lambda x: F.softmax(x, 1), (normal(2, 3, 2),)),
+    "log_softmax": (lambda x: F.log_softmax(x, -1), (normal(2, 3),)),
+    "linear": (F.linear, (normal(2, 3, 4), normal(5, 4, seed=1), normal(5, seed=2))),
+    "linear without bias": (F.linear, (normal(3, 4), normal(5, 4, seed=1))),
+    "bias": (F.bias, (normal(2, 3, 2), normal(3, seed=1))),
+    "batch_norm in training": (
+        lambda x, w, b: F.batch_norm(x, None, None, w, b, True),
+        (normal(3, 2, 2, 2), normal(2, seed=1), normal(2, seed=2)),
+    ),
+    "batch_norm without scale": (lambda x: F.batch_norm(x, training=True), (normal(4, 3),)),
+    "batch_norm in evaluation": (
+        lambda x, m, v, w, b: F.batch_norm(x, m, v, w, b),
+        (normal(3, 2, 2), normal(2, seed=1), positive(2, seed=2), normal(2, seed=3), normal(2, seed=4)),
+    ),
+    "local_response_norm": (
+        lambda x: F.local_response_norm(x, 4, 0.7, 0.75, 1.3),
+        (normal(2, 5, 3),),
+    ),
+    "local_response_norm, odd window": (lambda x: F.local_response_norm(x, 3, 2.0, 1.5, 1.0), (normal(1, 4, 2),)),
+    "dropout": (
+        lambda x: F.dropout(x, 0.4, generator=pycnn.random.Generator(3)),
+        (normal(5, 6),),
+    ),
+    "cross_entropy": (lambda x: F.cross_entropy(x, np.array([1, 0, 2, 2])), (normal(4, 3),)),
+    "cross_entropy with everything": (
+        lambda x: F.cross_entropy(x, TARGET, CLASS_WEIGHT, label_smoothing=0.2),
+        (normal(4, 3),),
+    ),
+    "cross_entropy of maps": (
+        lambda x: F.cross_entropy(x, np.array([[[1, 0], [2, -100]]]), CLASS_WEIGHT, reduction="none"),
+        (normal(1, 3, 2, 2),),
+    ),
+    "cross_entropy of probabilities": (
+        lambda x, t: F.cross_entropy(x, t, CLASS_WEIGHT, label_smoothing=0.1),
+        (normal(2, 3), positive(2, 3, seed=1)),
+    ),
+    "nll_loss": (lambda x: F.nll_loss(x, TARGET, CLASS_WEIGHT), (normal(4, 3),)),
+    "mse_loss": (F.mse_loss, (normal(2, 3), normal(2, 3, seed=1))),
+    "pad": (lambda x: F.pad(x, (1, 2, 0, 1), value=3.0), (normal(2, 3),)),
+    "pad that cuts": (lambda x: F.pad(x, (-1, 2, 1, -1)), (normal(3, 4),)),
+    "pad reflect": (lambda x: F.pad(x, (2, 1), "reflect"), (normal(2, 3),)),
+    "pad replicate": (lambda x: F.pad(x, (2, 1, 1, 0), "replicate"), (normal(2, 3),)),
+    "pad circular": (lambda x: F.pad(x, (3, 1), "circular"), (normal(2, 3),)),
+    "cat": (lambda a, b: F.cat([a, b, a], -1), (normal(2, 3), normal(2, 1, seed=1))),
+    "stack": (lambda a, b: F.stack([a, b], 1), (normal(2, 3), normal(2, 3, seed=1))),
+    "where": (lambda a, b: F.where(np.array([True, False]), a, b), (normal(3, 2), normal(2, seed=1))),
+    "flatten": (lambda x: F.flatten(x, 1, 2), (normal(2, 2, 3),)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_gradient_is_the_slope(name: str) -> None:
+    function, inputs = OPERATORS[name]
+    gradcheck(lambda *values: _curved(function(*values)), inputs)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_gradient_of_the_gradient_is_its_slope(name: str) -> None:
+    function, inputs = OPERATORS[name]
+    gradgradcheck(lambda *values: _curved(function(*values)), inputs)
+
+
+def _curved(y: Tensor) -> Tensor:
+    # y + y^2/2: gives linear operators a second derivative, so that theirs is checked with more than zeros.
+    return y + y * y * 0.5
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_inputs_are_not_modified(name: str) -> None:
+    function, inputs = OPERATORS[name]
+    before = [value.data.copy() for value in inputs]
+    y = function(*inputs)
+    autograd.grad(y.sum(), inputs)
+    for value, copy in zip(inputs, before, strict=True):
+        assert np.array_equal(value.data, copy)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_plain_arrays_give_plain_arrays_of_the_same_bits(name: str) -> None:
+    function, inputs = OPERATORS[name]
+    plain = function(*[value.data for value in inputs])
+    assert isinstance(plain, np.ndarray)
+    assert np.array_equal(plain, function(*inputs).data)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_torch_tensors_give_torch_tensors(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    if name == "where":
+        pytest.skip("its condition is a NumPy array")
+    function, inputs = OPERATORS[name]
+    y = function(*[torch.from_numpy(value.data) for value in inputs])
+    assert isinstance(y, torch.Tensor)
+    assert np.array_equal(y.numpy(), function(*inputs).data)
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_one_gradient_alone_is_the_same(name: str, wanted: int) -> None:
+    function, inputs = OPERATORS[name]
+    if wanted >= len(inputs):
+        pytest.skip("has one input only")
+    everything = autograd.grad(function(*inputs).sum(), inputs)
+    alone = [value if i == wanted else value.detach() for i, value in enumerate(inputs)]
+    (gradient,) = autograd.grad(function(*alone).sum(), alone[wanted])
+    assert gradient is not None
+    assert everything[wanted] is not None
+    assert np.array_equal(gradient.data, everything[wanted].data)
+
+
+# ------------------------------------------------------------------------------------------------- against torch
+
+
+def same_as_torch(ours: Callable[..., Any], theirs: Callable[..., Any], *arrays: np.ndarray) -> None:
+    """Outputs, gradients, and the gradients of a function of the gradients, on the same arrays."""
+    torch = pytest.importorskip("torch")
+    mine = [Tensor(array, requires_grad=True) for array in arrays]
+    other = [torch.tensor(array, requires_grad=True) for array in arrays]
+    y, t = ours(*mine), theirs(*other)
+    assert y.shape == tuple(t.shape)
+    np.testing.assert_allclose(y.data, t.detach().numpy(), **TOLERANCE)
+    dy = np.random.default_rng(5).standard_normal(y.shape)
+    found = autograd.grad(y, mine, Tensor(dy), create_graph=True)
+    expected = torch.autograd.grad(t, other, torch.tensor(dy), create_graph=True)
+    for g, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(g.data, e.detach().numpy(), **TOLERANCE)
+    second = [g for g in found if g.requires_grad]
+    if not second or not any(e.requires_grad for e in expected):
+        return
+    ours2 = autograd.grad([(g * g).sum() for g in second], mine, allow_unused=True)
+    theirs2 = torch.autograd.grad([(e * e).sum() for e in expected if e.requires_grad], other, allow_unused=True)
+    for g, e in zip(ours2, theirs2, strict=True):
+        zero = np.zeros(1)
+        np.testing.assert_allclose(zero if g is None else g.data, zero if e is None else e.numpy(), **TOLERANCE)
+
+
+def configurations(count: int) -> Any:
+    return pytest.mark.parametrize("seed", range(count))
+
+
+def pick(rng: np.random.Generator, *choices: Any) -> Any:
+    return choices[rng.integers(len(choices))]
+
+
+@configurations(40)
+def test_conv2d_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    groups = pick(rng, 1, 1, 2, 3)
+    r, s = (int(k) for k in rng.integers(1, 4, 2))
+    stride = pick(rng, 1, 2, (1, 2), (3, 1))
+    dilation = pick(rng, 1, 1, 2, (1, 2))
+    padding = pick(rng, 0, 1, (0, 2), "valid", "same" if stride == 1 else 2)
+    x = rng.standard_normal((pick(rng, 1, 2), groups * pick(rng, 1, 2), *rng.integers(5, 9, 2)))
+    w = rng.standard_normal((groups * pick(rng, 1, 2), x.shape[1] // groups, r, s))
+    arrays = [x, w] + ([rng.standard_normal(w.shape[0])] if rng.integers(2) else [])
+    how = (stride, padding, dilation, groups)
+    same_as_torch(
+        lambda x, w, b=None: F.conv2d(x, w, b, *how),
+        lambda x, w, b=None: torch.nn.functional.conv2d(x, w, b, *how),
+        *arrays,
+    )
+
+
+@configurations(30)
+def test_conv_transpose2d_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    groups = pick(rng, 1, 1, 2)
+    stride = pick(rng, 1, 2, (1, 2), (3, 1))
+    dilation = pick(rng, 1, 2, (2, 1))
+    steps = np.broadcast_to(stride, 2), np.broadcast_to(dilation, 2)
+    extra = tuple(int(rng.integers(max(steps[0][i], steps[1][i]))) for i in range(2))
+    padding = pick(rng, 0, 1, (1, 0))
+    x = rng.standard_normal((pick(rng, 1, 2), groups * pick(rng, 1, 2), *rng.integers(3, 6, 2)))
+    w = rng.standard_normal((x.shape[1], pick(rng, 1, 2), *rng.integers(1, 4, 2)))
+    arrays = [x, w] + ([rng.standard_normal(w.shape[1] * groups)] if rng.integers(2) else [])
+    how = (stride, padding, extra, groups, dilation)
+    same_as_torch(
+        lambda x, w, b=None: F.conv_transpose2d(x, w, b, *how),
+        lambda x, w, b=None: torch.nn.functional.conv_transpose2d(x, w, b, *how),
+        *arrays,
+    )
+
+
+@configurations(30)
+def test_max_pool2d_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    kernel = pick(rng, 2, 3, (3, 2))
+    how = (kernel, pick(rng, None, 1, (2, 3)), pick(rng, 0, 1, (1, 0)), pick(rng, 1, 2), bool(rng.integers(2)))
+    x = rng.integers(0, 5, (2, 2, *rng.integers(6, 10, 2))).astype(float)  # ties: the first must win
+    same_as_torch(lambda x: F.max_pool2d(x, *how), lambda x: torch.nn.functional.max_pool2d(x, *how), x)
+    y, indices = F.max_pool2d(x, *how, return_indices=True)
+    t, expected = torch.nn.functional.max_pool2d(torch.tensor(x), *how, return_indices=True)
+    assert np.array_equal(indices, expected.numpy())
+    assert np.array_equal(y, t.numpy())
+
+
+@configurations(30)
+def test_avg_pool2d_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    how = (
+        pick(rng, 2, 3, (3, 2)),
+        pick(rng, None, 1, (2, 3)),
+        pick(rng, 0, 1, (1, 0)),
+        bool(rng.integers(2)),
+        bool(rng.integers(2)),
+        pick(rng, None, None, 7),
+    )
+    x = rng.standard_normal((2, 2, *rng.integers(6, 10, 2)))
+    same_as_torch(lambda x: F.avg_pool2d(x, *how), lambda x: torch.nn.functional.avg_pool2d(x, *how), x)
+
+
+@configurations(10)
+def test_adaptive_pools_are_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    size = pick(rng, 1, 3, (2, 5), (None, 2), (7, 1))
+    x = rng.permutation(2 * 7 * 6).reshape(1, 2, 7, 6).astype(float)
+    same_as_torch(
+        lambda x: F.adaptive_avg_pool2d(x, size), lambda x: torch.nn.functional.adaptive_avg_pool2d(x, size), x
+    )
+    same_as_torch(
+        lambda x: F.adaptive_max_pool2d(x, size), lambda x: torch.nn.functional.adaptive_max_pool2d(x, size), x
+    )
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh", "sigmoid"])
+def test_activations_are_torchs(name: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((3, 4)) * 3
+    x[0, 0] = 0.0
+    same_as_torch(getattr(F, name), getattr(torch, name), x)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_softmax_is_torchs(dim: int) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((3, 4, 2)) * 30
+    same_as_torch(lambda x: F.softmax(x, dim), lambda x: torch.softmax(x, dim), x)
+    same_as_torch(lambda x: F.log_softmax(x, dim), lambda x: torch.log_softmax(x, dim), x)
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 4, 3), (0, 3)])
+def test_linear_is_torchs(shape: tuple[int, ...]) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    arrays = [rng.standard_normal(shape), rng.standard_normal((5, 3)), rng.standard_normal(5)]
+    same_as_torch(F.linear, torch.nn.functional.linear, *arrays)
+
+
+@configurations(12)
+def test_batch_norm_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal(pick(rng, (6, 3), (3, 3, 4), (2, 3, 4, 5))) * 3 + 1
+    affine = [rng.standard_normal(3), rng.standard_normal(3)] if rng.integers(2) else []
+    momentum, eps, training = pick(rng, 0.1, 0.7, 1.0), pick(rng, 1e-5, 1e-2), bool(seed % 3)
+    ours = [Tensor(np.full(3, 0.5)), Tensor(np.full(3, 2.0))]
+    theirs = [torch.full((3,), 0.5, dtype=torch.float64), torch.full((3,), 2.0, dtype=torch.float64)]
+    with autograd.no_grad():  # not in same_as_torch, which may call no function twice: statistics move
+        F.batch_norm(Tensor(x), *ours, training=training, momentum=momentum, eps=eps)
+        torch.nn.functional.batch_norm(torch.tensor(x), *theirs, training=training, momentum=momentum, eps=eps)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine.data, other.numpy(), **TOLERANCE)
+    same_as_torch(
+        lambda x, w=None, b=None: F.batch_norm(x, *ours, w, b, training, momentum, eps),
+        lambda x, w=None, b=None: torch.nn.functional.batch_norm(x, *theirs, w, b, training, momentum, eps),
+        x,
+        *affine,
+    )
+
+
+@configurations(8)
+def test_local_response_norm_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    how = (int(rng.integers(1, 7)), pick(rng, 1e-4, 2.0), pick(rng, 0.75, 0.5, 2.0), pick(rng, 1.0, 2.0))
+    x = rng.standard_normal((2, 5, *rng.integers(2, 4, 2)))
+    same_as_torch(
+        lambda x: F.local_response_norm(x, *how), lambda x: torch.nn.functional.local_response_norm(x, *how), x
+    )
+
+
+@configurations(40)
+def test_cross_entropy_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    shape = pick(rng, (4, 5), (2, 5, 3), (2, 5, 2, 2), (5,))
+    x = rng.standard_normal(shape) * 3
+    options: dict[str, Any] = {"reduction": pick(rng, "mean", "sum", "none")}
+    if rng.integers(2):
+        options["label_smoothing"] = 0.3
+    weight = rng.uniform(0.5, 2, 5) if rng.integers(2) else None
+    axis = 1 if len(shape) > 1 else 0
+    if rng.integers(3) == 0:
+        target = rng.uniform(0, 1, shape)
+        arrays, targets = [x, target], None
+    else:
+        targets = rng.integers(0, 5, shape[:axis] + shape[axis + 1 :])
+        if len(shape) > 1:
+            targets.flat[0] = pick(rng, 0, -100)
+        arrays = [x]
+    torch_weight = None if weight is None else torch.tensor(weight)
+    same_as_torch(
+        lambda x, t=targets: F.cross_entropy(x, t, weight, **options),
+        lambda x, t=None: torch.nn.functional.cross_entropy(
+            x, torch.tensor(targets) if t is None else t, torch_weight, **options
+        ),
+        *arrays,
+    )
+
+
+@configurations(12)
+def test_nll_loss_is_torchs(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    shape = pick(rng, (4, 5), (2, 5, 3), (5,))
+    x, weight = rng.standard_normal(shape), rng.uniform(0.5, 2, 5)
+    target = np.asarray(rng.integers(0, 5, shape[:1] + shape[2:] if len(shape) > 1 else ()))
+    reduction, ignore = pick(rng, "mean", "sum", "none"), pick(rng, -100, 3) if len(shape) > 1 else -100
+    if ignore == 3:
+        target.flat[0] = 2
+    same_as_torch(
+        lambda x: F.nll_loss(x, target, weight, ignore, reduction),
+        lambda x: torch.nn.functional.nll_loss(
+            x, torch.tensor(target), torch.tensor(weight), ignore_index=ignore, reduction=reduction
+        ),
+        x,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_mse_loss_is_torchs(reduction: str) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    same_as_torch(
+        lambda a, b: F.mse_loss(a, b, reduction),
+        lambda a, b: torch.nn.functional.mse_loss(a, b, reduction=reduction),
+        rng.standard_normal((3, 2)),
+        rng.standard_normal((3, 2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "mode"),
+    [
+        ((1, 2), "constant"),
+        ((1, 2, 0, 3), "constant"),
+        ((-1, 2, 1, -2), "constant"),
+        ((2, 1, 1, 2), "reflect"),
+        ((3, 1, 5, 0), "replicate"),
+        ((2, 3, 1, 0), "circular"),
+    ],
+)
+def test_pad_is_torchs(sides: tuple[int, ...], mode: str) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((2, 2, 4, 5))
+    same_as_torch(lambda x: F.pad(x, sides, mode), lambda x: torch.nn.functional.pad(x, sides, mode), x)
+
+
+def test_empty_batch_goes_through_everything() -> None:
+    x = Tensor(np.zeros((0, 2, 6, 6)), requires_grad=True)
+    w = normal(4, 2, 3, 3)
+    y = F.avg_pool2d(F.max_pool2d(F.relu(F.conv2d(x, w)), 2), 2)
+    y = F.linear(y.flatten(1), normal(3, 4))
+    F.softmax(F.dropout(y), 1).sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == (0, 2, 6, 6)
+    assert w.grad is not None
+    assert not w.grad.data.any()
+
+
+# ----------------------------------------------------------------------------------------------- flags and bad input
+
+
+def test_algo_goes_to_the_pass_it_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = {}
+    for name in ("fprop", "dgrad", "wgrad"):
+        original = getattr(pycnn.ops, f"conv2d_{name}")
+
+        def spy(*args: Any, _name: str = name, _original: Any = original, algo: str) -> Any:
+            called[_name] = algo
+            return _original(*args, algo="auto")
+
+        monkeypatch.setattr(pycnn.ops, f"conv2d_{name}", spy)
+    x, w = normal(1, 1, 4, 4), normal(1, 1, 3, 3)
+    F.conv2d(x, w, algo={"fprop": "direct", "wgrad": "winograd"}).sum().backward()
+    assert called == {"fprop": "direct", "dgrad": "auto", "wgrad": "winograd"}
+    F.conv2d(x, w, algo="im2col").sum().backward()
+    assert called == dict.fromkeys(("fprop", "dgrad", "wgrad"), "im2col")
+
+
+def test_dropout_keeps_and_scales() -> None:
+    pycnn.manual_seed(0)
+    x = np.ones(20_000)
+    y = F.dropout(x, 0.25)
+    assert set(np.unique(y)) == {0.0, 1 / 0.75}
+    # Standard deviation of the share of zeros is sqrt(0.25 * 0.75 / 20000) = 0.003; five of them.
+    assert abs((y == 0).mean() - 0.25) < 0.015
+    assert not np.array_equal(y, F.dropout(x, 0.25))
+    pycnn.manual_seed(0)
+    assert np.array_equal(y, F.dropout(x, 0.25))
+    assert F.dropout(x, 0.25, training=False) is x
+    assert not F.dropout(x, 1.0).any()
+
+
+X = np.zeros((2, 3, 4, 4))
+BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
+    ("algo pass", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo={"forward": "auto"}), ValueError, "unknown pass"),
+    ("algo type", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo=3), TypeError, "algo must be"),  # type: ignore[arg-type]
+    ("conv channels", lambda: F.conv2d(X, np.zeros((1, 2, 1, 1))), ValueError, "channels disagree"),
+    ("transpose rank", lambda: F.conv_transpose2d(X[0], X), ValueError, "x must have 4 dimensions"),
+    ("transpose channels", lambda: F.conv_transpose2d(X, np.zeros((2, 1, 1, 1))), ValueError, "channels disagree"),
+    (
+        "output_padding",
+        lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), output_padding=1),
+        ValueError,
+        "output_padding must be smaller",
+    ),
+    ("transpose size", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), padding=2), ValueError, "smaller than 1"),
+    ("transpose bias", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), np.zeros(2)), ValueError, "b must have"),
+    ("adaptive rank", lambda: F.adaptive_avg_pool2d(X[0], 1), ValueError, "4 dimensions"),
+    ("adaptive size", lambda: F.adaptive_avg_pool2d(X, (1, 2, 3)), ValueError, "output_size"),
+    ("dropout p", lambda: F.dropout(X, 1.5), ValueError, "p must be a probability"),
+    ("linear scalar", lambda: F.linear(np.zeros(()), np.zeros((1, 1))), ValueError, "at least one dimension"),
+    ("bias", lambda: F.bias(X, np.zeros(2)), ValueError, "one value a channel"),
+    ("batch_norm rank", lambda: F.batch_norm(np.zeros(3), training=True), ValueError, "at least 2 dimensions"),
+    ("batch_norm weight", lambda: F.batch_norm(X, weight=np.zeros(2), training=True), ValueError, "weight must have"),
+    ("batch_norm single", lambda: F.batch_norm(np.zeros((1, 3)), training=True), ValueError, "more than one value"),
+    ("batch_norm statistics", lambda: F.batch_norm(X), ValueError, "needs running_mean"),
+    ("pad odd", lambda: F.pad(X, (1,)), ValueError, "pad must hold a pair"),
+    ("pad mode", lambda: F.pad(X, (1, 1), "mirror"), ValueError, "mode must be"),
+    ("pad nothing left", lambda: F.pad(X, (-2, -2)), ValueError, "leaves nothing"),
+    ("pad reflect", lambda: F.pad(X, (4, 0), "reflect"), ValueError, "reflect padding must lie between 0 and 3"),
+    ("pad float", lambda: F.pad(X, (0.5, 0)), TypeError, r"pad\[0\] must be an int"),  # type: ignore[arg-type]
+    ("cat nothing", lambda: F.cat([]), ValueError, "at least one"),
+    ("cat shapes", lambda: F.cat([X, X[:1, :2]]), ValueError, "all shapes must agree"),
+    ("cat dim", lambda: F.cat([X], 4), IndexError, "out of range"),
+    ("flatten", lambda: F.flatten(X, 2, 1), ValueError, "lies behind"),
+    ("classes", lambda: F.cross_entropy(X[:, :, 0, 0], np.array([0, 3])), IndexError, "holds the class 3"),
+    ("class dtype", lambda: F.nll_loss(X[:, :, 0, 0], np.zeros(2)), TypeError, "class indices"),
+    ("target shape", lambda: F.cross_entropy(X[:, :, 0, 0], np.array([0])), ValueError, "target must have shape"),
+    ("probabilities", lambda: F.cross_entropy(X[:, :, 0, 0], np.zeros((2, 2))), ValueError, "input's shape"),
+    ("class weight", lambda: F.nll_loss(X[0, 0], np.array([0] * 4), np.zeros(2)), ValueError, "weight must have shape"),
+    ("reduction", lambda: F.mse_loss(X, X, "average"), ValueError, "reduction must be"),
+    ("smoothing", lambda: F.cross_entropy(X, X, label_smoothing=2.0), ValueError, "label_smoothing"),
+    ("not an array", lambda: F.relu([1.0]), TypeError, "must be an array"),
+]
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
+def test_bad_input_is_named(call: Callable[[], Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_mse_loss_warns_of_broadcasting() -> None:
+    with pytest.warns(UserWarning, match="broadcast"):
+        F.mse_loss(np.zeros((3, 1)), np.zeros(3))
+
+
+def test_half_precision_is_computed_in_single() -> None:
+    x = np.random.default_rng(0).standard_normal((4, 6)).astype(np.float16)
+    t = Tensor(x, requires_grad=True)
+    y = F.cross_entropy(F.softmax(t, 1), np.array([0, 1, 2, 3]))
+    assert y.dtype == np.float16
+    y.backward()
+    assert t.grad is not None
+    assert t.grad.dtype == np.float16
+    assert F.batch_norm(x, training=True).dtype == np.float16
