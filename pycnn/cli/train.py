@@ -122,7 +122,7 @@ def _train_one(
     folder: Path,
 ) -> float:
     """Train with one seed and write everything; the test accuracy after the last epoch."""
-    from pycnn import checkpoint, models, random
+    from pycnn import models, random
     from pycnn.cli import _train_outputs
     from pycnn.training import Trainer
 
@@ -131,16 +131,13 @@ def _train_one(
     settings = {"net": args.net, "data": split.name, "seed": seed, **_engine()}
     trainer = Trainer(net, split, input_shape, recipe, seed=seed, workers=args.workers, settings=settings)
     path = folder / CHECKPOINT
-    try:
-        if args.resume and path.exists():
-            trainer.resume(path)
-            print(f"resumed after {len(trainer.history)} epochs, {trainer.step} steps, from {path}")
-        start = time.perf_counter()
-        with _live(trainer) as on_batch:
-            trainer.fit(path, every=args.checkpoint_every, on_batch=on_batch, on_epoch=_Lines(recipe.epochs))
-        elapsed = time.perf_counter() - start
-    except checkpoint.CheckpointError as error:
-        raise ValueError(str(error)) from error
+    if args.resume and path.exists():
+        trainer.resume(path)
+        print(f"resumed after {len(trainer.history)} epochs, {trainer.step} steps, from {path}")
+    start = time.perf_counter()
+    with _live(trainer) as on_batch:
+        trainer.fit(path, every=args.checkpoint_every, on_batch=on_batch, on_epoch=_Lines(recipe.epochs))
+    elapsed = time.perf_counter() - start
     evaluation = trainer.evaluate()
     _train_outputs.write_metrics(folder, trainer, evaluation, {**settings, "seconds": elapsed, "source": split.source})
     if not args.no_plots:
@@ -154,8 +151,11 @@ def _engine() -> dict[str, Any]:
     from pycnn import backends
 
     name = backends.selected() or "cpu"
-    engine = backends.get(name)
-    return {"backend": name, "isa": engine.get_isa() if name == "cpu" else None}
+    if name != "cpu":
+        return {"backend": name, "isa": None}
+    from pycnn import _cpu
+
+    return {"backend": name, "isa": _cpu.isa()}
 
 
 class _Lines:
