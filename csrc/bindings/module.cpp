@@ -46,4 +46,5 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_pool(m);
     pycnn::bind_random(m);
     pycnn::bind_shaping(m);
+    pycnn::bind_winograd(m);
 }

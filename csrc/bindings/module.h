@@ -13,5 +13,6 @@ void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_random(py::module_& m);
 void bind_shaping(py::module_& m);
+void bind_winograd(py::module_& m);
 
 }  // namespace pycnn

@@ -40,6 +40,32 @@ struct ConvShape {
     int64_t groups;
 };
 
+// A 3x3 convolution with stride 1 by Winograd's F(tile x tile, 3x3): y (N, groups * K, P, Q) from x (N, groups * C, H,
+// W). fprop as it stands; dgrad is the same with dy for x, the filters turned by 180 degrees and their axes exchanged.
+template <typename T>
+struct Winograd {
+    int64_t tile;  // outputs along a side of a tile: 2, 4 or 6
+    int64_t N, groups, C, H, W, K, P, Q;
+    int64_t pad_top, pad_left;  // may be negative
+    const T* x;
+    const T* w;
+    int64_t w_group, w_k, w_c;  // elements from one group, output channel and input channel of w to the next
+    bool turned;
+    const T* bias;  // groups * K values, or null
+    T* y;
+};
+
+// The filter gradient of the same convolution by F(3x3, tile x tile): dw (groups * K, C, 3, 3).
+template <typename T>
+struct WinogradWgrad {
+    int64_t tile;  // elements of dy along a side of a tile: 2, 4 or 6
+    int64_t N, groups, C, H, W, K, P, Q;
+    int64_t pad_top, pad_left;
+    const T* x;
+    const T* dy;
+    T* dw;
+};
+
 template <typename T>
 struct Operators {
     // Multiply-adds in registers for `rounds` rounds on every thread; returns the floating-point operations done.
@@ -49,6 +75,12 @@ struct Operators {
     NormOperators<T> norm;
     PoolOperators<T> pool;
     RandomOperators<T> random;
+    // Both return the multiply-adds of their matrix products, counted as they run.  The workspaces are in bytes, the
+    // most that a call holds at one time with `threads` threads.
+    int64_t (*winograd)(const Winograd<T>& problem);
+    int64_t (*winograd_wgrad)(const WinogradWgrad<T>& problem);
+    int64_t (*winograd_workspace)(const Winograd<T>& problem, int64_t threads);
+    int64_t (*winograd_wgrad_workspace)(const WinogradWgrad<T>& problem, int64_t threads);
 };
 
 }  // namespace pycnn::cpu

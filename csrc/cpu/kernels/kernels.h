@@ -45,5 +45,16 @@ void avg_pool_bwd(const AvgPool<T>& problem);
 template <typename T>
 void dropout(const PhiloxStream& stream, std::uint32_t threshold, T scale, int64_t count, const T* x, T* y);
 void philox_uint32(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
+template <typename T>
+int64_t winograd(const Winograd<T>& problem);
+
+template <typename T>
+int64_t winograd_wgrad(const WinogradWgrad<T>& problem);
+
+template <typename T>
+int64_t winograd_workspace(const Winograd<T>& problem, int64_t threads);
+
+template <typename T>
+int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t threads);
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -23,6 +23,10 @@ static constexpr Operators<T> table() {
                  .lrn_bwd = lrn_bwd<T>},
         .pool = {.max_pool_fwd = max_pool_fwd<T>, .avg_pool_fwd = avg_pool_fwd<T>, .avg_pool_bwd = avg_pool_bwd<T>},
         .random = {.dropout = dropout<T>},
+        .winograd = winograd<T>,
+        .winograd_wgrad = winograd_wgrad<T>,
+        .winograd_workspace = winograd_workspace<T>,
+        .winograd_wgrad_workspace = winograd_wgrad_workspace<T>,
     };
 }
 
