@@ -151,14 +151,11 @@ def _train_one(
 
 def _engine() -> dict[str, Any]:
     """What of the engine makes the numbers what they are: a run resumed under another would not be the same run."""
+    import pycnn
     from pycnn import backends
 
     name = backends.selected() or "cpu"
-    if name != "cpu":
-        return {"backend": name, "isa": None}
-    from pycnn import _cpu
-
-    return {"backend": name, "isa": _cpu.isa()}
+    return {"backend": name, "isa": pycnn.get_isa() if name == "cpu" else None}
 
 
 class _Lines:
