@@ -13,6 +13,10 @@ import pycnn
 BACKENDS = ["reference", *(["cpu"] if importlib.util.find_spec("pycnn._cpu") else [])]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also what takes minutes: every kernel instance for every arch")
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that can run here, selected for the length of the test; its name."""
