@@ -85,6 +85,7 @@ struct Phases {
         row = phases * length;
     }
 
+    // Where in a laid-out row tap s of output 0 lies.
     int64_t tap(const PoolAxis& columns, int64_t s) const {
         const int64_t offset = s * columns.step;
         return offset % columns.stride * length + offset / columns.stride;
@@ -104,11 +105,11 @@ struct Phases {
     }
 };
 
-// Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `firsts` holds for each output of a
-// row the offset of its window's first column inside the image.
+// Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `taps` says where in them each tap of
+// output 0 lies, `firsts` holds for each output of a row the offset of its window's first column inside the image.
 template <typename T>
-static void max_rows(const MaxPool<T>& p, const Phases<T>& phases, int64_t p0, int64_t p1, const Offset<T>* firsts,
-                     const T* x, T* rows, T* y, int64_t* indices) {
+static void max_rows(const MaxPool<T>& p, const Phases<T>& phases, int64_t p0, int64_t p1, const int64_t* taps,
+                     const Offset<T>* firsts, const T* x, T* rows, T* y, int64_t* indices) {
     const PoolAxis& v = p.rows;
     const PoolAxis& u = p.columns;
     const int64_t top = most(0, p0 * v.stride - v.pad);
@@ -127,7 +128,7 @@ static void max_rows(const MaxPool<T>& p, const Phases<T>& phases, int64_t p0, i
                 const T* row = rows + (h - top) * phases.row + j;
                 const int64_t row_offset = (h - corner) * u.size;
                 for (int64_t s = 0; s < u.taps; s++) {
-                    const Vec<T> value = load(row + phases.tap(u, s));
+                    const Vec<T> value = load(row + taps[s]);
                     const Offsets<T> wins = (value > best) | (value != value);
                     best = wins ? value : best;
                     found = wins ? Offsets<T>{} + static_cast<Offset<T>>(row_offset + s * u.step) : found;
@@ -163,6 +164,8 @@ void max_pool_fwd(const MaxPool<T>& p) {
         });
     }
     const Phases<T> phases(p.columns);
+    Scratch<int64_t> taps(static_cast<std::size_t>(p.columns.taps));
+    for (int64_t s = 0; s < p.columns.taps; s++) taps.get()[s] = phases.tap(p.columns, s);
     Scratch<Offset<T>> firsts(static_cast<std::size_t>(phases.vectors * kLanes<T>));
     for (int64_t q = 0; q < phases.vectors * kLanes<T>; q++) {
         const bool any = q < p.columns.out && p.columns.windows[q].begin < p.columns.windows[q].end;
@@ -183,7 +186,7 @@ void max_pool_fwd(const MaxPool<T>& p) {
         for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
             const int64_t plane = i / blocks;
             const int64_t p0 = i % blocks * height;
-            max_rows(p, phases, p0, least(p.rows.out, p0 + height), firsts.get(), p.x + plane * image, rows.get(),
+            max_rows(p, phases, p0, least(p.rows.out, p0 + height), taps.get(), firsts.get(), p.x + plane * image, rows.get(),
                      p.y + plane * out, p.indices + plane * out);
         }
     });
