@@ -69,8 +69,9 @@ static void avg_plane_bwd(const AvgPool<T>& p, const T* dy, T* dx, T* row) {
     const PoolAxis& u = p.columns;
     if (whole_rows(u) && p.rows.out == 1 && p.rows.windows[0].begin == 0 && p.rows.windows[0].end == p.rows.size) {
         const T share = dy[0] / (static_cast<T>(p.row_counts[0]) * static_cast<T>(p.column_counts[0]));
-        for_vectors<T>(p.rows.size * u.size, [&](int64_t i, int64_t lanes)
-                                                 __attribute__((always_inline)) { store_lanes(dx + i, broadcast(share), lanes); });
+        for_vectors<T>(p.rows.size * u.size, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+            store_lanes(dx + i, broadcast(share), lanes);
+        });
         return;
     }
     __builtin_memset(dx, 0, static_cast<std::size_t>(p.rows.size * u.size) * sizeof(T));

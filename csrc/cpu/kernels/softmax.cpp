@@ -9,17 +9,18 @@
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
-// Long sums are added up in parts, each short enough that its rounding errors stay small.
-constexpr int64_t kPart = 4096;
+// Long sums are added up in parts of this many terms a lane, so that rounding errors do not grow with the length.
+constexpr int64_t kPart = 256;
 
 // Sum over a row of term(i, lanes), where term gives 0 in lanes beyond `lanes`.
 template <typename T, typename Term>
 PYCNN_INLINE T sum_row(int64_t n, const Term& term) {
     Vec<T> total = {};
-    for (int64_t start = 0; start < n; start += kPart) {
+    for (int64_t start = 0; start < n; start += kPart * kLanes<T>) {
         Vec<T> part = {};
-        for_vectors<T>(least(kPart, n - start), [&](int64_t i, int64_t lanes)
-                                                    __attribute__((always_inline)) { part += term(start + i, lanes); });
+        for_vectors<T>(least(kPart * kLanes<T>, n - start),
+                       [&](int64_t i, int64_t lanes)
+                           __attribute__((always_inline)) { part += term(start + i, lanes); });
         total += part;
     }
     return sum_lanes<T>(total);
