@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-__all__ = ["Conv2dShape", "Pool2dShape", "Problem", "normalize_padding", "pair", "whole"]
+__all__ = ["Conv2dShape", "Pool2dShape", "Problem", "check_elements", "normalize_padding", "pair", "whole"]
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
@@ -113,7 +113,8 @@ def _out_size(name: str, size: int, before: int, after: int, window: int, stride
     return (size + before + after - span) // stride + 1
 
 
-def _check_elements(name: str, shape: tuple[int, ...]) -> None:
+def check_elements(name: str, shape: tuple[int, ...]) -> None:
+    """ValueError if an array of this shape would have more elements than any machine can hold."""
     if math.prod(shape) > _LARGEST:
         raise ValueError(f"{name} would have more than 2**40 elements: shape {shape}")
 
@@ -161,7 +162,7 @@ class Conv2dShape:
         top, bottom, left, right = self.padding
         p = _out_size("height", self.H, top, bottom, self.R, self.stride[0], self.dilation[0])
         q = _out_size("width", self.W, left, right, self.S, self.stride[1], self.dilation[1])
-        _check_elements("the output", (self.N, self.K, p, q))
+        check_elements("the output", (self.N, self.K, p, q))
         object.__setattr__(self, "P", p)
         object.__setattr__(self, "Q", q)
 
@@ -269,7 +270,7 @@ class Pool2dShape:
                 )
         p = self._out("height", self.H, top, bottom, 0)
         q = self._out("width", self.W, left, right, 1)
-        _check_elements("the output", (self.N, self.C, p, q))
+        check_elements("the output", (self.N, self.C, p, q))
         object.__setattr__(self, "P", p)
         object.__setattr__(self, "Q", q)
 

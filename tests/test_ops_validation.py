@@ -135,7 +135,7 @@ BAD_TYPE: list[tuple[str, Callable[[], Any], str]] = [
     ("algo of transposed", lambda: ops.conv_transpose2d_fprop(X, TRANSPOSED, algo=3), "algo must be a string"),
     ("ceil_mode", lambda: ops.max_pool2d(X, 2, ceil_mode=1), "ceil_mode must be True or False, got 1"),
     ("count_include_pad", lambda: ops.avg_pool2d(X, 2, count_include_pad=None), "count_include_pad must be True or"),
-    ("divisor", lambda: ops.avg_pool2d(X, 2, divisor_override=2.0), "divisor_override must be an int or None"),
+    ("divisor", lambda: ops.avg_pool2d(X, 2, divisor_override=2.0), "divisor_override must be an int, got 2.0"),
     ("indices", lambda: ops.plane_take(X, POOLED), "indices must be an array of integers, got dtype float32"),
     ("indices list", lambda: ops.plane_take(X, [0]), "indices must be an array of integers, got list"),
     ("trans", lambda: ops.gemm(X[0, 0], X[0, 0], 0, 1), "trans_a must be True or False"),
@@ -158,6 +158,14 @@ def test_bad_value_is_named(call: Callable[[], Any], message: str) -> None:
 def test_bad_type_is_named(call: Callable[[], Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    one = np.int64(1)
+    y = ops.conv2d_fprop(X, W, None, np.int32(2), (one, one), one, one)
+    np.testing.assert_array_equal(y, ops.conv2d_fprop(X, W, None, 2, 1))
+    assert ops.softmax(X, one).shape == ops.avg_pool2d(X, one, divisor_override=one, ceil_mode=np.True_).shape
+    assert ops.dropout(X, np.float32(0.5), np.uint64(3), one).shape == ops.lrn(X, one, np.float32(1)).shape
 
 
 def test_unknown_backend_is_named() -> None:

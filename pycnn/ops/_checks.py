@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from pycnn.shape import whole
 
@@ -41,9 +44,19 @@ def shape_of(name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
     return n, c, h, w
 
 
+def integer(name: str, value: Any) -> int:
+    """An int of any size, of Python's or NumPy's."""
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got the bool {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}") from None
+
+
 def flag(name: str, value: object) -> bool:
     """A bool, or a TypeError: 1 and None are typing errors more often than flags."""
-    if not isinstance(value, bool) and type(value).__name__ not in ("bool_", "bool"):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -66,20 +79,18 @@ def real(name: str, value: Any) -> float:
 
 def axis_of(name: str, axis: object, rank: int) -> int:
     """`axis` counted from the front."""
-    if not isinstance(axis, int) or isinstance(axis, bool):
-        raise TypeError(f"{name} must be an int, got {axis!r}")
-    if not -rank <= axis < rank:
-        raise ValueError(f"{name} must be between {-rank} and {rank - 1} for {rank} dimensions, got {axis}")
-    return axis % rank
+    place = integer(name, axis)
+    if not -rank <= place < rank:
+        raise ValueError(f"{name} must be between {-rank} and {rank - 1} for {rank} dimensions, got {place}")
+    return place % rank
 
 
 def word64(name: str, value: object) -> int:
     """An int that fits 64 unsigned bits: a seed, or an offset into the random stream."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if not 0 <= value < _U64:
-        raise ValueError(f"{name} must be between 0 and 2**64 - 1, got {value}")
-    return value
+    word = integer(name, value)
+    if not 0 <= word < _U64:
+        raise ValueError(f"{name} must be between 0 and 2**64 - 1, got {word}")
+    return word
 
 
 def check_algo(algo: object) -> None:

@@ -195,7 +195,7 @@ def _inner(
     extra = pair("output_padding", output_padding, 0)
     if isinstance(padding, str):
         raise ValueError(f"padding of a transposed convolution must be numbers, got {padding!r}")
-    sides = list(normalize_padding(padding, (w_shape[2], w_shape[3]), steps, reach))
+    sides = list(normalize_padding(padding, (1, 1)))
     size, rest = [], [0, 0]
     for i, name in enumerate(("height", "width")):
         if extra[i] >= max(steps[i], reach[i]):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn.ops._arrays import Array, Call
-from pycnn.ops._checks import expect_image, expect_rank, expect_shape, flag, shape_of
+from pycnn.ops._checks import expect_image, expect_rank, expect_shape, flag, integer, shape_of
 from pycnn.ops.conv import IntPair
-from pycnn.shape import Padding, Pair, Pool2dShape, normalize_padding, pair, whole
+from pycnn.shape import Padding, Pair, Pool2dShape, check_elements, normalize_padding, pair, whole
 
 NumericPadding = int | Sequence[int] | Sequence[Sequence[int]]
 OutSize = int | Sequence[int | None] | None
@@ -332,11 +332,10 @@ def _padding(padding: NumericPadding, kernel: Pair) -> Padding:
 def _divisor(divisor: int | None) -> int | None:
     if divisor is None:
         return None
-    if not isinstance(divisor, int) or isinstance(divisor, bool):
-        raise TypeError(f"divisor_override must be an int or None, got {divisor!r}")
-    if divisor == 0 or abs(divisor) >= 2**53:
-        raise ValueError(f"divisor_override must not be 0 and must be below 2**53 in size, got {divisor}")
-    return divisor
+    found = integer("divisor_override", divisor)
+    if found == 0 or abs(found) >= 2**53:
+        raise ValueError(f"divisor_override must not be 0 and must be below 2**53 in size, got {found}")
+    return found
 
 
 def _out_size(size: OutSize, x_shape: tuple[int, ...]) -> Pair:
@@ -344,7 +343,7 @@ def _out_size(size: OutSize, x_shape: tuple[int, ...]) -> Pair:
     if len(sizes) != 2:
         raise ValueError(f"output_size must be an int, a pair of ints or None, got {size!r}")
     found = [x_shape[2 + i] if one is None else whole("output_size", one, 1) for i, one in enumerate(sizes)]
-    Pool2dShape(x_shape[0], x_shape[1], found[0], found[1], (1, 1), (1, 1))  # an output of a size that can exist
+    check_elements("the output", (*x_shape[:2], *found))
     return found[0], found[1]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import axis_of, expect_image, expect_shape, real
 from pycnn.ops.pool import NumericPadding
-from pycnn.shape import Pool2dShape, normalize_padding
+from pycnn.shape import check_elements, normalize_padding
 
 
 def pad(x: Array, padding: NumericPadding, value: float = 0.0) -> Array:
@@ -37,7 +37,7 @@ def pad(x: Array, padding: NumericPadding, value: float = 0.0) -> Array:
         raise ValueError(f"padding must be numbers, got {padding!r}")
     top, bottom, left, right = normalize_padding(padding, (1, 1))
     n, c, h, w = x.shape
-    Pool2dShape(n, c, top + h + bottom, left + w + right, (1, 1), (1, 1))  # an output of a size that can exist
+    check_elements("the output", (n, c, top + h + bottom, left + w + right))
     return call.back(call.backend.pad2d(x, (top, bottom, left, right), real("value", value)))
 
 
