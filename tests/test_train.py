@@ -198,6 +198,12 @@ def test_biases_and_norms_are_not_decayed():
     assert {p.data.ndim for p in groups[1]["params"]} == {1}
 
 
+@pytest.mark.parametrize(("batch", "batches"), [(59, 1), (20, 3), (58, 2), (60, 1), (1, 60)])
+def test_no_batch_of_one(batch, batches):
+    """60 images in batches of 59 would leave one alone, for which batch norm has no variance."""
+    assert len(trainer(Recipe(batch=batch)).loader) == batches
+
+
 def test_auxiliary_heads_count_a_third():
     class Heads(Net):
         def forward(self, x):

@@ -7,11 +7,13 @@ namespace pycnn {
 
 namespace py = pybind11;
 
+void bind_conv(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_activation(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_random(py::module_& m);
 void bind_shaping(py::module_& m);
+void bind_winograd(py::module_& m);
 
 }  // namespace pycnn

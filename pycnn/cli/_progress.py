@@ -53,6 +53,7 @@ def bar(words: str, *, transient: bool = True) -> Iterator[Bar]:
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=transient,
+        redirect_stdout=sys.stdout.isatty(),  # such lines go above the bar; into a file, as ever
     ) as progress:
         yield Bar(progress, progress.add_task(words, total=None, text=""))
 

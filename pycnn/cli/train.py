@@ -73,44 +73,47 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the command; see `pycnn.cli.main` for what becomes of errors."""
     import pycnn
-    from pycnn import data, models
     from pycnn.shape import whole
-    from pycnn.training import recipe_for
 
-    whole("--seeds", args.seeds, 1)
-    whole("--checkpoint-every", args.checkpoint_every, 0)
-    entry = models.info(args.net)
+    for option, least in (("seeds", 1), ("checkpoint_every", 0), ("workers", 0)):
+        whole(f"--{option.replace('_', '-')}", getattr(args, option), least)
     if args.threads is not None:
         pycnn.set_num_threads(whole("--threads", args.threads, 1))
-    with _progress.download_progress() as progress:
-        split = data.load(args.data, args.data_dir, image_size=round(entry.input_shape[1] * 8 / 7), progress=progress)
-    given = {f.name: getattr(args, f.name, None) for f in fields(recipe_for(args.net, split.name))}
-    recipe = replace(recipe_for(args.net, split.name), **{k: v for k, v in given.items() if v is not None})
-    out = args.out or Path("runs") / f"{args.net}-{split.name}"
-    print(
-        f"{args.net} on {split.name}: {len(split.train)} images to train on, {len(split.test)} to test, {split.source}"
-    )
-    seeds = range(args.seed, args.seed + args.seeds)
-    accuracies = []
     with pycnn.use_backend(args.backend) if args.backend else nullcontext():
-        for seed in seeds:
-            folder = out / f"seed{seed}" if args.seeds > 1 else out
-            if args.seeds > 1:
-                print(f"seed {seed}")
-            try:
-                accuracies.append(_train_one(args, split, entry.input_shape, recipe, seed, folder))
-            except KeyboardInterrupt:
-                there = f"; go on with the same command and --resume (from {folder / CHECKPOINT})"
-                print(f"\npycnn train: interrupted{there if args.resume or _saved(folder) else ''}", file=sys.stderr)
-                return _INTERRUPTED
+        return _train(args)
+
+
+def _train(args: argparse.Namespace) -> int:
+    """Train with every seed."""
+    from pycnn import data, models
+    from pycnn.training import recipe_for
+
+    entry = models.info(args.net)
+    with _progress.download_progress() as progress:
+        # Images in folders leave an eighth for random crops: 256 pixels for an input of 224, as AlexNet had them.
+        split = data.load(args.data, args.data_dir, image_size=round(entry.input_shape[1] * 8 / 7), progress=progress)
+    recipe = recipe_for(args.net, split.name)
+    given = {field.name: getattr(args, field.name, None) for field in fields(recipe)}
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    out = args.out or Path("runs") / f"{args.net}-{split.name}"
+    print(f"{args.net} on {split.name}: {len(split.train)} images to train on, {len(split.test)} to test")
+    print(f"data from {split.source}; results go to {out}/")
+    accuracies = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        folder = out / f"seed{seed}" if args.seeds > 1 else out
+        if args.seeds > 1:
+            print(f"seed {seed}")
+        try:
+            accuracies.append(_train_one(args, split, entry.input_shape, recipe, seed, folder))
+        except KeyboardInterrupt:
+            saved = (folder / CHECKPOINT).exists()
+            how = f"; go on from {folder / CHECKPOINT} with the same command and --resume" if saved else ""
+            print(f"\npycnn train: interrupted{how}", file=sys.stderr)
+            return _INTERRUPTED
     if args.seeds > 1:
         listed = ", ".join(f"{100 * accuracy:.2f}" for accuracy in accuracies)
         print(f"test accuracy of {args.seeds} seeds, last epoch: {listed} %; worst {100 * min(accuracies):.2f} %")
     return 0
-
-
-def _saved(folder: Path) -> bool:
-    return (folder / CHECKPOINT).exists()
 
 
 def _train_one(
@@ -122,7 +125,7 @@ def _train_one(
     folder: Path,
 ) -> float:
     """Train with one seed and write everything; the test accuracy after the last epoch."""
-    from pycnn import checkpoint, models, random
+    from pycnn import models, random
     from pycnn.cli import _train_outputs
     from pycnn.training import Trainer
 
@@ -131,31 +134,28 @@ def _train_one(
     settings = {"net": args.net, "data": split.name, "seed": seed, **_engine()}
     trainer = Trainer(net, split, input_shape, recipe, seed=seed, workers=args.workers, settings=settings)
     path = folder / CHECKPOINT
-    try:
-        if args.resume and path.exists():
-            trainer.resume(path)
-            print(f"resumed after {len(trainer.history)} epochs, {trainer.step} steps, from {path}")
-        start = time.perf_counter()
-        with _live(trainer) as on_batch:
-            trainer.fit(path, every=args.checkpoint_every, on_batch=on_batch, on_epoch=_Lines(recipe.epochs))
-        elapsed = time.perf_counter() - start
-    except checkpoint.CheckpointError as error:
-        raise ValueError(str(error)) from error
+    if args.resume and path.exists():
+        trainer.resume(path)
+        print(f"resumed after {len(trainer.history)} epochs, {trainer.step} steps, from {path}")
+    start = time.perf_counter()
+    with _live(trainer) as on_batch:
+        trainer.fit(path, every=args.checkpoint_every, on_batch=on_batch, on_epoch=_Lines(recipe.epochs))
+    elapsed = time.perf_counter() - start
     evaluation = trainer.evaluate()
     _train_outputs.write_metrics(folder, trainer, evaluation, {**settings, "seconds": elapsed, "source": split.source})
     if not args.no_plots:
         _train_outputs.draw(folder, trainer, evaluation, f"{args.net} on {split.name}, seed {seed}")
-    print(f"test accuracy {100 * evaluation.accuracy:.2f} %, {elapsed:.1f} s; wrote {folder}/")
+    print(f"test accuracy {100 * evaluation.accuracy:.2f} % after {elapsed:.1f} s")
     return evaluation.accuracy
 
 
 def _engine() -> dict[str, Any]:
     """What of the engine makes the numbers what they are: a run resumed under another would not be the same run."""
+    import pycnn
     from pycnn import backends
 
     name = backends.selected() or "cpu"
-    engine = backends.get(name)
-    return {"backend": name, "isa": engine.get_isa() if name == "cpu" else None}
+    return {"backend": name, "isa": pycnn.get_isa() if name == "cpu" else None}
 
 
 class _Lines:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -48,9 +49,9 @@ class BatchReport:
 class EpochReport:
     """One finished epoch, counted from 1.
 
-    `lr` is the rate of its first step.  `train_loss` and `train_accuracy` are means over the epoch's own (augmented) batches as they were trained on.
-    `seconds` is the time of training (not of testing) in the process that finished the epoch, `waited` the part of it
-    that the engine spent waiting for data.
+    `lr` is the rate of its first step.  `train_loss` and `train_accuracy` are means over the epoch's own (augmented)
+    batches as they were trained on.  `seconds` is the time of training (not of testing) in the process that finished
+    the epoch, `waited` the part of it that the engine spent waiting for data.
     """
 
     epoch: int
@@ -118,10 +119,21 @@ class Trainer:
         self.net = net
         self.split = split
         self.recipe = recipe
-        self.settings = {**(settings or {}), **asdict(recipe), "train_images": len(split.train)}
+        self.settings = {
+            **(settings or {}),
+            **asdict(recipe),
+            "train_images": len(split.train),
+            "train_labels": zlib.crc32(split.train.labels.tobytes()),
+        }
         self.train_transform, self.test_transform = pipelines(split, input_shape, recipe)
         self.loader = DataLoader(
-            split.train, recipe.batch, transform=self.train_transform, shuffle=True, seed=seed, workers=workers
+            split.train,
+            recipe.batch,
+            transform=self.train_transform,
+            shuffle=True,
+            seed=seed,
+            drop_last=len(split.train) > recipe.batch and len(split.train) % recipe.batch == 1,  # no variance in one
+            workers=workers,
         )
         self.tester = DataLoader(split.test, _EVALUATION_BATCH, transform=self.test_transform, workers=workers)
         self.optimizer = _optimizer(net, recipe)
