@@ -27,6 +27,7 @@ constexpr std::size_t kStackStride = kStack + 832;  // not a power of two: the s
 constexpr std::size_t kSharedArena = 256 * 1024;    // more than any GPU has for a block
 constexpr std::size_t kSharedFence = 64;            // bytes below each shared object that must stay as they were
 constexpr unsigned char kPoison = 0xFF;             // four of them are a NaN, or -1
+constexpr std::uint64_t kStackEnd = 0x5AFE57AC5AFE57AC;  // lies at the far end of each stack and must stay there
 constexpr std::size_t kSignalStack = 64 * 1024;
 constexpr std::ptrdiff_t kNear = 1024 * 1024;  // a fault farther from every buffer is no stray index into one
 
@@ -46,6 +47,51 @@ unsigned char* map(std::size_t bytes) {
     return static_cast<unsigned char*>(memory);
 }
 
+// While it lives: faults and the timer come to the engine's handlers, on a stack that is certainly good, and the timer
+// runs.  Both handlers go back to run_blocks with a message written.
+class Signals {
+  public:
+    Signals(std::uint32_t patience, void (*on_fault)(int, siginfo_t*, void*), void (*on_timer)(int)) {
+        static unsigned char stack[kSignalStack];
+        stack_t alternate{};
+        alternate.ss_sp = stack;
+        alternate.ss_size = sizeof stack;
+        sigaltstack(&alternate, &stack_before_);
+
+        struct sigaction fault{}, timer{};
+        fault.sa_sigaction = on_fault;
+        fault.sa_flags = SA_SIGINFO | SA_ONSTACK;
+        timer.sa_handler = on_timer;
+        timer.sa_flags = SA_ONSTACK;
+        sigaction(SIGSEGV, &fault, &segv_before_);
+        sigaction(SIGBUS, &fault, &bus_before_);
+        sigaction(SIGVTALRM, &timer, &timer_before_);
+
+        launching_thread = pthread_self();
+        set_timer(patience);
+    }
+
+    ~Signals() {
+        set_timer(0);
+        sigaction(SIGVTALRM, &timer_before_, nullptr);
+        sigaction(SIGBUS, &bus_before_, nullptr);
+        sigaction(SIGSEGV, &segv_before_, nullptr);
+        sigaltstack(&stack_before_, nullptr);
+    }
+
+    Signals(const Signals&) = delete;
+    Signals& operator=(const Signals&) = delete;
+
+  private:
+    static void set_timer(std::uint32_t seconds) {
+        const itimerval once{{0, 0}, {static_cast<time_t>(seconds), 0}};
+        setitimer(ITIMER_VIRTUAL, &once, nullptr);
+    }
+
+    stack_t stack_before_{};
+    struct sigaction segv_before_{}, bus_before_{}, timer_before_{};
+};
+
 }  // namespace
 
 Engine& engine() {
@@ -59,7 +105,11 @@ Engine::Engine() : shared_(map(kSharedArena + page_size())) {
 
 Engine::~Engine() {
     munmap(shared_, kSharedArena + page_size());
-    if (stacks_ != nullptr) munmap(stacks_, stacks_bytes_);
+    unmap_stacks();
+}
+
+void Engine::unmap_stacks() {
+    if (stacks_ != nullptr) munmap(stacks_ - page_size(), page_size() + stacks_bytes_);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -83,34 +133,8 @@ bool Engine::run(const Launch& launch, void (*body)()) {
     if (launch.order == kRandom)
         for (std::size_t i = blocks.size(); i > 1; --i) std::swap(blocks[i - 1], blocks[random(i)]);
 
-    // A fault inside a fiber comes back to run_blocks; the handler needs a stack that is certainly good.
-    static unsigned char signal_stack[kSignalStack];
-    stack_t alternate{}, previous_stack{};
-    alternate.ss_sp = signal_stack;
-    alternate.ss_size = sizeof signal_stack;
-    sigaltstack(&alternate, &previous_stack);
-    struct sigaction action{}, previous_segv{}, previous_bus{};
-    action.sa_sigaction = &Engine::on_fault;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK;
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGSEGV, &action, &previous_segv);
-    sigaction(SIGBUS, &action, &previous_bus);
-    struct sigaction alarm{}, previous_alarm{};
-    alarm.sa_handler = &Engine::on_timer;
-    alarm.sa_flags = SA_ONSTACK;
-    sigemptyset(&alarm.sa_mask);
-    sigaction(SIGVTALRM, &alarm, &previous_alarm);
-    launching_thread = pthread_self();
-    const itimerval patience{{0, 0}, {static_cast<time_t>(launch.patience), 0}}, never{};
-    setitimer(ITIMER_VIRTUAL, &patience, nullptr);
-
+    const Signals signals(launch.patience, &Engine::on_fault, &Engine::on_timer);
     run_blocks(blocks);
-
-    setitimer(ITIMER_VIRTUAL, &never, nullptr);
-    sigaction(SIGVTALRM, &previous_alarm, nullptr);
-    sigaction(SIGSEGV, &previous_segv, nullptr);
-    sigaction(SIGBUS, &previous_bus, nullptr);
-    sigaltstack(&previous_stack, nullptr);
     return !failed_;
 }
 
@@ -122,9 +146,10 @@ void Engine::run_blocks(const std::vector<std::uint64_t>& blocks) {
 
 void Engine::make_threads(std::size_t count) {
     if (stacks_bytes_ < count * kStackStride) {
-        if (stacks_ != nullptr) munmap(stacks_, stacks_bytes_);
+        unmap_stacks();
         stacks_bytes_ = count * kStackStride;
-        stacks_ = map(stacks_bytes_);
+        stacks_ = map(page_size() + stacks_bytes_) + page_size();
+        mprotect(stacks_ - page_size(), page_size(), PROT_NONE);  // below the first stack
     }
     threads_.resize(count);
     warps_.resize((count + 31) / 32);
@@ -149,7 +174,9 @@ bool Engine::run_block(std::uint64_t block) {
         thread.warp = &warps_[i / 32];
         thread.waiting = nullptr;
         thread.finished = false;
-        thread.fiber.prepare(stacks_ + i * kStackStride, kStack, &Engine::thread_main);
+        unsigned char* stack = stacks_ + i * kStackStride;
+        std::memcpy(stack, &kStackEnd, sizeof kStackEnd);
+        thread.fiber.prepare(stack, kStack, &Engine::thread_main);
         everyone_.push_back(&thread);
     }
     make_ready(everyone_);
@@ -157,7 +184,7 @@ bool Engine::run_block(std::uint64_t block) {
     go_on();  // comes back when no thread can run
     if (failed_) return false;
     if (finished_ != threads_.size()) return report_stuck();
-    return check_shared_fences();
+    return check_stacks() && check_shared_fences();
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -251,6 +278,16 @@ void* Engine::shared_object(const void* key, std::size_t bytes, bool dynamic) {
     return begin;
 }
 
+bool Engine::check_stacks() {
+    for (const Thread& thread : threads_) {
+        if (std::memcmp(stacks_ + thread.number * kStackStride, &kStackEnd, sizeof kStackEnd) == 0) continue;
+        report("thread (%u, %u, %u) needs more than %zu bytes of stack", thread.index.x, thread.index.y, thread.index.z,
+               kStack);
+        return false;
+    }
+    return true;
+}
+
 bool Engine::check_shared_fences() {
     for (const SharedObject& object : shared_objects_) {
         const auto spoiled = [](unsigned char byte) { return byte != kPoison; };
@@ -331,7 +368,11 @@ bool Engine::report_stuck() {
     return false;
 }
 
-void Engine::on_fault(int, siginfo_t* info, void* context) {
+void Engine::on_fault(int signal, siginfo_t* info, void* context) {
+    if (!pthread_equal(pthread_self(), launching_thread)) {  // not ours: let it end the process as it would have
+        ::signal(signal, SIG_DFL);
+        return;
+    }
     const char* verb = "touches";
 #if defined(__x86_64__)
     const auto* machine = &static_cast<ucontext_t*>(context)->uc_mcontext;

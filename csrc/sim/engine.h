@@ -102,11 +102,13 @@ class Engine {
 
     __attribute__((noinline)) void run_blocks(const std::vector<std::uint64_t>& blocks);
     bool run_block(std::uint64_t block);
+    void unmap_stacks();
     void make_threads(std::size_t count);
     void make_ready(const std::vector<Thread*>& threads);
     void wait(const char* what, std::source_location where);
     void go_on();
     bool report_stuck();
+    bool check_stacks();
     bool check_shared_fences();
     void report(const char* format, ...) __attribute__((format(printf, 2, 3)));
     std::uint64_t random(std::uint64_t below);

@@ -90,6 +90,11 @@ FAULTS = {
         "{ PYCNN_SHARED(Shared, s); s.value[int(threadIdx.x) - 4 - (x == nullptr)] = 1; y[0] = s.value[1]; }",
         "wrote outside the shared memory",
     ),
+    "stack overrun": (
+        "{ const auto deep = [&] { volatile float v[16384]; for (float& e : const_cast<float(&)[16384]>(v)) e = x[0]; "
+        "y[0] = v[5]; }; if (threadIdx.x == 40) deep(); }",
+        r"thread \(40, 0, 0\) needs more than 65536 bytes of stack",
+    ),
     "lane outside the mask": ("{ y[threadIdx.x] = __shfl_sync(1u, x[0], 0); }", "its own lane is missing"),
     "lane that never comes": (
         "{ if (threadIdx.x % 32 != 5) y[threadIdx.x] = __shfl_xor_sync(0xFFFFFFFFu, x[threadIdx.x], 1); }",
