@@ -2,5 +2,9 @@
 
 from pycnn import ops as ops
 from pycnn.backends import use_backend as use_backend
+from pycnn.machine import get_isa as get_isa
+from pycnn.machine import get_num_threads as get_num_threads
+from pycnn.machine import set_isa as set_isa
+from pycnn.machine import set_num_threads as set_num_threads
 
 __version__ = "0.1.0"

@@ -1,0 +1,46 @@
+"""What every backend is held against: problem lists, exact inputs, error bounds, checkers.
+
+problems.py   convolution problems by reason, and the lecture networks' layers
+regimes.py    operands on which results must be exact; the bound on errors elsewhere
+check.py      `check_conv2d`: one algorithm of one backend on one problem
+loops.py      the seven loops that check the reference itself
+gradient.py   directional derivatives in float64
+"""
+
+from pycnn.testing.check import check_conv2d, scattered
+from pycnn.testing.gradient import check_gradient, directional_derivative
+from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
+from pycnn.testing.problems import BY_REASON, LAYERS, every_pass, layers, problems
+from pycnn.testing.regimes import (
+    Operands,
+    error_bound,
+    error_factor,
+    exact_operands,
+    float_operands,
+    is_exact,
+    run,
+    terms,
+)
+
+__all__ = [
+    "BY_REASON",
+    "LAYERS",
+    "Operands",
+    "check_conv2d",
+    "check_gradient",
+    "conv2d_dgrad_loops",
+    "conv2d_fprop_loops",
+    "conv2d_wgrad_loops",
+    "directional_derivative",
+    "error_bound",
+    "error_factor",
+    "every_pass",
+    "exact_operands",
+    "float_operands",
+    "is_exact",
+    "layers",
+    "problems",
+    "run",
+    "scattered",
+    "terms",
+]

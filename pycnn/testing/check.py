@@ -1,0 +1,100 @@
+"""One call that proves one algorithm of one backend on one convolution problem."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+
+from pycnn import backends
+from pycnn.backends import reference
+from pycnn.shape import Problem
+from pycnn.testing.regimes import (
+    Operands,
+    error_bound,
+    exact_operands,
+    float_operands,
+    is_exact,
+    run,
+)
+
+__all__ = ["check_conv2d", "scattered"]
+
+
+def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = "auto", seed: int = 0) -> None:
+    """Assert everything a convolution pass promises, on integer operands, on normal ones and on non-negative ones.
+
+    - exact regime: direct, im2col, F(2x2, 3x3) and F(3x3, 2x2) equal the oracle, and so does every algorithm on
+      operands that are not contiguous (the others within their bound);
+    - float regime: the error stays under `pycnn.testing.regimes.error_bound`;
+    - the result is a fresh C-contiguous array of the right shape and dtype, the inputs keep their bytes, and a second
+      run gives the same bits.
+
+    Args:
+        backend: a name ("reference", "cpu", ...) or a module that has the backends' functions.
+        problem: a `Problem` or its string; float32 or float64.  With layout nhwc the operands are channels-last.
+        algo: a family or a variant by name.  "auto" is checked as whatever `conv2d_choose` says it takes.
+
+    Raises:
+        AssertionError: naming the backend, problem and algorithm.  ValueError if the algorithm cannot run the problem.
+    """
+    module = backends.get(backend) if isinstance(backend, str) else backend
+    problem = Problem.parse(problem) if isinstance(problem, str) else problem
+    if problem.dtype not in ("float32", "float64"):
+        raise ValueError(f"{problem}: backends take float32 and float64; halves are converted by pycnn.ops")
+    chosen = algo
+    if algo == "auto":
+        chosen, _ = module.conv2d_choose(problem.operator, problem.shape, np.dtype(problem.dtype))
+    where = f"{module.__name__} {problem} algo={algo} ({chosen})"
+
+    exact = exact_operands(problem, chosen, seed)
+    _check(module, problem, exact, algo, chosen, f"{where}, integers")
+    _check(module, problem, scattered(exact), algo, chosen, f"{where}, integers, not contiguous")
+    for positive in (False, True):
+        operands = float_operands(problem, seed + 1, positive=positive)
+        _check(module, problem, operands, algo, chosen, f"{where}, {'non-negative' if positive else 'normal'}", False)
+
+
+def scattered(operands: Operands) -> Operands:
+    """The same values behind awkward strides: `left` channels-last, `right` a reversed view with gaps."""
+    left = np.ascontiguousarray(operands.left.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    n, c, h, w = operands.right.shape
+    room = np.full((n, c + 1, h, 2 * w), np.nan, operands.right.dtype)
+    right = room[::-1, 1:, :, ::-2]
+    right[...] = operands.right
+    return replace(operands, left=left, right=right)
+
+
+def _check(
+    module: ModuleType, problem: Problem, operands: Operands, algo: str, chosen: str, where: str, integers: bool = True
+) -> None:
+    if problem.layout == "nhwc" and operands.left.flags.c_contiguous:
+        operands = replace(operands, left=_channels_last(operands.left), right=_channels_last(operands.right))
+    before = [None if array is None else array.tobytes() for array in (operands.left, operands.right, operands.b)]
+    y = run(module, problem, operands, algo)
+    again = run(module, problem, operands, algo)
+    after = [None if array is None else array.tobytes() for array in (operands.left, operands.right, operands.b)]
+    assert before == after, f"{where}: an input was modified"
+
+    wide = Operands(*(None if a is None else a.astype(np.float64) for a in (operands.left, operands.right, operands.b)))
+    y64 = run(reference, problem, wide, "auto")
+    assert y.shape == y64.shape, f"{where}: shape {y.shape}, expected {y64.shape}"
+    assert y.dtype == operands.left.dtype, f"{where}: dtype {y.dtype}, expected {operands.left.dtype}"
+    assert y.flags.c_contiguous, f"{where}: the result is not C-contiguous, strides {y.strides}"
+    assert not any(np.shares_memory(y, a) for a in (operands.left, operands.right, again)), f"{where}: memory shared"
+    assert y.tobytes() == again.tobytes(), f"{where}: two runs differ in {int((y != again).sum())} elements"
+    if y.size == 0:
+        return
+    errors = np.abs(y - y64)
+    worst = np.unravel_index(int(np.argmax(np.where(np.isnan(errors), np.inf, errors))), errors.shape)
+    report = f"{where}: at {tuple(map(int, worst))} got {y[worst]}, expected {y64[worst]}"
+    if integers and is_exact(chosen):
+        assert np.array_equal(y, y64), f"{report}; {int((y != y64).sum())} of {y.size} elements are not exact"
+    else:
+        bound = error_bound(problem, operands, y64, chosen)
+        assert errors[worst] <= bound, f"{report}; error {errors[worst]:.3g} exceeds the bound {bound:.3g}"
+
+
+def _channels_last(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

@@ -1,0 +1,167 @@
+"""The two ways a convolution is proven: inputs on which it must be exact, and a bound on its error elsewhere.
+
+Exact: with integer inputs and sum |x||w| < 2^24 every product and every partial sum is a float32 integer, so any order
+of summation gives the same bits, and direct and im2col must *equal* the oracle.  Winograd's F(2x2, 3x3), and its
+gradient form F(3x3, 2x2), only ever divide by 4, so they too are exact while every intermediate stays under 2^22.
+
+Float: an algorithm is allowed
+
+    max |y - y64|  <=  c * sqrt(n) * u * max conv(|x|, |w|)  +  u * max |y64|
+
+with u = 2^-24 (float32) or 2^-53 (float64) and n the number of products summed into one result: C/groups*R*S in
+fprop, K/groups*R*S in dgrad, N*P*Q in wgrad.  sqrt(n) is how independent roundings add up; `ERROR_FACTOR` holds c.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from pycnn.backends import reference
+from pycnn.shape import Conv2dShape, Problem
+
+__all__ = [
+    "ERROR_FACTOR",
+    "Operands",
+    "error_bound",
+    "error_factor",
+    "exact_operands",
+    "float_operands",
+    "is_exact",
+    "terms",
+]
+
+# c of the bound, by the longest matching prefix of the algorithm's name.
+ERROR_FACTOR: dict[str, float] = {
+    # One rounding a term.  For data of one sign (after a ReLU) the partial sums grow linearly, and the roundings add up
+    # to a standard deviation of sqrt(n)/3 * u * conv(|x|, |w|); six of those, the worst of some 10^8 outputs, are 2.
+    "direct": 2.0,
+    "im2col": 2.0,
+    # Winograd's transforms add and subtract before they multiply, and what cancels in exact arithmetic leaves its
+    # roundings behind, spread over the whole tile.  A float32 emulation with the points 0, +-1, +-2, +-1/2 and infinity
+    # (C = 1..256; normal, non-negative and rectified data) needed c = 0.7, 10.6 and 26.3; three times that is allowed,
+    # for other points and orders of summation, and twice as much again for the smallest, which stays below direct's.
+    "winograd_f2x2_3x3": 4.0,
+    "winograd_f3x3_2x2": 4.0,
+    "winograd_f4x4_3x3": 32.0,
+    "winograd_f3x3_4x4": 32.0,
+    "winograd_f6x6_3x3": 80.0,
+    "winograd": 80.0,  # the family chooses its tile itself: the largest one's factor
+    "auto": 80.0,  # may choose any of them
+}
+
+_EXACT_TILES = ("winograd_f2x2_3x3", "winograd_f3x3_2x2")
+_UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+
+
+@dataclass(frozen=True)
+class Operands:
+    """The two arrays (and the bias) that one pass of a problem reads.
+
+    Attributes:
+        left: x for fprop, dy for dgrad and wgrad.
+        right: w for fprop and dgrad, x for wgrad.
+        b: the bias, fprop only, or None.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+    b: np.ndarray | None = None
+
+
+def terms(problem: Problem) -> int:
+    """How many products are summed into one element of the pass's result."""
+    s = problem.shape
+    if problem.operator == "fprop":
+        return s.C // s.groups * s.R * s.S
+    if problem.operator == "dgrad":
+        return s.K // s.groups * s.R * s.S
+    return s.N * s.P * s.Q
+
+
+def is_exact(algo: str) -> bool:
+    """Whether `algo`, a family or a variant by name, must be exact in the exact regime."""
+    return algo.startswith(("direct", "im2col", *_EXACT_TILES))
+
+
+def exact_operands(problem: Problem, algo: str = "direct", seed: int = 0, bias: bool = True) -> Operands:
+    """Integer operands, as large as `algo` can still take exactly in float32 (at most 8).
+
+    Direct and im2col need n * a^2 + a < 2^24 for integers up to a.  F(2x2, 3x3) grows each input tile by up to 4, each
+    filter by 9/4 and the output transform by 9, and counts in quarters: n/9 * 81 * a^2 must stay under 2^22; the same
+    holds for F(3x3, 2x2).
+
+    Raises:
+        ValueError: a reduction too long for any integers but zero.
+
+    >>> operands = exact_operands(Problem.parse("n1c4h5_k3r3"))
+    >>> int(abs(operands.left).max()) <= 8, operands.left.dtype
+    (True, dtype('float32'))
+    """
+    n = max(terms(problem), 1)
+    winograd = algo.startswith("winograd") or algo == "auto"
+    limit = 2**22 // 9 if winograd else 2**24 - 8
+    most = min(8, math.isqrt(max(limit - 1, 0) // n))
+    if most < 1:
+        raise ValueError(f"{problem}: {n} products a result are too many for the exact regime")
+    rng = np.random.default_rng(seed)
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return rng.integers(-most, most + 1, shape).astype(problem.dtype)
+
+    return _operands(problem, draw, bias)
+
+
+def float_operands(problem: Problem, seed: int = 0, bias: bool = True, positive: bool = False) -> Operands:
+    """Standard normal operands; `positive` takes their absolute values, as after a ReLU: the hardest for a long sum."""
+    rng = np.random.default_rng(seed)
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        values = rng.standard_normal(shape)
+        return (np.abs(values) if positive else values).astype(problem.dtype)
+
+    return _operands(problem, draw, bias)
+
+
+def _operands(problem: Problem, draw, bias: bool) -> Operands:  # type: ignore[no-untyped-def]
+    s: Conv2dShape = problem.shape
+    if problem.operator == "fprop":
+        return Operands(draw(s.x_shape), draw(s.w_shape), draw((s.K,)) if bias else None)
+    if problem.operator == "dgrad":
+        return Operands(draw(s.y_shape), draw(s.w_shape))
+    return Operands(draw(s.y_shape), draw(s.x_shape))
+
+
+def error_factor(algo: str) -> float:
+    """c of the float regime's bound for `algo`, a family or a variant by name.  Raises KeyError for an unknown one."""
+    best = max((name for name in ERROR_FACTOR if algo.startswith(name)), key=len, default=None)
+    if best is None:
+        raise KeyError(f"no error factor is written down for algorithm {algo!r}")
+    return ERROR_FACTOR[best]
+
+
+def error_bound(problem: Problem, operands: Operands, y64: np.ndarray, algo: str) -> float:
+    """The largest |y - y64| that `algo` is allowed on these operands; y64 is the exact result in float64."""
+    if y64.size == 0:
+        return 0.0
+    unit = _UNIT[problem.dtype]
+    magnitudes = Operands(
+        *(None if array is None else np.abs(array.astype(np.float64)) for array in (operands.left, operands.right))
+    )
+    largest = float(run(reference, problem, magnitudes, "auto").max())
+    oracle_too = 2.0 if problem.dtype == "float64" else 1.0  # in float64 the oracle rounds as often as the algorithm
+    c = error_factor(algo) * oracle_too
+    return c * math.sqrt(terms(problem)) * unit * largest + unit * float(np.abs(y64).max())
+
+
+def run(backend, problem: Problem, operands: Operands, algo: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+    """The problem's pass on these operands by a backend's module."""
+    s = problem.shape
+    rest = (s.stride, s.padding, s.dilation, s.groups)
+    if problem.operator == "fprop":
+        return backend.conv2d_fprop(operands.left, operands.right, operands.b, *rest, algo=algo)
+    if problem.operator == "dgrad":
+        return backend.conv2d_dgrad(operands.left, operands.right, s.x_shape, *rest, algo=algo)
+    return backend.conv2d_wgrad(operands.left, operands.right, s.w_shape, *rest, algo=algo)

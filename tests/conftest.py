@@ -1,0 +1,21 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+
+import pytest
+
+import pycnn
+
+BACKENDS = ["reference"]
+if importlib.util.find_spec("pycnn.backends.cpu") is not None:
+    BACKENDS.append("cpu")
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each backend that can run here, selected for the length of the test; its name."""
+    with pycnn.use_backend(request.param):
+        yield request.param

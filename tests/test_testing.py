@@ -1,0 +1,116 @@
+"""The checkers themselves: the oracle passes every problem, and seeded bugs are caught."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+
+from pycnn.backends import reference
+from pycnn.shape import Problem
+from pycnn.testing import check_conv2d, error_factor, every_pass, exact_operands, layers, problems, terms
+
+EVERY = every_pass(problems())
+
+
+@pytest.mark.parametrize("problem", EVERY, ids=str)
+def test_reference_passes(problem: Problem) -> None:
+    check_conv2d("reference", problem)
+
+
+def test_problem_lists_have_no_doubles() -> None:
+    texts = [str(problem) for problem in problems()]
+    assert len(set(texts)) == len(texts)
+    assert all(Problem.parse(str(problem)) == problem for problem in problems() + layers())
+
+
+def test_layers_can_be_limited_by_work() -> None:
+    assert 0 < len(layers("vgg16", most_macs=10**9)) < len(layers("vgg16"))
+
+
+def _broken(**functions: object) -> types.ModuleType:
+    module = types.ModuleType("broken")
+    module.__dict__.update({name: getattr(reference, name) for name in reference.__all__})
+    module.__dict__.update(functions)
+    return module
+
+
+def _one_ulp_off(*args: object, **kwargs: object) -> np.ndarray:
+    y = reference.conv2d_fprop(*args, **kwargs)  # type: ignore[arg-type]
+    y.flat[-1:] = np.nextafter(y.flat[-1:], np.float32(np.inf), dtype=y.dtype)
+    return y
+
+
+def _last_tap_dropped(x, w, *rest: object, **kwargs: object) -> np.ndarray:  # type: ignore[no-untyped-def]
+    w = w.copy()
+    w[:, -1, -1, -1] = 0
+    return reference.conv2d_fprop(x, w, *rest, **kwargs)  # type: ignore[arg-type]
+
+
+def _modifies_input(x, *rest: object, **kwargs: object) -> np.ndarray:  # type: ignore[no-untyped-def]
+    y = reference.conv2d_fprop(x, *rest, **kwargs)  # type: ignore[arg-type]
+    x[0, 0, 0, 0] += 1
+    return y
+
+
+def _channels_last_result(*args: object, **kwargs: object) -> np.ndarray:
+    y = reference.conv2d_fprop(*args, **kwargs)  # type: ignore[arg-type]
+    return np.ascontiguousarray(y.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
+def _ignores_strides(x, *rest: object, **kwargs: object) -> np.ndarray:  # type: ignore[no-untyped-def]
+    x = x if x.flags.c_contiguous else x.transpose(0, 2, 3, 1).reshape(x.shape)
+    return reference.conv2d_fprop(x, *rest, **kwargs)  # type: ignore[arg-type]
+
+
+def _random_order() -> object:
+    rng = np.random.default_rng(0)
+
+    def conv2d_fprop(*args: object, **kwargs: object) -> np.ndarray:
+        y = reference.conv2d_fprop(*args, **kwargs)  # type: ignore[arg-type]
+        return y if (y == np.rint(y)).all() else y * np.float32(1 + 2**-23 * rng.integers(0, 2))
+
+    return conv2d_fprop
+
+
+@pytest.mark.parametrize(
+    ("bug", "message"),
+    [
+        (_one_ulp_off, "not exact"),
+        (_last_tap_dropped, "not exact"),
+        (_modifies_input, "modified"),
+        (_channels_last_result, "C-contiguous"),
+        (_ignores_strides, "not contiguous"),
+        (_random_order(), "two runs differ"),
+    ],
+    ids=["ulp", "tap", "input", "layout", "strides", "nondeterministic"],
+)
+def test_seeded_bug_is_caught(bug: object, message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_conv2d(_broken(conv2d_fprop=bug), "n2c16h9w10_k8r3s3_pd1", "direct")
+
+
+@pytest.mark.parametrize("algo", ["direct", "winograd_f4x4_3x3", "winograd_f6x6_3x3"])
+def test_bound_catches_one_dropped_product(algo: str) -> None:
+    """The float regime alone (no exact equality) finds a dropped tap, even with the widest factor."""
+    broken = _broken(
+        conv2d_fprop=lambda x, w, *rest, algo: _last_tap_dropped(x, w, *rest, algo="direct"),
+    )
+    with pytest.raises(AssertionError, match=r"exceeds the bound|not exact"):
+        check_conv2d(broken, "n1c256h9w10_k8r3s3_pd1", algo)
+
+
+def test_exact_operands_stay_in_the_regime() -> None:
+    for problem in EVERY:
+        for algo, limit in (("direct", 2**24), ("winograd_f2x2_3x3", 2**22 / 9)):
+            operands = exact_operands(problem, algo)
+            largest = max((float(abs(a).max()) for a in (operands.left, operands.right) if a.size), default=0)
+            assert terms(problem) * largest**2 + largest < limit
+
+
+def test_unknown_algorithm_has_no_factor() -> None:
+    assert error_factor("im2col_implicit") == error_factor("im2col")
+    assert error_factor("winograd_f6x6_3x3") > error_factor("winograd_f2x2_3x3")
+    with pytest.raises(KeyError, match="fft"):
+        error_factor("fft")
