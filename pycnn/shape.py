@@ -12,12 +12,14 @@ Everything here is plain integers; no array library is imported.
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-__all__ = ["Conv2dShape", "Pool2dShape", "Problem", "normalize_padding", "pair", "whole"]
+__all__ = ["Conv2dShape", "Pool2dShape", "Problem", "check_elements", "normalize_padding", "pair", "whole"]
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
@@ -29,8 +31,8 @@ _LARGEST = 2**40
 def whole(name: str, value: object, least: int) -> int:
     """`value` as an int of at least `least`, or an exception that names the argument."""
     try:
-        number = value.__index__()  # type: ignore[attr-defined]
-    except AttributeError:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}") from None
     if isinstance(value, bool):
         raise TypeError(f"{name} must be an int, got the bool {value!r}")
@@ -111,6 +113,12 @@ def _out_size(name: str, size: int, before: int, after: int, window: int, stride
     return (size + before + after - span) // stride + 1
 
 
+def check_elements(name: str, shape: tuple[int, ...]) -> None:
+    """ValueError if an array of this shape would have more elements than any machine can hold."""
+    if math.prod(shape) > _LARGEST:
+        raise ValueError(f"{name} would have more than 2**40 elements: shape {shape}")
+
+
 @dataclass(frozen=True)
 class Conv2dShape:
     """A 2-D convolution problem in plain integers.
@@ -154,6 +162,7 @@ class Conv2dShape:
         top, bottom, left, right = self.padding
         p = _out_size("height", self.H, top, bottom, self.R, self.stride[0], self.dilation[0])
         q = _out_size("width", self.W, left, right, self.S, self.stride[1], self.dilation[1])
+        check_elements("the output", (self.N, self.K, p, q))
         object.__setattr__(self, "P", p)
         object.__setattr__(self, "Q", q)
 
@@ -261,6 +270,7 @@ class Pool2dShape:
                 )
         p = self._out("height", self.H, top, bottom, 0)
         q = self._out("width", self.W, left, right, 1)
+        check_elements("the output", (self.N, self.C, p, q))
         object.__setattr__(self, "P", p)
         object.__setattr__(self, "Q", q)
 
@@ -295,6 +305,7 @@ _PROBLEM = re.compile(
     r"(_(st(?P<st>\d+(x\d+)?))?(pd(?P<pd>\d+(\.\d+\.\d+\.\d+|x\d+)?))?(dl(?P<dl>\d+(x\d+)?))?(g(?P<g>\d+))?)?"
     r"(?P<words>(_[A-Za-z0-9\-\.]+)*)"
 )
+_FIELD = re.compile(r"(st|pd|dl|g)[0-9x.\-]*")
 
 
 @dataclass(frozen=True)
@@ -341,6 +352,10 @@ class Problem:
             kind = (
                 "operator" if word in PASSES else "dtype" if word in DTYPES else "layout" if word in LAYOUTS else "name"
             )
+            if kind == "name" and _FIELD.fullmatch(word):
+                raise ValueError(
+                    f"problem string {text!r} has {word!r} where a name could stand: misplaced or malformed"
+                )
             if kind in said:
                 raise ValueError(f"problem string {text!r} says its {kind} twice: {said[kind]!r} and {word!r}")
             said[kind] = DTYPES.get(word, word)

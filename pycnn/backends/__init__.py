@@ -31,7 +31,7 @@ class use_backend:
 
     >>> import pycnn, numpy as np
     >>> with pycnn.use_backend("reference"):
-    ...     pycnn.relu(np.array([-1.0, 2.0]))
+    ...     pycnn.ops.relu(np.array([-1.0, 2.0]))
     array([0., 2.])
     """
 

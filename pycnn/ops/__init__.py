@@ -1,5 +1,79 @@
 """Raw operators on arrays: every argument is validated here, then one backend function runs.  No autograd."""
 
+from pycnn.ops.activation import (
+    log_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    softmax,
+    softmax_backward,
+    tanh,
+    tanh_backward,
+)
 from pycnn.ops.conv import conv2d_dgrad, conv2d_fprop, conv2d_wgrad
+from pycnn.ops.conv_transpose import conv_transpose2d_dgrad, conv_transpose2d_fprop, conv_transpose2d_wgrad
+from pycnn.ops.linear import gemm, linear
+from pycnn.ops.norm import (
+    batch_norm,
+    batch_norm_backward,
+    channel_affine,
+    channel_sum,
+    lrn,
+    lrn_backward,
+)
+from pycnn.ops.pool import (
+    adaptive_avg_pool2d,
+    adaptive_avg_pool2d_backward,
+    adaptive_max_pool2d,
+    adaptive_max_pool2d_backward,
+    avg_pool2d,
+    avg_pool2d_backward,
+    max_pool2d,
+    max_pool2d_backward,
+    plane_take,
+)
+from pycnn.ops.random import dropout, philox_uint32
+from pycnn.ops.shaping import add, concat, pad
 
-__all__ = ["conv2d_dgrad", "conv2d_fprop", "conv2d_wgrad"]
+__all__ = [
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_backward",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_backward",
+    "add",
+    "avg_pool2d",
+    "avg_pool2d_backward",
+    "batch_norm",
+    "batch_norm_backward",
+    "channel_affine",
+    "channel_sum",
+    "concat",
+    "conv2d_dgrad",
+    "conv2d_fprop",
+    "conv2d_wgrad",
+    "conv_transpose2d_dgrad",
+    "conv_transpose2d_fprop",
+    "conv_transpose2d_wgrad",
+    "dropout",
+    "gemm",
+    "linear",
+    "log_softmax",
+    "log_softmax_backward",
+    "lrn",
+    "lrn_backward",
+    "max_pool2d",
+    "max_pool2d_backward",
+    "pad",
+    "philox_uint32",
+    "plane_take",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "softmax",
+    "softmax_backward",
+    "tanh",
+    "tanh_backward",
+]

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pycnn.ops._arrays import Array, Call
+from pycnn.ops._checks import check_algo, expect_shape, shape_of
 from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
 
 IntPair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
-
-FAMILIES = ("auto", "direct", "im2col", "winograd")
 
 
 def conv2d_fprop(
@@ -54,12 +53,15 @@ def conv2d_fprop(
            [6., 9., 6.],
            [4., 6., 4.]], dtype=float32)
     """
-    call = Call(x=x, w=w, b=b)
+    check_algo(algo)
+    call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
-    if b is not None and b.shape != (shape.K,):
-        raise ValueError(f"b must have shape ({shape.K},), one value a filter, got {b.shape}")
-    return call.back(call.backend.conv2d_fprop(x, w, b, shape.stride, shape.padding, shape.dilation, groups, algo=algo))
+    if b is not None:
+        expect_shape("b", b.shape, (shape.K,), "one value a filter, shape")
+    return call.back(
+        call.backend.conv2d_fprop(x, w, b, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
+    )
 
 
 def conv2d_dgrad(
@@ -96,12 +98,15 @@ def conv2d_dgrad(
            [2., 4., 2.],
            [1., 2., 1.]])
     """
+    check_algo(algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
-    shape = _shape(_ints("x_shape", x_shape), w.shape, stride, padding, dilation, groups)
-    _expect("dy", dy.shape, shape.y_shape)
+    shape = _shape(shape_of("x_shape", x_shape), w.shape, stride, padding, dilation, groups)
+    expect_shape("dy", dy.shape, shape.y_shape)
     return call.back(
-        call.backend.conv2d_dgrad(dy, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, groups, algo=algo)
+        call.backend.conv2d_dgrad(
+            dy, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
+        )
     )
 
 
@@ -138,12 +143,15 @@ def conv2d_wgrad(
     array([[ 8., 12.],
            [20., 24.]])
     """
+    check_algo(algo)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
-    shape = _shape(x.shape, _ints("w_shape", w_shape), stride, padding, dilation, groups)
-    _expect("dy", dy.shape, shape.y_shape)
+    shape = _shape(x.shape, shape_of("w_shape", w_shape), stride, padding, dilation, groups)
+    expect_shape("dy", dy.shape, shape.y_shape)
     return call.back(
-        call.backend.conv2d_wgrad(dy, x, shape.w_shape, shape.stride, shape.padding, shape.dilation, groups, algo=algo)
+        call.backend.conv2d_wgrad(
+            dy, x, shape.w_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
+        )
     )
 
 
@@ -160,14 +168,3 @@ def _shape(
     steps, reach = pair("stride", stride, 1), pair("dilation", dilation, 1)
     sides = normalize_padding(padding, (w_shape[2], w_shape[3]), steps, reach)
     return Conv2dShape.of(tuple(x_shape), tuple(w_shape), steps, sides, reach, whole("groups", groups, 1))
-
-
-def _ints(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    if not isinstance(shape, (tuple, list)) or len(shape) != 4:
-        raise ValueError(f"{name} must be four ints, got {shape!r}")
-    return tuple(whole(f"{name}[{i}]", size, 0) for i, size in enumerate(shape))
-
-
-def _expect(name: str, got: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if tuple(got) != expected:
-        raise ValueError(f"{name} must have the output's shape {expected}, got {tuple(got)}")

@@ -18,6 +18,8 @@ from pycnn.testing.regimes import (
     exact_operands,
     float_operands,
     is_exact,
+    magnitudes,
+    oracle,
     run,
     terms,
 )
@@ -39,6 +41,8 @@ __all__ = [
     "float_operands",
     "is_exact",
     "layers",
+    "magnitudes",
+    "oracle",
     "problems",
     "run",
     "scattered",

@@ -15,12 +15,14 @@ fprop, K/groups*R*S in dgrad, N*P*Q in wgrad.  sqrt(n) is how independent roundi
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
 from pycnn.backends import reference
-from pycnn.shape import Conv2dShape, Problem
+from pycnn.shape import Problem
 
 __all__ = [
     "ERROR_FACTOR",
@@ -30,6 +32,9 @@ __all__ = [
     "exact_operands",
     "float_operands",
     "is_exact",
+    "magnitudes",
+    "oracle",
+    "run",
     "terms",
 ]
 
@@ -42,7 +47,8 @@ ERROR_FACTOR: dict[str, float] = {
     # Winograd's transforms add and subtract before they multiply, and what cancels in exact arithmetic leaves its
     # roundings behind, spread over the whole tile.  A float32 emulation with the points 0, +-1, +-2, +-1/2 and infinity
     # (C = 1..256; normal, non-negative and rectified data) needed c = 0.7, 10.6 and 26.3; three times that is allowed,
-    # for other points and orders of summation, and twice as much again for the smallest, which stays below direct's.
+    # for other points and orders of summation, and twice direct's factor for the smallest tile, whose transforms
+    # hardly round at all.
     "winograd_f2x2_3x3": 4.0,
     "winograd_f3x3_2x2": 4.0,
     "winograd_f4x4_3x3": 32.0,
@@ -114,24 +120,29 @@ def exact_operands(problem: Problem, algo: str = "direct", seed: int = 0, bias: 
     return _operands(problem, draw, bias)
 
 
-def float_operands(problem: Problem, seed: int = 0, bias: bool = True, positive: bool = False) -> Operands:
-    """Standard normal operands; `positive` takes their absolute values, as after a ReLU: the hardest for a long sum."""
+def float_operands(problem: Problem, seed: int = 0, bias: bool = True) -> Operands:
+    """Standard normal operands."""
     rng = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        values = rng.standard_normal(shape)
-        return (np.abs(values) if positive else values).astype(problem.dtype)
+        return rng.standard_normal(shape).astype(problem.dtype)
 
     return _operands(problem, draw, bias)
 
 
-def _operands(problem: Problem, draw, bias: bool) -> Operands:  # type: ignore[no-untyped-def]
-    s: Conv2dShape = problem.shape
+def _operands(problem: Problem, draw: Callable[[tuple[int, ...]], np.ndarray], bias: bool) -> Operands:
+    s = problem.shape
     if problem.operator == "fprop":
         return Operands(draw(s.x_shape), draw(s.w_shape), draw((s.K,)) if bias else None)
     if problem.operator == "dgrad":
         return Operands(draw(s.y_shape), draw(s.w_shape))
     return Operands(draw(s.y_shape), draw(s.x_shape))
+
+
+def magnitudes(operands: Operands) -> Operands:
+    """Absolute values: all of one sign, as after a ReLU, is the hardest for a long sum; no less so with a bias."""
+    b = None if operands.b is None else np.abs(operands.b)
+    return Operands(np.abs(operands.left), np.abs(operands.right), b)
 
 
 def error_factor(algo: str) -> float:
@@ -142,21 +153,32 @@ def error_factor(algo: str) -> float:
     return ERROR_FACTOR[best]
 
 
-def error_bound(problem: Problem, operands: Operands, y64: np.ndarray, algo: str) -> float:
-    """The largest |y - y64| that `algo` is allowed on these operands; y64 is the exact result in float64."""
+def error_bound(
+    problem: Problem, operands: Operands, y64: np.ndarray, algo: str, largest: np.ndarray | None = None
+) -> float:
+    """The largest |y - y64| that `algo` is allowed.
+
+    Args:
+        y64: the exact result, in float64.
+        largest: the exact result on the operands' `magnitudes`, conv(|x|, |w|) plus |b|, where it is at hand already.
+    """
     if y64.size == 0:
         return 0.0
+    largest = oracle(problem, magnitudes(operands)) if largest is None else largest
     unit = _UNIT[problem.dtype]
-    magnitudes = Operands(
-        *(None if array is None else np.abs(array.astype(np.float64)) for array in (operands.left, operands.right))
-    )
-    largest = float(run(reference, problem, magnitudes, "auto").max())
     oracle_too = 2.0 if problem.dtype == "float64" else 1.0  # in float64 the oracle rounds as often as the algorithm
     c = error_factor(algo) * oracle_too
-    return c * math.sqrt(terms(problem)) * unit * largest + unit * float(np.abs(y64).max())
+    return c * math.sqrt(terms(problem)) * unit * float(largest.max()) + unit * float(np.abs(y64).max())
 
 
-def run(backend, problem: Problem, operands: Operands, algo: str) -> np.ndarray:  # type: ignore[no-untyped-def]
+def oracle(problem: Problem, operands: Operands) -> np.ndarray:
+    """The problem's pass on these operands by the reference, in float64."""
+    b = None if operands.b is None else operands.b.astype(np.float64)
+    wide = Operands(operands.left.astype(np.float64), operands.right.astype(np.float64), b)
+    return run(reference, problem, wide, "auto")
+
+
+def run(backend: ModuleType, problem: Problem, operands: Operands, algo: str) -> np.ndarray:
     """The problem's pass on these operands by a backend's module."""
     s = problem.shape
     rest = (s.stride, s.padding, s.dilation, s.groups)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ._common import Array, Padding, Pair, rounded, wide
+from ._common import Array, Padding, Pair, Window, rounded, wide
 
 
 def conv2d_fprop(
@@ -33,7 +33,7 @@ def conv2d_fprop(
     y = np.zeros((n, groups, k // groups, p * q))
     with np.errstate(all="ignore"):
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
-            y += filters[:, :, :, r, s] @ _matrix(image[pixels])
+            y += filters[r, s] @ _matrix(image[pixels])
         y = y.reshape(n, k, p, q)
         if b is not None:
             y += wide(b)[:, None, None]
@@ -61,10 +61,10 @@ def conv2d_dgrad(
     image = np.zeros((n, groups, c // groups, top + h + bottom, left + width + right))
     with np.errstate(all="ignore"):
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
-            share = filters[:, :, :, r, s].swapaxes(1, 2) @ gradient
+            share = filters[r, s].swapaxes(1, 2) @ gradient
             image[pixels] += share.reshape(n, groups, c // groups, p, q)
-    image = image.reshape(n, c, *image.shape[3:])
-    return rounded(image[:, :, top : top + h, left : left + width], dy.dtype)
+    dx = image[..., top : top + h, left : left + width].reshape(x_shape)
+    return rounded(dx, dy.dtype)
 
 
 def conv2d_wgrad(
@@ -123,8 +123,9 @@ def _padded(x: Array, padding: Padding, groups: int) -> np.ndarray:
 
 
 def _grouped_filters(w: Array, groups: int) -> np.ndarray:
+    """w as (R, S, groups, K/groups, C/groups): one matrix a tap and group, laid out so that BLAS takes it."""
     k, c, r, s = w.shape
-    return wide(w).reshape(groups, k // groups, c, r, s)
+    return np.ascontiguousarray(wide(w).reshape(groups, k // groups, c, r, s).transpose(3, 4, 0, 1, 2))
 
 
 def _out_size(image: tuple[int, ...], window: tuple[int, ...], stride: Pair, dilation: Pair) -> Pair:
@@ -132,9 +133,7 @@ def _out_size(image: tuple[int, ...], window: tuple[int, ...], stride: Pair, dil
     return p, q
 
 
-def _taps(
-    window: tuple[int, ...], out: Pair, stride: Pair, dilation: Pair
-) -> Iterator[tuple[int, int, tuple[object, ...]]]:
+def _taps(window: tuple[int, ...], out: Pair, stride: Pair, dilation: Pair) -> Iterator[tuple[int, int, Window]]:
     """Each tap (r, s) of the filter, with the index of the padded image's pixels it meets, one an output pixel."""
     for r in range(window[0]):
         rows = slice(r * dilation[0], r * dilation[0] + (out[0] - 1) * stride[0] + 1, stride[0])

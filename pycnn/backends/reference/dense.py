@@ -22,12 +22,12 @@ def linear_fwd(x: Array, w: Array, b: Array | None) -> Array:
 
 def relu_fwd(x: Array) -> Array:
     """max(x, 0); NaN stays."""
-    return np.ascontiguousarray(np.maximum(x, x.dtype.type(0)))
+    return np.asarray(np.maximum(x, x.dtype.type(0)), order="C")
 
 
 def relu_bwd(dy: Array, y: Array) -> Array:
     """dy where y is not <= 0 (a NaN lets the gradient through, as in PyTorch)."""
-    return np.ascontiguousarray(np.where(y <= 0, dy.dtype.type(0), dy))
+    return np.asarray(np.where(y <= 0, dy.dtype.type(0), dy), order="C")
 
 
 def tanh_fwd(x: Array) -> Array:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ._common import Array, Padding, Pair, rounded, wide
+from ._common import Array, Padding, Pair, Window, rounded, wide
 
 Shape4 = tuple[int, int, int, int]
 Indices = NDArray[np.int64]
@@ -31,7 +31,7 @@ def max_pool2d_fwd(
         with np.errstate(invalid="ignore"):
             wins = (index < 0) | (value > best) | np.isnan(value)
         y[window] = np.where(wins, value, best)
-        indices[window] = np.where(wins, positions[pixels[1:]], index)
+        indices[window] = np.where(wins, positions[pixels], index)
     return y, indices
 
 
@@ -161,7 +161,7 @@ def _out_size(
 
 
 def _reach(size: int, out: int, offset: int, stride: int) -> tuple[slice, slice] | None:
-    """Which of `out` windows, `stride` apart, find a pixel at `offset` from their corner, and which pixels those are."""
+    """Which of `out` windows, `stride` apart, find a pixel at `offset` from their corner, and which pixels."""
     first = max(0, -(offset // stride))
     stop = min(out, (size - 1 - offset) // stride + 1)
     if first >= stop:
@@ -172,7 +172,7 @@ def _reach(size: int, out: int, offset: int, stride: int) -> tuple[slice, slice]
 
 def _taps(
     size: tuple[int, ...], out: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding, dilation: Pair
-) -> Iterator[tuple[tuple[object, ...], tuple[object, ...]]]:
+) -> Iterator[tuple[Window, Window]]:
     """For each tap, in scan order: the index of the windows that have a pixel there, and of those pixels."""
     for r in range(kernel[0]):
         rows = _reach(size[0], out[0], r * dilation[0] - padding[0], stride[0])

@@ -1,0 +1,218 @@
+"""Arrays of any library go in and come out as the same kind, without a copy on the way in."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pycnn import ops
+from pycnn.ops._arrays import Call, kind
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((2, 3, 6, 7)).astype(np.float32)
+W = RNG.standard_normal((4, 3, 3, 3)).astype(np.float32)
+B = RNG.standard_normal(4).astype(np.float32)
+
+
+class Exporter:
+    """Something of a library nobody has heard of, with nothing but DLPack."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        return self.array.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+
+def test_numpy_is_not_copied() -> None:
+    call = Call("b", x=X, w=W, b=None)
+    assert call.arrays[0] is X
+    assert call.arrays[2] is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+        lambda x: x[::-1, ::-1, ::-1, ::-1].copy()[::-1, ::-1, ::-1, ::-1],
+        lambda x: np.repeat(x, 2, axis=3)[:, :, :, ::2],
+        lambda x: x.astype(x.dtype.newbyteorder(">")),
+        lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(x.dtype).reshape(x.shape),
+        lambda x: x.view(type("Subclass", (np.ndarray,), {})),
+    ],
+    ids=["channels last", "reversed", "gaps", "big endian", "unaligned", "subclass"],
+)
+def test_any_numpy_array_gives_the_same(change: Any) -> None:
+    x = change(X)
+    x.flags.writeable = False
+    before = x.tobytes()
+    y = ops.conv2d_fprop(x, W, B, padding=1)
+    # Equal values in other strides may be summed in another order: 27 terms of float32.
+    np.testing.assert_allclose(y, ops.conv2d_fprop(X, W, B, padding=1), rtol=0, atol=1e-5)
+    assert type(y) is np.ndarray
+    assert y.dtype == np.float32
+    assert x.tobytes() == before
+
+
+def test_zero_dimensions_stay_zero() -> None:
+    y = ops.relu(np.array(-1.0))
+    assert y.shape == ()
+    assert ops.dropout(np.array(2.0), 0.0, 1).shape == ()
+
+
+def test_float16_is_computed_in_float32() -> None:
+    """2048 + 1 + 1 is 2050; summed in float16 it would stay 2048."""
+    x = np.array([2048, 1, 1], np.float16).reshape(1, 3, 1, 1)
+    y = ops.conv2d_fprop(x, np.ones((1, 3, 1, 1), np.float16))
+    assert y.dtype == np.float16
+    assert y.item() == 2050
+
+
+@pytest.mark.filterwarnings("error")
+def test_float16_overflows_to_infinity() -> None:
+    assert ops.add(np.array([6e4], np.float16), np.array([6e4], np.float16)).tolist() == [np.inf]
+
+
+def test_float16_keeps_its_indices() -> None:
+    y, indices = ops.max_pool2d(X.astype(np.float16), 2)
+    assert (y.dtype, indices.dtype) == (np.float16, np.int64)
+    np.testing.assert_array_equal(ops.plane_take(X.astype(np.float16), indices), y)
+
+
+def test_bfloat16_of_ml_dtypes() -> None:
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    y = ops.conv2d_fprop(X.astype(bfloat16), W.astype(bfloat16))
+    assert y.dtype == bfloat16
+    exact = ops.conv2d_fprop(X.astype(bfloat16).astype(np.float32), W.astype(bfloat16).astype(np.float32))
+    np.testing.assert_array_equal(y, exact.astype(bfloat16))
+
+
+def test_bfloat16_of_torch_needs_ml_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(TypeError, match="x is bfloat16, which needs the package ml_dtypes"):
+        ops.relu(torch.zeros(3, dtype=torch.bfloat16))
+
+
+def test_dlpack_alone_is_enough() -> None:
+    y = ops.conv2d_fprop(Exporter(X), Exporter(W), Exporter(B))
+    assert isinstance(y, np.ndarray)
+    np.testing.assert_array_equal(y, ops.conv2d_fprop(X, W, B))
+    assert np.shares_memory(Call(x=Exporter(X)).arrays[0], X)
+
+
+def test_dlpack_of_another_device_is_named() -> None:
+    class Far(Exporter):
+        def __dlpack_device__(self) -> tuple[int, int]:
+            return 2, 0
+
+        def __dlpack__(self, **kwargs: Any) -> Any:
+            raise BufferError("on a GPU")
+
+    with pytest.raises(TypeError, match="x cannot be read through DLPack on the CPU"):
+        ops.relu(Far(X))
+
+
+def test_libraries_do_not_mix() -> None:
+    with pytest.raises(TypeError, match="one library, got x: numpy, w: dlpack"):
+        ops.conv2d_fprop(X, Exporter(W))
+    y, indices = ops.max_pool2d(X, 2)
+    with pytest.raises(TypeError, match="one library, got indices: dlpack beside numpy"):
+        ops.plane_take(y, Exporter(indices))
+
+
+def test_an_object_with_a_shape_is_no_array() -> None:
+    with pytest.raises(TypeError, match="not an array"):
+        kind(SimpleNamespace(shape=(1,), dtype=np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64])
+def test_indices_may_be_any_integers(dtype: type) -> None:
+    y, indices = ops.max_pool2d(X, 2)
+    np.testing.assert_array_equal(ops.plane_take(X, indices.astype(dtype)), y)
+
+
+class TestTorch:
+    torch = property(lambda self: pytest.importorskip("torch"))
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+    def test_same_kind_out(self, dtype: str) -> None:
+        torch = self.torch
+        dtype = getattr(torch, dtype)
+        x, w, b = (torch.from_numpy(a).to(dtype) for a in (X, W, B))
+        y = ops.conv2d_fprop(x, w, b, padding=1)
+        assert isinstance(y, torch.Tensor)
+        assert y.dtype == dtype
+        expected = torch.nn.functional.conv2d(x.double(), w.double(), b.double(), padding=1)
+        # One rounding to the dtype, at values below 16, on top of float32's 28 terms.
+        assert (y.double() - expected).abs().max() <= 16 * torch.finfo(dtype).eps / 2 + 1e-5
+
+    def test_zero_copy(self) -> None:
+        torch = self.torch
+        x = torch.zeros(4)
+        assert Call(x=x).arrays[0].ctypes.data == x.data_ptr()
+        half = torch.zeros(4, dtype=torch.bfloat16)
+        half[2] = 3
+        assert ops.relu(half).tolist() == [0, 0, 3, 0]
+
+    def test_awkward_tensors(self) -> None:
+        torch = self.torch
+        x = torch.from_numpy(X)
+        expected = ops.conv2d_fprop(X, W)
+        weight = torch.nn.Parameter(torch.from_numpy(W))
+        for tensor in (x.to(memory_format=torch.channels_last), x.clone().requires_grad_()):
+            y = ops.conv2d_fprop(tensor, weight)
+            assert not y.requires_grad
+            np.testing.assert_allclose(y.numpy(), expected, rtol=0, atol=1e-5)  # other strides, another order of sums
+        repeated = x[:1].expand(2, 3, 6, 7)  # a stride of 0
+        assert torch.equal(ops.relu(repeated), repeated.clamp(min=0))
+        imaginary = torch.conj(torch.complex(torch.zeros(3), -torch.ones(3))).imag  # a view that is negated lazily
+        assert ops.relu(imaginary).tolist() == [1, 1, 1]
+        assert ops.relu(torch.zeros(0, 3)).shape == (0, 3)
+        assert ops.relu(torch.tensor(-1.0)).shape == ()
+
+    def test_refusals(self) -> None:
+        torch = self.torch
+        with pytest.raises(TypeError, match="x is a torch tensor on meta"):
+            ops.relu(torch.zeros(3, device="meta"))
+        with pytest.raises(TypeError, match="x must be a dense torch tensor"):
+            ops.relu(torch.zeros(3).to_sparse())
+        with pytest.raises(TypeError, match="one library, got x: torch, w: numpy"):
+            ops.conv2d_fprop(torch.from_numpy(X), W)
+
+    def test_several_results(self) -> None:
+        torch = self.torch
+        x = torch.from_numpy(X)
+        y, indices = ops.max_pool2d(x, 2)
+        assert (y.dtype, indices.dtype) == (torch.float32, torch.int64)
+        assert torch.equal(ops.plane_take(x, indices), y)
+        dx = ops.max_pool2d_backward(y, indices, x.shape, 2)
+        assert dx.shape == x.shape
+        assert all(isinstance(a, torch.Tensor) for a in ops.batch_norm(x))
+
+    def test_subclass_counts_as_torch(self) -> None:
+        torch = self.torch
+        x = torch.zeros(3).as_subclass(type("Mine", (torch.Tensor,), {"__module__": "mine"}))
+        assert kind(x) == "torch"
+
+
+def test_jax_arrays() -> None:
+    jax = pytest.importorskip("jax")
+    for dtype in ("float32", "bfloat16", "float16"):
+        x, w = (jax.numpy.asarray(a).astype(dtype) for a in (X, W))
+        y = ops.conv2d_fprop(x, w)
+        assert isinstance(y, jax.Array)
+        assert str(y.dtype) == dtype
+        assert np.shares_memory(Call(x=x).arrays[0], np.asarray(x)) or dtype != "float32"
+    x = jax.numpy.asarray(X)
+    y, indices = ops.max_pool2d(x, 2)
+    assert (np.asarray(ops.plane_take(x, indices)) == np.asarray(y)).all()
