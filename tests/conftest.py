@@ -14,16 +14,14 @@ BACKENDS = ["reference", *(["cpu"] if importlib.util.find_spec("pycnn._cpu") els
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--slow", action="store_true", help="also what takes minutes: every kernel instance for every arch"
-    )
+    parser.addoption("--slow", action="store_true", help="also what takes minutes: all archs, large networks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--slow"):
         for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="runs with --slow"))
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
 
 
 @pytest.fixture(params=BACKENDS)
