@@ -35,6 +35,10 @@ from pycnn.functional import softmax as softmax
 from pycnn.functional import stack as stack
 from pycnn.functional import tanh as tanh
 from pycnn.functional import where as where
+from pycnn.machine import get_isa as get_isa
+from pycnn.machine import get_num_threads as get_num_threads
+from pycnn.machine import set_isa as set_isa
+from pycnn.machine import set_num_threads as set_num_threads
 from pycnn.random import manual_seed as manual_seed
 from pycnn.tensor import Tensor as Tensor
 from pycnn.tensor import ones as ones

@@ -210,5 +210,5 @@ def _checksum(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> int:
     for name in sorted(arrays):
         array = arrays[name]
         total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(array.reshape(-1).view(np.uint8), total)
+        total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
     return total

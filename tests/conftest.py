@@ -13,6 +13,17 @@ import pycnn
 BACKENDS = ["reference", *(["cpu"] if importlib.util.find_spec("pycnn._cpu") else [])]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also what takes minutes: all archs, large networks")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that can run here, selected for the length of the test; its name."""

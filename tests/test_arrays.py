@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -76,6 +77,11 @@ def test_float16_is_computed_in_float32() -> None:
     assert y.item() == 2050
 
 
+@pytest.mark.filterwarnings("error")
+def test_float16_overflows_to_infinity() -> None:
+    assert ops.add(np.array([6e4], np.float16), np.array([6e4], np.float16)).tolist() == [np.inf]
+
+
 def test_float16_keeps_its_indices() -> None:
     y, indices = ops.max_pool2d(X.astype(np.float16), 2)
     assert (y.dtype, indices.dtype) == (np.float16, np.int64)
@@ -88,6 +94,13 @@ def test_bfloat16_of_ml_dtypes() -> None:
     assert y.dtype == bfloat16
     exact = ops.conv2d_fprop(X.astype(bfloat16).astype(np.float32), W.astype(bfloat16).astype(np.float32))
     np.testing.assert_array_equal(y, exact.astype(bfloat16))
+
+
+def test_bfloat16_of_torch_needs_ml_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(TypeError, match="x is bfloat16, which needs the package ml_dtypes"):
+        ops.relu(torch.zeros(3, dtype=torch.bfloat16))
 
 
 def test_dlpack_alone_is_enough() -> None:

@@ -157,6 +157,20 @@ def test_a_full_disk_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["run"]
 
 
+def test_a_failing_rename_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    checkpoint.save(path, {}, {"epoch": 1})
+
+    def refuse(self, target):
+        raise PermissionError(13, "Permission denied", str(target))
+
+    monkeypatch.setattr(type(path), "replace", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        checkpoint.save(path, {}, {"epoch": 2})
+    assert checkpoint.load(path).extra == {"epoch": 1}
+    assert os.listdir(tmp_path) == ["run"]
+
+
 def test_safetensors_is_asked_for_by_its_extra(tmp_path):
     code = """
         import sys

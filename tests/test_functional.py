@@ -132,6 +132,21 @@ def test_gradient_of_the_gradient_is_its_slope(name: str) -> None:
     gradgradcheck(lambda *values: _curved(function(*values)), inputs)
 
 
+CLOSED = ("conv2d", "conv_transpose2d", "max_pool2d", "adaptive_max_pool2d", "avg_pool2d", "linear", "dropout")
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_functions_that_close_over_each_other_do_so_a_third_time(name: str) -> None:
+    function, inputs = OPERATORS[name]
+    first = Tensor(inputs[0].data[:1, ..., :3, :3] if inputs[0].ndim == 4 else inputs[0].data, requires_grad=True)
+
+    def slopes(*values: Tensor) -> tuple[Tensor | None, ...]:
+        y = function(*values)
+        return autograd.grad((y * y * y).sum(), values, create_graph=True)
+
+    gradgradcheck(slopes, (first, *inputs[1:]))
+
+
 def _curved(y: Tensor) -> Tensor:
     # y + y^2/2: gives linear operators a second derivative, so that theirs is checked with more than zeros.
     return y + y * y * 0.5

@@ -40,6 +40,7 @@ void bind_machine(py::module_& m) {
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "The native CPU engine of pycnn.";
     pycnn::bind_machine(m);
+    pycnn::bind_conv(m);
     pycnn::bind_gemm(m);
     pycnn::bind_activation(m);
     pycnn::bind_norm(m);

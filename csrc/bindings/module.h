@@ -7,6 +7,7 @@ namespace pycnn {
 
 namespace py = pybind11;
 
+void bind_conv(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_activation(py::module_& m);
 void bind_norm(py::module_& m);

@@ -26,7 +26,9 @@ struct Gemm {
     int64_t b_row, b_col;
     const T* bias;  // n values added to every row, or null
     T* c;
-    int64_t c_row;  // elements from one row of C to the next
+    int64_t c_row;                // elements from one row of C to the next
+    bool accumulate = false;      // add to C instead of overwriting it
+    const T* row_bias = nullptr;  // m values added to every column, or null
 };
 
 // A 2-D convolution in plain sizes: x (N, C, H, W), w (K, C / groups, R, S), y (N, K, P, Q), all dense.
@@ -66,6 +68,14 @@ struct WinogradWgrad {
     T* dw;
 };
 
+// One algorithm for the three passes of a convolution.  `bias` (K values) may be null.  Results are written whole.
+template <typename T>
+struct ConvAlgorithm {
+    void (*fprop)(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+    void (*dgrad)(const ConvShape& s, const T* dy, const T* w, T* dx);
+    void (*wgrad)(const ConvShape& s, const T* dy, const T* x, T* dw);
+};
+
 template <typename T>
 struct Operators {
     // Multiply-adds in registers for `rounds` rounds on every thread; returns the floating-point operations done.
@@ -81,6 +91,11 @@ struct Operators {
     int64_t (*winograd_wgrad)(const WinogradWgrad<T>& problem);
     int64_t (*winograd_workspace)(const Winograd<T>& problem, int64_t threads);
     int64_t (*winograd_wgrad_workspace)(const WinogradWgrad<T>& problem, int64_t threads);
+    // sum[c] over n and the inner elements of dy (n, channels, inner).
+    void (*channel_sum)(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum);
+    ConvAlgorithm<T> direct;
+    ConvAlgorithm<T> im2col_explicit;
+    ConvAlgorithm<T> im2col_implicit;
 };
 
 }  // namespace pycnn::cpu

@@ -13,7 +13,7 @@ from types import ModuleType
 
 __all__ = ["NAMES", "get", "selected", "use_backend"]
 
-NAMES = ("reference", "cpu", "cuda", "sim")
+NAMES = ("reference", "cpu", "cuda", "sim", "shapes")
 
 _default: str | None = None
 _selected: ContextVar[str | None] = ContextVar("pycnn_backend", default=None)
@@ -24,7 +24,8 @@ class use_backend:
 
     Args:
         name: ``"reference"`` (NumPy, float64 accumulation, slow), ``"cpu"`` (the native engine), ``"cuda"``, ``"sim"``
-            (the CUDA kernels, run on the CPU; for tests), or None for the array's own device.
+            (the CUDA kernels, run on the CPU; for tests), ``"shapes"`` (no arithmetic, zeros of the right shape), or
+            None for the array's own device.
 
     Raises:
         ValueError: an unknown name.

@@ -179,7 +179,7 @@ def _contest_pool(workload: Workload, shape: Pool2dShape, operator: str, backend
         with backends.use_backend(backend):
             if operator == "backward":
                 return _pool_backward(dy, indices, x.shape, maximum, pool)
-            return ops.max_pool2d(x, *pool) if maximum else ops.avg_pool2d(x, *pool)
+            return ops.max_pool2d(x, *pool)[0] if maximum else ops.avg_pool2d(x, *pool)
 
     y = y64.astype(np.float32)
     if operator == "forward":

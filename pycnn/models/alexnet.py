@@ -11,6 +11,7 @@ from typing import Any
 
 from pycnn import functional as F
 from pycnn import nn
+from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
 from pycnn.tensor import Tensor
@@ -94,8 +95,7 @@ class AlexNetOf2012(nn.Module):
         )
         layers = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         for number, layer in enumerate(layers, 1):  # section 5: bias 1 in layers 2, 4, 5 and the hidden full ones
-            init.normal_(layer.weight, 0.0, 0.01)
-            init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)
+            draw(layer, init.normal_, 0.0, 0.01, bias=1.0 if number in (2, 4, 5, 6, 7) else 0.0)
 
     def forward(self, x: Any) -> Tensor:
         return self.classifier(F.flatten(self.features(x), 1))

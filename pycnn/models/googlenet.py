@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pycnn import functional as F
 from pycnn import nn
+from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
 from pycnn.tensor import Tensor
@@ -223,8 +224,8 @@ class GoogLeNetOf2014(_GoogLeNet):
         self.conv3 = _ConvBias(64, 192, 3, padding=1)
         self.norm2 = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        for name, module in _inceptions(batch_norm=False).items():
-            self.add_module(name, module)
+        for name, inception in _inceptions(batch_norm=False).items():
+            self.add_module(name, inception)
         self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.maxpool4 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.aux1 = _Aux(512, num_classes, batch_norm=False) if aux_logits else None
@@ -234,8 +235,7 @@ class GoogLeNetOf2014(_GoogLeNet):
         self.fc = nn.Linear(1024, num_classes)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                init.xavier_uniform_(module.weight)
-                init.constant_(module.bias, 0.2 if isinstance(module, nn.Conv2d) else 0.0)
+                draw(module, init.xavier_uniform_, bias=0.2 if isinstance(module, nn.Conv2d) else 0.0)
 
     def forward(self, x: Any) -> Tensor | GoogLeNetOutputs:
         x = self.norm1(self.maxpool1(self.conv1(x)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from pycnn import functional as F
 from pycnn import nn
+from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
 from pycnn.nn.parameter import unset
@@ -145,7 +146,7 @@ class RBF(nn.Module):
             rows = [[1.0 if dot == "#" else -1.0 for dot in digit.replace("|", "")] for digit in _DIGITS]
             code = np.array(rows, np.float32)
         else:
-            code = np.random.default_rng(1998).choice(np.float32([-1, 1]), (num_classes, in_features))
+            code = np.random.default_rng(1998).choice(np.array([-1, 1], np.float32), (num_classes, in_features))
         self.register_buffer("code", Tensor(code))
 
     def forward(self, x: Any) -> Tensor:
@@ -166,10 +167,10 @@ class LeNet5Of1998(nn.Module):
         self.f6 = nn.Linear(120, 84)
         self.output = RBF(84, whole("num_classes", num_classes, 1))
         self.squash = ScaledTanh()
-        for layer in (self.c1, self.c5, self.f6):
+        layers: tuple[nn.Conv2d | nn.Linear, ...] = (self.c1, self.c5, self.f6)
+        for layer in layers:
             bound = 2.4 / math.prod(layer.weight.shape[1:])
-            init.uniform_(layer.weight, -bound, bound)
-            init.zeros_(layer.bias)
+            draw(layer, init.uniform_, -bound, bound)
 
     def forward(self, x: Any) -> Tensor:
         x = _centred(x)

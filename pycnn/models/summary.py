@@ -1,16 +1,50 @@
-"""What a network consists of: output shapes, parameters, multiply-adds, memory and receptive field of every layer."""
+"""What a network consists of: output shapes, parameters, multiply-adds, memory and receptive field of every layer.
+
+The lecture's arithmetic.  A 7x7 input with 3x3 filters gives 5x5 at stride 1, 3x3 at stride 2 and 7x7 with padding 1:
+
+>>> from pycnn import nn
+>>> def maps(*layers, size):
+...     return summary(nn.Sequential(*layers), size)[-1].output_shape
+>>> maps(nn.Conv2d(1, 1, 3), size=(1, 7, 7)), maps(nn.Conv2d(1, 1, 3, stride=2), size=(1, 7, 7))
+((1, 5, 5), (1, 3, 3))
+>>> maps(nn.Conv2d(1, 1, 3, padding=1), size=(1, 7, 7))
+(1, 7, 7)
+
+At stride 3 it does not fit: one row and one column of the input are left over.
+
+>>> maps(nn.Conv2d(1, 1, 3, stride=3), size=(1, 7, 7))
+(1, 2, 2)
+
+Three stacked 3x3 layers see 7x7 pixels, as one 7x7 layer does, with 27 instead of 49 weights for each pair of channels:
+
+>>> stack = summary(nn.Sequential(*[nn.Conv2d(1, 1, 3, bias=False) for _ in range(3)]), (1, 32, 32))
+>>> single = summary(nn.Sequential(nn.Conv2d(1, 1, 7, bias=False)), (1, 32, 32))
+>>> stack[-1].receptive_field, sum(row.parameters for row in stack)
+((7, 7), 27)
+>>> single[-1].receptive_field, sum(row.parameters for row in single)
+((7, 7), 49)
+
+100 filters of 10x10 on an image of 1000x1000 are 10,000 parameters and a response map of 1000x1000x100, where a full
+layer of a million units would have a million million:
+
+>>> (row,) = summary(nn.Sequential(nn.Conv2d(1, 100, 10, padding="same", bias=False)), (1, 1000, 1000))
+>>> row.parameters, row.output_shape
+(10000, (100, 1000, 1000))
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pycnn import nn
 from pycnn.autograd import no_grad
+from pycnn.backends import use_backend
 from pycnn.models.lenet import PartialConv2d, Subsampling
 from pycnn.nn.module import Module
 from pycnn.shape import pair
@@ -66,8 +100,8 @@ class _Field:
 def summary(model: Module, input_shape: Sequence[int]) -> list[Row]:
     """One row for each use of a layer, in the order a forward pass in evaluation mode takes.
 
-    The pass runs on a batch of one zero image; a model built within ``nn.init.skip()`` will do.  What a network's own
-    code does between its layers (a ReLU as a function, a sum, a concatenation) has no row.
+    The pass runs on a batch of one without arithmetic, so a model built within ``nn.init.skip()`` will do.  What a
+    network's own code does between its layers (a ReLU as a function, a sum, a concatenation) has no row.
 
     Args:
         model: a network of the layers in `pycnn.nn`; it is left in the mode it was in.
@@ -86,7 +120,7 @@ def summary(model: Module, input_shape: Sequence[int]) -> list[Row]:
     dtypes = [parameter.dtype for parameter in model.parameters()]
     try:
         model.eval()
-        with no_grad():
+        with no_grad(), use_backend("shapes"):
             model(recorder.input(dtypes[0] if dtypes else np.dtype(np.float32)))
     finally:
         recorder.remove()
@@ -113,12 +147,8 @@ class _Recorder:
         self._hooks = []
         for name, module in model.named_modules():
             leaf = not any(True for _ in module.children()) or bool(module._parameters)
-            self._hooks += [
-                module.register_forward_pre_hook(self._enter),
-                module.register_forward_hook(
-                    lambda module, args, result, name=name, leaf=leaf: self._leave(name, module, args, result, leaf)
-                ),
-            ]
+            leave = partial(self._leave, name, leaf)
+            self._hooks += [module.register_forward_pre_hook(self._enter), module.register_forward_hook(leave)]
 
     def input(self, dtype: Any) -> Tensor:
         x = Tensor(np.zeros((1, *self._shape), dtype))
@@ -136,7 +166,7 @@ class _Recorder:
     def _enter(self, module: Module, args: tuple[Any, ...]) -> None:
         self._open.append(self._fields.get(id(args[0]), self._last))
 
-    def _leave(self, name: str, module: Module, args: tuple[Any, ...], result: Any, leaf: bool) -> None:
+    def _leave(self, name: str, leaf: bool, module: Module, args: tuple[Any, ...], result: Any) -> None:
         widest = self._open.pop()
         outputs = result if isinstance(result, tuple) else (result,)
         if leaf:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pycnn import functional as F
 from pycnn import nn
+from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
 from pycnn.tensor import Tensor
@@ -92,11 +93,9 @@ class VGG(nn.Module):
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                init.zeros_(module.bias)
+                draw(module, init.kaiming_normal_, 0.0, "fan_out", "relu")
             elif isinstance(module, nn.Linear):
-                init.normal_(module.weight, 0.0, 0.01)
-                init.zeros_(module.bias)
+                draw(module, init.normal_, 0.0, 0.01)
 
     def forward(self, x: Any) -> Tensor:
         return self.classifier(F.flatten(self.avgpool(self.features(x)), 1))

@@ -9,6 +9,7 @@ from typing import Any
 
 from pycnn import functional as F
 from pycnn import nn
+from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
 from pycnn.tensor import Tensor
@@ -50,8 +51,7 @@ class ZFNet(nn.Module):
         )
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
-                init.normal_(module.weight, 0.0, 0.01)
-                init.zeros_(module.bias)
+                draw(module, init.normal_, 0.0, 0.01)
 
     def forward(self, x: Any) -> Tensor:
         return self.classifier(F.flatten(self.features(x), 1))

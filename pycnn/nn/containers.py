@@ -27,8 +27,8 @@ class Sequential(Module):
             for name, module in modules[0].items():
                 self.add_module(name, module)
         else:
-            for module in modules:
-                self.append(module)  # type: ignore[arg-type]
+            for part in modules:
+                self.append(_checked(part))
 
     def append(self, module: Module) -> Sequential:
         """Add a module at the end; returns the chain."""

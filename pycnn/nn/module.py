@@ -53,6 +53,7 @@ class Module:
     """
 
     training: bool
+    _hooks_made: int
     _may_lack: frozenset[str] = frozenset()  # keys that old state dicts lack and loading leaves as they are
 
     def __init__(self) -> None:

@@ -103,7 +103,8 @@ class Call:
     def back(self, result: Any) -> Array:
         """`result` of a backend as an array of the caller's library and dtype (integer indices keep theirs)."""
         if self._half and result.dtype.kind == "f":
-            result = result.astype(self._dtype)
+            with np.errstate(over="ignore"):  # what is too large for the dtype is infinite, as in any arithmetic
+                result = result.astype(self._dtype)
         return _FROM_NUMPY.get(self._kind, lambda array: array)(result)
 
 
@@ -126,8 +127,10 @@ def _view(name: str, array: Array, kind: str) -> Any:
             raise TypeError(f"{name} must be a dense torch tensor, got layout {array.layout}")
         array = array.detach().resolve_neg()
         if array.dtype == torch.bfloat16:  # NumPy's DLPack does not know bfloat16; its bits travel as int16
-            import ml_dtypes
-
+            try:
+                import ml_dtypes
+            except ImportError:
+                raise TypeError(f"{name} is bfloat16, which needs the package ml_dtypes") from None
             return np.from_dlpack(array.view(torch.int16)).view(ml_dtypes.bfloat16)
     try:
         return _plain(np.from_dlpack(array))

@@ -47,7 +47,8 @@ ERROR_FACTOR: dict[str, float] = {
     # Winograd's transforms add and subtract before they multiply, and what cancels in exact arithmetic leaves its
     # roundings behind, spread over the whole tile.  A float32 emulation with the points 0, +-1, +-2, +-1/2 and infinity
     # (C = 1..256; normal, non-negative and rectified data) needed c = 0.7, 10.6 and 26.3; three times that is allowed,
-    # for other points and orders of summation, and twice as much again for the smallest, which stays below direct's.
+    # for other points and orders of summation, and twice direct's factor for the smallest tile, whose transforms
+    # hardly round at all.
     "winograd_f2x2_3x3": 4.0,
     "winograd_f3x3_2x2": 4.0,
     "winograd_f4x4_3x3": 32.0,

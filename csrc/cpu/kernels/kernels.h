@@ -57,4 +57,28 @@ int64_t winograd_workspace(const Winograd<T>& problem, int64_t threads);
 template <typename T>
 int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t threads);
 
+template <typename T>
+void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum);
+
+template <typename T>
+void conv_fprop_direct(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+template <typename T>
+void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx);
+template <typename T>
+void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw);
+
+template <typename T>
+void conv_fprop_im2col(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+template <typename T>
+void conv_dgrad_im2col(const ConvShape& s, const T* dy, const T* w, T* dx);
+template <typename T>
+void conv_wgrad_im2col(const ConvShape& s, const T* dy, const T* x, T* dw);
+
+template <typename T>
+void conv_fprop_im2col_explicit(const ConvShape& s, const T* x, const T* w, const T* bias, T* y);
+template <typename T>
+void conv_dgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* w, T* dx);
+template <typename T>
+void conv_wgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* x, T* dw);
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -3,8 +3,13 @@
 // Clang vector extensions, so the arithmetic is written once: a vector is used like a number.
 #pragma once
 
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
+#include <new>
 
 #include "cpu/isa.h"
 #include "cpu/memory.h"
@@ -49,12 +54,83 @@ PYCNN_INLINE Vec<T> broadcast(T value) {
     return value - Vec<T>{};
 }
 
-// parallel_for over a lambda.
+// The first `count` (0 to lanes) elements, zeros after them; nothing beyond them is touched.
+template <typename T>
+PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+    } else {
+        return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+    }
+#else
+    Vec<T> value = {};
+    for (int i = 0; i < kLanes<T>; i++) {
+        if (i < count) value[i] = from[i];
+    }
+    return value;
+#endif
+}
+
+template <typename T>
+PYCNN_INLINE void store_part(T* to, Vec<T> value, int64_t count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
+    } else {
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+    }
+#else
+    for (int i = 0; i < kLanes<T>; i++) {
+        if (i < count) to[i] = value[i];
+    }
+#endif
+}
+
+// to[i] = from[i]: vectors, the last one overlapping the one before it.
+template <typename T>
+PYCNN_INLINE void copy(T* to, const T* from, int64_t count) {
+    if (count < kLanes<T>) {
+        store_part(to, load_part(from, count), count);
+        return;
+    }
+    for (int64_t i = 0; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, load(from + i));
+    store(to + count - kLanes<T>, load(from + count - kLanes<T>));
+}
+
+template <typename T>
+PYCNN_INLINE void fill(T* to, T value, int64_t count) {
+    int64_t i = 0;
+    for (; i + kLanes<T> <= count; i += kLanes<T>) store(to + i, broadcast(value));
+    store_part(to + i, broadcast(value), count - i);
+}
+
+template <typename T>
+PYCNN_INLINE T sum_of(Vec<T> value) {
+    T sum = value[0];
+    for (int i = 1; i < kLanes<T>; i++) sum += value[i];
+    return sum;
+}
+
+// parallel_for over a lambda.  The lambda may run out of memory; that is thrown here, after the loop.
 template <typename Body>
 static void parallel(int64_t count, const Body& body) {
+    struct Context {
+        const Body& body;
+        bool failed;
+    } context = {body, false};
     parallel_for(
-        count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-        const_cast<void*>(static_cast<const void*>(&body)));
+        count,
+        [](void* raw, int64_t i) {
+            Context& c = *static_cast<Context*>(raw);
+            try {
+                c.body(i);
+            } catch (const std::bad_alloc&) {
+                __atomic_store_n(&c.failed, true, __ATOMIC_RELAXED);
+            }
+        },
+        &context);
+    if (context.failed) throw std::bad_alloc();
 }
 
 PYCNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {

@@ -27,6 +27,11 @@ static constexpr Operators<T> table() {
         .winograd_wgrad = winograd_wgrad<T>,
         .winograd_workspace = winograd_workspace<T>,
         .winograd_wgrad_workspace = winograd_wgrad_workspace<T>,
+        .channel_sum = channel_sum<T>,
+        .direct = {conv_fprop_direct<T>, conv_dgrad_direct<T>, conv_wgrad_direct<T>},
+        .im2col_explicit = {conv_fprop_im2col_explicit<T>, conv_dgrad_im2col_explicit<T>,
+                            conv_wgrad_im2col_explicit<T>},
+        .im2col_implicit = {conv_fprop_im2col<T>, conv_dgrad_im2col<T>, conv_wgrad_im2col<T>},
     };
 }
 

@@ -15,6 +15,14 @@ from pycnn.backends.cpu.activation import (
     tanh_bwd,
     tanh_fwd,
 )
+from pycnn.backends.cpu.conv import (
+    channel_sum,
+    conv2d_algorithms,
+    conv2d_choose,
+    conv2d_dgrad,
+    conv2d_fprop,
+    conv2d_wgrad,
+)
 from pycnn.backends.cpu.linear import gemm, linear_fwd
 from pycnn.backends.cpu.norm import batch_norm_bwd, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
 from pycnn.backends.cpu.pool import (
@@ -42,7 +50,13 @@ __all__ = [
     "batch_norm_bwd",
     "batch_norm_fwd",
     "channel_affine",
+    "channel_sum",
     "concat",
+    "conv2d_algorithms",
+    "conv2d_choose",
+    "conv2d_dgrad",
+    "conv2d_fprop",
+    "conv2d_wgrad",
     "dropout",
     "gemm",
     "linear_fwd",

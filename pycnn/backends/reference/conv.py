@@ -33,7 +33,7 @@ def conv2d_fprop(
     y = np.zeros((n, groups, k // groups, p * q))
     with np.errstate(all="ignore"):
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
-            y += filters[:, :, :, r, s] @ _matrix(image[pixels])
+            y += filters[r, s] @ _matrix(image[pixels])
         y = y.reshape(n, k, p, q)
         if b is not None:
             y += wide(b)[:, None, None]
@@ -61,7 +61,7 @@ def conv2d_dgrad(
     image = np.zeros((n, groups, c // groups, top + h + bottom, left + width + right))
     with np.errstate(all="ignore"):
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
-            share = filters[:, :, :, r, s].swapaxes(1, 2) @ gradient
+            share = filters[r, s].swapaxes(1, 2) @ gradient
             image[pixels] += share.reshape(n, groups, c // groups, p, q)
     dx = image[..., top : top + h, left : left + width].reshape(x_shape)
     return rounded(dx, dy.dtype)
@@ -123,8 +123,9 @@ def _padded(x: Array, padding: Padding, groups: int) -> np.ndarray:
 
 
 def _grouped_filters(w: Array, groups: int) -> np.ndarray:
+    """w as (R, S, groups, K/groups, C/groups): one matrix a tap and group, laid out so that BLAS takes it."""
     k, c, r, s = w.shape
-    return wide(w).reshape(groups, k // groups, c, r, s)
+    return np.ascontiguousarray(wide(w).reshape(groups, k // groups, c, r, s).transpose(3, 4, 0, 1, 2))
 
 
 def _out_size(image: tuple[int, ...], window: tuple[int, ...], stride: Pair, dilation: Pair) -> Pair:

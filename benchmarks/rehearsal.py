@@ -1,0 +1,39 @@
+"""The evidence command on the simulator: everything but real time and real hardware."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pycnn.backends.cuda import Host
+from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.sim import Simulated
+from pycnn.shape import Problem
+from pycnn.testing import float_operands, run
+
+
+class Rehearsal:
+    """A place for `benchmarks.evidence` that needs no GPU; its times say nothing about one."""
+
+    def __init__(self) -> None:
+        self.backend = Simulated(Host(SimDevice()))
+
+    def describe(self) -> dict[str, str]:
+        """What it is."""
+        return {"device": "simulated device", "rehearsal": "yes", "arch": self.backend.host.device.arch}
+
+    def peaks(self) -> dict[str, float]:
+        """A simulator has none worth measuring."""
+        return {"copy_gbytes": 0.0, "fma_gflops": 0.0}
+
+    def seconds(self, problem: Problem) -> dict[str, Any]:
+        """One run by the host's clock."""
+        operands = float_operands(problem)
+        start = time.perf_counter()
+        run(self.backend, problem, operands, "auto")
+        algo, _ = self.backend.conv2d_choose("fprop", problem.shape, problem.dtype)
+        return {"algo": algo, "ours_us": 1e6 * (time.perf_counter() - start), "cudnn_us": None}
+
+    def sanitize(self, tool: str) -> dict[str, Any]:
+        """The simulator's own fences have watched every launch."""
+        return {"tool": f"simulator, for {tool}"}

@@ -1,0 +1,558 @@
+// Direct convolution, fprop and dgrad: the register tile reads the image where it lies.
+//
+// Both passes are one sum over taps.  The image is copied, padding and all, into planes that hold one residue of the
+// stride each, so that a tap of every output of a row lies contiguously at a fixed distance:
+//
+//   padded image, stride 2:   a b a b a b      planes:   a a a    tap s = 0 of q = 0, 1, 2: plane a, from column 0
+//                             c d c d c d                c c c    tap s = 1:                plane b, from column 0
+//                             a b a b a b                ...      tap s = 2:                plane a, from column 1
+//
+//   y[k][pixels] = sum over t = (c, r, s) of  w[k][t] * planes[offset[t] + pixels]
+//
+// The reduction of a tile runs over all t with `offset` as its gathered walk.  Pixels are counted along the planes,
+// from one row to the next and one image to the next; what falls between the rows is computed and dropped.  A 1x1
+// filter with stride 1 and no padding reads x itself.
+//
+// dgrad is the same sum over dy with the channels exchanged.  With a stride, dx falls apart into one set of pixels for
+// each residue, which meets only its own taps: tap r meets dx[h] where (h + pad - r * dilation) is a multiple of
+// stride.
+//
+// A task is (group, block of pixels, block of filters); its planes fit L2.  Scratch is bounded by that.  Deterministic:
+// every output is one sum in one order, whatever the number of threads.
+#include "cpu/kernels/conv.h"
+#include "cpu/kernels/microkernel.h"
+#include "cpu/kernels/pack.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+namespace {
+
+constexpr int64_t kPlaneBytes = 512 << 10;  // half of a large L2; on a smaller one L3 serves the planes
+constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
+
+struct Tap {
+    int64_t index;    // r (or s)
+    int64_t residue;  // which of Axis::residue
+    int64_t offset;   // of this tap from output 0, in elements of its plane
+};
+
+// The taps along one axis, ordered by output phase.  Output i of a phase sits at first + i * step of the result.
+struct Phase {
+    int64_t tap, taps;
+    int64_t first, count;
+};
+
+struct Axis {
+    Scratch<Tap> tap;
+    Scratch<int64_t> residue;
+    Scratch<Phase> phase;
+    int64_t residues = 0;
+    int64_t phases = 0;
+    int64_t stride = 1;  // between neighbours of a plane, in the image
+    int64_t before = 0;  // element 0 of residue 0 lies this far before the image's first
+    int64_t step = 1;    // between neighbours of a phase, in the result
+    int64_t reach = 0;   // largest offset of a tap
+    int64_t count = 0;   // largest Phase::count
+    int64_t size;        // of the image
+    int64_t out_size;    // of the result
+
+    Axis(int64_t taps, int64_t size_, int64_t out)
+        : tap(taps), residue(taps), phase(taps), size(size_), out_size(out) {}
+};
+
+void fprop_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, int64_t dilation) {
+    axis.stride = stride;
+    axis.before = pad;
+    axis.count = axis.out_size;
+    axis.phases = 1;
+    axis.phase.get()[0] = {0, taps, 0, axis.out_size};
+    for (int64_t r = 0; r < taps; r++) {
+        const int64_t residue = r * dilation % stride;
+        int64_t slot = 0;
+        while (slot < axis.residues && axis.residue.get()[slot] != residue) slot++;
+        if (slot == axis.residues) axis.residue.get()[axis.residues++] = residue;
+        axis.tap.get()[r] = {r, slot, r * dilation / stride};
+        axis.reach = most(axis.reach, r * dilation / stride);
+    }
+}
+
+void dgrad_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, int64_t dilation) {
+    axis.step = stride;
+    axis.residues = 1;
+    axis.residue.get()[0] = 0;
+    int64_t filled = 0;
+    int64_t lowest = INT64_MAX;
+    for (int64_t leader = 0; leader < taps; leader++) {
+        const int64_t residue = leader * dilation % stride;
+        bool seen = false;
+        for (int64_t r = 0; r < leader && !seen; r++) seen = r * dilation % stride == residue;
+        if (seen) continue;
+        const int64_t first = ((residue - pad) % stride + stride) % stride;
+        if (first >= axis.out_size) continue;
+        Phase& phase = axis.phase.get()[axis.phases++];
+        phase = {filled, 0, first, ceil_div(axis.out_size - first, stride)};
+        axis.count = most(axis.count, phase.count);
+        for (int64_t r = leader; r < taps; r++) {
+            if (r * dilation % stride != residue) continue;
+            const int64_t offset = (first + pad - r * dilation) / stride;
+            axis.tap.get()[filled++] = {r, 0, offset};
+            lowest = least(lowest, offset);
+            phase.taps++;
+        }
+    }
+    axis.before = -lowest;
+    for (int64_t i = 0; i < filled; i++) {
+        axis.tap.get()[i].offset -= lowest;
+        axis.reach = most(axis.reach, axis.tap.get()[i].offset);
+    }
+}
+
+template <typename T>
+struct TapSum {
+    const T* x;  // (images, groups, channels, h.size, w.size)
+    T* y;        // (images, groups, outputs, h.out_size, w.out_size)
+    const T* bias;
+    const T* filters;
+    int64_t filter_group, filter_output, filter_channel, filter_row;  // strides of the filters; columns are dense
+    int64_t images, groups, channels, outputs;
+    const Axis& h;
+    const Axis& w;
+};
+
+// How the work is cut: blocks of images x rows x columns, and the layout of their planes.
+struct Layout {
+    bool in_place = false;  // x serves as its own planes
+    int64_t images, rows, columns;
+    int64_t image_blocks, row_blocks, column_blocks;
+    int64_t channels;  // in a block of the reduction
+    int64_t row;       // elements of a row of a plane
+    int64_t image, plane, channel;
+    bool by_row;  // strips end with the row
+
+    int64_t blocks() const { return image_blocks * row_blocks * column_blocks; }
+};
+
+template <typename T>
+Layout layout_of(const TapSum<T>& p) {
+    constexpr int64_t kBudget = kPlaneBytes / static_cast<int64_t>(sizeof(T));
+    constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+    const int64_t residues = p.h.residues * p.w.residues;
+    const bool pointwise = p.h.phases * p.w.phases * residues == 1 && p.h.reach + p.w.reach == 0 && p.h.before == 0 &&
+                           p.w.before == 0 && p.h.stride * p.w.stride == 1 && p.h.step * p.w.step == 1;
+    Layout l;
+    l.images = 1;
+    l.rows = p.h.count;
+    l.columns = p.w.count;
+    l.channels = p.channels;
+    if (pointwise && p.h.size == 1 && p.w.count >= kPanel && (p.images == 1 || p.w.count >= 4 * kPanel)) {
+        const int64_t blocks = least(p.w.count / kPanel, ceil_div(p.channels * p.w.count, kBudget));
+        l.in_place = true;
+        l.by_row = true;
+        l.columns = ceil_div(p.w.count, blocks);
+        l.row = l.image = l.plane = l.channel = p.w.size;
+    } else {
+        const auto room = [&](int64_t channels, int64_t rows, int64_t columns) {
+            return channels * residues * (rows + p.h.reach) * (columns + p.w.reach);
+        };
+        while (l.columns > kPanel && room(p.channels, 1, l.columns) > kBudget) l.columns = ceil_div(l.columns, 2);
+        if (room(p.channels, 1, l.columns) > 2 * kBudget) {
+            l.channels = most(1, 2 * kBudget / room(1, 1, l.columns));
+        }
+        while (l.rows > 1 && room(l.channels, l.rows, l.columns) > kBudget) l.rows = ceil_div(l.rows, 2);
+        if (l.rows == p.h.count && l.columns == p.w.count) {
+            l.images = most(1, least(p.images, kBudget / room(l.channels, l.rows, l.columns)));
+            l.images = ceil_div(p.images, ceil_div(p.images, l.images));
+        }
+        l.row = l.columns + p.w.reach;
+        l.image = (l.rows + p.h.reach) * l.row;
+        l.plane = l.images * l.image;
+        // An odd number of cache lines: neighbouring channels fall into different sets.
+        constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+        l.channel = (ceil_div(residues * l.plane, kLine) | 1) * kLine;
+        const int64_t along = ceil_div((l.images * (l.rows + p.h.reach) - p.h.reach) * l.row - p.w.reach, kLanes<T>);
+        const int64_t across = l.images * l.rows * ceil_div(l.columns, kLanes<T>);
+        l.by_row = l.columns >= kPanel && 20 * across <= 21 * along;
+    }
+    l.image_blocks = ceil_div(p.images, l.images);
+    l.row_blocks = ceil_div(p.h.count, l.rows);
+    l.column_blocks = ceil_div(p.w.count, l.columns);
+    return l;
+}
+
+// A block's place: its first image, row and column, and how many it really has.
+struct Block {
+    int64_t image, images, row, rows, column, columns;
+};
+
+template <typename T>
+Block block_of(const TapSum<T>& p, const Layout& l, int64_t index) {
+    const auto start = [](int64_t part, int64_t parts, int64_t all) { return part * all / parts; };
+    const int64_t column = index % l.column_blocks;
+    const int64_t row = index / l.column_blocks % l.row_blocks;
+    const int64_t image = index / (l.column_blocks * l.row_blocks);
+    Block b;
+    b.column = start(column, l.column_blocks, p.w.count);
+    b.columns = start(column + 1, l.column_blocks, p.w.count) - b.column;
+    b.row = start(row, l.row_blocks, p.h.count);
+    b.rows = start(row + 1, l.row_blocks, p.h.count) - b.row;
+    b.image = start(image, l.image_blocks, p.images);
+    b.images = start(image + 1, l.image_blocks, p.images) - b.image;
+    return b;
+}
+
+// Channels [c0, c0 + count) of a block into their planes.
+template <typename T>
+void fill_planes(const TapSum<T>& p, const Layout& l, const Block& b, int64_t group, int64_t c0, int64_t count,
+                 T* planes) {
+    for (int64_t c = 0; c < count; c++) {
+        T* to = planes + c * l.channel;
+        for (int64_t i = 0; i < p.h.residues; i++) {
+            for (int64_t j = 0; j < p.w.residues; j++) {
+                for (int64_t n = 0; n < b.images; n++) {
+                    const T* from =
+                        p.x + (((b.image + n) * p.groups + group) * p.channels + c0 + c) * p.h.size * p.w.size;
+                    for (int64_t row = 0; row < b.rows + p.h.reach; row++) {
+                        const int64_t y = (b.row + row) * p.h.stride + p.h.residue.get()[i] - p.h.before;
+                        const int64_t x = b.column * p.w.stride + p.w.residue.get()[j] - p.w.before;
+                        T* at = to + n * l.image + row * l.row;
+                        if (y >= 0 && y < p.h.size) {
+                            copy_row(at, l.row, from + y * p.w.size, x, p.w.stride, p.w.size);
+                        } else {
+                            fill(at, T(0), l.row);
+                        }
+                    }
+                }
+                to += l.plane;
+            }
+        }
+    }
+}
+
+// Where a tile's columns go: `count` of them, from column `from` of the tile to element `to` of an output plane on.
+struct Segment {
+    int64_t from, count, to;
+};
+
+struct Strip {
+    int64_t start;  // in the planes
+    int64_t vectors;
+    int64_t segment, segments;
+    bool whole;  // one segment, all of the tile, dense
+};
+
+// The strips that cover one phase of a block, with their segments; returns their number.
+template <typename T>
+int64_t strips_of(const TapSum<T>& p, const Layout& l, const Block& b, const Phase& ph, const Phase& pw, Strip* strips,
+                  Segment* segments) {
+    const int64_t rows = least(b.rows, ph.count - b.row);
+    const int64_t columns = least(b.columns, pw.count - b.column);
+    if (rows <= 0 || columns <= 0) return 0;
+    const int64_t image_step = p.groups * p.outputs * p.h.out_size * p.w.out_size;
+    const auto place = [&](int64_t n, int64_t row, int64_t column) {
+        return (b.image + n) * image_step + (ph.first + (b.row + row) * p.h.step) * p.w.out_size + pw.first +
+               (b.column + column) * p.w.step;
+    };
+    int64_t count = 0;
+    int64_t used = 0;
+    if (l.by_row) {
+        for (int64_t line = 0; line < b.images * rows; line++) {
+            const int64_t n = line / rows;
+            const int64_t row = line % rows;
+            const Strips cut(ceil_div(columns, kLanes<T>));
+            for (int64_t i = 0; i < cut.count; i++) {
+                const int64_t panel = cut.width(i) * kLanes<T>;
+                int64_t start = cut.start(i) * kLanes<T>;
+                // The last one is moved back to end with the row (in place it must), where nothing is added up twice.
+                if (start + panel > columns && columns >= panel && l.channels == p.channels) start = columns - panel;
+                const int64_t width = least(panel, columns - start);
+                const bool whole = width == panel && p.w.step == 1;
+                strips[count++] = {n * l.image + row * l.row + start, cut.width(i), used, 1, whole};
+                segments[used++] = {0, width, place(n, row, start)};
+            }
+        }
+        return count;
+    }
+    const int64_t end = (b.images - 1) * l.image + (rows - 1) * l.row + columns;
+    const Strips cut(ceil_div(end, kLanes<T>));
+    for (int64_t i = 0; i < cut.count; i++) {
+        const int64_t start = cut.start(i) * kLanes<T>;
+        const int64_t stop = least(start + cut.width(i) * kLanes<T>, end);
+        const int64_t first = used;
+        for (int64_t at = start; at < stop;) {
+            const int64_t n = at / l.image;
+            const int64_t row = at % l.image / l.row;
+            const int64_t column = at % l.row;
+            const int64_t next = least(stop, at - column + l.row);
+            if (row < rows && column < columns) {
+                segments[used++] = {at - start, least(columns - column, next - at), place(n, row, column)};
+            }
+            at = next;
+        }
+        if (used > first) strips[count++] = {start, cut.width(i), first, used - first, false};
+    }
+    return count;
+}
+
+template <typename T>
+void store_segment(T* y, const T* from, int64_t count, int64_t step, bool add) {
+    if (step != 1) {
+        for (int64_t j = 0; j < count; j++) y[j * step] = add ? y[j * step] + from[j] : from[j];
+    } else if (add) {
+        for (int64_t j = 0; j < count; j++) y[j] += from[j];
+    } else {
+        copy(y, from, count);
+    }
+}
+
+// The filters of outputs [o, o + rows) for one phase: to[t * rows + i], t = (c, r, s).
+template <typename T>
+void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const Phase& pw, int64_t rows, T* to) {
+    if (p.filter_row == pw.taps && p.filter_channel == ph.taps * pw.taps && p.h.phases * p.w.phases == 1) {
+        if (p.filter_output > p.filter_channel) {
+            pack_sliver(filters, p.filter_output, 1, rows, p.channels * p.filter_channel, to);
+            return;
+        }
+    }
+    for (int64_t c = 0; c < p.channels; c++) {
+        for (int64_t r = 0; r < ph.taps; r++) {
+            for (int64_t s = 0; s < pw.taps; s++) {
+                const T* from = filters + c * p.filter_channel + p.h.tap.get()[ph.tap + r].index * p.filter_row +
+                                p.w.tap.get()[pw.tap + s].index;
+                for (int64_t i = 0; i < rows; i++) to[i] = from[i * p.filter_output];
+                to += rows;
+            }
+        }
+    }
+}
+
+template <typename T>
+void tap_sum(const TapSum<T>& p) {
+    const Layout l = layout_of(p);
+    const int64_t phases = p.h.phases * p.w.phases;
+    const int64_t channel_blocks = ceil_div(p.channels, l.channels);
+    const int64_t slivers = ceil_div(p.outputs, kTileRows);
+    constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+
+    // offset[t] of each phase, one phase after the other; the same for every block.
+    int64_t taps = 0;
+    for (int64_t i = 0; i < phases; i++) {
+        taps += p.h.phase.get()[i / p.w.phases].taps * p.w.phase.get()[i % p.w.phases].taps;
+    }
+    const Scratch<int32_t> offsets(taps * l.channels);
+    const Scratch<int64_t> first_tap(phases + 1);
+    first_tap.get()[0] = 0;
+    for (int64_t i = 0; i < phases; i++) {
+        const Phase& ph = p.h.phase.get()[i / p.w.phases];
+        const Phase& pw = p.w.phase.get()[i % p.w.phases];
+        first_tap.get()[i + 1] = first_tap.get()[i] + ph.taps * pw.taps;
+        int32_t* to = offsets.get() + first_tap.get()[i] * l.channels;
+        for (int64_t c = 0; c < l.channels; c++) {
+            for (int64_t r = 0; r < ph.taps; r++) {
+                for (int64_t s = 0; s < pw.taps; s++) {
+                    const Tap& y = p.h.tap.get()[ph.tap + r];
+                    const Tap& x = p.w.tap.get()[pw.tap + s];
+                    *to++ = static_cast<int32_t>(c * l.channel + (y.residue * p.w.residues + x.residue) * l.plane +
+                                                 y.offset * l.row + x.offset);
+                }
+            }
+        }
+    }
+
+    // Filters that lie in the order of the walk are read in place, unless many tiles will use them.
+    const int64_t tiles = l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel);
+    const bool in_order = phases == 1 && p.filter_output > p.filter_channel;
+    const bool packed = !in_order || tiles > 6;
+    const Scratch<T> filters(packed ? p.groups * p.outputs * p.channels * taps : 1);
+    const auto packed_at = [&](int64_t group, int64_t phase, int64_t sliver) {
+        const int64_t phase_taps = first_tap.get()[phase + 1] - first_tap.get()[phase];
+        return filters.get() +
+               p.channels * ((group * taps + first_tap.get()[phase]) * p.outputs + sliver * kTileRows * phase_taps);
+    };
+    if (packed) {
+        parallel(p.groups * slivers, [&](int64_t task) {
+            const int64_t group = task / slivers;
+            const int64_t sliver = task % slivers;
+            for (int64_t i = 0; i < phases; i++) {
+                pack_filters(p, p.filters + group * p.filter_group + sliver * kTileRows * p.filter_output,
+                             p.h.phase.get()[i / p.w.phases], p.w.phase.get()[i % p.w.phases],
+                             least(kTileRows, p.outputs - sliver * kTileRows), packed_at(group, i, sliver));
+            }
+        });
+    }
+
+    // Few blocks: their planes are filled first, by all threads, and the filters are shared out.  Many: a task fills
+    // its own planes, which then are in its core's cache.
+    const int64_t blocks = p.groups * l.blocks();
+    const bool shared = blocks < kTasks && channel_blocks == 1;
+    const int64_t planes_size = l.channels * l.channel + kPanel;
+    const Scratch<T> shared_planes(shared && !l.in_place ? blocks * planes_size : 1);
+    if (shared && !l.in_place) {
+        const int64_t parts = least(p.channels, ceil_div(2 * kTasks, blocks));
+        parallel(blocks * parts, [&](int64_t task) {
+            const int64_t block = task / parts;
+            const int64_t c0 = task % parts * p.channels / parts;
+            const int64_t c1 = (task % parts + 1) * p.channels / parts;
+            fill_planes(p, l, block_of(p, l, block % l.blocks()), block / l.blocks(), c0, c1 - c0,
+                        shared_planes.get() + block * planes_size + c0 * l.channel);
+        });
+    }
+    const int64_t shares = shared ? least(slivers, ceil_div(2 * kTasks, most(blocks, 1))) : 1;
+
+    parallel(blocks * shares, [&](int64_t task) {
+        const int64_t group = task / shares / l.blocks();
+        const Block b = block_of(p, l, task / shares % l.blocks());
+        const int64_t first_sliver = task % shares * slivers / shares;
+        const int64_t end_sliver = (task % shares + 1) * slivers / shares;
+        const int64_t lines = l.images * (l.rows + p.h.reach);
+        const int64_t most_strips = lines * (ceil_div(l.row, kLanes<T>) + 1) + 1;
+        const Scratch<Strip> strips(most_strips);
+        const Scratch<Segment> segments(2 * most_strips + lines);
+        const Scratch<T> own(shared || l.in_place ? 1 : planes_size);
+        const int64_t out_plane = p.h.out_size * p.w.out_size;
+        const int64_t in_plane = p.h.size * p.w.size;
+        T edge[kTileRows * kPanel];
+        for (int64_t c0 = 0; c0 < p.channels; c0 += l.channels) {
+            const int64_t channels = least(l.channels, p.channels - c0);
+            const T* planes = own.get();
+            if (l.in_place) {
+                planes = p.x + (b.image * p.groups + group) * p.channels * in_plane + b.row * l.row + b.column;
+            } else if (shared) {
+                planes = shared_planes.get() + task / shares * planes_size;
+            } else {
+                fill_planes(p, l, b, group, c0, channels, own.get());
+            }
+            for (int64_t i = 0; i < phases; i++) {
+                const Phase& ph = p.h.phase.get()[i / p.w.phases];
+                const Phase& pw = p.w.phase.get()[i % p.w.phases];
+                const int64_t phase_taps = ph.taps * pw.taps;
+                const int64_t count = strips_of(p, l, b, ph, pw, strips.get(), segments.get());
+                for (int64_t sliver = first_sliver; sliver < end_sliver; sliver++) {
+                    const int64_t o = sliver * kTileRows;
+                    const int64_t rows = least(kTileRows, p.outputs - o);
+                    const T* a = packed
+                                     ? packed_at(group, i, sliver) + c0 * phase_taps * rows
+                                     : p.filters + group * p.filter_group + o * p.filter_output + c0 * p.filter_channel;
+                    T* y = p.y + (group * p.outputs + o) * out_plane;
+                    const T* bias = p.bias != nullptr && c0 == 0 ? p.bias + group * p.outputs + o : nullptr;
+                    for (const Strip* strip = strips.get(); strip < strips.get() + count; strip++) {
+                        const Segment* segment = segments.get() + strip->segment;
+                        const TileOperands<T> operands = {
+                            .depth = channels * phase_taps,
+                            .a = a,
+                            .a_step = packed ? rows : 1,
+                            .a_row = packed ? 1 : p.filter_output,
+                            .b = planes + strip->start,
+                            .b_step = l.channel,
+                            .b_offset = offsets.get() + first_tap.get()[i] * l.channels,
+                            .c = strip->whole ? y + segment->to : edge,
+                            .c_row = strip->whole ? out_plane : kPanel,
+                            .accumulate = strip->whole && c0 > 0,
+                            .bias = bias,
+                        };
+                        if (l.in_place) {
+                            tile_any<T, false>(rows, strip->vectors, operands);
+                        } else {
+                            tile_any<T, true>(rows, strip->vectors, operands);
+                        }
+                        if (strip->whole) continue;
+                        for (int64_t r = 0; r < rows; r++) {
+                            for (int64_t s = 0; s < strip->segments; s++) {
+                                store_segment(y + r * out_plane + segment[s].to, edge + r * kPanel + segment[s].from,
+                                              segment[s].count, p.w.step, c0 > 0);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+// Planes whose offsets leave 32 bits belong to filters that reach over gigabytes; im2col takes those.
+template <typename T>
+bool too_far(const TapSum<T>& p) {
+    const double panel = kTileVectors * kLanes<T>;
+    return 1.0 * p.h.residues * p.w.residues * (1.0 + static_cast<double>(p.h.reach)) *
+               (panel + static_cast<double>(p.w.reach)) >
+           1e8;
+}
+
+}  // namespace
+
+template <typename T>
+void conv_fprop_direct(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
+    // Without padding, stride and window an image is one long row.
+    const bool pointwise = is_pointwise(s);
+    Axis rows(s.R, pointwise ? 1 : s.H, pointwise ? 1 : s.P);
+    Axis columns(s.S, pointwise ? s.H * s.W : s.W, pointwise ? s.P * s.Q : s.Q);
+    fprop_axis(rows, s.R, s.pad_top, pointwise ? 1 : s.stride_h, s.dilation_h);
+    fprop_axis(columns, s.S, s.pad_left, pointwise ? 1 : s.stride_w, s.dilation_w);
+    const int64_t channels = s.C / s.groups;
+    const int64_t filters = s.K / s.groups;
+    const TapSum<T> sum = {
+        .x = x,
+        .y = y,
+        .bias = bias,
+        .filters = w,
+        .filter_group = filters * channels * s.R * s.S,
+        .filter_output = channels * s.R * s.S,
+        .filter_channel = s.R * s.S,
+        .filter_row = s.S,
+        .images = s.N,
+        .groups = s.groups,
+        .channels = channels,
+        .outputs = filters,
+        .h = rows,
+        .w = columns,
+    };
+    if (too_far(sum)) return conv_fprop_im2col(s, x, w, bias, y);
+    tap_sum(sum);
+}
+
+template <typename T>
+void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx) {
+    const bool pointwise = is_pointwise(s);
+    // The planes of dy are padded with zeros that the convolution never had: harmless unless they meet an infinity.
+    if (!pointwise && !all_finite(w, s.K * (s.C / s.groups) * s.R * s.S)) {
+        return conv_dgrad_im2col_explicit(s, dy, w, dx);
+    }
+    Axis rows(s.R, pointwise ? 1 : s.P, pointwise ? 1 : s.H);
+    Axis columns(s.S, pointwise ? s.P * s.Q : s.Q, pointwise ? s.H * s.W : s.W);
+    dgrad_axis(rows, s.R, s.pad_top, pointwise ? 1 : s.stride_h, s.dilation_h);
+    dgrad_axis(columns, s.S, s.pad_left, pointwise ? 1 : s.stride_w, s.dilation_w);
+    const int64_t channels = s.C / s.groups;
+    const int64_t filters = s.K / s.groups;
+    const TapSum<T> sum = {
+        .x = dy,
+        .y = dx,
+        .bias = nullptr,
+        .filters = w,
+        .filter_group = filters * channels * s.R * s.S,
+        .filter_output = s.R * s.S,
+        .filter_channel = channels * s.R * s.S,
+        .filter_row = s.S,
+        .images = s.N,
+        .groups = s.groups,
+        .channels = filters,
+        .outputs = channels,
+        .h = rows,
+        .w = columns,
+    };
+    if (too_far(sum)) return conv_dgrad_im2col_explicit(s, dy, w, dx);
+    // Pixels that no tap meets belong to no phase.
+    int64_t covered_rows = 0;
+    int64_t covered_columns = 0;
+    for (int64_t i = 0; i < rows.phases; i++) covered_rows += rows.phase.get()[i].count;
+    for (int64_t i = 0; i < columns.phases; i++) covered_columns += columns.phase.get()[i].count;
+    if (covered_rows < rows.out_size || covered_columns < columns.out_size) {
+        parallel(s.N * s.C, [&](int64_t plane) { fill(dx + plane * s.H * s.W, T(0), s.H * s.W); });
+    }
+    if (rows.phases * columns.phases > 0) tap_sum(sum);
+}
+
+template void conv_fprop_direct(const ConvShape&, const float*, const float*, const float*, float*);
+template void conv_fprop_direct(const ConvShape&, const double*, const double*, const double*, double*);
+template void conv_dgrad_direct(const ConvShape&, const float*, const float*, float*);
+template void conv_dgrad_direct(const ConvShape&, const double*, const double*, double*);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,192 @@
+// Direct convolution, wgrad: dw[k][c][r][s] = sum over pixels of dy[k][pixel] * x[c][pixel's tap (r, s)].
+//
+// The reduction of a tile runs over pixels, its rows are filters and its vectors lie along channels:
+//
+//   x, padded, channels last      [row][column][channel]     a tap is a fixed distance, a stride a longer step
+//   dy where it lies              [k][p][q]                  read as `rows` streams along memory
+//   dw, as it is summed           [tap][k][channel]
+//
+// With few channels a whole row of taps lies together, (s, c) next to each other: then a vector holds those, and the
+// taps are the rows r alone.  A 3-channel 7x7 filter is 7 taps of 21 lanes instead of 49 of 3.
+//
+// A task is (slice of the images' rows, group, block of lanes, block of filters).  The slices depend on the shape
+// only; each sums into its own copy of dw, and the copies are added in order: deterministic for any thread count.
+#include "cpu/kernels/conv.h"
+#include "cpu/kernels/microkernel.h"
+#include "cpu/kernels/pack.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+namespace {
+
+constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
+constexpr int64_t kImageBytes = 384 << 10;  // of a block of x, channels last: it stays in L2
+
+// How the work is cut.  `lane` counts (s, c) pairs where the taps of a row are joined, else channels.
+struct Plan {
+    bool joined;
+    int64_t channels, filters;  // of a group
+    int64_t lanes, taps;
+    int64_t lane_block, lane_blocks, filter_block, filter_blocks;
+    int64_t rows, row_blocks;  // of outputs in a block, blocks in all images
+    int64_t slices;
+    int64_t columns;  // of the padded image
+};
+
+template <typename T>
+Plan plan_of(const ConvShape& s) {
+    Plan p;
+    p.channels = s.C / s.groups;
+    p.filters = s.K / s.groups;
+    p.columns = (s.Q - 1) * s.stride_w + (s.S - 1) * s.dilation_w + 1;
+    const int64_t alone = ceil_div(p.channels, kLanes<T>) * s.S;
+    const int64_t together = ceil_div(p.channels * s.S, kLanes<T>);
+    p.joined =
+        s.dilation_w == 1 && s.S > 1 && (together < alone || p.channels < 2 * kLanes<T>) && p.channels <= 4 * kLanes<T>;
+    p.lanes = p.joined ? p.channels * s.S : p.channels;
+    p.taps = p.joined ? s.R : s.R * s.S;
+    const Strips strips(ceil_div(p.lanes, kLanes<T>));
+    p.lane_block = ceil_div(strips.vectors, strips.count) * kLanes<T>;
+    p.lane_blocks = ceil_div(p.lanes, p.lane_block);
+    const int64_t pixel = p.joined ? p.channels : p.lane_block;
+    const int64_t budget = kImageBytes / static_cast<int64_t>(sizeof(T));
+    const int64_t reach = (s.R - 1) * s.dilation_h + 1;
+    p.rows = s.P;
+    while (p.rows > 1 && ((p.rows - 1) * s.stride_h + reach) * p.columns * pixel > budget) p.rows = ceil_div(p.rows, 2);
+    p.row_blocks = s.N * ceil_div(s.P, p.rows);
+    const int64_t slivers = ceil_div(p.filters, kTileRows);
+    p.filter_block = slivers;
+    // A block of filters repeats the transposition of x, a slice repeats dw: cut the one that costs less.
+    const auto tasks = [&] { return s.groups * p.lane_blocks * ceil_div(slivers, p.filter_block) * p.slices; };
+    p.slices = 1;
+    while (tasks() < kTasks) {
+        const int64_t pixels = ceil_div(p.row_blocks, p.slices) * p.rows * s.Q;
+        if (p.filter_block > 8) {
+            p.filter_block = ceil_div(p.filter_block, 2);
+        } else if (p.slices < p.row_blocks && pixels > 1024) {
+            p.slices = least(p.row_blocks, 2 * p.slices);
+        } else if (p.filter_block > 4) {
+            p.filter_block = ceil_div(p.filter_block, 2);
+        } else {
+            break;
+        }
+    }
+    p.filter_blocks = ceil_div(slivers, p.filter_block);
+    return p;
+}
+
+// Rows [first, first + count) of the padded image, channels last: to[row][column][channel], `pixel` elements a column.
+template <typename T>
+void channels_last(const ConvShape& s, const Plan& p, const T* planes, int64_t channels, int64_t first, int64_t count,
+                   int64_t pixel, T* to) {
+    const int64_t begin = least(s.pad_left, p.columns);
+    const int64_t end = most(begin, least(p.columns, s.pad_left + s.W));
+    for (int64_t row = 0; row < count; row++) {
+        T* at = to + row * p.columns * pixel;
+        const int64_t h = first + row - s.pad_top;
+        if (h < 0 || h >= s.H) {
+            fill(at, T(0), p.columns * pixel);
+            continue;
+        }
+        fill(at, T(0), begin * pixel);
+        fill(at + end * pixel, T(0), (p.columns - end) * pixel);
+        copy_transposed(planes + h * s.W, s.H * s.W, channels, end - begin, at + begin * pixel, pixel);
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
+    const Plan p = plan_of<T>(s);
+    const int64_t reach = (s.R - 1) * s.dilation_h + 1;
+    const int64_t blocks_an_image = ceil_div(s.P, p.rows);
+    const int64_t pixel = p.joined ? p.channels : p.lane_block;
+    const int64_t image_rows = (p.rows - 1) * s.stride_h + reach;
+    const int64_t sum_size = p.taps * p.filters * p.lane_block;  // of one slice, group and block of lanes
+    const int64_t sums = s.groups * p.lane_blocks;
+    const Scratch<T> partial(p.slices * sums * sum_size);
+    // partial[slice][group][lane block][tap][filter][lane]
+    parallel(p.slices * sums * p.filter_blocks, [&](int64_t task) {
+        const int64_t filter_part = task % p.filter_blocks;
+        const int64_t sum = task / p.filter_blocks % sums;
+        const int64_t slice = task / p.filter_blocks / sums;
+        const int64_t group = sum / p.lane_blocks;
+        const int64_t lane = sum % p.lane_blocks * p.lane_block;
+        const int64_t vectors = ceil_div(least(p.lane_block, p.lanes - lane), kLanes<T>);
+        const int64_t k0 = filter_part * p.filter_block * kTileRows;
+        const int64_t k1 = least(p.filters, k0 + p.filter_block * kTileRows);
+        const int64_t c0 = p.joined ? 0 : lane;
+        const int64_t channels = p.joined ? p.channels : least(p.lane_block, p.channels - c0);
+        T* to = partial.get() + (slice * sums + sum) * sum_size;
+        const Scratch<T> image(image_rows * p.columns * pixel + 2 * kTileVectors * kLanes<T>);
+        const int64_t block0 = slice * p.row_blocks / p.slices;
+        const int64_t block1 = (slice + 1) * p.row_blocks / p.slices;
+        for (int64_t block = block0; block < block1; block++) {
+            const int64_t n = block / blocks_an_image;
+            const int64_t part = block % blocks_an_image;
+            const int64_t row0 = part * s.P / blocks_an_image;
+            const int64_t rows = (part + 1) * s.P / blocks_an_image - row0;
+            const T* planes = x + ((n * s.groups + group) * p.channels + c0) * s.H * s.W;
+            channels_last(s, p, planes, channels, row0 * s.stride_h, (rows - 1) * s.stride_h + reach, pixel,
+                          image.get());
+            const int64_t row = p.columns * pixel;
+            for (int64_t k = k0; k < k1; k += kTileRows) {
+                const T* gradient = dy + (((n * s.groups + group) * p.filters + k) * s.P + row0) * s.Q;
+                for (int64_t tap = 0; tap < p.taps; tap++) {
+                    const int64_t r = p.joined ? tap : tap / s.S;
+                    const int64_t column = p.joined ? 0 : tap % s.S * s.dilation_w;
+                    tile_any<T, false>(
+                        least(kTileRows, k1 - k), vectors,
+                        {.depth = s.Q,
+                         .a = gradient,
+                         .a_step = 1,
+                         .a_row = s.P * s.Q,
+                         .b = image.get() + r * s.dilation_h * row + column * pixel + (p.joined ? lane : 0),
+                         .b_step = s.stride_w * pixel,
+                         .b_offset = nullptr,
+                         .c = to + (tap * p.filters + k) * p.lane_block,
+                         .c_row = p.lane_block,
+                         .accumulate = block > block0,
+                         .repeat = rows,
+                         .a_repeat = s.Q,
+                         .b_repeat = s.stride_h * row});
+                }
+            }
+        }
+        if (block0 == block1) {
+            for (int64_t tap = 0; tap < p.taps; tap++) {
+                fill(to + (tap * p.filters + k0) * p.lane_block, T(0), (k1 - k0) * p.lane_block);
+            }
+        }
+    });
+    // Add the slices in order, and put the taps last.
+    parallel(s.K, [&](int64_t filter) {
+        const int64_t group = filter / p.filters;
+        const int64_t k = filter % p.filters;
+        T* to = dw + filter * p.channels * s.R * s.S;
+        for (int64_t block = 0; block < p.lane_blocks; block++) {
+            const int64_t lane = block * p.lane_block;
+            const int64_t lanes = least(p.lane_block, p.lanes - lane);
+            for (int64_t tap = 0; tap < p.taps; tap++) {
+                T* from =
+                    partial.get() + (group * p.lane_blocks + block) * sum_size + (tap * p.filters + k) * p.lane_block;
+                for (int64_t slice = 1; slice < p.slices; slice++) {
+                    const T* more = from + slice * sums * sum_size;
+                    for (int64_t i = 0; i < p.lane_block; i += kLanes<T>)
+                        store(from + i, load(from + i) + load(more + i));
+                }
+                for (int64_t i = 0; i < lanes; i++) {
+                    const int64_t c = p.joined ? (lane + i) % p.channels : lane + i;
+                    const int64_t at = p.joined ? tap * s.S + (lane + i) / p.channels : tap;
+                    to[c * s.R * s.S + at] = from[i];
+                }
+            }
+        }
+    });
+}
+
+template void conv_wgrad_direct(const ConvShape&, const float*, const float*, float*);
+template void conv_wgrad_direct(const ConvShape&, const double*, const double*, double*);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,107 @@
+// Transposed copies: how an operand that lies along the wrong axis gets into the order a tile walks it.
+#pragma once
+
+#include "cpu/kernels/simd.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+namespace detail {
+
+// The vectors of indices that exchange, between two rows `distance` apart, what a transposition exchanges.
+template <typename T, int DISTANCE, bool HIGH, int N = kLanes<T>, int... LANES>
+struct Exchange : Exchange<T, DISTANCE, HIGH, N - 1, N - 1, LANES...> {};
+template <typename T, int DISTANCE, bool HIGH, int... LANES>
+struct Exchange<T, DISTANCE, HIGH, 0, LANES...> {
+    static constexpr int lane(int i) {
+        if (HIGH) return (i & DISTANCE) ? kLanes<T> + i : i + DISTANCE;
+        return (i & DISTANCE) ? kLanes<T> + i - DISTANCE : i;
+    }
+    PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, lane(LANES)...); }
+};
+
+template <typename T, int DISTANCE>
+PYCNN_INLINE void transpose_step(Vec<T> (&rows)[kLanes<T>]) {
+    if constexpr (DISTANCE < kLanes<T>) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes<T>; i++) {
+            if (i & DISTANCE) continue;
+            const Vec<T> low = rows[i];
+            const Vec<T> high = rows[i + DISTANCE];
+            rows[i] = Exchange<T, DISTANCE, false>::of(low, high);
+            rows[i + DISTANCE] = Exchange<T, DISTANCE, true>::of(low, high);
+        }
+        transpose_step<T, 2 * DISTANCE>(rows);
+    }
+}
+
+}  // namespace detail
+
+// to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns.  Nothing else of `to` is changed.
+template <typename T>
+static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
+    constexpr int kL = kLanes<T>;
+    for (int64_t i0 = 0; i0 < rows; i0 += kL) {
+        const int64_t height = least(kL, rows - i0);
+        int64_t j0 = 0;
+        if (2 * height >= kL) {
+            for (; j0 + kL <= columns; j0 += kL) {
+                Vec<T> block[kL];
+#pragma GCC unroll 16
+                for (int i = 0; i < kL; i++) {
+                    block[i] = i < height ? load(from + (i0 + i) * from_row + j0) : Vec<T>{};
+                }
+                detail::transpose_step<T, 1>(block);
+                T* at = to + j0 * to_row + i0;
+                // A short column may be stored whole where the columns after it will cover what it spills.
+                if (height == kL || (to_row == rows && (j0 + kL - 1) * rows + kL <= columns * rows)) {
+#pragma GCC unroll 16
+                    for (int j = 0; j < kL; j++) store(at + j * to_row, block[j]);
+                } else {
+#pragma GCC unroll 16
+                    for (int j = 0; j < kL; j++) store_part(at + j * to_row, block[j], height);
+                }
+            }
+        }
+        for (; j0 < columns; j0++) {
+            for (int64_t i = i0; i < i0 + height; i++) to[j0 * to_row + i] = from[i * from_row + j0];
+        }
+    }
+}
+
+// A sliver of the left operand for a tile: to[t * rows + i] = a[i * a_row + t * a_col].
+template <typename T>
+static void pack_sliver(const T* a, int64_t a_row, int64_t a_col, int64_t rows, int64_t depth, T* to) {
+    if (a_col == 1) {
+        copy_transposed(a, a_row, rows, depth, to, rows);
+        return;
+    }
+    for (int64_t t = 0; t < depth; t++) {
+        for (int64_t i = 0; i < rows; i++) to[t * rows + i] = a[i * a_row + t * a_col];
+    }
+}
+
+// A panel of the right operand: to[t * panel + j] = b[t * b_row + j * b_col], zero from `width` to `panel`, which is a
+// whole number of vectors.
+template <typename T>
+static void pack_panel(const T* b, int64_t b_row, int64_t b_col, int64_t depth, int64_t width, int64_t panel, T* to) {
+    if (b_col == 1) {
+        for (int64_t t = 0; t < depth; t++) {
+            for (int64_t j = 0; j < panel; j += kLanes<T>) {
+                const int64_t left = width - j;
+                store(to + t * panel + j,
+                      left >= kLanes<T> ? load(b + t * b_row + j) : load_part(b + t * b_row + j, left));
+            }
+        }
+        return;
+    }
+    if (width < panel) fill(to, T(0), depth * panel);
+    if (b_row == 1) {
+        copy_transposed(b, b_col, width, depth, to, panel);
+        return;
+    }
+    for (int64_t t = 0; t < depth; t++) {
+        for (int64_t j = 0; j < width; j++) to[t * panel + j] = b[t * b_row + j * b_col];
+    }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,138 @@
+"""No arithmetic: every forward operator gives zeros of the right shape, which take no memory.
+
+For finding out what a network's layers look like, in no time and without the memory its activations would take.  The
+results are read-only views of a single zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape
+
+__all__ = [
+    "adaptive_avg_pool2d_fwd",
+    "adaptive_max_pool2d_fwd",
+    "add",
+    "avg_pool2d_fwd",
+    "channel_affine",
+    "concat",
+    "conv2d_dgrad",
+    "conv2d_fprop",
+    "dropout",
+    "gemm",
+    "linear_fwd",
+    "log_softmax_fwd",
+    "lrn_fwd",
+    "max_pool2d_fwd",
+    "pad2d",
+    "relu_fwd",
+    "sigmoid_fwd",
+    "softmax_fwd",
+    "tanh_fwd",
+]
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
+
+
+def _zeros(shape: Sequence[int], dtype: Any) -> Array:
+    return np.broadcast_to(np.zeros((), dtype), tuple(shape))
+
+
+def _like(x: Array, *settings: object) -> Array:
+    """An operator whose result has its first argument's shape."""
+    return _zeros(x.shape, x.dtype)
+
+
+add = channel_affine = dropout = log_softmax_fwd = lrn_fwd = relu_fwd = sigmoid_fwd = softmax_fwd = tanh_fwd = _like
+
+
+def conv2d_fprop(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    *,
+    algo: str = "auto",
+) -> Array:
+    """Zeros of (N, K, P, Q)."""
+    return _zeros(Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups).y_shape, x.dtype)
+
+
+def conv2d_dgrad(
+    dy: Array,
+    w: Array,
+    x_shape: Shape,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    *,
+    algo: str = "auto",
+) -> Array:
+    """Zeros of `x_shape`: the forward pass of a transposed convolution."""
+    return _zeros(x_shape, dy.dtype)
+
+
+def max_pool2d_fwd(
+    x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
+) -> tuple[Array, Array]:
+    """Zeros of (N, C, P, Q), twice."""
+    n, c, h, w = x.shape
+    shape = Pool2dShape(n, c, h, w, kernel, stride, padding, dilation, ceil_mode).y_shape
+    return _zeros(shape, x.dtype), _zeros(shape, np.int64)
+
+
+def avg_pool2d_fwd(
+    x: Array,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor_override: int | None,
+) -> Array:
+    """Zeros of (N, C, P, Q)."""
+    n, c, h, w = x.shape
+    return _zeros(Pool2dShape(n, c, h, w, kernel, stride, padding, (1, 1), ceil_mode).y_shape, x.dtype)
+
+
+def adaptive_avg_pool2d_fwd(x: Array, out_size: Pair) -> Array:
+    """Zeros of (N, C, *out_size)."""
+    return _zeros((*x.shape[:2], *out_size), x.dtype)
+
+
+def adaptive_max_pool2d_fwd(x: Array, out_size: Pair) -> tuple[Array, Array]:
+    """Zeros of (N, C, *out_size), twice."""
+    shape = (*x.shape[:2], *out_size)
+    return _zeros(shape, x.dtype), _zeros(shape, np.int64)
+
+
+def gemm(a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
+    """Zeros of (gemm_m, gemm_n)."""
+    return _zeros((a.shape[trans_a], b.shape[not trans_b]), a.dtype)
+
+
+def linear_fwd(x: Array, w: Array, b: Array | None) -> Array:
+    """Zeros of (rows, out)."""
+    return _zeros((x.shape[0], w.shape[0]), x.dtype)
+
+
+def pad2d(x: Array, padding: Padding, value: float) -> Array:
+    """Zeros of the padded size."""
+    top, bottom, left, right = padding
+    return _zeros((*x.shape[:2], x.shape[2] + top + bottom, x.shape[3] + left + right), x.dtype)
+
+
+def concat(arrays: Sequence[Array], axis: int) -> Array:
+    """Zeros of the joined size."""
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    return _zeros(shape, arrays[0].dtype)

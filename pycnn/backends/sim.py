@@ -1,0 +1,54 @@
+"""The CUDA backend's host code and kernels on the simulated device: NumPy arrays in, NumPy arrays out.  For tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from pycnn.backends.cuda import Host
+from pycnn.backends.device_sim import SimDevice
+
+__all__ = ["Simulated"]
+
+
+class Simulated:
+    """The backend functions of `host`, whose device takes copies of NumPy arrays."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.__name__ = f"pycnn.backends.{host.device.name}"  # as a module has, for messages
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        function = getattr(self.host, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return _out(function(*map(self._into, arguments), **options))
+
+        return call
+
+    def _into(self, value: Any) -> Any:
+        if not isinstance(value, np.ndarray):
+            return value
+        array = self.host.device.alloc(value.shape, value.dtype)
+        self.host.device.fill(array, value)
+        return array
+
+
+def _out(result: Any) -> Any:
+    if isinstance(result, np.ndarray):
+        return np.array(result)
+    return tuple(map(_out, result)) if isinstance(result, tuple) else result
+
+
+@cache
+def _default() -> Simulated:
+    return Simulated(Host(SimDevice()))
+
+
+def __getattr__(name: str) -> Callable[..., Any]:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(_default(), name)

@@ -1,0 +1,121 @@
+"""The kernel sources: where they are, what they include, and what instances of them exist."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+ARCHS = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120")
+
+_INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One kernel at one choice of tile constants: an entry of kernels/instances.toml.
+
+    Attributes:
+        kernel: name of the ``__global__`` function in namespace pycnn.
+        name: name of the choice, unique within the kernel.
+        source: file that holds the kernel.
+        tile_type: the struct of constants.
+        tile: its members and their values.
+        archs: what it may be compiled for.
+        spills: bytes of registers that it is known to spill.
+    """
+
+    kernel: str
+    name: str
+    source: str
+    tile_type: str
+    tile: Mapping[str, int] = field(hash=False)
+    archs: tuple[str, ...]
+    spills: int = 0
+
+    @property
+    def expression(self) -> str:
+        """The instance in C++, such as ``pycnn::kernel<pycnn::Tile{.R = 3}>``."""
+        members = ", ".join(f".{member} = {value}" for member, value in self.tile.items())
+        return f"pycnn::{self.kernel}<pycnn::{self.tile_type}{{{members}}}>"
+
+    def __str__(self) -> str:
+        return f"{self.kernel}[{self.name}]"
+
+
+class Sources:
+    """A folder of kernels.
+
+    Args:
+        folder: the folder; by default the one installed with the package or, run in place, the repository's.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or _installed()
+        self._closures: dict[str, dict[str, str]] = {}
+        self._kernels = _instances(self.folder / "instances.toml")
+
+    @property
+    def instances(self) -> list[Instance]:
+        """Every instance there is, in the order of instances.toml."""
+        return [instance for kernel in self._kernels.values() for instance in kernel.values()]
+
+    def of(self, kernel: str) -> Mapping[str, Instance]:
+        """The instances of one kernel, by name.  Raises KeyError if there is no such kernel."""
+        return self._kernels[kernel]
+
+    def closure(self, file: str) -> dict[str, str]:
+        """The text of `file` and of everything it includes from this folder, by name."""
+        if file not in self._closures:
+            texts: dict[str, str] = {}
+            waiting = [file]
+            while waiting:
+                name = waiting.pop()
+                if name not in texts:
+                    texts[name] = (self.folder / name).read_text(encoding="utf-8")
+                    waiting.extend(_INCLUDE.findall(texts[name]))
+            self._closures[file] = dict(sorted(texts.items()))
+        return self._closures[file]
+
+
+@cache
+def installed() -> Sources:
+    """The kernels that came with this package."""
+    return Sources()
+
+
+def _installed() -> Path:
+    packaged = Path(str(importlib.resources.files("pycnn"))) / "kernels"
+    for folder in (packaged, repository() / "kernels"):
+        if (folder / "instances.toml").is_file():
+            return folder
+    raise FileNotFoundError(f"the CUDA kernels are neither in {packaged} nor in a checkout; reinstall pycnn")
+
+
+def repository() -> Path:
+    """The checkout: $PYCNN_REPOSITORY, else the folder above the package, which it is where pycnn is run in place."""
+    return Path(os.environ.get("PYCNN_REPOSITORY") or Path(__file__).resolve().parents[2])
+
+
+def _instances(path: Path) -> dict[str, Mapping[str, Instance]]:
+    kernels: dict[str, Mapping[str, Instance]] = {}
+    for kernel, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        archs = ARCHS if entry["archs"] == "all" else tuple(entry["archs"])
+        unknown = set(archs) - set(ARCHS)
+        if unknown:
+            raise ValueError(f"{path}: {kernel} names archs that nobody knows: {', '.join(sorted(unknown))}")
+        instances = {}
+        for name, values in entry["instances"].items():
+            tile = dict(values)
+            spills = tile.pop("spills", 0)
+            instances[name] = Instance(
+                kernel, name, entry["source"], entry["tile"], MappingProxyType(tile), archs, spills
+            )
+        kernels[kernel] = MappingProxyType(instances)
+    return kernels

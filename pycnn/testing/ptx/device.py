@@ -1,0 +1,96 @@
+"""The PTX interpreter behind the five calls of a device, so that the CUDA host code runs on it unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.backends._device import Argument, Array, Extent, Writes
+from pycnn.jit import nvrtc
+from pycnn.jit.sources import Instance, Sources
+from pycnn.testing.ptx.machine import GlobalBuffer, Machine, PtxError
+from pycnn.testing.ptx.parse import Code, parse
+
+
+class PtxDevice:
+    """A device that interprets what NVRTC emits.  For small problems: some million thread instructions a second.
+
+    Args:
+        arch: whose PTX to run.
+        sources: the kernels.
+
+    Attributes:
+        launches: the instances launched so far, in order.
+        executed: thread instructions executed so far.
+    """
+
+    name = "ptx"
+
+    def __init__(self, arch: str = "sm_75", sources: Sources | None = None) -> None:
+        self.arch = arch
+        self.launches: list[Instance] = []
+        self.executed = 0
+        self._sources = sources
+        self._code: dict[Instance, Code] = {}
+
+    def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array with all bits set, which are NaN."""
+        array = np.empty(shape, dtype)
+        array.reshape(-1).view(np.uint8)[:] = 0xFF
+        return array
+
+    def fill(self, array: Array, value: Array | float) -> None:
+        """Set or copy."""
+        array[...] = value
+
+    def load(self, instance: Instance) -> tuple[Instance, Code]:
+        """The kernel's PTX, parsed."""
+        if instance not in self._code:
+            self._code[instance] = parse(nvrtc.compile_ptx(instance, self.arch, self._sources))
+        return instance, self._code[instance]
+
+    def launch(
+        self, kernel: tuple[Instance, Code], grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]
+    ) -> None:
+        """Interpret every block of the grid.  Raises PtxError if the kernel breaks a rule."""
+        instance, code = kernel
+        if code.max_threads and block[0] * block[1] * block[2] > code.max_threads:
+            raise PtxError(f"{instance}: a block of {block} threads; compiled for at most {code.max_threads}")
+        machine = Machine(code, _pack(instance, code, arguments), _buffers(arguments), grid, block, shared)
+        machine.run()
+        self.executed += machine.executed
+        self.launches.append(instance)
+
+    def sync(self) -> None:
+        """Nothing to wait for."""
+
+
+def _pack(instance: Instance, code: Code, arguments: Sequence[Argument]) -> bytes:
+    if len(arguments) != len(code.parameters):
+        raise PtxError(f"{instance} takes {len(code.parameters)} arguments, the launch has {len(arguments)}")
+    packed = bytearray(sum(code.parameters[-1][1:]) if code.parameters else 0)
+    for (name, offset, size), argument in zip(code.parameters, arguments, strict=True):
+        if isinstance(argument, bytes):
+            value = argument
+        else:
+            address = 0 if argument.array is None else int(argument.array.ctypes.data)
+            value = address.to_bytes(8, "little")
+        if len(value) != size:
+            raise PtxError(f"{instance}: parameter {name} has {size} bytes, got {len(value)}")
+        packed[offset : offset + size] = value
+    return bytes(packed)
+
+
+def _buffers(arguments: Sequence[Argument]) -> list[GlobalBuffer]:
+    return [
+        GlobalBuffer(
+            argument.name,
+            int(argument.array.ctypes.data),
+            argument.array.reshape(-1).view(np.uint8),
+            isinstance(argument, Writes),
+        )
+        for argument in arguments
+        if not isinstance(argument, bytes) and argument.array is not None
+    ]

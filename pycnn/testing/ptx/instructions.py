@@ -1,0 +1,199 @@
+"""What each PTX instruction does, by name: a table of functions on lanes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pycnn.testing.ptx.parse import TYPES, Instruction, Selector
+
+if TYPE_CHECKING:
+    from pycnn.testing.ptx.machine import Machine
+
+Handler = Callable[["Machine", Instruction, Selector], None]
+
+_WIDE = {"s32": "s64", "u32": "u64", "s16": "s32", "u16": "u32"}
+_COMPARE = {
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+}
+
+
+def execute(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """Execute one instruction that is neither a jump nor a barrier.  Raises NotImplementedError for an unknown one."""
+    handler = _HANDLERS.get(instruction.name)
+    if handler is None:
+        raise NotImplementedError(f"the PTX interpreter does not know `{instruction.text}`")
+    handler(machine, instruction, lanes)
+
+
+def _sources(machine: Machine, instruction: Instruction, lanes: Selector) -> list[np.ndarray]:
+    return [machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:]]
+
+
+def _plain(function: Callable[..., np.ndarray]) -> Handler:
+    """An instruction whose result and sources all have the type it names."""
+
+    def handler(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+        values = function(*_sources(machine, instruction, lanes))
+        machine.write(instruction.operands[0], values.astype(TYPES[instruction.type], copy=False), lanes)
+
+    return handler
+
+
+def _multiply(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """mul and mad: .lo keeps the low half, .hi the high half, .wide the whole; floats have none of them."""
+    a, b, *addend = _sources(machine, instruction, lanes)
+    kind = instruction.type
+    if "wide" in instruction.modifiers:
+        wide = TYPES[_WIDE[kind]]
+        product = a.astype(wide) * b.astype(wide)
+        if addend:
+            product = product + machine.read(instruction.operands[3], _WIDE[kind], lanes)
+    elif "hi" in instruction.modifiers:
+        bits = a.dtype.itemsize * 8
+        whole = a.astype(object) * b.astype(object) >> bits if bits == 64 else _high_half(a, b, kind)
+        product = whole.astype(a.dtype)
+        if addend:
+            product = product + addend[0]
+    else:
+        product = a * b
+        if addend:
+            product = product + addend[0]
+    machine.write(instruction.operands[0], product, lanes)
+
+
+def _high_half(a: np.ndarray, b: np.ndarray, kind: str) -> np.ndarray:
+    wide = TYPES[_WIDE[kind]]
+    return a.astype(wide) * b.astype(wide) >> wide.type(a.dtype.itemsize * 8)
+
+
+def _fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """fma of floats: the product is exact in float64; the sum is rounded there first, which matters only in ties."""
+    return a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Toward zero, as in C; by zero gives all ones (as GPUs do)."""
+    if a.dtype.kind == "f":
+        return a / b
+    safe = np.where(b == 0, b.dtype.type(1), b)
+    quotient = a // safe
+    if a.dtype.kind == "i":
+        quotient = quotient + ((a % safe != 0) & ((a < 0) != (safe < 0)))
+    return np.where(b == 0, ~np.zeros_like(a), quotient)
+
+
+def _remainder(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a - _divide(a, b) * b
+
+
+def _shift(left: bool) -> Handler:
+    """shl and shr: the distance has 32 bits; past the last bit the register is empty (or full of its sign)."""
+
+    def handler(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+        value = machine.read(instruction.operands[1], instruction.type, lanes)
+        distance = machine.read(instruction.operands[2], "u32", lanes)
+        bits = value.dtype.itemsize * 8
+        clamped = np.minimum(distance, bits - 1).astype(value.dtype)
+        shifted = value << clamped if left else value >> clamped
+        emptied = np.zeros_like(value) if left or value.dtype.kind == "u" else value >> value.dtype.type(bits - 1)
+        machine.write(instruction.operands[0], np.where(distance >= bits, emptied, shifted), lanes)
+
+    return handler
+
+
+def _set_predicate(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    a, b = (machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:3])
+    machine.write(instruction.operands[0], _COMPARE[instruction.modifiers[0]](a, b), lanes)
+
+
+def _select(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    a, b = (machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:3])
+    chosen = machine.read(instruction.operands[3], "pred", lanes)
+    machine.write(instruction.operands[0], np.where(chosen, a, b), lanes)
+
+
+def _convert(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """cvt.to.from: numbers keep their value, integers wrap."""
+    to, source = instruction.modifiers[-2], instruction.modifiers[-1]
+    values = machine.read(instruction.operands[1], source, lanes)
+    if to[0] in "su" and values.dtype.kind == "f":
+        values = np.trunc(values)
+    machine.write(instruction.operands[0], values.astype(TYPES[to]), lanes)
+
+
+def _to_address(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """cvta between generic and global addresses: the same number."""
+    machine.write(instruction.operands[0], machine.read(instruction.operands[1], instruction.type, lanes), lanes)
+
+
+def _vector(operand: str) -> list[str]:
+    return [part.strip() for part in operand.strip("{}").split(",")] if operand.startswith("{") else [operand]
+
+
+def _load(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    dtype = TYPES[instruction.type]
+    registers = _vector(instruction.operands[0])
+    if instruction.modifiers[0] == "param":
+        name, _, offset = instruction.operands[1].strip("[]").partition("+")
+        begin = machine.parameters[name] + int(offset or 0)
+        for i, register in enumerate(registers):
+            at = begin + i * dtype.itemsize
+            value = machine.arguments[at : at + dtype.itemsize].view(dtype)
+            machine.write(register, value, lanes)
+        return
+    space = "shared" if "shared" in instruction.modifiers else "global"
+    addresses = machine.address(instruction.operands[1], lanes)
+    size = dtype.itemsize * len(registers)
+    for memory, offsets, lanes in machine.memory(instruction, space, addresses, size, writing=False):
+        cells = memory.view(dtype)
+        for i, register in enumerate(registers):
+            machine.write(register, cells[offsets // dtype.itemsize + i], lanes)
+
+
+def _store(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    dtype = TYPES[instruction.type]
+    registers = _vector(instruction.operands[1])
+    space = "shared" if "shared" in instruction.modifiers else "global"
+    addresses = machine.address(instruction.operands[0], lanes)
+    size = dtype.itemsize * len(registers)
+    for memory, offsets, lanes in machine.memory(instruction, space, addresses, size, writing=True):
+        cells = memory.view(dtype)
+        for i, register in enumerate(registers):
+            cells[offsets // dtype.itemsize + i] = machine.read(register, instruction.type, lanes)
+
+
+_HANDLERS: dict[str, Handler] = {
+    "abs": _plain(np.abs),
+    "add": _plain(operator.add),
+    "and": _plain(np.bitwise_and),
+    "cvt": _convert,
+    "cvta": _to_address,
+    "div": _plain(_divide),
+    "fma": _plain(_fused),
+    "ld": _load,
+    "mad": _multiply,
+    "max": _plain(np.fmax),
+    "min": _plain(np.fmin),
+    "mov": _plain(np.array),
+    "mul": _multiply,
+    "neg": _plain(operator.neg),
+    "not": _plain(np.invert),
+    "or": _plain(np.bitwise_or),
+    "rem": _plain(_remainder),
+    "selp": _select,
+    "setp": _set_predicate,
+    "shl": _shift(left=True),
+    "shr": _shift(left=False),
+    "st": _store,
+    "sub": _plain(operator.sub),
+    "xor": _plain(np.bitwise_xor),
+}

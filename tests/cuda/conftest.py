@@ -1,0 +1,37 @@
+"""What the CUDA tests need: g++ for the simulator, NVRTC for cubins and PTX; tests without theirs are skipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from pycnn.jit import MissingToolError, nvrtc
+
+# The simulator is compiled from csrc/sim of this checkout, also where the package under test is an installed one.
+REPOSITORY = str(Path(__file__).resolve().parents[2])
+os.environ.setdefault("PYCNN_REPOSITORY", REPOSITORY)
+sys.path.append(REPOSITORY)  # for benchmarks; at the end, so that an installed pycnn stays the one under test
+
+
+def _has_nvrtc() -> bool:
+    try:
+        nvrtc.version()
+    except MissingToolError:
+        return False
+    return True
+
+
+HAS_NVRTC = _has_nvrtc()
+HAS_COMPILER = shutil.which("g++") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("nvrtc") and not HAS_NVRTC:
+            item.add_marker(pytest.mark.skip(reason="NVRTC is not installed (pip install 'pycnn[cuda13]')"))
+        if item.get_closest_marker("simulator") and not HAS_COMPILER:
+            item.add_marker(pytest.mark.skip(reason="the simulator needs g++"))

@@ -1,0 +1,69 @@
+"""Every kernel instance compiles for the archs it names; what it takes of the machine, and its FFMA instructions.
+
+The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for all of them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pycnn.jit import cubin, nvrtc
+from pycnn.jit.sources import ARCHS, Instance, installed
+
+pytestmark = pytest.mark.nvrtc
+
+FAST = ("sm_75", "sm_90a")
+REGISTERS = 65536  # of one SM, on every arch here
+STATIC_SHARED = 48 * 1024
+RESERVED_SHARED = 1024  # what the system keeps of each block's shared memory, sm_90 and later; part of the section
+
+
+def _disassembler() -> str | None:
+    try:
+        import nvidia.cu13 as toolkit
+    except ImportError:
+        return shutil.which("nvdisasm")
+    program = Path(next(iter(toolkit.__path__))) / "bin" / "nvdisasm"
+    return str(program) if program.is_file() else shutil.which("nvdisasm")
+
+
+@pytest.fixture(params=ARCHS)
+def arch(request: pytest.FixtureRequest) -> str:
+    if request.param not in FAST and not request.config.getoption("--slow"):
+        pytest.skip("compiled with --slow")
+    if not nvrtc.supports(request.param):
+        pytest.skip(f"this NVRTC does not know {request.param}")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("instance", installed().instances, ids=str)
+def test_instance_compiles_and_fits(instance: Instance, arch: str, record_property) -> None:  # type: ignore[no-untyped-def]
+    path = nvrtc.compile_cubin(instance, arch)
+    compiled = cubin.Cubin.read(path.read_bytes())
+    spilled = cubin.spilled(path.with_suffix(".log").read_text())
+    threads = instance.tile["warps"] * 32
+    record_property("compiled", f"{compiled.registers} registers, {compiled.shared} bytes shared, {spilled} spilled")
+    assert spilled == instance.spills
+    assert compiled.stack == 0 or instance.spills
+    assert compiled.max_threads == threads
+    assert compiled.shared <= STATIC_SHARED + RESERVED_SHARED
+    # Registers are handed out by 8 a thread; as many blocks as the instance asks for must fit.
+    blocks = instance.tile.get("blocks", 1)
+    assert -(-compiled.registers // 8) * 8 * threads * blocks <= REGISTERS
+
+
+@pytest.mark.parametrize("instance", installed().instances, ids=str)
+def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
+    program = _disassembler()
+    if program is None:
+        pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
+    path = nvrtc.compile_cubin(instance, "sm_90a")
+    listing = subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
+    tile = instance.tile
+    sums = tile["filters"] * tile.get("rows", tile.get("pixels", 0))
+    assert listing.count(" FFMA ") >= sums, "fewer FFMA than a thread has sums: the loops are not unrolled"
+    assert " LDS.128 " in listing, "filter taps are not read four at a time"

@@ -1,0 +1,120 @@
+"""conv2d_fprop_direct: every instance on the problem lists, in the simulator, against the oracle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pycnn.backends import reference
+from pycnn.backends._cuda_direct import fprop_plans
+from pycnn.backends.cuda import Host
+from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import installed
+from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import check_conv2d, layers, problems
+
+pytestmark = pytest.mark.simulator
+
+ORDERS = ("forward", "reverse", "random")
+DEVICES = {order: Simulated(Host(SimDevice(order=order, seed=7))) for order in ORDERS}
+
+
+def able(problem: Problem) -> list[str]:
+    return [plan.name for plan in fprop_plans(problem.shape, installed()) if plan.reason is None]
+
+
+EVERYTHING = [(problem, algo) for problem in problems() for algo in able(problem)]
+
+# For each instance: two full tiles and a tail along P, Q and K, and several channel stages with a tail.
+TILES = {
+    "direct_r1s1_st1_8x32": "n1c37h19w70_k130r1s1",
+    "direct_r1s1_st1_8x8": "n2c37h19w21_k130r1s1",
+    "direct_r1s1_st2_14x16": "n1c19h60w68_k130r1s1_st2",
+    "direct_r3s3_st1_8x32": "n1c19h19w70_k130r3s3_pd1",
+    "direct_r3s3_st1_14x16": "n1c19h30w35_k130r3s3_pd1",
+    "direct_r3s3_st1_8x8": "n2c19h19w19_k130r3s3_pd1",
+    "direct_r3s3_st2_14x16": "n1c10h60w70_k130r3s3_st2pd1",
+    "direct_r5s5_st1_14x16": "n1c10h30w35_k130r5s5_pd2",
+    "direct_r7s7_st2_8x32": "n1c3h38w138_k130r7s7_st2pd3",
+    "direct_r11s11_st4_4x32": "n1c3h43w271_k130r11s11_st4pd2",
+    "direct_any_narrow": "n2c14h17w19_k70r3s3_st1pd1dl2x1",
+    "direct_any_wide": "n2c14h17w19_k70r3s3_st1pd1dl2x1",
+}
+
+
+def test_every_instance_has_a_problem() -> None:
+    shape = Problem.parse("n1c1h1_k1r1").shape
+    assert set(TILES) == {plan.name for plan in fprop_plans(shape, installed())}
+
+
+@pytest.mark.parametrize(("problem", "algo"), EVERYTHING, ids=lambda value: str(value))
+def test_problem_list(problem: Problem, algo: str) -> None:
+    check_conv2d(DEVICES["random"], problem, algo)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("algo", TILES)
+def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
+    backend = DEVICES[order]
+    before = len(backend.host.device.launches)
+    check_conv2d(backend, TILES[algo], algo)
+    ran = {instance.name for instance in backend.host.device.launches[before:]}
+    assert ran == {algo.removeprefix("direct_").removeprefix("any_")}
+
+
+@pytest.mark.parametrize("problem", layers(most_macs=12_000_000), ids=str)
+def test_layer_by_auto(problem: Problem) -> None:
+    check_conv2d(DEVICES["forward"], problem, "auto")
+
+
+def test_without_bias() -> None:
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 3, 9, 9)).astype("f4"), rng.standard_normal((4, 3, 3, 3)).astype("f4")
+    rest = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest)
+    # 27 products of order 1: 1e-5 is a hundred roundings.
+    assert np.allclose(y, reference.conv2d_fprop(x, w, None, *rest), atol=1e-5)
+
+
+@pytest.mark.parametrize("algo", ["direct_r3s3_st1_8x8", "direct_any_narrow"])
+def test_nan_and_infinity_reach_exactly_their_windows(algo: str) -> None:
+    x = np.ones((1, 2, 12, 12), np.float32)
+    x[0, 0, 3, 4], x[0, 1, 9, 9] = np.nan, np.inf
+    w = np.ones((3, 2, 3, 3), np.float32)
+    rest = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo=algo)
+    assert np.array_equal(y, reference.conv2d_fprop(x, w, None, *rest), equal_nan=True)
+
+
+def test_past_two_to_the_31_elements() -> None:
+    """x and y of 2^31 elements and more, in mappings that nobody touches but the first and the last block."""
+    height, width = 4, 2**29 + 40
+    shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
+    device = SimDevice()
+    host = Host(device)
+    plans = {plan.name: plan for plan in fprop_plans(shape, host.sources)}
+    for algo in ("direct_r1s1_st1_8x32", "direct_any_wide"):
+        plan = plans[algo]
+        assert plan.reason is None
+        x = device.alloc(shape.x_shape, np.float32)
+        w = device.alloc(shape.w_shape, np.float32)
+        w[...] = 2
+        x[0, 0, 0, :5] = 1, 2, 3, 4, 5
+        x[0, 0, 3, -5:] = 6, 7, 8, 9, 10
+        device.blocks = [0, plan.grid[0] * plan.grid[1] - 1]
+        y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo=algo)
+        assert y[0, 0, 0, :5].tolist() == [2, 4, 6, 8, 10]
+        assert y[0, 0, 3, -5:].tolist() == [12, 14, 16, 18, 20]
+    assert "counts in 32 bits" in str(plans["direct_any_narrow"].reason)
+
+
+def test_coordinates_past_32_bits_go_to_the_wide_kernel() -> None:
+    x, w = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3), np.ones((1, 1, 2, 1), np.float32)
+    far = 2**32
+    rest = ((1, 1), (far, 0, 0, 0), (far, 1), 1)
+    y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest)
+    # A filter tap 2^32 rows below the other: one of them always looks into the padding.
+    assert y.shape == (1, 1, 2, 3)
+    assert np.array_equal(y[0, 0], x[0, 0])
+    assert DEVICES["forward"].host.device.launches[-1].name == "wide"

@@ -1,0 +1,187 @@
+"""The evidence command, on places that need no GPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import evidence
+from pycnn.backends import _cuda_direct
+from pycnn.jit.sources import installed
+from pycnn.shape import Problem
+
+pytestmark = pytest.mark.simulator
+
+
+class Place:
+    """Takes ten seconds a task, by its own clock; fails what it is told to fail."""
+
+    def __init__(self, fails: str = "", error: type[Exception] = AssertionError) -> None:
+        self.backend = None
+        self.asked: list[str] = []
+        self._fails, self._error = fails, error
+        self._seconds: Iterator[int] = count(0, 10)
+
+    def clock(self) -> float:
+        return float(next(self._seconds))
+
+    def describe(self) -> dict[str, str]:
+        return {"device": "NVIDIA Test 100"}
+
+    def _answer(self, what: str) -> dict[str, Any]:
+        self.asked.append(what)
+        if self._fails and self._fails in what:
+            raise self._error(f"{what} is wrong")
+        return {"answer": what}
+
+    def peaks(self) -> dict[str, float]:
+        return self._answer("peaks")
+
+    def seconds(self, problem: Problem) -> dict[str, Any]:
+        return self._answer(f"time {problem}")
+
+    def sanitize(self, tool: str) -> dict[str, Any]:
+        return self._answer(tool)
+
+
+@pytest.fixture(autouse=True)
+def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proofs by `check_conv2d` and `run` are somebody else's tests."""
+    monkeypatch.setattr(evidence, "check_conv2d", lambda backend, problem, algo: None)
+    monkeypatch.setattr(evidence, "run", lambda backend, problem, operands, algo: operands.left)
+
+
+def prove(place: Place, folder: Path, budget: float = 1e9, only: int | None = 1) -> int:
+    return evidence.prove(place, folder, budget, only, quick=True, clock=place.clock)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "nvidia-test-100.json").read_text())["results"]
+
+
+def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -> None:
+    tasks = evidence.plan()
+    names = [task.name for task in tasks]
+    assert len(set(names)) == len(names)
+    shape = Problem.parse("n1c1h1_k1r1").shape
+    for plan in _cuda_direct.fprop_plans(shape, installed()):
+        assert f"correct/{plan.name}" in names
+        assert any(evidence._able(problem, plan.name) for problem in evidence._proving_problems(quick=False))
+    assert sum(name.startswith("time/") for name in names[: len([t for t in tasks if t.slice == 1])]) == 20
+    assert [task.slice for task in tasks] == sorted(task.slice for task in tasks)
+
+
+def test_first_slice_writes_everything_down(tmp_path: Path) -> None:
+    assert prove(Place(), tmp_path) == evidence.OK
+    written = json.loads((tmp_path / "nvidia-test-100.json").read_text())
+    assert written["device"] == {"device": "NVIDIA Test 100"}
+    assert set(written["results"]) == {task.name for task in evidence.plan(quick=True) if task.slice == 1}
+    one = written["results"]["correct/direct_any_narrow"]
+    assert one["ok"]
+    assert one["sources"] == {"conv2d_fprop_direct_any": evidence.source_hashes()["conv2d_fprop_direct_any"]}
+    assert list(tmp_path.iterdir()) == [tmp_path / "nvidia-test-100.json"]
+
+
+def test_budget_stops_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everything = {task.name for task in evidence.plan(quick=True) if task.slice == 1}
+    runs = 0
+    while True:
+        before = set(results(tmp_path)) if runs else set()
+        assert prove(Place(), tmp_path, budget=140) == evidence.OK
+        runs += 1
+        done = set(results(tmp_path))
+        assert before < done, "a run within the budget must add something"
+        if "0 left" in capsys.readouterr().out:
+            break
+    assert done == everything
+    assert runs > 2
+
+
+def test_what_holds_is_not_proven_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prove(Place(), tmp_path)
+    again = Place()
+    prove(again, tmp_path)
+    assert again.asked == []
+    changed = {**evidence.source_hashes(), "conv2d_fprop_direct": "changed"}
+    monkeypatch.setattr(evidence, "source_hashes", lambda: changed)
+    prove(again, tmp_path)
+    assert "memcheck" in again.asked
+    assert "peaks" not in again.asked  # about no kernel, so still true
+
+
+def test_failure_is_written_down_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove(Place(fails="racecheck"), tmp_path) == evidence.FAILED
+    assert "FAILED sanitizer/racecheck" in capsys.readouterr().out
+    assert not results(tmp_path)["sanitizer/racecheck"]["ok"]
+    place = Place()
+    assert prove(place, tmp_path) == evidence.OK
+    assert place.asked == ["racecheck"]
+
+
+def test_error_of_the_gpu_stops_the_run(tmp_path: Path) -> None:
+    class CUDARuntimeError(RuntimeError):
+        pass
+
+    place = Place(fails="memcheck", error=CUDARuntimeError)
+    assert prove(place, tmp_path) == evidence.FAILED
+    assert place.asked == ["memcheck"]
+
+
+def test_status_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(line.endswith("never proven on a GPU") for line in evidence.status(tmp_path))
+    full = evidence.plan()
+    monkeypatch.setattr(evidence, "plan", lambda quick=False: [task for task in full if task.slice == 1])
+    prove(Place(), tmp_path)
+    assert all(line.endswith(": proven on NVIDIA Test 100") for line in evidence.status(tmp_path))
+    changed = {**evidence.source_hashes(), "conv2d_fprop_direct_any": "changed"}
+    monkeypatch.setattr(evidence, "source_hashes", lambda: changed)
+    lines = evidence.status(tmp_path)
+    assert "are older than the sources" in next(line for line in lines if "direct_any" in line)
+
+
+def test_hash_covers_source_header_instances_and_host_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pycnn.jit.sources import Sources
+
+    before = evidence.source_hashes()
+    for file in ("common.cuh", "instances.toml"):
+        folder = tmp_path / file
+        folder.mkdir()
+        for each in installed().folder.iterdir():
+            if each.is_file():
+                text = each.read_text()
+                if each.name == file:
+                    text = text.replace("warps = 8", "warps = 4").replace("pixels = 4", "pixels = 1") + "\n"
+                (folder / each.name).write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(evidence, "installed", lambda folder=folder: Sources(folder))
+            after = evidence.source_hashes()
+        assert all(before[kernel] != after[kernel] for kernel in before)
+
+
+def test_rehearsal_runs_the_real_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    assert evidence.main(["--device", "sim", "--slice", "1", "--out", str(tmp_path)]) == evidence.OK
+    assert "0 failed; 0 left" in capsys.readouterr().out
+    assert evidence.main(["status", "--out", str(tmp_path)]) == evidence.OK
+    assert "never proven on a GPU" in capsys.readouterr().out
+
+
+def test_without_a_gpu_one_sentence_and_status_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cupy = pytest.importorskip("cupy")
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        assert evidence.main(["--out", str(tmp_path)]) == evidence.NO_DEVICE
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "needs an NVIDIA GPU" in said
+        assert list(tmp_path.iterdir()) == []
+    else:
+        pytest.skip("there is a GPU")

@@ -1,0 +1,148 @@
+"""The host code of the CUDA backend: plans, packing, refusals."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+import numpy as np
+import pytest
+
+import pycnn
+from pycnn.backends import sim
+from pycnn.backends._cuda_direct import fprop_choice, fprop_plans
+from pycnn.backends._layout import pack_conv2d_shape, pack_divisors
+from pycnn.backends.cuda import Host, UnavailableError
+from pycnn.backends.device_cupy import arch_of
+from pycnn.backends.device_sim import SimDevice
+from pycnn.jit import MissingToolError
+from pycnn.jit.sources import installed
+from pycnn.shape import Conv2dShape, Problem
+
+SHAPE = Problem.parse("n1c3h8_k4r3_pd1").shape
+
+
+def quotient(n: int, divisor: bytes) -> int:
+    """kernels/common.cuh's quotient in Python's integers."""
+    _, multiplier, shift = struct.unpack("<qII", divisor)
+    return ((n * multiplier >> 32) + n) >> shift
+
+
+def test_divisors_divide_every_31_bit_index() -> None:
+    rng = random.Random(0)
+    divisors = [*range(1, 200), 2**16 - 1, 2**16, 2**30 + 1, 2**31 - 1, *(rng.randrange(1, 2**31) for _ in range(200))]
+    for d in divisors:
+        packed = pack_divisors([d])
+        multiples = [k * d + offset for k in (1, 2, 3, (2**31 - 2) // d) for offset in (-1, 0, 1)]
+        for n in (0, 1, 2**31 - 1, *multiples, *(rng.randrange(2**31) for _ in range(50))):
+            if 0 <= n < 2**31:
+                assert quotient(n, packed) == n // d, (n, d)
+
+
+def test_shape_is_packed_in_the_order_of_common_cuh() -> None:
+    shape = Conv2dShape(2, 6, 17, 23, 8, 3, 5, (2, 1), (3, 4, 5, 6), (1, 2), 2)
+    header = (installed().folder / "common.cuh").read_text()
+    fields = header[header.index("struct Conv2dShape {") :].split("};")[0]
+    names = [name for line in fields.splitlines()[1:] for name in line.split("//")[0].strip(" ;").split("int64")[-1:]]
+    order = [name.strip() for group in names if group.strip() for name in group.split(",")]
+    expected = dict(
+        **{name: getattr(shape, name) for name in "NCHWKRSPQ"},
+        **{"stride_h": 2, "stride_w": 1, "pad_top": 3, "pad_left": 5, "dilation_h": 1, "dilation_w": 2, "groups": 2},
+    )
+    assert struct.unpack(f"<{len(order)}q", pack_conv2d_shape(shape)) == tuple(expected[name] for name in order)
+
+
+def test_auto_takes_the_tile_with_the_fewest_idle_lanes() -> None:
+    plans = fprop_plans(Problem.parse("n1c64h56_k64r3_pd1").shape, installed())
+    best, why = fprop_choice(plans)
+    able = [plan for plan in plans if plan.reason is None and plan.instance.kernel == "conv2d_fprop_direct"]
+    assert best.padded_macs == min(plan.padded_macs for plan in able)
+    assert "fewest idle lanes" in why
+
+
+def test_reasons_name_the_condition() -> None:
+    reasons = dict(Host(SimDevice()).conv2d_algorithms("fprop", SHAPE, "float32"))
+    assert reasons["direct_r3s3_st1_8x32"] is None
+    assert "filter 7x7" in str(reasons["direct_r7s7_st2_8x32"])
+    assert "stride 2x2" in str(reasons["direct_r3s3_st2_14x16"])
+    dilated = Problem.parse("n1c3h8_k4r3_pd1dl2").shape
+    assert "dilation" in str(
+        dict(Host(SimDevice()).conv2d_algorithms("fprop", dilated, "float32"))["direct_r3s3_st1_8x8"]
+    )
+
+
+def test_forced_algorithm_that_cannot_run_is_refused() -> None:
+    x, w = np.zeros(SHAPE.x_shape, np.float32), np.zeros(SHAPE.w_shape, np.float32)
+    rest = (SHAPE.stride, SHAPE.padding, SHAPE.dilation, SHAPE.groups)
+    with pytest.raises(ValueError, match="compiled for filter 7x7, and the problem has 3x3"):
+        sim.conv2d_fprop(x, w, None, *rest, algo="direct_r7s7_st2_8x32")
+    with pytest.raises(ValueError, match="algo must be auto, direct or one of"):
+        sim.conv2d_fprop(x, w, None, *rest, algo="fast")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: sim.relu_fwd(x),
+        lambda x: sim.conv2d_dgrad(x, x, (1, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
+        lambda x: sim.conv2d_fprop(x, x, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo="winograd"),
+        lambda x: sim.conv2d_fprop(x.astype("f8"), x.astype("f8"), None, (1, 1), (0, 0, 0, 0), (1, 1), 1),
+        lambda x: sim.conv2d_algorithms("wgrad", SHAPE, "float32"),
+    ],
+)
+def test_what_is_not_there_says_so(call) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UnavailableError, match=r"the sim backend has no kernel for .*; it has conv2d_fprop in float32"):
+        call(np.zeros((1, 1, 1, 1), np.float32))
+
+
+def test_unknown_function_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no function 'no_such'"):
+        sim.no_such  # noqa: B018
+
+
+@pytest.mark.simulator
+def test_public_operator_runs_on_the_simulator() -> None:
+    x, w = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 3, 3), np.float32)
+    with pycnn.use_backend("sim"):
+        y = pycnn.ops.conv2d_fprop(x, w, padding=1)
+    assert y[0, 0].tolist() == [[4, 6, 4], [6, 9, 6], [4, 6, 4]]
+
+
+def test_empty_batch_launches_nothing() -> None:
+    device = SimDevice()
+    y = sim.Simulated(Host(device)).conv2d_fprop(
+        np.zeros((0, 3, 8, 8), np.float32), np.zeros((4, 3, 3, 3), np.float32), None, (1, 1), (1, 1, 1, 1), (1, 1), 1
+    )
+    assert y.shape == (0, 4, 8, 8)
+    assert device.launches == []
+
+
+def test_cuda_without_a_gpu_says_what_is_missing() -> None:
+    cupy = pytest.importorskip("cupy")
+    try:
+        cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        with pytest.raises(MissingToolError, match="needs an NVIDIA GPU and its driver"):
+            pycnn.backends.get("cuda").conv2d_choose("fprop", SHAPE, "float32")
+    else:
+        pytest.skip("there is a GPU")
+
+
+@pytest.mark.parametrize(
+    ("capability", "arch"),
+    [
+        ((7, 5), "sm_75"),
+        ((8, 0), "sm_80"),
+        ((8, 7), "sm_86"),
+        ((8, 9), "sm_89"),
+        ((9, 0), "sm_90a"),
+        ((10, 3), "sm_100"),
+    ],
+)
+def test_arch_of_a_device(capability: tuple[int, int], arch: str) -> None:
+    assert arch_of(*capability) == arch
+
+
+def test_arch_of_an_unknown_device_is_refused() -> None:
+    with pytest.raises(MissingToolError, match=r"no kernels for compute capability 6\.1"):
+        arch_of(6, 1)

@@ -1,0 +1,207 @@
+"""Seeded bugs in the kernel and its host code: the nets must catch every one.
+
+A mutation is a small edit of a kernel source or of the host code.  The nets are the simulator with threads ascending,
+descending and shuffled, and the PTX interpreter; a net catches a bug by a wrong result or by reporting a fault.  The
+table of who caught what is printed at the end (``pytest -rP tests/cuda/test_mutations.py`` or ``-s`` shows it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pycnn.backends import _cuda_direct, _layout, reference
+from pycnn.backends._device import Argument, Device, Extent, Reads
+from pycnn.backends.cuda import Host
+from pycnn.backends.device_sim import SimDevice, SimulationError
+from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import Sources, installed
+from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import exact_operands, run
+from pycnn.testing.ptx import PtxDevice, PtxError
+
+pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
+
+KERNEL, HEADER = "conv2d_fprop_direct.cu", "common.cuh"
+
+# Two channel stages, three tiles of filters and two by two of pixels, tails everywhere; groups; strides that differ.
+TILED = ("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1")
+GROUPS = ("direct_r3s3_st1_8x8", "n1c18h9w9_k140r3s3_pd1g2")
+ANY = ("direct_any_narrow", "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2")
+
+# name: (file, before, after, what to run it on)
+IN_THE_KERNEL = {
+    "no barrier after staging": (KERNEL, "block, w, c0);\n        __syncthreads();", "block, w, c0);", TILED),
+    "no barrier before the next stage": (
+        KERNEL,
+        "            }\n        }\n        __syncthreads();\n    }\n\n    // Store",
+        "            }\n        }\n    }\n\n    // Store",
+        TILED,
+    ),
+    "barrier that some threads skip": (
+        KERNEL,
+        "block, w, c0);\n        __syncthreads();",
+        "block, w, c0);\n        if (threadIdx.x < 96) __syncthreads();",
+        TILED,
+    ),
+    "halo one row too low": (KERNEL, "const int h = h0 + row", "const int h = h0 + row + 1", TILED),
+    "halo one column short": (
+        KERNEL,
+        "(tile_q() - 1) * stride_w + S; }",
+        "(tile_q() - 1) * stride_w + S - 1; }",
+        TILED,
+    ),
+    "no guard on the right edge": (KERNEL, "if (q >= Q) return;", "", TILED),
+    "no guard on the bottom edge": (KERNEL, "if (p + i < P) out", "out", TILED),
+    "no guard on the last filter": (KERNEL, "if (filter + k >= group_filters) break;", "", TILED),
+    "no guard on the last channel": (KERNEL, "c0 + c < group_channels && ", "", TILED),
+    "padding left unwritten": (KERNEL, "if (first + j * threads < count) store", "if (value[j] != 0) store", TILED),
+    "groups forgotten in w": (KERNEL, "block.group) * group_filters + block.k0", "0) + block.k0", GROUPS),
+    "bias of the first group": (KERNEL, "b[channel + k]", "b[filter + k]", GROUPS),
+    "bias forgotten": (KERNEL, "sum[i][k] + bias;\n        out", "sum[i][k];\n        out", TILED),
+    "swapped strides": (
+        KERNEL,
+        "p * static_cast<Index>(shape.stride_h)",
+        "p * static_cast<Index>(shape.stride_w)",
+        ANY,
+    ),
+    "dilation forgotten": (KERNEL, "s * static_cast<Index>(shape.dilation_w)", "s", ANY),
+    "one tap too few": (KERNEL, "for (int t = 0; t < staged; ++t) {", "for (int t = 0; t + 1 < staged; ++t) {", ANY),
+    "no guard on the last pixel": (KERNEL, "if (pixel < pixels) y", "y", ANY),
+    "unsigned test forgotten": (HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
+}
+
+
+class Tampered:
+    """A device whose launches are changed on the way."""
+
+    def __init__(self, device: Device, change: Callable[..., tuple]) -> None:
+        self._device = device
+        self._change = change
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._device, name)
+
+    def launch(self, kernel: Any, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
+        self._device.launch(kernel, *self._change(grid, block, shared, list(arguments)))
+
+
+def argument_order(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    arguments[2], arguments[3] = arguments[3], arguments[2]
+    return grid, block, shared, arguments
+
+
+def grid_too_small(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    return (grid[0] - 1, 1, 1), block, shared, arguments
+
+
+def block_too_small(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    return grid, (block[0] // 2, 1, 1), shared, arguments
+
+
+def missing_argument(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    return grid, block, shared, [argument for argument in arguments if getattr(argument, "name", "") != "b"]
+
+
+def output_taken_for_an_input(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    return grid, block, shared, [*arguments[:-1], Reads("y", arguments[-1].array)]
+
+
+IN_THE_LAUNCH = {
+    "argument order": (argument_order, TILED),
+    "grid too small": (grid_too_small, TILED),
+    "block too small": (block_too_small, TILED),
+    "missing argument": (missing_argument, TILED),
+    "output passed as an input": (output_taken_for_an_input, TILED),
+}
+
+
+def swap_divisors(plan: _cuda_direct.Plan) -> _cuda_direct.Plan:
+    return dataclasses.replace(plan, geometry=plan.geometry[16:32] + plan.geometry[:16] + plan.geometry[32:])
+
+
+def wrong_pad(shape: Conv2dShape) -> bytes:
+    top, bottom, left, right = shape.padding
+    return _layout.pack_conv2d_shape(dataclasses.replace(shape, padding=(top, bottom, right, left)))
+
+
+IN_THE_PLAN = {
+    "divisors in the wrong order": ("_tiled", lambda call: lambda *given: swap_divisors(call(*given)), TILED),
+    "right padding for the left": ("pack_conv2d_shape", lambda call: wrong_pad, ANY),
+}
+
+NETS = ("forward", "reverse", "random", "ptx")
+TABLE: dict[str, dict[str, str]] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    width = max(map(len, TABLE), default=0)
+    print(f"\n{'seeded bug':{width}}  " + "  ".join(f"{net:8}" for net in NETS))
+    for name, caught in TABLE.items():
+        print(f"{name:{width}}  " + "  ".join(f"{caught[net]:8}" for net in NETS))
+
+
+def device(net: str, sources: Sources) -> Device:
+    if net == "ptx":
+        return PtxDevice(sources=sources)
+    return SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",))
+
+
+def verdict(net: str, sources: Sources, case: tuple[str, str], change: Callable[..., tuple] | None = None) -> str:
+    """How a net sees the code: "right", "wrong" (result), or "fault"."""
+    algo, text = case
+    problem = Problem.parse(text)
+    operands = exact_operands(problem, algo)
+    place = device(net, sources)
+    host = Host(Tampered(place, change) if change else place, sources)  # type: ignore[arg-type]
+    try:
+        y = run(Simulated(host), problem, operands, algo)
+    except (SimulationError, PtxError):
+        return "fault"
+    return "right" if np.array_equal(y, run(reference, problem, operands, "auto")) else "wrong"
+
+
+def hold(name: str, verdicts: dict[str, str]) -> None:
+    TABLE[name] = {net: "-" if seen == "right" else seen for net, seen in verdicts.items()}
+    assert set(verdicts.values()) != {"right"}, f"no net caught: {name}"
+
+
+@pytest.mark.parametrize("case", [TILED, GROUPS, ANY], ids=lambda case: case[0])
+@pytest.mark.parametrize("net", NETS)
+def test_unchanged_code_is_right(net: str, case: tuple[str, str]) -> None:
+    assert verdict(net, installed(), case) == "right"
+
+
+@pytest.mark.parametrize("name", IN_THE_KERNEL)
+def test_bug_in_the_kernel_is_caught(name: str, tmp_path: Path) -> None:
+    file, before, after, case = IN_THE_KERNEL[name]
+    for source in (*installed().closure(KERNEL), "instances.toml"):
+        text = (installed().folder / source).read_text()
+        if source == file:
+            assert before in text, f"the code that {name!r} changes is no longer there"
+            text = text.replace(before, after, 1)
+        (tmp_path / source).write_text(text)
+    sources = Sources(tmp_path)
+    hold(name, {net: verdict(net, sources, case) for net in NETS})
+
+
+@pytest.mark.parametrize("name", IN_THE_LAUNCH)
+def test_bug_in_the_launch_is_caught(name: str) -> None:
+    change, case = IN_THE_LAUNCH[name]
+    hold(name, {net: verdict(net, installed(), case, change) for net in NETS})
+
+
+@pytest.mark.parametrize("name", IN_THE_PLAN)
+def test_bug_in_the_plan_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    function, change, case = IN_THE_PLAN[name]
+    module = "pycnn.backends.cuda" if function == "pack_conv2d_shape" else "pycnn.backends._cuda_direct"
+    original = getattr(_layout if function == "pack_conv2d_shape" else _cuda_direct, function)
+    monkeypatch.setattr(f"{module}.{function}", change(original))
+    hold(name, {net: verdict(net, installed(), case) for net in NETS})

@@ -1,0 +1,150 @@
+"""The PTX interpreter: instructions against NumPy, its own nets, and the kernels' PTX against the oracle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pycnn.backends import reference
+from pycnn.backends._device import Reads, Writes
+from pycnn.backends.cuda import Host
+from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import Sources
+from pycnn.shape import Problem
+from pycnn.testing import exact_operands, run
+from pycnn.testing.ptx import PtxDevice, PtxError, parse
+
+pytestmark = pytest.mark.nvrtc
+
+# Small, yet with tails in every dimension and more channel stages than one.
+KERNELS = {
+    "direct_r1s1_st1_8x32": "n1c18h9w34_k10r1s1",
+    "direct_r1s1_st1_8x8": "n1c18h9w9_k66r1s1",
+    "direct_r1s1_st2_14x16": "n1c9h29w33_k9r1s1_st2",
+    "direct_r3s3_st1_8x32": "n1c9h9w33_k9r3s3_pd1",
+    "direct_r3s3_st1_14x16": "n1c9h15w17_k9r3s3_pd1",
+    "direct_r3s3_st1_8x8": "n2c9h9w9_k66r3s3_pd1",
+    "direct_r3s3_st2_14x16": "n1c5h29w33_k9r3s3_st2pd1",
+    "direct_r5s5_st1_14x16": "n1c5h15w17_k9r5s5_pd2",
+    "direct_r7s7_st2_8x32": "n1c2h19w67_k9r7s7_st2pd3",
+    "direct_r11s11_st4_4x32": "n1c2h23w135_k9r11s11_st4pd2",
+    "direct_any_narrow": "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2",
+    "direct_any_wide": "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2",
+}
+
+
+@pytest.mark.parametrize("algo", KERNELS)
+def test_kernel_is_exact(algo: str) -> None:
+    problem = Problem.parse(KERNELS[algo])
+    device = PtxDevice()
+    operands = exact_operands(problem, algo)
+    y = run(Simulated(Host(device)), problem, operands, algo)
+    assert np.array_equal(y, run(reference, problem, operands, "auto"))
+    assert len(device.launches) == 1
+
+
+def test_newer_arch_gives_the_same() -> None:
+    problem = Problem.parse(KERNELS["direct_r3s3_st1_8x8"])
+    operands = exact_operands(problem)
+    results = [run(Simulated(Host(PtxDevice(arch))), problem, operands, "direct") for arch in ("sm_75", "sm_90a")]
+    assert np.array_equal(*results)
+
+
+HEAD = (
+    '#include "common.cuh"\nnamespace pycnn { struct Tile { int n; };\n'
+    "template <Tile T> __global__ void probe(const float* x, float* y) { const int i = threadIdx.x; "
+)
+
+
+def probe(folder: Path, body: str, x: np.ndarray, size: int = 64, grid: int = 1, block: int = 64) -> np.ndarray:
+    (folder / "common.cuh").write_text((Sources().folder / "common.cuh").read_text())
+    (folder / "probe.cu").write_text(f"{HEAD}{body} }} }}\n")
+    (folder / "instances.toml").write_text(
+        '[probe]\nsource = "probe.cu"\ntile = "Tile"\narchs = "all"\n[probe.instances]\nonly = { n = 1 }\n'
+    )
+    sources = Sources(folder)
+    device = PtxDevice(sources=sources)
+    y = device.alloc((size,), np.float32)
+    kernel = device.load(sources.of("probe")["only"])
+    device.launch(kernel, (grid, 1, 1), (block, 1, 1), 0, [Reads("x", x), Writes("y", y)])
+    return y
+
+
+X = np.random.default_rng(0).integers(-1000, 1000, 64).astype(np.float32)
+N = X.astype(np.int64)
+I = np.arange(64)
+EXPRESSIONS = {
+    "int(x[i]) / 7": np.fix(N / 7),
+    "int(x[i]) % 7": np.fmod(N, 7),
+    "int(x[i]) / (i + 1)": np.fix(N / (I + 1)),
+    "int(x[i]) >> 3": N >> 3,
+    "unsigned(int(x[i])) >> 29": (N % 2**32) >> 29,
+    "(long long)(x[i]) * 3000000000LL >> 31": N * 3_000_000_000 >> 31,
+    "__umulhi(unsigned(int(x[i])), 1500000000u) >> 9": ((N % 2**32) * 1_500_000_000 >> 32) >> 9,
+    "(int(x[i]) ^ 0x55) & ~i | 1": (N ^ 0x55) & ~I | 1,
+    "x[i] < 0 ? -x[i] : x[i] * 2": np.where(X < 0, -X, X * 2),
+    "fmaxf(x[i], float(i)) - fminf(x[i], 3.f)": np.maximum(X, I) - np.minimum(X, 3),
+    "fmaf(x[i], x[63 - i], 0.5f)": X * X[::-1] + np.float32(0.5),
+    "x[i] / 3.f": X / np.float32(3),
+    "(unsigned char)(int(x[i]))": N % 256,
+    "(signed char)(int(x[i]))": (N + 128) % 256 - 128,
+}
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_instructions_agree_with_numpy(tmp_path: Path, expression: str) -> None:
+    y = probe(tmp_path, f"y[i] = float({expression});", X)
+    assert np.array_equal(y, EXPRESSIONS[expression].astype(np.float32))
+
+
+def test_threads_part_and_meet_again(tmp_path: Path) -> None:
+    body = "float s = 0; for (int k = 0; k < i; ++k) { if (k % 3 == i % 3) continue; s += x[k]; } y[i] = s;"
+    expected = [sum(X[k] for k in range(i) if k % 3 != i % 3) for i in range(64)]
+    assert np.array_equal(probe(tmp_path, body, X), np.array(expected, np.float32))
+
+
+SHARED = "struct Shared { float v[64]; }; PYCNN_SHARED(Shared, s); "
+
+
+def test_barrier_in_a_loop_of_differing_length(tmp_path: Path) -> None:
+    body = SHARED + (
+        "float sum = 0; for (int k = 0; k <= int(blockIdx.x); ++k) { s.v[i] = x[i] + k; __syncthreads(); "
+        "sum += s.v[63 - i]; __syncthreads(); } y[blockIdx.x * 64 + i] = sum;"
+    )
+    y = probe(tmp_path, body, X, size=256, grid=4).reshape(4, 64)
+    for block in range(4):
+        assert np.array_equal(y[block], sum(X[::-1] + np.float32(k) for k in range(block + 1)))
+
+
+def test_shared_memory_is_nan_until_written(tmp_path: Path) -> None:
+    y = probe(tmp_path, SHARED + "if (i < 60) s.v[i] = 1; __syncthreads(); y[i] = s.v[i];", X)
+    assert np.isnan(y[60:]).all()
+    assert (y[:60] == 1).all()
+
+
+FAULTS = {
+    "y[i + 1] = x[i];": "outside of it",
+    "y[i] = x[i - 1];": "outside of it",
+    "const_cast<float*>(x)[i] = 0; y[i] = 0;": "a write to x, which is an input",
+    SHARED + "if (i < 40) { s.v[i] = 0; __syncthreads(); } y[i] = s.v[i % 40];": "thread 40 never reaches it",
+    SHARED + "s.v[i + int(x[0]) * 0 + 1 + (i == 63) * 64] = 1; __syncthreads(); y[i] = s.v[i];": "of shared memory",
+    "y[i] = *reinterpret_cast<const float*>(reinterpret_cast<const char*>(x + i) + 2);": "no multiple of it",
+}
+
+
+@pytest.mark.parametrize("body", FAULTS, ids=list(FAULTS.values()))
+def test_fault_is_reported(tmp_path: Path, body: str) -> None:
+    with pytest.raises(PtxError, match=FAULTS[body]):
+        probe(tmp_path, body, X)
+
+
+def test_unknown_instruction_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotImplementedError, match="does not know `brev"):
+        probe(tmp_path, "y[i] = float(__brev(i));", X)
+
+
+def test_text_without_a_kernel_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no \.entry"):
+        parse(".version 9.0\n")
