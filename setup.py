@@ -54,7 +54,7 @@ module = Pybind11Extension(
     include_dirs=["csrc"],
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
-    depends=HEADERS,
+    depends=[*HEADERS, *glob.glob("csrc/cpu/kernels/*.cpp")],  # linked in as libraries, whose age setuptools ignores
 )
 
 setup(

@@ -5,6 +5,11 @@
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
+// A single window over whole rows is one run of memory.
+static bool whole_rows(const PoolAxis& columns) {
+    return columns.out == 1 && columns.windows[0].begin == 0 && columns.windows[0].end == columns.size;
+}
+
 template <typename T>
 static T sum_run(const T* x, int64_t n) {
     Vec<T> sum = {};
@@ -31,7 +36,7 @@ static void avg_plane_fwd(const AvgPool<T>& p, const T* x, T* y, T* padded, T* s
     for (int64_t i = 0; i < p.rows.out; i++, y += u.out) {
         const Span rows = p.rows.windows[i];
         const T row_count = static_cast<T>(p.row_counts[i]);
-        if (u.out == 1 && u.windows[0].begin == 0 && u.windows[0].end == u.size) {  // the rows are one run of memory
+        if (whole_rows(u)) {
             const int64_t run = most(0, rows.end - rows.begin) * u.size;
             y[0] = sum_run(x + rows.begin * u.size, run) / (row_count * static_cast<T>(p.column_counts[0]));
             continue;
@@ -62,6 +67,13 @@ static void avg_plane_fwd(const AvgPool<T>& p, const T* x, T* y, T* padded, T* s
 template <typename T>
 static void avg_plane_bwd(const AvgPool<T>& p, const T* dy, T* dx, T* row) {
     const PoolAxis& u = p.columns;
+    if (whole_rows(u) && p.rows.out == 1 && p.rows.windows[0].begin == 0 && p.rows.windows[0].end == p.rows.size) {
+        const T share = dy[0] / (static_cast<T>(p.row_counts[0]) * static_cast<T>(p.column_counts[0]));
+        for_vectors<T>(p.rows.size * u.size, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
+            store_lanes(dx + i, broadcast(share), lanes);
+        });
+        return;
+    }
     __builtin_memset(dx, 0, static_cast<std::size_t>(p.rows.size * u.size) * sizeof(T));
     for (int64_t i = 0; i < p.rows.out; i++, dy += u.out) {
         const T row_count = static_cast<T>(p.row_counts[i]);

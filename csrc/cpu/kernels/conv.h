@@ -35,7 +35,7 @@ static void copy_row(T* to, int64_t count, const T* from, int64_t first, int64_t
     if (stride == 1) {
         copy(to + begin, at + begin, end - begin);
     } else {
-        for (int64_t j = begin; j < end; j++) to[j] = at[j * stride];
+        copy_strided(to + begin, at + begin * stride, stride, end - begin);
     }
     for (int64_t j = end; j < count; j++) to[j] = T(0);
 }

@@ -27,7 +27,7 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kPlaneBytes = 512 << 10;  // half of a large L2; on a smaller one L3 serves the planes
+constexpr int64_t kPlaneBytes = 576 << 10;  // half of a large L2; on a smaller one L3 serves the planes
 constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
 
 struct Tap {
@@ -127,7 +127,7 @@ struct Layout {
     int64_t channels;  // in a block of the reduction
     int64_t row;       // elements of a row of a plane
     int64_t image, plane, channel;
-    bool by_row;  // strips end with the row
+    enum { kByRow, kByImage, kByBlock } strips;  // what a strip may run on through
 
     int64_t blocks() const { return image_blocks * row_blocks * column_blocks; }
 };
@@ -147,7 +147,7 @@ Layout layout_of(const TapSum<T>& p) {
     if (pointwise && p.h.size == 1 && p.w.count >= kPanel && (p.images == 1 || p.w.count >= 4 * kPanel)) {
         const int64_t blocks = least(p.w.count / kPanel, ceil_div(p.channels * p.w.count, kBudget));
         l.in_place = true;
-        l.by_row = true;
+        l.strips = Layout::kByRow;
         l.columns = ceil_div(p.w.count, blocks);
         l.row = l.image = l.plane = l.channel = p.w.size;
     } else {
@@ -158,20 +158,45 @@ Layout layout_of(const TapSum<T>& p) {
         if (room(p.channels, 1, l.columns) > 2 * kBudget) {
             l.channels = most(1, 2 * kBudget / room(1, 1, l.columns));
         }
-        while (l.rows > 1 && room(l.channels, l.rows, l.columns) > kBudget) l.rows = ceil_div(l.rows, 2);
+        // Vectors that cover a block of these rows and images, by each of the three ways to lay strips.
+        const auto vectors = [&](int64_t rows, int64_t images, auto way) {
+            const int64_t row = l.columns + p.w.reach;
+            const int64_t image = (rows - 1) * row + l.columns;
+            if (way == Layout::kByRow) return images * rows * ceil_div(l.columns, kLanes<T>);
+            if (way == Layout::kByImage) return images * ceil_div(image, kLanes<T>);
+            return ceil_div((images - 1) * (rows + p.h.reach) * row + image, kLanes<T>);
+        };
+        const auto best = [&](int64_t rows, int64_t images) {
+            auto way = Layout::kByRow;  // stores whole vectors, so others must save a twentieth
+            if (l.columns < kPanel || 20 * vectors(rows, images, Layout::kByImage) < 19 * vectors(rows, images, way)) {
+                way = Layout::kByImage;
+            }
+            if (vectors(rows, images, Layout::kByBlock) < vectors(rows, images, way)) way = Layout::kByBlock;
+            return way;
+        };
+        // As many rows as fit, or as few less as waste fewer vectors.
+        while (l.rows > 1 && room(l.channels, l.rows, l.columns) > kBudget) l.rows--;
+        const int64_t most_rows = l.rows;
+        double lowest = 0;
+        for (int64_t rows = most_rows; 2 * rows > most_rows; rows--) {
+            const int64_t even = ceil_div(p.h.count, ceil_div(p.h.count, rows));
+            const double waste = static_cast<double>(vectors(even, 1, best(even, 1))) / static_cast<double>(even);
+            if (lowest == 0 || waste < 0.97 * lowest) {
+                lowest = waste;
+                l.rows = even;
+            }
+        }
         if (l.rows == p.h.count && l.columns == p.w.count) {
             l.images = most(1, least(p.images, kBudget / room(l.channels, l.rows, l.columns)));
             l.images = ceil_div(p.images, ceil_div(p.images, l.images));
         }
+        l.strips = best(l.rows, l.images);
         l.row = l.columns + p.w.reach;
         l.image = (l.rows + p.h.reach) * l.row;
         l.plane = l.images * l.image;
         // An odd number of cache lines: neighbouring channels fall into different sets.
         constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
         l.channel = (ceil_div(residues * l.plane, kLine) | 1) * kLine;
-        const int64_t along = ceil_div((l.images * (l.rows + p.h.reach) - p.h.reach) * l.row - p.w.reach, kLanes<T>);
-        const int64_t across = l.images * l.rows * ceil_div(l.columns, kLanes<T>);
-        l.by_row = l.columns >= kPanel && 20 * across <= 21 * along;
     }
     l.image_blocks = ceil_div(p.images, l.images);
     l.row_blocks = ceil_div(p.h.count, l.rows);
@@ -254,7 +279,7 @@ int64_t strips_of(const TapSum<T>& p, const Layout& l, const Block& b, const Pha
     };
     int64_t count = 0;
     int64_t used = 0;
-    if (l.by_row) {
+    if (l.strips == Layout::kByRow) {
         for (int64_t line = 0; line < b.images * rows; line++) {
             const int64_t n = line / rows;
             const int64_t row = line % rows;
@@ -272,23 +297,27 @@ int64_t strips_of(const TapSum<T>& p, const Layout& l, const Block& b, const Pha
         }
         return count;
     }
-    const int64_t end = (b.images - 1) * l.image + (rows - 1) * l.row + columns;
-    const Strips cut(ceil_div(end, kLanes<T>));
-    for (int64_t i = 0; i < cut.count; i++) {
-        const int64_t start = cut.start(i) * kLanes<T>;
-        const int64_t stop = least(start + cut.width(i) * kLanes<T>, end);
-        const int64_t first = used;
-        for (int64_t at = start; at < stop;) {
-            const int64_t n = at / l.image;
-            const int64_t row = at % l.image / l.row;
-            const int64_t column = at % l.row;
-            const int64_t next = least(stop, at - column + l.row);
-            if (row < rows && column < columns) {
-                segments[used++] = {at - start, least(columns - column, next - at), place(n, row, column)};
+    const int64_t run = l.strips == Layout::kByImage ? 1 : b.images;  // images that a strip may run through
+    for (int64_t image = 0; image < b.images; image += run) {
+        const int64_t origin = image * l.image;
+        const int64_t end = origin + (run - 1) * l.image + (rows - 1) * l.row + columns;
+        const Strips cut(ceil_div(end - origin, kLanes<T>));
+        for (int64_t i = 0; i < cut.count; i++) {
+            const int64_t start = origin + cut.start(i) * kLanes<T>;
+            const int64_t stop = least(start + cut.width(i) * kLanes<T>, end);
+            const int64_t first = used;
+            for (int64_t at = start; at < stop;) {
+                const int64_t n = at / l.image;
+                const int64_t row = at % l.image / l.row;
+                const int64_t column = at % l.image % l.row;
+                const int64_t next = least(stop, at - column + l.row);
+                if (row < rows && column < columns) {
+                    segments[used++] = {at - start, least(columns - column, next - at), place(n, row, column)};
+                }
+                at = next;
             }
-            at = next;
+            if (used > first) strips[count++] = {start, cut.width(i), first, used - first, false};
         }
-        if (used > first) strips[count++] = {start, cut.width(i), first, used - first, false};
     }
     return count;
 }
@@ -304,16 +333,16 @@ void store_segment(T* y, const T* from, int64_t count, int64_t step, bool add) {
     }
 }
 
-// The filters of outputs [o, o + rows) for one phase: to[t * rows + i], t = (c, r, s).
+// The filters of outputs [o, o + rows) for one phase and channels [c0, c1): to[t * rows + i], t = (c, r, s).
 template <typename T>
-void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const Phase& pw, int64_t rows, T* to) {
-    if (p.filter_row == pw.taps && p.filter_channel == ph.taps * pw.taps && p.h.phases * p.w.phases == 1) {
-        if (p.filter_output > p.filter_channel) {
-            pack_sliver(filters, p.filter_output, 1, rows, p.channels * p.filter_channel, to);
-            return;
-        }
+void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const Phase& pw, int64_t c0, int64_t c1,
+                  int64_t rows, T* to) {
+    to += c0 * ph.taps * pw.taps * rows;
+    if (p.h.phases * p.w.phases == 1 && p.filter_output > p.filter_channel) {  // t runs along memory
+        pack_sliver(filters + c0 * p.filter_channel, p.filter_output, 1, rows, (c1 - c0) * p.filter_channel, to);
+        return;
     }
-    for (int64_t c = 0; c < p.channels; c++) {
+    for (int64_t c = c0; c < c1; c++) {
         for (int64_t r = 0; r < ph.taps; r++) {
             for (int64_t s = 0; s < pw.taps; s++) {
                 const T* from = filters + c * p.filter_channel + p.h.tap.get()[ph.tap + r].index * p.filter_row +
@@ -369,13 +398,19 @@ void tap_sum(const TapSum<T>& p) {
                p.channels * ((group * taps + first_tap.get()[phase]) * p.outputs + sliver * kTileRows * phase_taps);
     };
     if (packed) {
-        parallel(p.groups * slivers, [&](int64_t task) {
-            const int64_t group = task / slivers;
-            const int64_t sliver = task % slivers;
-            for (int64_t i = 0; i < phases; i++) {
-                pack_filters(p, p.filters + group * p.filter_group + sliver * kTileRows * p.filter_output,
-                             p.h.phase.get()[i / p.w.phases], p.w.phase.get()[i % p.w.phases],
-                             least(kTileRows, p.outputs - sliver * kTileRows), packed_at(group, i, sliver));
+        // A few channels at a time: in dgrad these are the rows of memory that a sliver's outputs lie along.
+        constexpr int64_t kSome = 16;
+        const int64_t parts = ceil_div(p.channels, kSome);
+        parallel(p.groups * parts, [&](int64_t task) {
+            const int64_t group = task / parts;
+            const int64_t c0 = task % parts * kSome;
+            for (int64_t sliver = 0; sliver < slivers; sliver++) {
+                for (int64_t i = 0; i < phases; i++) {
+                    pack_filters(p, p.filters + group * p.filter_group + sliver * kTileRows * p.filter_output,
+                                 p.h.phase.get()[i / p.w.phases], p.w.phase.get()[i % p.w.phases], c0,
+                                 least(p.channels, c0 + kSome), least(kTileRows, p.outputs - sliver * kTileRows),
+                                 packed_at(group, i, sliver));
+                }
             }
         });
     }

@@ -85,6 +85,7 @@ struct Phases {
         row = phases * length;
     }
 
+    // Where in a laid-out row tap s of output 0 lies.
     int64_t tap(const PoolAxis& columns, int64_t s) const {
         const int64_t offset = s * columns.step;
         return offset % columns.stride * length + offset / columns.stride;
@@ -104,50 +105,69 @@ struct Phases {
     }
 };
 
-// Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `firsts` holds for each output of a
-// row the offset of its window's first column inside the image.
+// What all rows of a problem share.
 template <typename T>
-static void max_rows(const MaxPool<T>& p, const Phases<T>& phases, int64_t p0, int64_t p1, const Offset<T>* firsts,
-                     const T* x, T* rows, T* y, int64_t* indices) {
-    const PoolAxis& v = p.rows;
-    const PoolAxis& u = p.columns;
+struct MaxRows {
+    const MaxPool<T>& problem;
+    Phases<T> phases;
+    const int64_t* taps;      // where in a laid-out row each tap of output 0 lies
+    const Offset<T>* firsts;  // for each output of a row, from its corner to its window's first column in the image
+    bool empties;             // some window holds no pixel
+};
+
+// to[q] = origin + q * stride + offsets[q].
+template <typename T>
+static void place(int64_t n, int64_t origin, int64_t stride, const Offset<T>* __restrict offsets,
+                  int64_t* __restrict to) {
+    for (int64_t q = 0; q < n; q++) to[q] = origin + q * stride + offsets[q];
+}
+
+// Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `offsets` for one row of outputs.
+// TAPS is the width of the window where it is a usual one, so that its loop is unrolled; else 0.
+template <typename T, int64_t TAPS>
+static void max_rows(const MaxRows<T>& shared, int64_t p0, int64_t p1, const T* x, T* rows, Offset<T>* offsets, T* y,
+                     int64_t* indices) {
+    const PoolAxis& v = shared.problem.rows;
+    const PoolAxis& u = shared.problem.columns;
+    const Phases<T>& phases = shared.phases;
+    const int64_t taps = TAPS == 0 ? u.taps : TAPS;
     const int64_t top = most(0, p0 * v.stride - v.pad);
     const int64_t bottom = least(v.size, (p1 - 1) * v.stride - v.pad + (v.taps - 1) * v.step + 1);
     for (int64_t h = top; h < bottom; h++) phases.lay_out(u, x + h * u.size, rows + (h - top) * phases.row);
     for (int64_t i = p0; i < p1; i++) {
         const int64_t corner = i * v.stride - v.pad;
         const Span window = v.windows[i];
-        Offset<T> offsets[kLanes<T>];
         for (int64_t j = 0; j < u.out; j += kLanes<T>) {
             Vec<T> best = broadcast(kMinusInfinity<T>);
             Offsets<T> found;
-            __builtin_memcpy(&found, firsts + j, sizeof found);
+            __builtin_memcpy(&found, shared.firsts + j, sizeof found);
             found += static_cast<Offset<T>>((window.begin - corner) * u.size);
             for (int64_t h = window.begin; h < window.end; h += v.step) {
                 const T* row = rows + (h - top) * phases.row + j;
-                const int64_t row_offset = (h - corner) * u.size;
-                for (int64_t s = 0; s < u.taps; s++) {
-                    const Vec<T> value = load(row + phases.tap(u, s));
+                Offset<T> offset = static_cast<Offset<T>>((h - corner) * u.size);
+                for (int64_t s = 0; s < taps; s++, offset += static_cast<Offset<T>>(u.step)) {
+                    const Vec<T> value = load(row + shared.taps[s]);
                     const Offsets<T> wins = (value > best) | (value != value);
                     best = wins ? value : best;
-                    found = wins ? Offsets<T>{} + static_cast<Offset<T>>(row_offset + s * u.step) : found;
+                    found = wins ? Offsets<T>{} + offset : found;
                 }
             }
-            const int64_t lanes = least(kLanes<T>, u.out - j);
-            store_lanes(y + i * u.out + j, best, lanes);
-            __builtin_memcpy(offsets, &found, sizeof found);
-            const int64_t origin = corner * u.size + j * u.stride - u.pad;
-            int64_t* to = indices + i * u.out + j;
-            if (lanes == kLanes<T>) {
-                for (int64_t l = 0; l < kLanes<T>; l++) to[l] = origin + l * u.stride + offsets[l];
-            } else {
-                for (int64_t l = 0; l < lanes; l++) to[l] = origin + l * u.stride + offsets[l];
-            }
+            store_lanes(y + i * u.out + j, best, least(kLanes<T>, u.out - j));
+            __builtin_memcpy(offsets + j, &found, sizeof found);
         }
+        place<T>(u.out, corner * u.size - u.pad, u.stride, offsets, indices + i * u.out);
+        if (!shared.empties) continue;
         for (int64_t j = 0; j < u.out; j++) {
             if (window.begin >= window.end || u.windows[j].begin >= u.windows[j].end) indices[i * u.out + j] = -1;
         }
     }
+}
+
+static bool any_empty(const PoolAxis& axis) {
+    for (int64_t i = 0; i < axis.out; i++) {
+        if (axis.windows[i].begin >= axis.windows[i].end) return true;
+    }
+    return false;
 }
 
 template <typename T>
@@ -163,12 +183,16 @@ void max_pool_fwd(const MaxPool<T>& p) {
         });
     }
     const Phases<T> phases(p.columns);
+    Scratch<int64_t> taps(static_cast<std::size_t>(p.columns.taps));
+    for (int64_t s = 0; s < p.columns.taps; s++) taps.get()[s] = phases.tap(p.columns, s);
     Scratch<Offset<T>> firsts(static_cast<std::size_t>(phases.vectors * kLanes<T>));
     for (int64_t q = 0; q < phases.vectors * kLanes<T>; q++) {
         const bool any = q < p.columns.out && p.columns.windows[q].begin < p.columns.windows[q].end;
         const int64_t corner = q * p.columns.stride - p.columns.pad;
         firsts.get()[q] = any ? static_cast<Offset<T>>(p.columns.windows[q].begin - corner) : 0;
     }
+    const MaxRows<T> shared = {p, phases, taps.get(), firsts.get(), any_empty(p.rows) || any_empty(p.columns)};
+    const auto run = p.columns.taps == 3 ? max_rows<T, 3> : p.columns.taps == 2 ? max_rows<T, 2> : max_rows<T, 0>;
     // A task is a block of rows whose input stays in L2, or several small planes.
     constexpr int64_t kRoom = (256 << 10) / sizeof(T);
     const int64_t reach = (p.rows.taps - 1) * p.rows.step + 1;
@@ -180,11 +204,12 @@ void max_pool_fwd(const MaxPool<T>& p) {
     const int64_t together = most(1, kChunk / 2 / most(1, image / blocks));
     parallel(ceil_div(total, together), [&](int64_t task) {
         Scratch<T> rows(static_cast<std::size_t>(room));
+        Scratch<Offset<T>> offsets(static_cast<std::size_t>(phases.vectors * kLanes<T>));
         for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
             const int64_t plane = i / blocks;
             const int64_t p0 = i % blocks * height;
-            max_rows(p, phases, p0, least(p.rows.out, p0 + height), firsts.get(), p.x + plane * image, rows.get(),
-                     p.y + plane * out, p.indices + plane * out);
+            run(shared, p0, least(p.rows.out, p0 + height), p.x + plane * image, rows.get(), offsets.get(),
+                p.y + plane * out, p.indices + plane * out);
         }
     });
 }

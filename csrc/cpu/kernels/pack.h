@@ -53,7 +53,7 @@ static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64
                 detail::transpose_step<T, 1>(block);
                 T* at = to + j0 * to_row + i0;
                 // A short column may be stored whole where the columns after it will cover what it spills.
-                if (height == kL || (to_row == rows && (j0 + kL - 1) * rows + kL <= columns * rows)) {
+                if (height == kL || (to_row == height && (j0 + kL - 1) * to_row + kL <= columns * to_row)) {
 #pragma GCC unroll 16
                     for (int j = 0; j < kL; j++) store(at + j * to_row, block[j]);
                 } else {

@@ -105,6 +105,36 @@ PYCNN_INLINE void fill(T* to, T value, int64_t count) {
     store_part(to + i, broadcast(value), count - i);
 }
 
+namespace detail {
+
+// Every second lane, from `FIRST` on, of two vectors one after the other.
+template <typename T, int FIRST, int N = kLanes<T>, int... LANES>
+struct Alternate : Alternate<T, FIRST, N - 1, FIRST + 2 * (N - 1), LANES...> {};
+template <typename T, int FIRST, int... LANES>
+struct Alternate<T, FIRST, 0, LANES...> {
+    PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, LANES...); }
+};
+
+}  // namespace detail
+
+// to[i] = from[i * step].  Nothing beyond from[(count - 1) * step] is read.
+template <typename T>
+PYCNN_INLINE void copy_strided(T* to, const T* from, int64_t step, int64_t count) {
+    constexpr int kL = kLanes<T>;
+    using Even = detail::Alternate<T, 0>;
+    int64_t i = 0;
+    if (step == 2) {
+        for (; i + kL < count; i += kL) store(to + i, Even::of(load(from + 2 * i), load(from + 2 * i + kL)));
+    } else if (step == 4) {
+        for (; i + kL < count; i += kL) {
+            const T* at = from + 4 * i;
+            const Vec<T> low = Even::of(load(at), load(at + kL));
+            store(to + i, Even::of(low, Even::of(load(at + 2 * kL), load(at + 3 * kL))));
+        }
+    }
+    for (; i < count; i++) to[i] = from[i * step];
+}
+
 template <typename T>
 PYCNN_INLINE T sum_of(Vec<T> value) {
     T sum = value[0];

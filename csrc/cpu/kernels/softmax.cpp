@@ -9,17 +9,18 @@
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
-// Long sums are added up in parts, each short enough that its rounding errors stay small.
-constexpr int64_t kPart = 4096;
+// Long sums are added up in parts of this many terms a lane, so that rounding errors do not grow with the length.
+constexpr int64_t kPart = 256;
 
 // Sum over a row of term(i, lanes), where term gives 0 in lanes beyond `lanes`.
 template <typename T, typename Term>
 PYCNN_INLINE T sum_row(int64_t n, const Term& term) {
     Vec<T> total = {};
-    for (int64_t start = 0; start < n; start += kPart) {
+    for (int64_t start = 0; start < n; start += kPart * kLanes<T>) {
         Vec<T> part = {};
-        for_vectors<T>(least(kPart, n - start), [&](int64_t i, int64_t lanes)
-                                                    __attribute__((always_inline)) { part += term(start + i, lanes); });
+        for_vectors<T>(least(kPart * kLanes<T>, n - start),
+                       [&](int64_t i, int64_t lanes)
+                           __attribute__((always_inline)) { part += term(start + i, lanes); });
         total += part;
     }
     return sum_lanes<T>(total);
@@ -69,55 +70,66 @@ static void row_bwd(int64_t n, bool log, const T* dy, const T* y, T* dx) {
     });
 }
 
-// One vector of slices side by side; element t of them at x[t * step].
-template <typename T>
+// VECTORS vectors of slices side by side; element t of them at x[t * step].
+template <typename T, int VECTORS>
 PYCNN_INLINE void column_fwd(int64_t n, int64_t step, int64_t lanes, bool log, const T* x, T* y) {
-    Vec<T> top = broadcast(static_cast<T>(kLowest));
-    for (int64_t t = 0; t < n; t++) top = greater<T>(load_lanes(x + t * step, lanes), top);
-    Vec<T> total = {};
-    for (int64_t start = 0; start < n; start += kPart) {
-        Vec<T> part = {};
-        for (int64_t t = start; t < least(n, start + kPart); t++) {
-            const Vec<T> e = vexp<T>(load_lanes(x + t * step, lanes) - top);
-            if (!log) store_lanes(y + t * step, e, lanes);
-            part += e;
-        }
-        total += part;
+    constexpr int64_t kL = kLanes<T>;
+    Vec<T> top[VECTORS];
+    Vec<T> total[VECTORS] = {};
+    for (int v = 0; v < VECTORS; v++) top[v] = broadcast(static_cast<T>(kLowest));
+    for (int64_t t = 0; t < n; t++) {
+        for (int v = 0; v < VECTORS; v++) top[v] = greater<T>(load_lanes(x + t * step + v * kL, lanes), top[v]);
     }
-    if (log) {
-        const Vec<T> log_sum = vlog<T>(total);
-        for (int64_t t = 0; t < n; t++) {
-            store_lanes(y + t * step, (load_lanes(x + t * step, lanes) - top) - log_sum, lanes);
+    for (int64_t start = 0; start < n; start += kPart) {
+        Vec<T> part[VECTORS] = {};
+        for (int64_t t = start; t < least(n, start + kPart); t++) {
+            for (int v = 0; v < VECTORS; v++) {
+                const Vec<T> e = vexp<T>(load_lanes(x + t * step + v * kL, lanes) - top[v]);
+                if (!log) store_lanes(y + t * step + v * kL, e, lanes);
+                part[v] += e;
+            }
         }
-    } else {
-        const Vec<T> scale = T(1) / total;
-        for (int64_t t = 0; t < n; t++) {
-            store_lanes(y + t * step, load_lanes(y + t * step, lanes) * scale, lanes);
+        for (int v = 0; v < VECTORS; v++) total[v] += part[v];
+    }
+    for (int v = 0; v < VECTORS; v++) total[v] = log ? vlog<T>(total[v]) : T(1) / total[v];
+    for (int64_t t = 0; t < n; t++) {
+        for (int v = 0; v < VECTORS; v++) {
+            const int64_t at = t * step + v * kL;
+            const Vec<T> result =
+                log ? (load_lanes(x + at, lanes) - top[v]) - total[v] : load_lanes(y + at, lanes) * total[v];
+            store_lanes(y + at, result, lanes);
         }
     }
 }
 
-template <typename T>
+template <typename T, int VECTORS>
 PYCNN_INLINE void column_bwd(int64_t n, int64_t step, int64_t lanes, bool log, const T* dy, const T* y, T* dx) {
-    Vec<T> total = {};
+    constexpr int64_t kL = kLanes<T>;
+    Vec<T> total[VECTORS] = {};
     for (int64_t start = 0; start < n; start += kPart) {
-        Vec<T> part = {};
+        Vec<T> part[VECTORS] = {};
         for (int64_t t = start; t < least(n, start + kPart); t++) {
-            const Vec<T> d = load_lanes(dy + t * step, lanes);
-            part += log ? d : d * load_lanes(y + t * step, lanes);
+            for (int v = 0; v < VECTORS; v++) {
+                const Vec<T> d = load_lanes(dy + t * step + v * kL, lanes);
+                part[v] += log ? d : d * load_lanes(y + t * step + v * kL, lanes);
+            }
         }
-        total += part;
+        for (int v = 0; v < VECTORS; v++) total[v] += part[v];
     }
     for (int64_t t = 0; t < n; t++) {
-        const Vec<T> d = load_lanes(dy + t * step, lanes);
-        const Vec<T> v = load_lanes(y + t * step, lanes);
-        store_lanes(dx + t * step, log ? d - vexp<T>(v) * total : v * (d - total), lanes);
+        for (int v = 0; v < VECTORS; v++) {
+            const int64_t at = t * step + v * kL;
+            const Vec<T> d = load_lanes(dy + at, lanes);
+            const Vec<T> value = load_lanes(y + at, lanes);
+            store_lanes(dx + at, log ? d - vexp<T>(value) * total[v] : value * (d - total[v]), lanes);
+        }
     }
 }
 
-// row(offset) for every slice of the last axis, or column(offset, lanes) for every vector of slices of another.
-template <typename T, typename Row, typename Column>
-static void for_slices(const SoftmaxShape& s, const Row& row, const Column& column) {
+// row(offset) for every slice of the last axis; or for slices of another, four(offset) where four whole vectors of them
+// lie side by side and one(offset, lanes) for the rest.
+template <typename T, typename Row, typename Four, typename One>
+static void for_slices(const SoftmaxShape& s, const Row& row, const Four& four, const One& one) {
     if (s.outer * s.count * s.inner == 0) return;
     if (s.inner == 1) {
         const int64_t rows = most(1, kChunk / 4 / s.count);  // exponentials are dear: smaller chunks
@@ -126,13 +138,16 @@ static void for_slices(const SoftmaxShape& s, const Row& row, const Column& colu
         });
         return;
     }
-    const int64_t width = most(kLanes<T>, kChunk / 4 / s.count / kLanes<T> * kLanes<T>);
+    constexpr int64_t kWide = 4 * kLanes<T>;
+    const int64_t width = most(kWide, kChunk / 4 / s.count / kWide * kWide);
     const int64_t blocks = ceil_div(s.inner, width);
     parallel(s.outer * blocks, [&](int64_t task) {
         const int64_t start = task % blocks * width;
         const int64_t offset = task / blocks * s.count * s.inner + start;
-        for_vectors<T>(least(width, s.inner - start),
-                       [&](int64_t j, int64_t lanes) __attribute__((always_inline)) { column(offset + j, lanes); });
+        const int64_t end = least(width, s.inner - start);
+        int64_t j = 0;
+        for (; j + kWide <= end; j += kWide) four(offset + j);
+        for (; j < end; j += kLanes<T>) one(offset + j, least(kLanes<T>, end - j));
     });
 }
 
@@ -140,16 +155,16 @@ template <typename T>
 void softmax_fwd(const SoftmaxShape& s, const T* x, T* y) {
     for_slices<T>(
         s, [&](int64_t at) { row_fwd(s.count, s.log, x + at, y + at); },
-        [&](int64_t at, int64_t lanes)
-            __attribute__((always_inline)) { column_fwd(s.count, s.inner, lanes, s.log, x + at, y + at); });
+        [&](int64_t at) { column_fwd<T, 4>(s.count, s.inner, kLanes<T>, s.log, x + at, y + at); },
+        [&](int64_t at, int64_t lanes) { column_fwd<T, 1>(s.count, s.inner, lanes, s.log, x + at, y + at); });
 }
 
 template <typename T>
 void softmax_bwd(const SoftmaxShape& s, const T* dy, const T* y, T* dx) {
     for_slices<T>(
         s, [&](int64_t at) { row_bwd(s.count, s.log, dy + at, y + at, dx + at); },
-        [&](int64_t at, int64_t lanes)
-            __attribute__((always_inline)) { column_bwd(s.count, s.inner, lanes, s.log, dy + at, y + at, dx + at); });
+        [&](int64_t at) { column_bwd<T, 4>(s.count, s.inner, kLanes<T>, s.log, dy + at, y + at, dx + at); },
+        [&](int64_t at, int64_t lanes) { column_bwd<T, 1>(s.count, s.inner, lanes, s.log, dy + at, y + at, dx + at); });
 }
 
 template void softmax_fwd(const SoftmaxShape&, const float*, float*);

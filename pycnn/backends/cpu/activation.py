@@ -5,55 +5,54 @@ from __future__ import annotations
 import numpy as np
 
 from pycnn import _cpu
-
-_dense = np.ascontiguousarray
+from pycnn.backends.cpu._dense import dense
 
 
 def relu_fwd(x: np.ndarray) -> np.ndarray:
     """max(x, 0); NaN stays."""
-    return _cpu.relu_fwd(_dense(x))
+    return _cpu.relu_fwd(dense(x))
 
 
 def relu_bwd(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy where y is not <= 0, else 0."""
-    return _cpu.relu_bwd(_dense(dy), _dense(y))
+    return _cpu.relu_bwd(dense(dy), dense(y))
 
 
 def tanh_fwd(x: np.ndarray) -> np.ndarray:
     """tanh(x), within 3 units in the last place."""
-    return _cpu.tanh_fwd(_dense(x))
+    return _cpu.tanh_fwd(dense(x))
 
 
 def tanh_bwd(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy * (1 - y^2)."""
-    return _cpu.tanh_bwd(_dense(dy), _dense(y))
+    return _cpu.tanh_bwd(dense(dy), dense(y))
 
 
 def sigmoid_fwd(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)), within 3 units in the last place."""
-    return _cpu.sigmoid_fwd(_dense(x))
+    return _cpu.sigmoid_fwd(dense(x))
 
 
 def sigmoid_bwd(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     """dy * y * (1 - y)."""
-    return _cpu.sigmoid_bwd(_dense(dy), _dense(y))
+    return _cpu.sigmoid_bwd(dense(dy), dense(y))
 
 
 def softmax_fwd(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x - max) over its sum along `axis`."""
-    return _cpu.softmax_fwd(_dense(x), axis, False)
+    return _cpu.softmax_fwd(dense(x), axis, False)
 
 
 def softmax_bwd(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
     """y * (dy - sum of dy*y along `axis`)."""
-    return _cpu.softmax_bwd(_dense(dy), _dense(y), axis, False)
+    return _cpu.softmax_bwd(dense(dy), dense(y), axis, False)
 
 
 def log_softmax_fwd(x: np.ndarray, axis: int) -> np.ndarray:
     """x - max - log of the sum of exp(x - max) along `axis`."""
-    return _cpu.softmax_fwd(_dense(x), axis, True)
+    return _cpu.softmax_fwd(dense(x), axis, True)
 
 
 def log_softmax_bwd(dy: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
     """dy - exp(y) * sum of dy along `axis`."""
-    return _cpu.softmax_bwd(_dense(dy), _dense(y), axis, True)
+    return _cpu.softmax_bwd(dense(dy), dense(y), axis, True)

@@ -5,38 +5,37 @@ from __future__ import annotations
 import numpy as np
 
 from pycnn import _cpu
-
-_dense = np.ascontiguousarray
+from pycnn.backends.cpu._dense import dense
 
 
 def lrn_fwd(x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
     """y[c] = x[c] / (k + alpha/size * sum of x^2 over channels c - size//2 .. c + (size - 1)//2)^beta."""
-    return _cpu.lrn_fwd(_dense(x), size, alpha, beta, k)
+    return _cpu.lrn_fwd(dense(x), size, alpha, beta, k)
 
 
 def lrn_bwd(dy: np.ndarray, x: np.ndarray, size: int, alpha: float, beta: float, k: float) -> np.ndarray:
     """dx of `lrn_fwd`."""
-    return _cpu.lrn_bwd(_dense(dy), _dense(x), size, alpha, beta, k)
+    return _cpu.lrn_bwd(dense(dy), dense(x), size, alpha, beta, k)
 
 
 def batch_norm_fwd(
     x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(x - mean) / sqrt(var + eps) * weight + bias, the mean and the biased variance over all axes but the second."""
-    return _cpu.batch_norm_fwd(_dense(x), _dense_or_none(weight), _dense_or_none(bias), eps)
+    return _cpu.batch_norm_fwd(dense(x), _dense_or_none(weight), _dense_or_none(bias), eps)
 
 
 def batch_norm_bwd(
     dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, var: np.ndarray, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """dx, dweight and dbias of `batch_norm_fwd`; mean and var are what it returned."""
-    return _cpu.batch_norm_bwd(_dense(dy), _dense(x), _dense_or_none(weight), _dense(mean), _dense(var), eps)
+    return _cpu.batch_norm_bwd(dense(dy), dense(x), _dense_or_none(weight), dense(mean), dense(var), eps)
 
 
 def channel_affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """x * scale[c] + shift[c]."""
-    return _cpu.channel_affine(_dense(x), _dense(scale), _dense(shift))
+    return _cpu.channel_affine(dense(x), dense(scale), dense(shift))
 
 
 def _dense_or_none(array: np.ndarray | None) -> np.ndarray | None:
-    return None if array is None else _dense(array)
+    return None if array is None else dense(array)

@@ -7,20 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from pycnn import _cpu
-
-_dense = np.ascontiguousarray
+from pycnn.backends.cpu._dense import dense
 
 
 def pad2d(x: np.ndarray, padding: tuple[int, int, int, int], value: float) -> np.ndarray:
     """x with `value` around the last two axes."""
-    return _cpu.pad2d(_dense(x), padding, value)
+    return _cpu.pad2d(dense(x), padding, value)
 
 
 def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
     """The arrays one after another along `axis`."""
-    return _cpu.concat([_dense(array) for array in arrays], axis)
+    return _cpu.concat([dense(array) for array in arrays], axis)
 
 
 def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a + b, of one shape."""
-    return _cpu.add(_dense(a), _dense(b))
+    return _cpu.add(dense(a), dense(b))
