@@ -14,18 +14,18 @@ using uint32 = unsigned int;
 // All fields are 64 bits wide, so the struct has no padding and no size is too large; a kernel that computes
 // coordinates in 32 bits is launched only where they fit.
 struct Conv2dShape {
-    int64 N, C, H, W;              // input
-    int64 K, R, S;                 // filters; each sees C / groups channels
-    int64 P, Q;                    // output
-    int64 stride_h, stride_w;      //
-    int64 pad_top, pad_left;       // the far sides are implied by P and Q
-    int64 dilation_h, dilation_w;  // 1 means none
-    int64 groups;                  //
+    int64 N, C, H, W;  // input
+    int64 K, R, S;     // filters; each sees C / groups channels
+    int64 P, Q;        // output
+    int64 stride_h, stride_w;
+    int64 pad_top, pad_left;  // the far sides are implied by P and Q
+    int64 dilation_h, dilation_w;
+    int64 groups;
 };
 
 // A divisor prepared on the host, for dividing indices below 2^31 by one multiplication:
-//     shift = ceil(log2(d)),  multiplier = floor(2^32 * (2^shift - d) / d) + 1,  n / d = (umulhi(n, multiplier) + n) >>
-//     shift
+//     shift = ceil(log2(d)),  multiplier = floor(2^32 * (2^shift - d) / d) + 1
+//     n / d = (umulhi(n, multiplier) + n) >> shift
 // Reference: Granlund & Montgomery, "Division by invariant integers using multiplication", 1994, section 4.
 struct Divisor {
     int64 value;

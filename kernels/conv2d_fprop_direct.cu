@@ -24,17 +24,16 @@
 //      A thread keeps rows x filters sums in registers.  For a filter column s it loads the input column that its rows
 //      see once ((rows - 1)*stride + R values) and uses it for all R filter rows.
 //
-// Launch      one block a tile, `warps` warps; block index = ((((n*groups + g)*tiles_p + tp)*tiles_q + tq)*tiles_k +
-// tk,
-//             so that blocks that share an input tile run side by side.
-// Shared      DirectShared: `channels` input halos and their filter taps (static, at most 48 KiB).  Lanes read
-//             neighbouring halo columns, and one tap is the same word for the whole warp: no bank conflicts at
-//             stride 1.
+// Launch      one block of `warps` warps for each tile; block index =
+//             ((((n*groups + g)*tiles_p + tp)*tiles_q + tq)*tiles_k + tk, so blocks that share an input tile are
+//             neighbours in time.
+// Shared      DirectShared: `channels` input halos and their filter taps; static, at most 48 KiB.  No bank conflicts
+//             at stride 1: lanes read neighbouring halo columns, and a tap is one word for the whole warp.
 // Determinism one thread sums each output, in the order c, s, r: bit for bit the same in every run.
-// Cost        N*K*P*Q*(C/groups)*R*S multiply-adds, each output tile rounded up to whole tiles; x is read
-//             ceil(K/groups / tile_k) times, w ceil(P/tile_p)*ceil(Q/tile_q)*N times, from L2 mostly.
-// Limit       FP32 pipes: 64 FMAs for each 3x3 tap row need 10/3 + 2 shared loads a thread.  Few filters a group
-//             (depthwise) leave most of a tile idle.
+// Cost        N*K*P*Q*(C/groups)*R*S multiply-adds, the tiles rounded up to whole ones.  x is read K/groups / tile_k
+//             times and w N * tiles_p * tiles_q times, mostly from L2.
+// Limit       the FP32 pipes: per tap of a 3x3 filter 64 FMAs against 10/3 + 2 shared loads.  Not so where a group has
+//             few filters (depthwise: most of a tile idles) or where stride skips what a halo holds (1x1 at stride 2).
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016; register tiling as in
 //             Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 #include "common.cuh"
@@ -318,8 +317,7 @@ __global__ void __launch_bounds__(T.threads())
             const auto place = shared.place[t];
 #pragma unroll
             for (int i = 0; i < T.pixels; ++i) {
-                // Threads past the last pixel compute on rows that do not exist; those lie outside or their sum is
-                // dropped.
+                // A thread past the last pixel looks at rows past the last, or its sums are dropped.
                 const bool real = inside(h0[i] + place.dh, H) && inside(w0[i] + place.dw, W);
                 const float in = real ? x[corner[i] + place.offset] : 0.0f;
 #pragma unroll

@@ -26,6 +26,7 @@ constexpr std::size_t kSharedArena = 256 * 1024;    // more than any GPU has for
 constexpr std::size_t kSharedFence = 64;            // bytes below each shared object that must stay as they were
 constexpr unsigned char kPoison = 0xFF;             // four of them are a NaN, or -1
 constexpr std::size_t kSignalStack = 64 * 1024;
+constexpr std::ptrdiff_t kNear = 1024 * 1024;  // a fault farther from every buffer is no stray index into one
 
 sigjmp_buf after_fault;
 
@@ -345,7 +346,7 @@ void Engine::describe_fault(const void* fault, const char* verb) {
         consider(object.begin, object.begin + object.bytes, "its shared memory");
 
     const uint3 thread = current_->index;
-    if (name == nullptr)
+    if (name == nullptr || std::abs(distance) > kNear)
         report("thread (%u, %u, %u) %s address %p, which no buffer is near", thread.x, thread.y, thread.z, verb, fault);
     else if (distance == 0)
         report("thread (%u, %u, %u) %s %s, which is an input", thread.x, thread.y, thread.z, verb, name);

@@ -108,9 +108,9 @@ def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int, pixel
     top, _, left, _ = shape.padding
     indices = {
         "blocks": blocks,
-        "pixels": pixels,
         "rows": max(shape.H, (shape.P + extra_p) * shape.stride[0] + shape.R * shape.dilation[0] + top),
         "columns": max(shape.W, (shape.Q + extra_q) * shape.stride[1] + shape.S * shape.dilation[1] + left),
+        "pixels": pixels,
         "taps": shape.C // shape.groups * shape.R * shape.S + 2**10,
         "filters": shape.K + 2**10,
     }

@@ -109,6 +109,20 @@ def test_past_two_to_the_31_elements() -> None:
     assert "counts in 32 bits" in str(plans["direct_any_narrow"].reason)
 
 
+def test_more_blocks_than_one_row_of_a_grid_holds() -> None:
+    """2^31 + 5 images of one pixel are as many blocks; the first, the last, and one past it in the ragged last row."""
+    images = 2**31 + 5
+    shape = Conv2dShape(images, 1, 1, 1, 1, 1, 1)
+    device = SimDevice()
+    host = Host(device)
+    assert host.conv2d_choose("fprop", shape, "float32")[0] == "direct_any_wide"
+    x, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
+    x[0], x[2**30], x[-1], w[...] = 3, 5, 7, 2
+    device.blocks = [0, 2**30, images - 1, images]
+    y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    assert (y[0].item(), y[2**30].item(), y[-1].item()) == (6, 10, 14)
+
+
 def test_coordinates_past_32_bits_go_to_the_wide_kernel() -> None:
     x, w = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3), np.ones((1, 1, 2, 1), np.float32)
     far = 2**32

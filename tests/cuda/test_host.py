@@ -71,6 +71,30 @@ def test_reasons_name_the_condition() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("n1c1h1w2147483648_k1r1", "columns"),
+        ("n1c1h2147483647w1_k1r1", "rows"),
+        ("n1c1h1w1_k2147483647r1", "filters"),
+        ("n1c2147483647h1w1_k1r1", "taps"),
+        ("n2147483648c1h1w1_k1r1", "blocks"),
+        ("n1c1h1w1_k1r1_pd1073741823.0.0.0", "rows"),
+    ],
+)
+def test_32_bit_kernels_leave_large_problems_to_the_wide_one(text: str, what: str) -> None:
+    plans = {plan.name: plan.reason for plan in fprop_plans(Problem.parse(text).shape, installed())}
+    for name in ("direct_r1s1_st1_8x32", "direct_any_narrow"):
+        assert f"counts in 32 bits, and the {what}" in str(plans[name])
+    assert plans["direct_any_wide"] is None
+
+
+def test_32_bit_kernels_take_what_just_fits() -> None:
+    plans = {plan.name: plan.reason for plan in fprop_plans(Problem.parse("n1c1h1w2147480000_k1r1").shape, installed())}
+    assert plans["direct_r1s1_st1_8x32"] is None
+    assert plans["direct_any_narrow"] is None
+
+
 def test_forced_algorithm_that_cannot_run_is_refused() -> None:
     x, w = np.zeros(SHAPE.x_shape, np.float32), np.zeros(SHAPE.w_shape, np.float32)
     rest = (SHAPE.stride, SHAPE.padding, SHAPE.dilation, SHAPE.groups)
