@@ -134,7 +134,7 @@ def cost(operator: str, shape: Conv2dShape, tile: int) -> int:
 
 
 # Multiply-adds a point: (x or dy of dgrad, y or dx, w), and for wgrad (x, dy, dw).
-_TRANSFORM = ((16, 11, 8), (16, 16, 13))
+_TRANSFORM = ((16, 11, 8), (16, 16, 10))
 
 
 def _product(points: tuple[Fraction, ...], without: int | None) -> tuple[Fraction, ...]:

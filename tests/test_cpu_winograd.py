@@ -115,6 +115,10 @@ def test_the_family_and_auto_take_a_tile_on_wide_layers(operator: str) -> None:
     assert name == winograd.variant(operator, 4)
     assert "of direct's work" in why
     assert algorithms.resolve("winograd", operator, wide, "float32") == name
+    large = Conv2dShape(1, 64, 224, 224, 64, 3, 3, padding=(1, 1, 1, 1))
+    assert algorithms.choose(operator, large, "float32")[0] == winograd.variant(
+        operator, 6 if operator == "wgrad" else 4
+    )
     thin = Conv2dShape(1, 3, 28, 28, 8, 3, 3, padding=(1, 1, 1, 1))
     assert algorithms.choose(operator, thin, "float32")[0] == "direct"
     assert algorithms.resolve("winograd", operator, thin, "float32").startswith("winograd_f")

@@ -1,8 +1,10 @@
 #include "engine.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -29,6 +31,7 @@ constexpr std::size_t kSignalStack = 64 * 1024;
 constexpr std::ptrdiff_t kNear = 1024 * 1024;  // a fault farther from every buffer is no stray index into one
 
 sigjmp_buf after_fault;
+pthread_t launching_thread;
 
 std::size_t page_size() {
     return static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -92,9 +95,19 @@ bool Engine::run(const Launch& launch, void (*body)()) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGSEGV, &action, &previous_segv);
     sigaction(SIGBUS, &action, &previous_bus);
+    struct sigaction alarm{}, previous_alarm{};
+    alarm.sa_handler = &Engine::on_timer;
+    alarm.sa_flags = SA_ONSTACK;
+    sigemptyset(&alarm.sa_mask);
+    sigaction(SIGVTALRM, &alarm, &previous_alarm);
+    launching_thread = pthread_self();
+    const itimerval patience{{0, 0}, {static_cast<time_t>(launch.patience), 0}}, never{};
+    setitimer(ITIMER_VIRTUAL, &patience, nullptr);
 
     run_blocks(blocks);
 
+    setitimer(ITIMER_VIRTUAL, &never, nullptr);
+    sigaction(SIGVTALRM, &previous_alarm, nullptr);
     sigaction(SIGSEGV, &previous_segv, nullptr);
     sigaction(SIGBUS, &previous_bus, nullptr);
     sigaltstack(&previous_stack, nullptr);
@@ -327,6 +340,17 @@ void Engine::on_fault(int, siginfo_t* info, void* context) {
     static_cast<void>(context);
 #endif
     engine().describe_fault(info->si_addr, verb);
+    siglongjmp(after_fault, 1);
+}
+
+void Engine::on_timer(int signal) {
+    if (!pthread_equal(pthread_self(), launching_thread)) {  // the signal is for the process; pass it on
+        pthread_kill(launching_thread, signal);
+        return;
+    }
+    Engine& self = engine();
+    const uint3 thread = self.current_->index;
+    self.report("thread (%u, %u, %u) still runs after %u s", thread.x, thread.y, thread.z, self.launch_->patience);
     siglongjmp(after_fault, 1);
 }
 

@@ -45,6 +45,7 @@ struct Launch {
     std::uint64_t buffer_count;
     char* message;  // receives the error, if any
     std::uint64_t message_size;
+    std::uint32_t patience;  // seconds of CPU time after which a launch is taken to run for ever
 };
 
 // 32 threads that may meet in a collective.
@@ -111,6 +112,7 @@ class Engine {
     std::uint64_t random(std::uint64_t below);
     static void thread_main();
     static void on_fault(int signal, siginfo_t* info, void* context);
+    static void on_timer(int signal);
     void describe_fault(const void* address, const char* verb);
 
     const Launch* launch_ = nullptr;

@@ -104,6 +104,7 @@ class _Launch(ctypes.Structure):  # sim::Launch of csrc/sim/engine.h
         ("buffer_count", ctypes.c_uint64),
         ("message", ctypes.c_char_p),
         ("message_size", ctypes.c_uint64),
+        ("patience", ctypes.c_uint32),
     )
 
 
@@ -129,6 +130,7 @@ class SimDevice:
         seed: of the random order.
         sources: the kernels.
         options: more options for g++.
+        patience: seconds of CPU time after which a launch is taken to run for ever.
 
     Attributes:
         blocks: if set, only these blocks of a launch run (for launches too large to run whole).
@@ -144,6 +146,7 @@ class SimDevice:
         seed: int = 0,
         sources: Sources | None = None,
         options: tuple[str, ...] = (),
+        patience: int = 120,
     ) -> None:
         self.arch = arch
         self.blocks: Sequence[int] | None = None
@@ -152,6 +155,7 @@ class SimDevice:
         self._seed = seed
         self._sources = sources
         self._options = options
+        self._patience = patience
         self._kernels: dict[Instance, SimKernel] = {}
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -203,6 +207,7 @@ class SimDevice:
             len(buffers),
             ctypes.cast(message, ctypes.c_char_p),
             len(message),
+            self._patience,
         )
         with _one_launch:
             _set_writable(pointers, only_outputs=True)

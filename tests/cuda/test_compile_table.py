@@ -1,12 +1,13 @@
 """Every kernel instance compiles for the archs it names; what it takes of the machine, and its FFMA instructions.
 
-The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for all of them.
+The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for all of them.  ``-s`` shows the table.
 """
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ FAST = ("sm_75", "sm_90a")
 REGISTERS = 65536  # of one SM, on every arch here
 STATIC_SHARED = 48 * 1024
 RESERVED_SHARED = 1024  # what the system keeps of each block's shared memory, sm_90 and later; part of the section
+
+
+TABLE: list[str] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def table() -> Iterator[None]:
+    yield
+    print("\nregisters  shared  spilled  instance")
+    print("\n".join(sorted(TABLE)))
 
 
 def _disassembler() -> str | None:
@@ -41,12 +52,12 @@ def arch(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("instance", installed().instances, ids=str)
-def test_instance_compiles_and_fits(instance: Instance, arch: str, record_property) -> None:  # type: ignore[no-untyped-def]
+def test_instance_compiles_and_fits(instance: Instance, arch: str) -> None:
     path = nvrtc.compile_cubin(instance, arch)
     compiled = cubin.Cubin.read(path.read_bytes())
     spilled = cubin.spilled(path.with_suffix(".log").read_text())
     threads = instance.tile["warps"] * 32
-    record_property("compiled", f"{compiled.registers} registers, {compiled.shared} bytes shared, {spilled} spilled")
+    TABLE.append(f"{compiled.registers:9}  {compiled.shared:6}  {spilled:7}  {instance} {arch}")
     assert spilled == instance.spills
     assert compiled.stack == 0 or instance.spills
     assert compiled.max_threads == threads

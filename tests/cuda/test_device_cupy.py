@@ -79,6 +79,7 @@ class Gpu:
             block_count=grid[0] * grid[1] * grid[2],
             message=ctypes.cast(message, ctypes.c_char_p),
             message_size=len(message),
+            patience=60,
         )
         assert kernel.library.pycnn_sim_launch(ctypes.byref(request), bytes(packed)) == 0, message.value
         self.launches.append(kernel.instance.name)

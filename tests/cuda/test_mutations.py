@@ -73,6 +73,7 @@ IN_THE_KERNEL = {
     "dilation forgotten": (KERNEL, "s * static_cast<Index>(shape.dilation_w)", "s", ANY),
     "one tap too few": (KERNEL, "for (int t = 0; t < staged; ++t) {", "for (int t = 0; t + 1 < staged; ++t) {", ANY),
     "no guard on the last pixel": (KERNEL, "if (pixel < pixels) y", "y", ANY),
+    "loop that never ends": (KERNEL, "tap0 < all_taps; tap0 += T.taps", "tap0 < all_taps; tap0 += 0 * T.taps", ANY),
     "unsigned test forgotten": (HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
 }
 
@@ -150,8 +151,8 @@ def table() -> Iterator[None]:
 
 def device(net: str, sources: Sources) -> Device:
     if net == "ptx":
-        return PtxDevice(sources=sources)
-    return SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",))
+        return PtxDevice(sources=sources, patience=20_000)
+    return SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",), patience=1)
 
 
 def verdict(net: str, sources: Sources, case: tuple[str, str], change: Callable[..., tuple] | None = None) -> str:

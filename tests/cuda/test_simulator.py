@@ -117,6 +117,13 @@ def test_device_survives_a_fault(launch: Callable[..., np.ndarray]) -> None:
         assert np.array_equal(launch(GOOD), np.arange(64)[::-1])
 
 
+def test_endless_kernel_is_stopped(launch: Callable[..., np.ndarray]) -> None:
+    endless = "{ volatile int i = 0; while (i < 1 || threadIdx.x == 7) i = 1; y[threadIdx.x] = x[0]; }"
+    with pytest.raises(SimulationError, match=r"thread \(7, 0, 0\) still runs after 1 s"):
+        launch(endless, patience=1)
+    assert np.array_equal(launch(GOOD), np.arange(64)[::-1])
+
+
 def test_write_within_the_last_sixteen_bytes_is_found(launch: Callable[..., np.ndarray]) -> None:
     # 61 floats do not fill a multiple of 16 bytes, so three more lie on the same page; they are checked afterwards.
     with pytest.raises(SimulationError, match="just outside y"):

@@ -194,6 +194,11 @@ struct Forward {
         Vec<T> out[TILE][kWidth] = {};
         for (int64_t t = 0; t < unit.tiles; t += kTiles) {
             const int64_t tiles = least(kTiles, unit.tiles - t);
+            for (int64_t r = 0; r < rows; r++) {  // the lines to be written travel while the tiles are computed
+                for (int64_t l = 0; l < channels; l++) {
+                    __builtin_prefetch(y + l * p.P * p.Q + r * p.Q + (unit.column + t) * TILE, 1);
+                }
+            }
             for (int64_t i = 0; i < tiles; i++) {
                 Vec<T> tile[TILE][TILE];
                 restore_tile<T, Tile::AT>(m + (t + i) * kPanel, m_point, tile);

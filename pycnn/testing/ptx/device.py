@@ -20,6 +20,7 @@ class PtxDevice:
     Args:
         arch: whose PTX to run.
         sources: the kernels.
+        patience: instructions after which a batch of blocks is taken to run for ever.
 
     Attributes:
         launches: the instances launched so far, in order.
@@ -28,11 +29,12 @@ class PtxDevice:
 
     name = "ptx"
 
-    def __init__(self, arch: str = "sm_75", sources: Sources | None = None) -> None:
+    def __init__(self, arch: str = "sm_75", sources: Sources | None = None, patience: int = 10_000_000) -> None:
         self.arch = arch
         self.launches: list[Instance] = []
         self.executed = 0
         self._sources = sources
+        self._patience = patience
         self._code: dict[Instance, Code] = {}
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -58,7 +60,9 @@ class PtxDevice:
         instance, code = kernel
         if code.max_threads and block[0] * block[1] * block[2] > code.max_threads:
             raise PtxError(f"{instance}: a block of {block} threads; compiled for at most {code.max_threads}")
-        machine = Machine(code, _pack(instance, code, arguments), _buffers(arguments), grid, block, shared)
+        machine = Machine(
+            code, _pack(instance, code, arguments), _buffers(arguments), grid, block, shared, self._patience
+        )
         machine.run()
         self.executed += machine.executed
         self.launches.append(instance)

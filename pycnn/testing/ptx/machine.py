@@ -51,6 +51,7 @@ class Machine:
         buffers: the global memory that exists.
         grid, block: launch geometry.
         dynamic_shared: bytes beyond the static shared memory.
+        patience: instructions, whatever the number of threads, after which a batch of blocks is taken to run for ever.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Machine:
         grid: tuple[int, int, int],
         block: tuple[int, int, int],
         dynamic_shared: int = 0,
+        patience: int = 10_000_000,
     ) -> None:
         self.code = code
         self.arguments = np.frombuffer(arguments, np.uint8)
@@ -69,6 +71,7 @@ class Machine:
         self.grid, self.block = grid, block
         self.threads = block[0] * block[1] * block[2]
         self.shared_bytes = -(-(code.shared_bytes + dynamic_shared) // 16) * 16
+        self.patience = patience
         self.executed = 0  # thread instructions
 
     def run(self) -> None:
@@ -85,6 +88,7 @@ class Machine:
         self.lanes = len(self.block_of)
         self.shared = np.full(len(blocks) * self.shared_bytes, 0xFF, np.uint8)  # NaN until written
         self.registers = self._special()
+        self.steps = 0
         runnable: dict[int, Lanes] = {0: np.arange(self.lanes)}
         waiting: dict[int, Lanes] = {}  # at barriers
         while runnable:
@@ -137,6 +141,9 @@ class Machine:
                 guard = self.registers[instruction.guard][lanes] ^ instruction.negated
                 taken, passed = lanes[guard], lanes[~guard]
             self.executed += len(taken)
+            self.steps += 1
+            if self.steps > self.patience:
+                raise self.error(instruction, f"still runs after {self.patience} instructions", lanes)
             counter += 1
             if instruction.name == "bra":
                 return [(self.code.labels[instruction.operands[0]], taken), (counter, passed)]
