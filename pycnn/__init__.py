@@ -1,9 +1,13 @@
 """pycnn: convolution, pooling and their gradients on CPU and CUDA, under a thin autograd."""
 
+import importlib
+from types import ModuleType
+
 from pycnn import autograd as autograd
 from pycnn import functional as functional
 from pycnn import ops as ops
 from pycnn import random as random
+from pycnn.algorithms import use_accuracy as use_accuracy
 from pycnn.autograd import Function as Function
 from pycnn.autograd import detect_changes as detect_changes
 from pycnn.autograd import enable_grad as enable_grad
@@ -46,3 +50,16 @@ from pycnn.tensor import tensor as tensor
 from pycnn.tensor import zeros as zeros
 
 __version__ = "0.1.0"
+
+# Imported when first used, so that `import pycnn` alone stays quick.
+_LATER = ("checkpoint", "data", "models", "nn", "optim")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATER:
+        return importlib.import_module(f"pycnn.{name}")
+    raise AttributeError(f"module 'pycnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

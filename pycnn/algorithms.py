@@ -1,7 +1,8 @@
 """Which algorithm computes a convolution: the ordered lists of implementations, their guards, and the choice.
 
 Every implementation says, in a sentence, when it cannot run a problem, and, where `auto` might take it, why.  Choosing
-is a pure function of the operator, the shape and the dtype, so it can be asked without computing anything:
+is a pure function of the operator, the shape, the dtype and the accuracy in force, so it can be asked without
+computing anything:
 
     >>> from pycnn.shape import Conv2dShape
     >>> choose("fprop", Conv2dShape(1, 64, 56, 56, 64, 1, 1), "float32")[0]
@@ -11,13 +12,16 @@ is a pure function of the operator, the shape and the dtype, so it can be asked 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 
+from pycnn import winograd
 from pycnn.shape import Conv2dShape
 
-__all__ = ["FAMILIES", "Implementation", "candidates", "choose", "resolve"]
+__all__ = ["ACCURACIES", "FAMILIES", "Implementation", "accuracy", "candidates", "choose", "resolve", "use_accuracy"]
 
 FAMILIES = ("direct", "im2col", "winograd")
+ACCURACIES = ("fast", "strict")
 _OPERATORS = ("fprop", "dgrad", "wgrad")
 
 # A rule about a problem: (operator, shape, dtype name) -> a sentence, or None where it has nothing to say.
@@ -49,12 +53,84 @@ def _direct_wins(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
     return "direct reads the image where it lies, with no columns to build, and is the fastest that runs everything"
 
 
+# A Winograd tile is taken where its work, transforms included, is under this share of direct's: the model is within a
+# fifth of what was measured, and where the gain is smaller than that the exact sum is the better bargain.
+_WORTH = 0.8
+# The largest tile loses another factor of two or three in accuracy: it has to save this much on the next smaller one.
+# In fprop and dgrad its larger M and U leave the cache and eat a fifth saved on paper; wgrad gained 20 to 30 % from it.
+_WORTH_MORE = {"fprop": 0.75, "dgrad": 0.75, "wgrad": 0.85}
+
+
+def _winograd(tile: int, operator: str) -> Implementation:
+    name = winograd.variant(operator, tile)
+
+    def refuses(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
+        return winograd.refuses(name, asked, shape)
+
+    def wins(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
+        if refuses(asked, shape, dtype) is not None or not shape.macs:
+            return None
+        allowed = [t for t in winograd.TILES if t == 2 or accuracy() == "fast"]
+        costs = {t: winograd.cost(asked, shape, t) / shape.macs for t in allowed}
+        best = min(costs, key=lambda t: costs[t] / (_WORTH_MORE[asked] if t == 6 else 1))
+        if best != tile or costs[tile] > _WORTH:
+            return None
+        strict = " under strict accuracy" if accuracy() == "strict" else ""
+        return f"tiles of {tile}x{tile} do {costs[tile]:.2f} of direct's work, transforms included, the least{strict}"
+
+    return Implementation(name, "winograd", refuses, wins)
+
+
 # In the order in which `auto` asks them and in which a family prefers its variants.
 _CPU: tuple[Implementation, ...] = (
+    *(_winograd(tile, operator) for operator in ("fprop", "wgrad") for tile in (4, 2, 6)),
     Implementation("direct", "direct", _never, _direct_wins),
     Implementation("im2col_implicit", "im2col", _never, _never),
     Implementation("im2col_explicit", "im2col", _never, _never),
 )
+
+_default_accuracy = "fast"
+_accuracy: ContextVar[str | None] = ContextVar("pycnn_accuracy", default=None)
+
+
+class use_accuracy:
+    """Say what `auto` may trade: until the end of the ``with`` block, or for good if used without one.
+
+    Args:
+        name: ``"fast"`` (any algorithm, each within its written error bound) or ``"strict"`` (direct, im2col and the
+            smallest Winograd tile, which is as accurate as a plain sum).
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> from pycnn.shape import Conv2dShape
+    >>> layer = Conv2dShape(1, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
+    >>> with use_accuracy("strict"):
+    ...     choose("fprop", layer, "float32")[0]
+    'winograd_f2x2_3x3'
+    """
+
+    def __init__(self, name: str) -> None:
+        if name not in ACCURACIES:
+            raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {name!r}")
+        global _default_accuracy
+        self._name = name
+        self._before = _default_accuracy
+        _default_accuracy = name
+
+    def __enter__(self) -> use_accuracy:
+        global _default_accuracy
+        _default_accuracy = self._before
+        self._token = _accuracy.set(self._name)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _accuracy.reset(self._token)
+
+
+def accuracy() -> str:
+    """What `use_accuracy` chose: "fast" unless it said otherwise."""
+    return _accuracy.get() or _default_accuracy
 
 
 def candidates(operator: str, shape: Conv2dShape, dtype: str) -> list[tuple[str, str | None]]:
@@ -97,10 +173,11 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
         raise ValueError(f"algo must be one of {names}, got {algo!r}")
     reasons = [(one.name, one.refuses(operator, shape, dtype)) for one in asked]
     able = [name for name, reason in reasons if reason is None]
+    chosen = choose(operator, shape, dtype)[0]
     if not able:
         listed = "; ".join(f"{name}: {reason}" for name, reason in reasons)
         raise ValueError(f"algo={algo!r} cannot run {operator} of {shape} ({listed})")
-    return able[0]
+    return chosen if chosen in able else able[0]
 
 
 def _check_operator(operator: str) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints: one safetensors file that holds all a run needs to go on bit for bit.
 
 The arrays (model, optimiser) are the file's tensors; everything else is JSON in its header: scheduler, epoch and step,
-position in the data order, random state, instruction set and chosen plans, and whatever the caller adds.
-Nothing in it is pickled, so a file from a stranger can be opened.
+position in the data order, random state, instruction set and backend, and whatever the caller adds.  Which algorithm
+``auto`` takes follows from the shapes, the instruction set and pycnn's version, so `restore` puts the first right and
+warns if the others differ.  Nothing in it is pickled, so a file from a stranger can be opened.
 
 A file is written under a temporary name beside its place, flushed to the disk and renamed: whoever reads the name finds
 the old checkpoint or the new one, whole, even if the process is killed or the disk fills up meanwhile.
@@ -10,8 +11,10 @@ the old checkpoint or the new one, whole, even if the process is killed or the d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,7 +24,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pycnn import random
+from pycnn import __version__, backends, machine, random
 from pycnn.tensor import Tensor
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "restore", "save"]
@@ -49,7 +52,7 @@ class Checkpoint:
     Attributes:
         parts: state_dict by the name that `save` was given it under: "model", "optimizer", ...
         random_state: of `pycnn.random`.
-        environment: instruction set and backend of the run that saved, and the algorithms it chose.
+        environment: pycnn's version, instruction set and backend of the run that saved, and what it added.
         extra: the caller's own values: epoch, step, seed, history, ...
     """
 
@@ -71,8 +74,8 @@ def save(
         path: the file; its folder must exist.
         parts: whatever has a `state_dict`, by name: model, optimizer, scheduler, loader, ...
         extra: more that JSON can hold: epoch, step, history, ...
-        environment: instruction set, backend, chosen plans; `load` hands it back for the caller to hold against its
-            own.
+        environment: more to know about where the run takes place; pycnn's version, instruction set and backend are
+            always there.
 
     Raises:
         CheckpointError: a file that cannot be written (no folder, no permission, a full disk); an older file of that
@@ -85,7 +88,7 @@ def save(
         "format": FORMAT,
         "parts": {name: _pack(part.state_dict(), name, arrays) for name, part in parts.items()},
         "random_state": list(random.get_state()),
-        "environment": dict(environment or {}),
+        "environment": {**_environment(), **(environment or {})},
         "extra": dict(extra or {}),
     }
     text = json.dumps(header)
@@ -138,7 +141,10 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Checkpoint:
-    """`load`, then give every part its state and `pycnn.random` its position.
+    """`load`, then give every part its state, `pycnn.random` its position, the CPU engine its instruction set.
+
+    Warns where this run cannot be the same to the bit: an instruction set that this machine lacks, another backend or
+    another version of pycnn.
 
     Raises:
         CheckpointError: as `load`; also a part that the file does not hold.
@@ -153,7 +159,22 @@ def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Chec
     for name, part in parts.items():
         part.load_state_dict(checkpoint.parts[name])
     random.set_state(checkpoint.random_state)
+    _same_environment(path, checkpoint.environment)
     return checkpoint
+
+
+def _environment() -> dict[str, str]:
+    return {"pycnn": __version__, "isa": machine.get_isa(), "backend": backends.selected() or "auto"}
+
+
+def _same_environment(path: str | os.PathLike[str], saved: Mapping[str, Any]) -> None:
+    with contextlib.suppress(ValueError, KeyError):  # what cannot be set is found to differ below
+        machine.set_isa(saved["isa"])
+    other = [
+        f"{name} {saved.get(name)} (now {value})" for name, value in _environment().items() if saved.get(name) != value
+    ]
+    if other:
+        warnings.warn(f"{path} was saved with {', '.join(other)}: results will differ in rounding", stacklevel=3)
 
 
 def _safetensors() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The transform matrices of Winograd's minimal filtering F(m, r), in exact fractions.
+"""Winograd's minimal filtering F(m, r): its transform matrices in exact fractions, its limits and its cost.
 
     y = AT @ ((G @ g) * (BT @ d))        y: m outputs, g: r taps, d: m + r - 1 inputs
 
@@ -17,9 +17,14 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 
-__all__ = ["POINTS", "cook_toom", "is_exact"]
+from pycnn.shape import Conv2dShape
+
+__all__ = ["POINTS", "TILES", "cook_toom", "cost", "is_exact", "refuses", "tile_of", "variant"]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
+
+TILES = (2, 4, 6)
+"""Sides of the tiles of y (of dy in wgrad) that the engines know."""
 
 POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "4", "-4", "1/4", "-1/4"))
 """wincnn's evaluation points: F(m, r) uses the first m + r - 2 of them, and infinity."""
@@ -54,7 +59,7 @@ def cook_toom(m: int, r: int) -> tuple[Matrix, Matrix, Matrix]:
     columns = [tuple(p**i for i in range(m)) for p in points] + [infinity_m]
     AT = tuple(tuple(column[i] for column in columns) for i in range(m))
     G = (*(tuple(p**j / f for j in range(r)) for p, f in zip(points, scale, strict=True)), infinity_r)
-    rows = [tuple(s * c for c in _product(points, i)) + (Fraction(0),) for i, s in enumerate(sign)]
+    rows = [(*(s * c for c in _product(points, i)), Fraction(0)) for i, s in enumerate(sign)]
     BT = (*rows, _product(points, None))
     return AT, G, BT
 
@@ -74,6 +79,62 @@ def is_exact(AT: Matrix, G: Matrix, BT: Matrix) -> bool:
         for t in range(taps)
         for j in range(inputs)
     )
+
+
+def variant(operator: str, tile: int) -> str:
+    """Name of the variant with tiles of `tile`: fprop and dgrad compute tiles, wgrad computes taps from tiles.
+
+    >>> variant("fprop", 4), variant("wgrad", 4)
+    ('winograd_f4x4_3x3', 'winograd_f3x3_4x4')
+    """
+    return f"winograd_f3x3_{tile}x{tile}" if operator == "wgrad" else f"winograd_f{tile}x{tile}_3x3"
+
+
+def tile_of(name: str) -> int | None:
+    """The tile of a variant's name, or None where `name` is no Winograd variant.
+
+    >>> tile_of("winograd_f6x6_3x3"), tile_of("winograd_f3x3_2x2"), tile_of("direct")
+    (6, 2, None)
+    """
+    return next((t for t in TILES if name in (variant("fprop", t), variant("wgrad", t))), None)
+
+
+def refuses(name: str, operator: str, shape: Conv2dShape) -> str | None:
+    """The condition that keeps the variant `name` from running this problem, in a sentence, or None.
+
+    >>> refuses("winograd_f2x2_3x3", "fprop", Conv2dShape(1, 4, 8, 8, 4, 5, 5))
+    'Winograd needs 3x3 filters, these are 5x5'
+    """
+    tile = tile_of(name)
+    if tile is None or name != variant(operator, tile):
+        gradient = "the filter gradient only" if operator != "wgrad" else "fprop and dgrad only"
+        return f"{name} computes {gradient}"
+    if (shape.R, shape.S) != (3, 3):
+        return f"Winograd needs 3x3 filters, these are {shape.R}x{shape.S}"
+    if shape.stride != (1, 1):
+        return f"Winograd needs stride 1, this is {shape.stride[0]}x{shape.stride[1]}"
+    if shape.dilation != (1, 1):
+        return f"Winograd needs dilation 1, this is {shape.dilation[0]}x{shape.dilation[1]}"
+    return None
+
+
+def cost(operator: str, shape: Conv2dShape, tile: int) -> int:
+    """Work of the CPU engine with tiles of `tile`, in multiply-adds; `shape.macs` is direct's.
+
+    Each of the (tile + 2)^2 points multiplies (tiles x C) by (C x K).  A transform costs as much, for each element and
+    point, as the multiply-adds in `_TRANSFORM`: measured with AVX-512, where a cycle does 32 of them.
+    """
+    planes, depth, width = (shape.P, shape.Q), shape.C // shape.groups, shape.K // shape.groups
+    if operator == "dgrad":
+        planes, depth, width = (shape.H, shape.W), width, depth
+    tiles = shape.N * -(-planes[0] // tile) * -(-planes[1] // tile)
+    source, result, taps = _TRANSFORM[operator == "wgrad"]
+    transforms = source * tiles * depth + result * tiles * width + taps * depth * width
+    return shape.groups * (tile + 2) ** 2 * (tiles * depth * width + transforms)
+
+
+# Multiply-adds a point: (x or dy of dgrad, y or dx, w), and for wgrad (x, dy, dw).
+_TRANSFORM = ((16, 11, 8), (16, 16, 10))
 
 
 def _product(points: tuple[Fraction, ...], without: int | None) -> tuple[Fraction, ...]:

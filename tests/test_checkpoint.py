@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_everything_comes_back(tmp_path):
     parts = trained()
     state = pycnn.random.get_state()
     extra = {"epoch": 3, "history": [0.5, math.inf, None], "note": "ü"}
-    checkpoint.save(tmp_path / "run", parts, extra, {"isa": "avx2", "plans": {"n1c1": "direct"}})
+    checkpoint.save(tmp_path / "run", parts, extra, {"plans": {"n1c1": "direct"}})
     others = trained(0)
     pycnn.manual_seed(99)
     read = checkpoint.restore(tmp_path / "run", others)
@@ -63,8 +64,28 @@ def test_everything_comes_back(tmp_path):
         assert_same(part.state_dict(), others[name].state_dict())
     assert pycnn.random.get_state() == state
     assert read.extra == extra
-    assert read.environment == {"isa": "avx2", "plans": {"n1c1": "direct"}}
+    assert read.environment == {
+        **{"pycnn": pycnn.__version__, "isa": pycnn.get_isa(), "backend": pycnn.backends.selected() or "auto"},
+        "plans": {"n1c1": "direct"},
+    }
     assert os.listdir(tmp_path) == ["run"]
+
+
+def test_the_instruction_set_is_restored_and_what_cannot_be_is_said(tmp_path):
+    before = pycnn.get_isa()
+    try:
+        pycnn.set_isa("baseline")
+        checkpoint.save(tmp_path / "run", {})
+        pycnn.set_isa("auto")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            checkpoint.restore(tmp_path / "run", {})
+        assert pycnn.get_isa() == "baseline"
+        checkpoint.save(tmp_path / "other", {}, environment={"isa": "avx1024", "pycnn": "0.0.1"})
+        with pytest.warns(UserWarning, match=r"saved with pycnn 0.0.1 \(now .*\), isa avx1024 \(now baseline\)"):
+            checkpoint.restore(tmp_path / "other", {})
+    finally:
+        pycnn.set_isa(before)
 
 
 def test_the_file_is_plain_safetensors(tmp_path):

@@ -1,7 +1,10 @@
 """nn.Module and its containers: names, state, hooks, modes."""
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -235,3 +238,16 @@ def test_repr_shows_the_tree():
         "Sequential(\n  (0): Conv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding='same', bias=False)\n"
         "  (1): Sequential(\n    (0): ReLU()\n  )\n)"
     )
+
+
+def test_the_package_knows_its_parts_without_importing_them():
+    code = (
+        "import sys, pycnn\n"
+        "assert not any(m.startswith(('pycnn.models', 'pycnn.optim', 'pycnn.data')) for m in sys.modules)\n"
+        "assert {'nn', 'models', 'optim', 'data', 'checkpoint'} <= set(dir(pycnn))\n"
+        "assert pycnn.models.list_models() and pycnn.nn.Linear and pycnn.optim.SGD and pycnn.checkpoint.save\n"
+        "try:\n    pycnn.nonsense\nexcept AttributeError as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert result.stdout.strip() == "module 'pycnn' has no attribute 'nonsense'", result.stderr

@@ -105,6 +105,25 @@ def test_normal_is_box_and_mullers() -> None:
     np.testing.assert_allclose(Generator(9).normal(2), expected, rtol=1e-14)
 
 
+def test_normal_in_float32_is_normal() -> None:
+    values = Generator(0).normal(N + 1, 2.0, 0.5, np.float32)[:N]
+    assert values.dtype == np.float32
+    z = (values.astype(np.float64) - 2) / 0.5
+    unit = 5 / math.sqrt(N)  # as above
+    assert abs(z.mean()) < unit
+    assert abs(z.std() - 1) < unit / math.sqrt(2)
+    assert abs((z**3).mean()) < math.sqrt(15) * unit
+    assert abs((z**4).mean() - 3) < math.sqrt(96) * unit
+    assert abs((z[::2] * z[1::2]).mean()) < math.sqrt(2) * unit
+    assert np.abs(z).max() < 5.8
+    first, second = (int(word) >> 8 for word in Generator(9).words(2))
+    radius = math.sqrt(-2 * math.log((first + 1) * 2.0**-24))
+    expected = [radius * math.cos(2 * math.pi * second * 2.0**-24), radius * math.sin(2 * math.pi * second * 2.0**-24)]
+    # float32: log, cos and sin are right to some units in the last place, the angle of up to 2 pi to 4e-7.
+    np.testing.assert_allclose(Generator(9).normal(2, dtype=np.float32), expected, atol=5e-6)
+    assert Generator(0).normal(0, dtype=np.float32).shape == (0,)
+
+
 def test_truncated_normal_stays_inside() -> None:
     values = Generator(0).truncated_normal(N, 1.0, 2.0, -1.0, 3.0)
     assert values.min() >= -1

@@ -225,6 +225,20 @@ def test_divergence_is_said_and_saves_nothing_bad(tmp_path):
 # -- checkpoints -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(BACKEND != "cpu", reason="the native engine is not built")
+def test_threads_do_not_change_the_run():
+    before, runs = pycnn.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            pycnn.set_num_threads(threads)
+            run = trainer()
+            run.fit()
+            runs.append(weights(run.net))
+    finally:
+        pycnn.set_num_threads(before)
+    assert runs[0] == runs[1] == runs[2]
+
+
 class Stop(Exception):
     """Ends a run from within, as Ctrl-C would."""
 
@@ -279,6 +293,9 @@ def test_another_runs_checkpoint_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=named):
             trainer(recipe, settings={"net": net}).resume(path)
+    checkpoint.save(tmp_path / "other", {"model": run.net})
+    with pytest.raises(ValueError, match="other is a checkpoint, but not one of a training run"):
+        run.resume(tmp_path / "other")
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(checkpoint.CheckpointError, match="last"):
         run.resume(path)

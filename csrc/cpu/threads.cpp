@@ -33,6 +33,9 @@ struct Loop {
     void* context = nullptr;
 };
 
+// A loop is open to workers from `run`'s start until its caller has found no task left.  A worker joins an open loop by
+// counting itself in, and the caller waits only for those that did: a worker that the system has not scheduled yet, on
+// a machine busy with other things, costs nothing.
 class Pool {
   public:
     explicit Pool(int workers) {
@@ -40,28 +43,21 @@ class Pool {
     }
 
     ~Pool() {
-        {
-            std::lock_guard lock(sleep_);
-            stop_ = true;
-            epoch_.fetch_add(1);
-        }
-        wake_.notify_all();
+        stop_ = true;
+        open();
         for (auto& thread : threads_) thread.join();
     }
 
     int size() const { return static_cast<int>(threads_.size()) + 1; }
 
     void run(const Loop& loop) {
-        loop_ = loop;
+        loop_ = loop;  // nobody is in the last loop any more, and nobody can join it
         next_.store(0, std::memory_order_relaxed);
-        busy_.store(static_cast<int>(threads_.size()), std::memory_order_relaxed);
-        {
-            std::lock_guard lock(sleep_);
-            epoch_.fetch_add(1, std::memory_order_release);
-        }
-        wake_.notify_all();
+        left_.store(0, std::memory_order_relaxed);
+        open();
         take();
-        for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; spin++) {
+        const std::uint64_t joined = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & kJoined;
+        for (int spin = 0; left_.load(std::memory_order_acquire) != joined; spin++) {
             if (spin < kSpins) {
                 relax();
             } else {
@@ -71,6 +67,29 @@ class Pool {
     }
 
   private:
+    // The gate: which loop it is (upper half), whether it is open, and how many workers have joined it.
+    static constexpr std::uint64_t kLoop = std::uint64_t{1} << 32;
+    static constexpr std::uint64_t kOpen = std::uint64_t{1} << 31;
+    static constexpr std::uint64_t kJoined = kOpen - 1;
+
+    void open() {
+        {
+            std::lock_guard lock(sleep_);
+            gate_.store((gate_.load(std::memory_order_relaxed) / kLoop + 1) * kLoop + kOpen, std::memory_order_release);
+        }
+        wake_.notify_all();
+    }
+
+    bool join() {
+        std::uint64_t gate = gate_.load(std::memory_order_relaxed);
+        while ((gate & kOpen) != 0) {
+            if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     void take() {
         for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < loop_.count;) {
             loop_.body(loop_.context, i);
@@ -81,9 +100,9 @@ class Pool {
 
     Loop loop_;
     std::atomic<std::int64_t> next_{0};
-    std::atomic<int> busy_{0};
-    std::atomic<unsigned> epoch_{0};
-    bool stop_ = false;
+    std::atomic<std::uint64_t> left_{0};  // workers that joined the loop and have finished with it
+    std::atomic<std::uint64_t> gate_{0};
+    std::atomic<bool> stop_{false};
     std::mutex sleep_;
     std::condition_variable wake_;
     std::vector<std::thread> threads_;
@@ -93,16 +112,19 @@ thread_local bool inside = false;
 
 void Pool::work() {
     inside = true;
-    for (unsigned seen = 0;;) {
-        for (int spin = 0; spin < kSpins && epoch_.load(std::memory_order_acquire) == seen; spin++) relax();
-        if (epoch_.load(std::memory_order_acquire) == seen) {
+    for (std::uint64_t seen = 0;;) {
+        const auto another = [&] { return gate_.load(std::memory_order_acquire) / kLoop != seen; };
+        for (int spin = 0; spin < kSpins && !another(); spin++) relax();
+        if (!another()) {
             std::unique_lock lock(sleep_);
-            wake_.wait(lock, [&] { return epoch_.load(std::memory_order_acquire) != seen; });
+            wake_.wait(lock, another);
         }
-        seen = epoch_.load(std::memory_order_acquire);
+        seen = gate_.load(std::memory_order_acquire) / kLoop;
         if (stop_) return;
-        take();
-        busy_.fetch_sub(1, std::memory_order_release);
+        if (join()) {
+            take();
+            left_.fetch_add(1, std::memory_order_release);
+        }
     }
 }
 

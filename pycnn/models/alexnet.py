@@ -67,32 +67,33 @@ class AlexNetOf2012(nn.Module):
     def __init__(self, num_classes: int = 1000, towers: int = 2) -> None:
         super().__init__()
         # The paper's alpha multiplies the plain sum over n = 5 channels; LocalResponseNorm divides its own by 5.
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 96, 11, stride=4),
-            nn.ReLU(),
-            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(96, 256, 5, padding=2, groups=towers),
-            nn.ReLU(),
-            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
-            nn.MaxPool2d(3, 2),
-            nn.Conv2d(256, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 384, 3, padding=1, groups=towers),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1, groups=towers),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2),
-        )
-        self.classifier = nn.Sequential(
-            nn.Linear(256 * 6 * 6, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, num_classes),
-        )
+        with init.skip():  # all weights are drawn below
+            self.features = nn.Sequential(
+                nn.Conv2d(3, 96, 11, stride=4),
+                nn.ReLU(),
+                nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+                nn.MaxPool2d(3, 2),
+                nn.Conv2d(96, 256, 5, padding=2, groups=towers),
+                nn.ReLU(),
+                nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+                nn.MaxPool2d(3, 2),
+                nn.Conv2d(256, 384, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(384, 384, 3, padding=1, groups=towers),
+                nn.ReLU(),
+                nn.Conv2d(384, 256, 3, padding=1, groups=towers),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2),
+            )
+            self.classifier = nn.Sequential(
+                nn.Linear(256 * 6 * 6, 4096),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(4096, 4096),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(4096, num_classes),
+            )
         layers = [m for m in self.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
         for number, layer in enumerate(layers, 1):  # section 5: bias 1 in layers 2, 4, 5 and the hidden full ones
             draw(layer, init.normal_, 0.0, 0.01, bias=1.0 if number in (2, 4, 5, 6, 7) else 0.0)

@@ -25,17 +25,18 @@ class OverFeat(nn.Module):
 
     def __init__(self, features: list[nn.Module], widths: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
-        self.features = nn.Sequential(*features)
-        flat, first, second = widths
-        self.classifier = nn.Sequential(
-            nn.Dropout(0.5),
-            nn.Linear(flat, first),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(first, second),
-            nn.ReLU(),
-            nn.Linear(second, num_classes),
-        )
+        with init.skip():  # all weights are drawn below
+            self.features = nn.Sequential(*features)
+            flat, first, second = widths
+            self.classifier = nn.Sequential(
+                nn.Dropout(0.5),
+                nn.Linear(flat, first),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(first, second),
+                nn.ReLU(),
+                nn.Linear(second, num_classes),
+            )
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 draw(module, init.normal_, 0.0, 0.01)

@@ -23,32 +23,33 @@ class ZFNet(nn.Module):
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
         # Pooling rounds up: 110 -> 55 and 26 -> 13, the sizes in figure 3.
-        self.features = nn.Sequential(
-            nn.Conv2d(3, 96, 7, stride=2, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
-            nn.Conv2d(96, 256, 5, stride=2),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-            nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
-            nn.Conv2d(256, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 384, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(384, 256, 3, padding=1),
-            nn.ReLU(),
-            nn.MaxPool2d(3, 2, ceil_mode=True),
-        )
-        self.classifier = nn.Sequential(
-            nn.Linear(256 * 6 * 6, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, 4096),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Linear(4096, num_classes),
-        )
+        with init.skip():  # all weights are drawn below
+            self.features = nn.Sequential(
+                nn.Conv2d(3, 96, 7, stride=2, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, ceil_mode=True),
+                nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+                nn.Conv2d(96, 256, 5, stride=2),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, ceil_mode=True),
+                nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0),
+                nn.Conv2d(256, 384, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(384, 384, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(384, 256, 3, padding=1),
+                nn.ReLU(),
+                nn.MaxPool2d(3, 2, ceil_mode=True),
+            )
+            self.classifier = nn.Sequential(
+                nn.Linear(256 * 6 * 6, 4096),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(4096, 4096),
+                nn.ReLU(),
+                nn.Dropout(0.5),
+                nn.Linear(4096, num_classes),
+            )
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 draw(module, init.normal_, 0.0, 0.01)

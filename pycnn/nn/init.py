@@ -43,7 +43,7 @@ _BLOCK = 2**18
 
 @contextmanager
 def skip() -> Iterator[None]:
-    """Within it initialisers do nothing and new layers hold zeros: for weights that are loaded, or shapes alone.
+    """Within it nothing random is drawn and new layers' weights are zeros: for weights that are loaded or drawn later.
 
     >>> from pycnn import nn
     >>> with skip():
@@ -87,7 +87,7 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, where: slice = slic
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
     """Normal with `mean` and `std`."""
-    return _fill(tensor, lambda count: random.normal(count, mean, std))
+    return _fill(tensor, lambda count: random.normal(count, mean, std, tensor.dtype))
 
 
 def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
@@ -96,10 +96,9 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """All elements `val`."""
-    if not _skipping.get():
-        tensor.data[...] = val
-        changed(tensor)
+    """All elements `val`; `skip` does not concern it."""
+    tensor.data[...] = val
+    changed(tensor)
     return tensor
 
 

@@ -54,6 +54,7 @@ ERROR_FACTOR: dict[str, float] = {
     "winograd_f4x4_3x3": 32.0,
     "winograd_f3x3_4x4": 32.0,
     "winograd_f6x6_3x3": 80.0,
+    "winograd_f3x3_6x6": 80.0,  # the same points
     "winograd": 80.0,  # the family chooses its tile itself: the largest one's factor
     "auto": 80.0,  # may choose any of them
 }

@@ -253,13 +253,16 @@ class Trainer:
             CheckpointError: no whole checkpoint there.
             ValueError: it was written by a run with other settings; the message names the first that differs.
         """
-        saved = checkpoint.load(path).extra["settings"]
+        extra = checkpoint.load(path).extra
+        if not {"settings", "step", "history"} <= extra.keys():
+            raise ValueError(f"{path} is a checkpoint, but not one of a training run")
+        saved = extra["settings"]
         for name in sorted({*saved, *self.settings}):
             if saved.get(name) != self.settings.get(name):
                 raise ValueError(
                     f"{path} was written with {name} = {saved.get(name)!r}, this run has {self.settings.get(name)!r}"
                 )
-        extra = checkpoint.restore(path, self._parts()).extra
+        checkpoint.restore(path, self._parts())
         self.step = extra["step"]
         self.history = [EpochReport(**report) for report in extra["history"]]
 

@@ -45,7 +45,7 @@ def curves(history: Sequence[Mapping[str, float]], path: str | Path, title: str 
                 values = [100.0 * (1.0 - value) for value in values]
             axes.plot(epochs, values, color=colour, marker=marker, markersize=3, lw=1.6, label=part)
         axes.legend(frameon=False)
-    loss.set_title("cross-entropy", fontsize=10)
+    loss.set_title("loss (training: with label smoothing, if any)", fontsize=10)
     error.set_title(f"error, % (last: test {100.0 * (1.0 - history[-1]['test_accuracy']):.2f} %)", fontsize=10)
     _logarithmic(error)
     rate.plot(epochs, [epoch["lr"] for epoch in history], color=ORANGE, lw=1.6, marker=marker, markersize=3)

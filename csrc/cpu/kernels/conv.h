@@ -12,6 +12,20 @@ PYCNN_INLINE bool is_pointwise(const ConvShape& s) {
            (s.stride_h == 1 || s.P == 1) && (s.stride_w == 1 || s.Q == 1);
 }
 
+// One filter for each channel: nothing to share between filters, so the register tile does not apply.
+PYCNN_INLINE bool is_depthwise(const ConvShape& s) {
+    return s.C == s.groups && s.K == s.groups && s.groups > 1;
+}
+
+template <typename T>
+struct TapSum;
+
+// conv_depthwise.cpp: a TapSum with one channel and one output a group, and wgrad of the same.
+template <typename T>
+void depthwise_sum(const TapSum<T>& p);
+template <typename T>
+void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw);
+
 template <typename T>
 static bool all_finite(const T* values, int64_t count) {
     Vec<T> sum = {};  // x * 0 is 0, or NaN where x is not finite

@@ -22,6 +22,7 @@
 #include "cpu/kernels/conv.h"
 #include "cpu/kernels/microkernel.h"
 #include "cpu/kernels/pack.h"
+#include "cpu/kernels/taps.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
@@ -29,95 +30,6 @@ namespace {
 
 constexpr int64_t kPlaneBytes = 576 << 10;  // half of a large L2; on a smaller one L3 serves the planes
 constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
-
-struct Tap {
-    int64_t index;    // r (or s)
-    int64_t residue;  // which of Axis::residue
-    int64_t offset;   // of this tap from output 0, in elements of its plane
-};
-
-// The taps along one axis, ordered by output phase.  Output i of a phase sits at first + i * step of the result.
-struct Phase {
-    int64_t tap, taps;
-    int64_t first, count;
-};
-
-struct Axis {
-    Scratch<Tap> tap;
-    Scratch<int64_t> residue;
-    Scratch<Phase> phase;
-    int64_t residues = 0;
-    int64_t phases = 0;
-    int64_t stride = 1;  // between neighbours of a plane, in the image
-    int64_t before = 0;  // element 0 of residue 0 lies this far before the image's first
-    int64_t step = 1;    // between neighbours of a phase, in the result
-    int64_t reach = 0;   // largest offset of a tap
-    int64_t count = 0;   // largest Phase::count
-    int64_t size;        // of the image
-    int64_t out_size;    // of the result
-
-    Axis(int64_t taps, int64_t size_, int64_t out)
-        : tap(taps), residue(taps), phase(taps), size(size_), out_size(out) {}
-};
-
-void fprop_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, int64_t dilation) {
-    axis.stride = stride;
-    axis.before = pad;
-    axis.count = axis.out_size;
-    axis.phases = 1;
-    axis.phase.get()[0] = {0, taps, 0, axis.out_size};
-    for (int64_t r = 0; r < taps; r++) {
-        const int64_t residue = r * dilation % stride;
-        int64_t slot = 0;
-        while (slot < axis.residues && axis.residue.get()[slot] != residue) slot++;
-        if (slot == axis.residues) axis.residue.get()[axis.residues++] = residue;
-        axis.tap.get()[r] = {r, slot, r * dilation / stride};
-        axis.reach = most(axis.reach, r * dilation / stride);
-    }
-}
-
-void dgrad_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, int64_t dilation) {
-    axis.step = stride;
-    axis.residues = 1;
-    axis.residue.get()[0] = 0;
-    int64_t filled = 0;
-    int64_t lowest = INT64_MAX;
-    for (int64_t leader = 0; leader < taps; leader++) {
-        const int64_t residue = leader * dilation % stride;
-        bool seen = false;
-        for (int64_t r = 0; r < leader && !seen; r++) seen = r * dilation % stride == residue;
-        if (seen) continue;
-        const int64_t first = ((residue - pad) % stride + stride) % stride;
-        if (first >= axis.out_size) continue;
-        Phase& phase = axis.phase.get()[axis.phases++];
-        phase = {filled, 0, first, ceil_div(axis.out_size - first, stride)};
-        axis.count = most(axis.count, phase.count);
-        for (int64_t r = leader; r < taps; r++) {
-            if (r * dilation % stride != residue) continue;
-            const int64_t offset = (first + pad - r * dilation) / stride;
-            axis.tap.get()[filled++] = {r, 0, offset};
-            lowest = least(lowest, offset);
-            phase.taps++;
-        }
-    }
-    axis.before = -lowest;
-    for (int64_t i = 0; i < filled; i++) {
-        axis.tap.get()[i].offset -= lowest;
-        axis.reach = most(axis.reach, axis.tap.get()[i].offset);
-    }
-}
-
-template <typename T>
-struct TapSum {
-    const T* x;  // (images, groups, channels, h.size, w.size)
-    T* y;        // (images, groups, outputs, h.out_size, w.out_size)
-    const T* bias;
-    const T* filters;
-    int64_t filter_group, filter_output, filter_channel, filter_row;  // strides of the filters; columns are dense
-    int64_t images, groups, channels, outputs;
-    const Axis& h;
-    const Axis& w;
-};
 
 // How the work is cut: blocks of images x rows x columns, and the layout of their planes.
 struct Layout {
@@ -230,24 +142,11 @@ template <typename T>
 void fill_planes(const TapSum<T>& p, const Layout& l, const Block& b, int64_t group, int64_t c0, int64_t count,
                  T* planes) {
     for (int64_t c = 0; c < count; c++) {
-        T* to = planes + c * l.channel;
-        for (int64_t i = 0; i < p.h.residues; i++) {
-            for (int64_t j = 0; j < p.w.residues; j++) {
-                for (int64_t n = 0; n < b.images; n++) {
-                    const T* from =
-                        p.x + (((b.image + n) * p.groups + group) * p.channels + c0 + c) * p.h.size * p.w.size;
-                    for (int64_t row = 0; row < b.rows + p.h.reach; row++) {
-                        const int64_t y = (b.row + row) * p.h.stride + p.h.residue.get()[i] - p.h.before;
-                        const int64_t x = b.column * p.w.stride + p.w.residue.get()[j] - p.w.before;
-                        T* at = to + n * l.image + row * l.row;
-                        if (y >= 0 && y < p.h.size) {
-                            copy_row(at, l.row, from + y * p.w.size, x, p.w.stride, p.w.size);
-                        } else {
-                            fill(at, T(0), l.row);
-                        }
-                    }
-                }
-                to += l.plane;
+        for (int64_t n = 0; n < b.images; n++) {
+            const T* from = p.x + (((b.image + n) * p.groups + group) * p.channels + c0 + c) * p.h.size * p.w.size;
+            for (int64_t i = 0; i < p.h.residues * p.w.residues; i++) {
+                fill_plane(p, from, i, b.row, b.rows + p.h.reach, b.column, l.row,
+                           planes + c * l.channel + i * l.plane + n * l.image);
             }
         }
     }
@@ -322,17 +221,6 @@ int64_t strips_of(const TapSum<T>& p, const Layout& l, const Block& b, const Pha
     return count;
 }
 
-template <typename T>
-void store_segment(T* y, const T* from, int64_t count, int64_t step, bool add) {
-    if (step != 1) {
-        for (int64_t j = 0; j < count; j++) y[j * step] = add ? y[j * step] + from[j] : from[j];
-    } else if (add) {
-        for (int64_t j = 0; j < count; j++) y[j] += from[j];
-    } else {
-        copy(y, from, count);
-    }
-}
-
 // The filters of outputs [o, o + rows) for one phase and channels [c0, c1): to[t * rows + i], t = (c, r, s).
 template <typename T>
 void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const Phase& pw, int64_t c0, int64_t c1,
@@ -343,6 +231,11 @@ void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const P
         return;
     }
     for (int64_t c = c0; c < c1; c++) {
+        if (p.h.phases * p.w.phases == 1 && p.filter_output == ph.taps * pw.taps) {  // dgrad, all taps in order
+            copy_transposed(filters + c * p.filter_channel, p.filter_output, rows, p.filter_output, to, rows);
+            to += rows * p.filter_output;
+            continue;
+        }
         for (int64_t r = 0; r < ph.taps; r++) {
             for (int64_t s = 0; s < pw.taps; s++) {
                 const T* from = filters + c * p.filter_channel + p.h.tap.get()[ph.tap + r].index * p.filter_row +
@@ -516,63 +409,23 @@ bool too_far(const TapSum<T>& p) {
 
 template <typename T>
 void conv_fprop_direct(const ConvShape& s, const T* x, const T* w, const T* bias, T* y) {
-    // Without padding, stride and window an image is one long row.
-    const bool pointwise = is_pointwise(s);
-    Axis rows(s.R, pointwise ? 1 : s.H, pointwise ? 1 : s.P);
-    Axis columns(s.S, pointwise ? s.H * s.W : s.W, pointwise ? s.P * s.Q : s.Q);
-    fprop_axis(rows, s.R, s.pad_top, pointwise ? 1 : s.stride_h, s.dilation_h);
-    fprop_axis(columns, s.S, s.pad_left, pointwise ? 1 : s.stride_w, s.dilation_w);
-    const int64_t channels = s.C / s.groups;
-    const int64_t filters = s.K / s.groups;
-    const TapSum<T> sum = {
-        .x = x,
-        .y = y,
-        .bias = bias,
-        .filters = w,
-        .filter_group = filters * channels * s.R * s.S,
-        .filter_output = channels * s.R * s.S,
-        .filter_channel = s.R * s.S,
-        .filter_row = s.S,
-        .images = s.N,
-        .groups = s.groups,
-        .channels = channels,
-        .outputs = filters,
-        .h = rows,
-        .w = columns,
-    };
+    const Axes axes(s, true);
+    const TapSum<T> sum = fprop_sum(s, axes, x, w, bias, y);
     if (too_far(sum)) return conv_fprop_im2col(s, x, w, bias, y);
+    if (is_depthwise(s)) return depthwise_sum(sum);
     tap_sum(sum);
 }
 
 template <typename T>
 void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx) {
-    const bool pointwise = is_pointwise(s);
     // The planes of dy are padded with zeros that the convolution never had: harmless unless they meet an infinity.
-    if (!pointwise && !all_finite(w, s.K * (s.C / s.groups) * s.R * s.S)) {
+    if (!is_pointwise(s) && !all_finite(w, s.K * (s.C / s.groups) * s.R * s.S)) {
         return conv_dgrad_im2col_explicit(s, dy, w, dx);
     }
-    Axis rows(s.R, pointwise ? 1 : s.P, pointwise ? 1 : s.H);
-    Axis columns(s.S, pointwise ? s.P * s.Q : s.Q, pointwise ? s.H * s.W : s.W);
-    dgrad_axis(rows, s.R, s.pad_top, pointwise ? 1 : s.stride_h, s.dilation_h);
-    dgrad_axis(columns, s.S, s.pad_left, pointwise ? 1 : s.stride_w, s.dilation_w);
-    const int64_t channels = s.C / s.groups;
-    const int64_t filters = s.K / s.groups;
-    const TapSum<T> sum = {
-        .x = dy,
-        .y = dx,
-        .bias = nullptr,
-        .filters = w,
-        .filter_group = filters * channels * s.R * s.S,
-        .filter_output = s.R * s.S,
-        .filter_channel = channels * s.R * s.S,
-        .filter_row = s.S,
-        .images = s.N,
-        .groups = s.groups,
-        .channels = filters,
-        .outputs = channels,
-        .h = rows,
-        .w = columns,
-    };
+    const Axes axes(s, false);
+    const Axis& rows = axes.h;
+    const Axis& columns = axes.w;
+    const TapSum<T> sum = dgrad_sum(s, axes, dy, w, dx);
     if (too_far(sum)) return conv_dgrad_im2col_explicit(s, dy, w, dx);
     // Pixels that no tap meets belong to no phase.
     int64_t covered_rows = 0;
@@ -582,7 +435,9 @@ void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx) {
     if (covered_rows < rows.out_size || covered_columns < columns.out_size) {
         parallel(s.N * s.C, [&](int64_t plane) { fill(dx + plane * s.H * s.W, T(0), s.H * s.W); });
     }
-    if (rows.phases * columns.phases > 0) tap_sum(sum);
+    if (rows.phases * columns.phases == 0) return;
+    if (is_depthwise(s)) return depthwise_sum(sum);
+    tap_sum(sum);
 }
 
 template void conv_fprop_direct(const ConvShape&, const float*, const float*, const float*, float*);

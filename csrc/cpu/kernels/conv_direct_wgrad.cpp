@@ -98,6 +98,7 @@ void channels_last(const ConvShape& s, const Plan& p, const T* planes, int64_t c
 
 template <typename T>
 void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
+    if (is_depthwise(s)) return depthwise_wgrad(s, dy, x, dw);
     const Plan p = plan_of<T>(s);
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     const int64_t blocks_an_image = ceil_div(s.P, p.rows);

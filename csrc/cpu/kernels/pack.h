@@ -43,24 +43,29 @@ static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64
     for (int64_t i0 = 0; i0 < rows; i0 += kL) {
         const int64_t height = least(kL, rows - i0);
         int64_t j0 = 0;
-        if (2 * height >= kL) {
-            for (; j0 + kL <= columns; j0 += kL) {
-                Vec<T> block[kL];
+        // Blocks of lanes x lanes; a part of one pays if it is at least half full.
+        while (2 * height >= kL && (j0 + kL <= columns || (kMasks && 2 * (columns - j0) >= kL))) {
+            const int64_t width = least(kL, columns - j0);
+            Vec<T> block[kL];
 #pragma GCC unroll 16
-                for (int i = 0; i < kL; i++) {
-                    block[i] = i < height ? load(from + (i0 + i) * from_row + j0) : Vec<T>{};
-                }
-                detail::transpose_step<T, 1>(block);
-                T* at = to + j0 * to_row + i0;
-                // A short column may be stored whole where the columns after it will cover what it spills.
-                if (height == kL || (to_row == height && (j0 + kL - 1) * to_row + kL <= columns * to_row)) {
+            for (int i = 0; i < kL; i++) {
+                const T* row = from + (i0 + i) * from_row + j0;
+                block[i] = i >= height ? Vec<T>{} : width == kL ? load(row) : load_part(row, width);
+            }
+            detail::transpose_step<T, 1>(block);
+            T* at = to + j0 * to_row + i0;
+            // A short column may be stored whole where the columns after it will cover what it spills.
+            if (width == kL &&
+                (height == kL || (to_row == height && (j0 + kL - 1) * to_row + kL <= columns * to_row))) {
 #pragma GCC unroll 16
-                    for (int j = 0; j < kL; j++) store(at + j * to_row, block[j]);
-                } else {
+                for (int j = 0; j < kL; j++) store(at + j * to_row, block[j]);
+            } else {
 #pragma GCC unroll 16
-                    for (int j = 0; j < kL; j++) store_part(at + j * to_row, block[j], height);
+                for (int j = 0; j < kL; j++) {
+                    if (j < width) store_part(at + j * to_row, block[j], height);
                 }
             }
+            j0 += width;
         }
         for (; j0 < columns; j0++) {
             for (int64_t i = i0; i < i0 + height; i++) to[j0 * to_row + i] = from[i * from_row + j0];

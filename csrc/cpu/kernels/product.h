@@ -39,6 +39,7 @@ constexpr int kMostSlivers = 256 / kTileRows;  // in a task's block of A
 // columns. c_of(batch) -> C of that batch entry, rows c_row apart.
 template <typename T, typename FetchA, typename FetchB, typename COf>
 static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, const FetchB& fetch_b, const COf& c_of) {
+    if (p.batch == 0 || p.m == 0 || p.n == 0) return;
     constexpr int64_t kMostStrips = 16;
     constexpr int64_t kTasks = 16;  // enough to keep several threads evenly busy
     const int64_t slivers = ceil_div(p.m, kTileRows);

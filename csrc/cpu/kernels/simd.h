@@ -54,6 +54,23 @@ PYCNN_INLINE Vec<T> broadcast(T value) {
     return value - Vec<T>{};
 }
 
+PYCNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+PYCNN_INLINE int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+PYCNN_INLINE int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+// Whether a part of a vector is loaded and stored by one masked instruction.
+#if defined(__AVX512F__)
+constexpr bool kMasks = true;
+#else
+constexpr bool kMasks = false;
+#endif
+
 // The first `count` (0 to lanes) elements, zeros after them; nothing beyond them is touched.
 template <typename T>
 PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
@@ -62,6 +79,14 @@ PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
         return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
     } else {
         return (Vec<T>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << count) - 1), from);
+    }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        return (Vec<T>)_mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+    } else {
+        const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
+        return (Vec<T>)_mm256_maskload_pd(from, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane));
     }
 #else
     Vec<T> value = {};
@@ -132,6 +157,13 @@ PYCNN_INLINE void copy_strided(T* to, const T* from, int64_t step, int64_t count
             store(to + i, Even::of(low, Even::of(load(at + 2 * kL), load(at + 3 * kL))));
         }
     }
+    if (kMasks && step == 2 && i < count) {
+        const int64_t span = 2 * (count - i) - 1;
+        const Vec<T> low = load_part(from + 2 * i, least(span, kL));
+        const Vec<T> high = load_part(from + 2 * i + kL, most(span - kL, 0));
+        store_part(to + i, Even::of(low, high), count - i);
+        return;
+    }
     for (; i < count; i++) to[i] = from[i * step];
 }
 
@@ -161,16 +193,6 @@ static void parallel(int64_t count, const Body& body) {
         },
         &context);
     if (context.failed) throw std::bad_alloc();
-}
-
-PYCNN_INLINE int64_t ceil_div(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
-PYCNN_INLINE int64_t least(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-PYCNN_INLINE int64_t most(int64_t a, int64_t b) {
-    return a > b ? a : b;
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -25,6 +25,7 @@ struct Forward {
     static constexpr int64_t kPoints = Tile::kSize * Tile::kSize;
     static constexpr int64_t kPanel = kPointPanel<T>;
     static constexpr int64_t kLine = kLanes<T>;
+    static constexpr int64_t kAhead = 6;  // channels whose filters are fetched before they are needed
 
     const Winograd<T>& p;
     const int64_t depth;  // channels of a block
@@ -135,41 +136,47 @@ struct Forward {
 
     // U = G w GT of filters [k, k + panel) and channels [c, c + channels).
     void transform_filters(int64_t group, int64_t k, int64_t c, int64_t channels, T* u) const {
-        constexpr int kVectors = (9 + kLanes<T> - 1) / kLanes<T>;
-        for (int64_t j = 0; j < kPanel; j += kLine) {
-            const int64_t filters = most(0, least(kLine, p.K - k - j));
-            const T* w = p.w + group * p.w_group + (k + j) * p.w_k + c * p.w_c;
-            for (int64_t i = 0; i < channels; i++, w += p.w_c) {
-                Vec<T> taps[kVectors * kLanes<T>];
-#pragma GCC unroll 8
-                for (int vector = 0; vector < kVectors; vector++) {
-                    const Lanes<T> lanes = lanes_within<T>(0, 9 - vector * kLanes<T>);
-                    Vec<T>* square = taps + vector * kLanes<T>;
-#pragma GCC unroll 16
-                    for (int l = 0; l < kLanes<T>; l++) {
-                        square[l] = l < filters ? load_lanes(w + l * p.w_k + vector * kLanes<T>, lanes) : Vec<T>{};
-                    }
-                    transpose<T>(square);
-                }
-                Vec<T> half[Tile::kSize][3];
-#pragma GCC unroll 3
-                for (int s = 0; s < 3; s++) {
-                    const Vec<T> column[3] = {taps[p.turned ? 8 - s : s], taps[p.turned ? 5 - s : 3 + s],
-                                              taps[p.turned ? 2 - s : 6 + s]};
-                    Vec<T> out[Tile::kSize];
-                    apply_rows<Tile::G>(column, out);
-#pragma GCC unroll 8
-                    for (int r = 0; r < Tile::kSize; r++) half[r][s] = out[r];
-                }
-                T* to = u + i * kPanel + j;
-#pragma GCC unroll 8
-                for (int r = 0; r < Tile::kSize; r++) {
-                    Vec<T> out[Tile::kSize];
-                    apply_rows<Tile::G>(half[r], out);
-#pragma GCC unroll 8
-                    for (int s = 0; s < Tile::kSize; s++) store(to + (r * Tile::kSize + s) * u_point, out[s]);
-                }
+        const T* w = p.w + group * p.w_group + k * p.w_k + c * p.w_c;
+        const int64_t filters = least(kPanel, p.K - k);
+        for (int64_t i = 0; i < channels; i++, w += p.w_c) {
+            for (int64_t j = 0; j < kPanel; j += kLine) {
+                transform_filter(w + j * p.w_k, filters - j, u + i * kPanel + j);
             }
+        }
+    }
+
+    // U of one vector of filters and one channel; filters beyond `filters` give zero.
+    void transform_filter(const T* w, int64_t filters, T* u) const {
+        constexpr int kVectors = (9 + kLanes<T> - 1) / kLanes<T>;
+        Vec<T> taps[kVectors * kLanes<T>];
+#pragma GCC unroll 8
+        for (int vector = 0; vector < kVectors; vector++) {
+            const Lanes<T> lanes = lanes_within<T>(0, 9 - vector * kLanes<T>);
+            Vec<T>* square = taps + vector * kLanes<T>;
+#pragma GCC unroll 16
+            for (int l = 0; l < kLanes<T>; l++) {
+                const T* from = w + l * p.w_k + vector * kLanes<T>;
+                __builtin_prefetch(from + kAhead * p.w_c);
+                square[l] = l < filters ? load_lanes(from, lanes) : Vec<T>{};
+            }
+            transpose<T>(square);
+        }
+        Vec<T> half[Tile::kSize][3];
+#pragma GCC unroll 3
+        for (int s = 0; s < 3; s++) {
+            const Vec<T> column[3] = {taps[p.turned ? 8 - s : s], taps[p.turned ? 5 - s : 3 + s],
+                                      taps[p.turned ? 2 - s : 6 + s]};
+            Vec<T> out[Tile::kSize];
+            apply_rows<Tile::G>(column, out);
+#pragma GCC unroll 8
+            for (int r = 0; r < Tile::kSize; r++) half[r][s] = out[r];
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < Tile::kSize; r++) {
+            Vec<T> out[Tile::kSize];
+            apply_rows<Tile::G>(half[r], out);
+#pragma GCC unroll 8
+            for (int s = 0; s < Tile::kSize; s++) store(u + (r * Tile::kSize + s) * u_point, out[s]);
         }
     }
 
@@ -187,6 +194,11 @@ struct Forward {
         Vec<T> out[TILE][kWidth] = {};
         for (int64_t t = 0; t < unit.tiles; t += kTiles) {
             const int64_t tiles = least(kTiles, unit.tiles - t);
+            for (int64_t r = 0; r < rows; r++) {  // the lines to be written travel while the tiles are computed
+                for (int64_t l = 0; l < channels; l++) {
+                    __builtin_prefetch(y + l * p.P * p.Q + r * p.Q + (unit.column + t) * TILE, 1);
+                }
+            }
             for (int64_t i = 0; i < tiles; i++) {
                 Vec<T> tile[TILE][TILE];
                 restore_tile<T, Tile::AT>(m + (t + i) * kPanel, m_point, tile);

@@ -115,6 +115,8 @@ static void transform_tiles(const TileSource<T>& from, T* to, int64_t point_stri
     constexpr int kOut = MATRIX.kRows;
     constexpr int kVectors = (kIn + kLanes<T> - 1) / kLanes<T>;
     constexpr int kTiles = (kVectors * kLanes<T> - (kIn - STEP)) / STEP;
+    // Rows of every channel are more streams than the hardware follows: they are asked for two lines ahead.
+    constexpr int64_t kAhead = 128 / static_cast<int64_t>(sizeof(T)) + kLanes<T>;
     Vec<T> rows[kOut][kVectors][kLanes<T>];
     if (from.channels < kLanes<T>) {
         for (auto& row : rows) {
@@ -133,6 +135,7 @@ static void transform_tiles(const TileSource<T>& from, T* to, int64_t point_stri
                 Vec<T> out[kOut];
 #pragma GCC unroll 8
                 for (int i = 0; i < kIn; i++) {
+                    __builtin_prefetch(at + i * from.W + kAhead);
                     const bool inside = from.row + i >= 0 && from.row + i < from.H;
                     in[i] = inside ? load_lanes(at + i * from.W, lanes) : Vec<T>{};
                 }

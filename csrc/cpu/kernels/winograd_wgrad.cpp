@@ -43,9 +43,11 @@ struct FilterGradient {
         return least(panels, most(1, (int64_t{64} << 20) / each / width) * width);
     }
 
-    // V and D of a chunk about 16 MiB.
-    static int64_t tiles_wanted(int64_t channels) {
-        return most(kSteps, (int64_t{16} << 20) / (kPoints * channels * kSize) / kSteps * kSteps);
+    // V and D of a chunk about as large as M, which is read and written once a chunk; between 4 and 24 MiB.
+    static int64_t tiles_wanted(int64_t channels, int64_t filters) {
+        const int64_t products = kPoints * channels * filters * kSize;
+        const int64_t room = most(int64_t{4} << 20, least(products, int64_t{24} << 20));
+        return most(kSteps, room / (kPoints * (channels + filters) * kSize) / kSteps * kSteps);
     }
 
     explicit FilterGradient(const WinogradWgrad<T>& problem)
@@ -55,7 +57,7 @@ struct FilterGradient {
           blocks_c(ceil_div(p.C, height)),
           panels(ceil_div(p.K, kPanel)),
           slab(slab_panels(panels, width, blocks_c * height)),
-          grid(p.N, p.P, p.Q, TILE, tiles_wanted(blocks_c * height + slab * kPanel)),
+          grid(p.N, p.P, p.Q, TILE, tiles_wanted(blocks_c * height, slab * kPanel)),
           v_point(grid.chunk_tiles() * height + kPointGap<T>),
           v_block(v_point * kPoints),
           d_point(grid.chunk_tiles() * kPanel + kPointGap<T>),

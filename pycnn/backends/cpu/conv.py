@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pycnn import _cpu, algorithms
+from pycnn import _cpu, algorithms, winograd
 from pycnn.shape import Conv2dShape
 
 Pair = tuple[int, int]
@@ -26,6 +26,9 @@ def conv2d_fprop(
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
     name = algorithms.resolve(algo, "fprop", shape, x.dtype.name)
     bias = None if b is None else np.ascontiguousarray(b)
+    tile = winograd.tile_of(name)
+    if tile is not None:
+        return _cpu.winograd_fprop(np.ascontiguousarray(x), np.ascontiguousarray(w), bias, padding, groups, tile)
     return _cpu.conv2d_fprop(
         name,
         np.ascontiguousarray(x),
@@ -53,6 +56,9 @@ def conv2d_dgrad(
     """dx of `x_shape` from dy and w."""
     shape = Conv2dShape.of(x_shape, w.shape, stride, padding, dilation, groups)
     name = algorithms.resolve(algo, "dgrad", shape, dy.dtype.name)
+    tile = winograd.tile_of(name)
+    if tile is not None:
+        return _cpu.winograd_dgrad(np.ascontiguousarray(dy), np.ascontiguousarray(w), x_shape, padding, groups, tile)
     return _cpu.conv2d_dgrad(
         name, np.ascontiguousarray(dy), np.ascontiguousarray(w), x_shape, stride, padding[::2], dilation, groups
     )
@@ -72,8 +78,20 @@ def conv2d_wgrad(
     """dw of `w_shape` from dy and x."""
     shape = Conv2dShape.of(x.shape, w_shape, stride, padding, dilation, groups)
     name = algorithms.resolve(algo, "wgrad", shape, dy.dtype.name)
+    tile = winograd.tile_of(name)
+    if tile is not None:
+        return _cpu.winograd_wgrad(np.ascontiguousarray(dy), np.ascontiguousarray(x), w_shape, padding, groups, tile)
     return _cpu.conv2d_wgrad(
         name, np.ascontiguousarray(dy), np.ascontiguousarray(x), w_shape, stride, padding[::2], dilation, groups
+    )
+
+
+def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: object) -> int:
+    """Bytes of scratch that the Winograd variant `name` holds at most, with the threads and ISA in force."""
+    tile = winograd.tile_of(name)
+    wide = np.dtype(dtype) == np.float64
+    return _cpu.winograd_workspace(
+        operator, shape.x_shape, shape.w_shape, shape.y_shape, shape.padding, shape.groups, tile, wide
     )
 
 

@@ -1,0 +1,175 @@
+// Depthwise convolution: a channel meets one filter, so a pass is a few taps over one plane and memory is the limit.
+//
+// A plane is copied with its padding, a residue of the stride at a time (taps.h), into a scratch that stays in L1; then
+// every tap is one multiply-add on vectors of the plane, eight vectors of outputs at a time so that the additions of a
+// tap do not wait for each other.
+#include "cpu/kernels/conv.h"
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/taps.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+namespace {
+
+constexpr int64_t kPlane = 24 << 10;  // bytes of the planes of a block: L1 with room for the results
+
+// to[0 .. VECTORS) = bias + sum over taps of weight[t] * plane[offset[t] ...]
+template <typename T, int VECTORS>
+void run(const T* plane, const int64_t* offset, const T* weight, int64_t taps, T bias, T* to) {
+    Vec<T> acc[VECTORS];
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++) acc[j] = broadcast(bias);
+    for (int64_t t = 0; t < taps; t++) {
+        const Vec<T> w = broadcast(weight[t]);
+#pragma GCC unroll 8
+        for (int j = 0; j < VECTORS; j++) acc[j] += w * load(plane + offset[t] + j * kLanes<T>);
+    }
+#pragma GCC unroll 8
+    for (int j = 0; j < VECTORS; j++) store(to + j * kLanes<T>, acc[j]);
+}
+
+// How many rows of outputs at a time, so that their planes fit.
+template <typename T>
+int64_t rows_of(int64_t residues, const Axis& h, const Axis& w) {
+    const int64_t budget = kPlane / static_cast<int64_t>(sizeof(T));
+    return most(1, least(h.count, budget / (residues * (w.count + w.reach)) - h.reach));
+}
+
+// The distance of each tap of a phase from the first output, in planes of `plane` elements with rows of `row`.
+void offsets_of(const Axis& h, const Axis& w, const Phase& ph, const Phase& pw, int64_t row, int64_t plane,
+                int64_t* offset, int64_t* index) {
+    for (int64_t r = 0; r < ph.taps; r++) {
+        for (int64_t s = 0; s < pw.taps; s++) {
+            const Tap& y = h.tap.get()[ph.tap + r];
+            const Tap& x = w.tap.get()[pw.tap + s];
+            *offset++ = (y.residue * w.residues + x.residue) * plane + y.offset * row + x.offset;
+            *index++ = y.index * w.taps + x.index;
+        }
+    }
+}
+
+}  // namespace
+
+template <typename T>
+void depthwise_sum(const TapSum<T>& p) {
+    constexpr int64_t kL = kLanes<T>;
+    const int64_t residues = p.h.residues * p.w.residues;
+    const int64_t row = p.w.count + p.w.reach;
+    const int64_t block = rows_of<T>(residues, p.h, p.w);
+    const int64_t plane = (block + p.h.reach) * row;
+    const int64_t blocks = ceil_div(p.h.count, block);
+    const int64_t all_taps = p.h.taps * p.w.taps;
+    const int64_t planes = p.images * p.groups;
+    const int64_t some = most(1, 16384 / (blocks * plane * residues));  // planes in a task
+    parallel(ceil_div(planes, some) * blocks, [&](int64_t task) {
+        const int64_t first_row = task % blocks * block;
+        const int64_t in_block = least(block, p.h.count - first_row);
+        const Scratch<T> image(residues * plane + 8 * kL);
+        const Scratch<T> sums(block * row + 8 * kL);
+        const Scratch<int64_t> offset(2 * all_taps);
+        const Scratch<T> weight(all_taps);
+        int64_t* index = offset.get() + all_taps;
+        const int64_t end_plane = least(planes, (task / blocks + 1) * some);
+        for (int64_t at = task / blocks * some; at < end_plane; at++) {
+            for (int64_t i = 0; i < residues; i++) {
+                fill_plane(p, p.x + at * p.h.size * p.w.size, i, first_row, in_block + p.h.reach, 0, row,
+                           image.get() + i * plane);
+            }
+            for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
+                const Phase& ph = p.h.phase.get()[i / p.w.phases];
+                const Phase& pw = p.w.phase.get()[i % p.w.phases];
+                const int64_t rows = least(in_block, ph.count - first_row);
+                if (rows <= 0) continue;
+                const int64_t taps = ph.taps * pw.taps;
+                offsets_of(p.h, p.w, ph, pw, row, plane, offset.get(), index);
+                const T* filter = p.filters + at % p.groups * all_taps;
+                for (int64_t t = 0; t < taps; t++) weight.get()[t] = filter[index[t]];
+                const T bias = p.bias == nullptr ? T(0) : p.bias[at % p.groups];
+                const int64_t end = (rows - 1) * row + pw.count;
+                for (int64_t j = 0; j < end;) {
+                    const T* from = image.get() + j;
+                    T* to = sums.get() + j;
+                    const int64_t vectors = ceil_div(end - j, kL);
+                    if (vectors >= 8) {
+                        run<T, 8>(from, offset.get(), weight.get(), taps, bias, to);
+                        j += 8 * kL;
+                    } else if (vectors >= 4) {
+                        run<T, 4>(from, offset.get(), weight.get(), taps, bias, to);
+                        j += 4 * kL;
+                    } else {
+                        run<T, 1>(from, offset.get(), weight.get(), taps, bias, to);
+                        j += kL;
+                    }
+                }
+                T* y = p.y + at * p.h.out_size * p.w.out_size + (ph.first + first_row * p.h.step) * p.w.out_size;
+                for (int64_t r = 0; r < rows; r++) {
+                    store_segment(y + r * p.h.step * p.w.out_size + pw.first, sums.get() + r * row, pw.count, p.w.step,
+                                  false);
+                }
+            }
+        }
+    });
+}
+
+// dw[k][tap] = sum over n, p, q of dy * x: four taps share each vector of dy; a channel is summed in one order.
+template <typename T>
+void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
+    constexpr int64_t kL = kLanes<T>;
+    constexpr int64_t kTaps = 4;
+    const Axes axes(s, true);
+    const TapSum<T> p = fprop_sum<T>(s, axes, x, nullptr, nullptr, nullptr);
+    const Axis& h = axes.h;
+    const Axis& w = axes.w;
+    const int64_t residues = h.residues * w.residues;
+    const int64_t row = w.count + w.reach;
+    const int64_t block = rows_of<T>(residues, h, w);
+    const int64_t plane = (block + h.reach) * row;
+    const int64_t taps = h.taps * w.taps;
+    parallel(s.groups, [&](int64_t channel) {
+        const Scratch<T> image(residues * plane + kL);
+        const Scratch<int64_t> offset(2 * taps);
+        const Scratch<Vec<T>> sums(taps);
+        offsets_of(h, w, h.phase.get()[0], w.phase.get()[0], row, plane, offset.get(), offset.get() + taps);
+        for (int64_t t = 0; t < taps; t++) sums.get()[t] = Vec<T>{};
+        for (int64_t n = 0; n < s.N; n++) {
+            for (int64_t first_row = 0; first_row < h.count; first_row += block) {
+                const int64_t rows = least(block, h.count - first_row);
+                const T* from = x + (n * s.groups + channel) * h.size * w.size;
+                const T* gradient = dy + ((n * s.groups + channel) * h.count + first_row) * w.count;
+                for (int64_t i = 0; i < residues; i++) {
+                    fill_plane(p, from, i, first_row, rows + h.reach, 0, row, image.get() + i * plane);
+                }
+                for (int64_t t0 = 0; t0 < taps; t0 += kTaps) {
+                    const T* tap[kTaps];
+                    Vec<T> acc[kTaps];
+                    for (int64_t t = 0; t < kTaps; t++) {
+                        tap[t] = image.get() + offset.get()[least(t0 + t, taps - 1)];
+                        acc[t] = Vec<T>{};
+                    }
+                    for (int64_t r = 0; r < rows; r++) {
+                        const T* line = gradient + r * w.count;
+                        int64_t q = 0;
+                        for (; q + kL <= w.count; q += kL) {
+                            const Vec<T> g = load(line + q);
+                            for (int64_t t = 0; t < kTaps; t++) acc[t] += g * load(tap[t] + r * row + q);
+                        }
+                        if (q == w.count) continue;
+                        const Vec<T> g = load_part(line + q, w.count - q);
+                        for (int64_t t = 0; t < kTaps; t++) {
+                            acc[t] += g * load_part(tap[t] + r * row + q, w.count - q);
+                        }
+                    }
+                    for (int64_t t = 0; t < least(kTaps, taps - t0); t++) sums.get()[t0 + t] += acc[t];
+                }
+            }
+        }
+        for (int64_t t = 0; t < taps; t++) dw[channel * taps + t] = sum_of<T>(sums.get()[t]);
+    });
+}
+
+template void depthwise_sum(const TapSum<float>&);
+template void depthwise_sum(const TapSum<double>&);
+template void depthwise_wgrad(const ConvShape&, const float*, const float*, float*);
+template void depthwise_wgrad(const ConvShape&, const double*, const double*, double*);
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

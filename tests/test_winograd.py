@@ -1,0 +1,84 @@
+"""Winograd's matrices and cost: exact identities, published values, the native engine's constants."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from pycnn import winograd
+from pycnn.shape import Conv2dShape
+
+TILINGS = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6)]
+
+
+@pytest.mark.parametrize(("m", "r"), [*TILINGS, (1, 3), (3, 3), (5, 3), (4, 5), (2, 2)])
+def test_matrices_compute_the_filtering_exactly(m: int, r: int) -> None:
+    AT, G, BT = winograd.cook_toom(m, r)
+    assert (len(AT), len(G), len(BT)) == (m, m + r - 1, m + r - 1)
+    assert winograd.is_exact(AT, G, BT)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_wrong_entry_is_seen(which: int) -> None:
+    matrices = [list(map(list, matrix)) for matrix in winograd.cook_toom(4, 3)]
+    row = next(i for i, values in enumerate(matrices[which]) if values[1])
+    matrices[which][row][1] += Fraction(1, 64)
+    assert not winograd.is_exact(*matrices)
+
+
+def test_matrices_are_the_published_ones() -> None:
+    AT, G, BT = (np.array(matrix, float) for matrix in winograd.cook_toom(4, 3))  # Lavin & Gray, section 4.2
+    assert AT.tolist() == [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
+    assert (24 * G).round(12).tolist() == [[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]
+    assert BT.tolist() == [
+        [4, 0, -5, 0, 1, 0],
+        [0, -4, -4, 1, 1, 0],
+        [0, 4, -4, -1, 1, 0],
+        [0, -2, -1, 2, 1, 0],
+        [0, 2, -1, -2, 1, 0],
+        [0, 4, 0, -5, 0, 1],
+    ]
+
+
+@pytest.mark.parametrize(("m", "r"), TILINGS)
+def test_native_constants_are_the_fractions_rounded_once(m: int, r: int) -> None:
+    cpu = pytest.importorskip("pycnn._cpu")
+    for ours, native in zip(winograd.cook_toom(m, r), cpu.winograd_matrices(m, r), strict=True):
+        assert [[float(value) for value in row] for row in ours] == native
+
+
+def test_too_many_points_are_refused() -> None:
+    with pytest.raises(ValueError, match="points"):
+        winograd.cook_toom(12, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (Conv2dShape(1, 4, 9, 9, 4, 5, 3), "3x3 filters, these are 5x3"),
+        (Conv2dShape(1, 4, 9, 9, 4, 3, 3, stride=(1, 2)), "stride 1, this is 1x2"),
+        (Conv2dShape(1, 4, 9, 9, 4, 3, 3, dilation=(2, 1)), "dilation 1, this is 2x1"),
+    ],
+)
+def test_refusals_name_the_condition(shape: Conv2dShape, said: str) -> None:
+    for operator in ("fprop", "dgrad", "wgrad"):
+        assert said in (winograd.refuses(winograd.variant(operator, 4), operator, shape) or "")
+
+
+def test_variants_belong_to_their_operators() -> None:
+    shape = Conv2dShape(1, 4, 9, 9, 4, 3, 3)
+    assert winograd.refuses("winograd_f4x4_3x3", "dgrad", shape) is None
+    assert "fprop and dgrad only" in (winograd.refuses("winograd_f4x4_3x3", "wgrad", shape) or "")
+    assert "filter gradient only" in (winograd.refuses("winograd_f3x3_4x4", "fprop", shape) or "")
+
+
+@pytest.mark.parametrize("operator", ["fprop", "dgrad", "wgrad"])
+def test_cost_falls_with_the_tile_on_large_layers_only(operator: str) -> None:
+    large = Conv2dShape(8, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
+    shares = [winograd.cost(operator, large, tile) / large.macs for tile in winograd.TILES]
+    # Products alone are 4/9, 1/4 and 16/81; tiles of 6 over 56 waste a seventh, transforms add an eighth.
+    assert all(ideal < share < 1.35 * ideal for share, ideal in zip(shares, (4 / 9, 1 / 4, 16 / 81), strict=True))
+    few = Conv2dShape(1, 3, 56, 56, 8, 3, 3, padding=(1, 1, 1, 1))
+    assert min(winograd.cost(operator, few, tile) for tile in winograd.TILES) > few.macs
