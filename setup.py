@@ -60,7 +60,7 @@ module = Pybind11Extension(
 setup(
     packages=[*find_packages(include=["pycnn", "pycnn.*"]), "pycnn.kernels"],
     package_dir={"pycnn.kernels": "kernels"},
-    package_data={"pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"]},
+    package_data={"pycnn": ["*.pyi", "py.typed"], "pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"]},
     libraries=[kernels(isa, *built) for isa, built in ISAS.items()],
     ext_modules=[module],
     cmdclass={"build_clib": BuildKernels},

@@ -290,7 +290,7 @@ def seed(tensor: Tensor, gradient: Any) -> Tensor:
         gradient = Variable.tensor_type(gradient, dtype=tensor._data.dtype)
     if gradient._data.shape != tensor._data.shape:
         raise ValueError(f"the gradient must have the tensor's shape {tensor.shape}, got {gradient._data.shape}")
-    return gradient  # type: ignore[return-value]
+    return gradient
 
 
 # ------------------------------------------------------------------------------------------------- checkpointing

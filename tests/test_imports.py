@@ -17,7 +17,7 @@ ROOT = Path(pycnn.__file__).parent
 # A module may import from its own floor and from those below, never from above.
 FLOORS = [
     ["shape"],
-    ["algorithms", "jit", "_cpu", "_sim"],
+    ["algorithms", "winograd", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
     ["ops"],
     ["random"],

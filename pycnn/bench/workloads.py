@@ -109,7 +109,8 @@ def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload |
         return Workload(network, name, 1, "conv2d", shape, x, w)
     n, c, h, width = x.shape
     if isinstance(module, nn.AdaptiveAvgPool2d):
-        rows, columns = pair("output_size", module.output_size, 1)
+        size: Any = module.output_size
+        rows, columns = pair("output_size", size, 1)
         kernel = h // rows, width // columns
         if h % rows or width % columns or kernel == (1, 1):
             return None

@@ -235,4 +235,4 @@ def _out_size(x: Any, output_size: int | Sequence[int | None] | None) -> tuple[A
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(sizes) != 2:
         raise ValueError(f"output_size must be an int, None or a pair of them, got {output_size!r}")
-    return tuple(x.shape[2 + i] if size is None else size for i, size in enumerate(sizes))  # type: ignore[return-value]
+    return tuple(x.shape[2 + i] if size is None else size for i, size in enumerate(sizes))

@@ -69,7 +69,7 @@ def grid_shape(count: int, wide: float = 1.6) -> tuple[int, int]:
     """Rows and columns for `count` tiles, about `wide` times as wide as high.
 
     >>> grid_shape(6), grid_shape(64)
-    ((2, 3), (6, 11))
+    ((2, 3), (7, 10))
     """
     columns = max(1, min(count, round((count * wide) ** 0.5)))
     rows = -(-count // columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from pycnn import _cpu, algorithms, winograd
 from pycnn.shape import Conv2dShape
@@ -86,7 +87,7 @@ def conv2d_wgrad(
     )
 
 
-def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: object) -> int:
+def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> int:
     """Bytes of scratch that the Winograd variant `name` holds at most, with the threads and ISA in force."""
     tile = winograd.tile_of(name)
     wide = np.dtype(dtype) == np.float64
@@ -95,12 +96,12 @@ def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: obje
     )
 
 
-def conv2d_algorithms(operator: str, shape: Conv2dShape, dtype: object) -> list[tuple[str, str | None]]:
+def conv2d_algorithms(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> list[tuple[str, str | None]]:
     """Every implementation of `operator`, with the reason why it cannot run this problem, or None."""
     return algorithms.candidates(operator, shape, np.dtype(dtype).name)
 
 
-def conv2d_choose(operator: str, shape: Conv2dShape, dtype: object) -> tuple[str, str]:
+def conv2d_choose(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> tuple[str, str]:
     """The implementation `auto` takes, and why."""
     return algorithms.choose(operator, shape, np.dtype(dtype).name)
 
