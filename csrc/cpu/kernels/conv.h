@@ -39,19 +39,21 @@ static bool all_finite(const T* values, int64_t count) {
     return rest == T(0);
 }
 
+// The j in [0, count) for which first + j * stride lies in [0, size): from `begin` to before `end`.
+struct Inside {
+    int64_t begin, end;
+    Inside(int64_t first, int64_t stride, int64_t size, int64_t count)
+        : begin(first >= 0 ? 0 : least(count, ceil_div(-first, stride))),
+          end(first >= size ? begin : most(begin, least(count, ceil_div(size - first, stride)))) {}
+};
+
 // to[j] = from[first + j * stride], zero where that index is outside [0, size).
 template <typename T>
 static void copy_row(T* to, int64_t count, const T* from, int64_t first, int64_t stride, int64_t size) {
-    const int64_t begin = first >= 0 ? 0 : least(count, ceil_div(-first, stride));
-    const int64_t end = first >= size ? begin : most(begin, least(count, ceil_div(size - first, stride)));
-    for (int64_t j = 0; j < begin; j++) to[j] = T(0);
-    const T* at = from + first;
-    if (stride == 1) {
-        copy(to + begin, at + begin, end - begin);
-    } else {
-        copy_strided(to + begin, at + begin * stride, stride, end - begin);
-    }
-    for (int64_t j = end; j < count; j++) to[j] = T(0);
+    const Inside inside(first, stride, size, count);
+    fill(to, T(0), inside.begin);
+    copy_strided(to + inside.begin, from + first + inside.begin * stride, stride, inside.end - inside.begin);
+    fill(to + inside.end, T(0), count - inside.end);
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -69,11 +69,12 @@ void depthwise_sum(const TapSum<T>& p) {
         const Scratch<int64_t> offset(2 * all_taps);
         const Scratch<T> weight(all_taps);
         int64_t* index = offset.get() + all_taps;
-        const int64_t end_plane = least(planes, (task / blocks + 1) * some);
-        for (int64_t at = task / blocks * some; at < end_plane; at++) {
+        const int64_t first_plane = task / blocks * some;
+        const int64_t end_plane = least(planes, first_plane + some);
+        for (int64_t at = first_plane; at < end_plane; at++) {
             for (int64_t i = 0; i < residues; i++) {
                 fill_plane(p, p.x + at * p.h.size * p.w.size, i, first_row, in_block + p.h.reach, 0, row,
-                           image.get() + i * plane);
+                           image.get() + i * plane, at == first_plane);
             }
             for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
                 const Phase& ph = p.h.phase.get()[i / p.w.phases];
@@ -137,7 +138,8 @@ void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
                 const T* from = x + (n * s.groups + channel) * h.size * w.size;
                 const T* gradient = dy + ((n * s.groups + channel) * h.count + first_row) * w.count;
                 for (int64_t i = 0; i < residues; i++) {
-                    fill_plane(p, from, i, first_row, rows + h.reach, 0, row, image.get() + i * plane);
+                    fill_plane(p, from, i, first_row, rows + h.reach, 0, row, image.get() + i * plane,
+                               n == 0 || block < h.count);
                 }
                 for (int64_t t0 = 0; t0 < taps; t0 += kTaps) {
                     const T* tap[kTaps];

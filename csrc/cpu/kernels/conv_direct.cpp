@@ -28,7 +28,7 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kPlaneBytes = 576 << 10;  // half of a large L2; on a smaller one L3 serves the planes
+constexpr int64_t kPlaneBytes = 384 << 10;  // of a block of pixels: they stay in L2 beside a sliver of filters
 constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
 
 // How the work is cut: blocks of images x rows x columns, and the layout of their planes.
@@ -146,7 +146,7 @@ void fill_planes(const TapSum<T>& p, const Layout& l, const Block& b, int64_t gr
             const T* from = p.x + (((b.image + n) * p.groups + group) * p.channels + c0 + c) * p.h.size * p.w.size;
             for (int64_t i = 0; i < p.h.residues * p.w.residues; i++) {
                 fill_plane(p, from, i, b.row, b.rows + p.h.reach, b.column, l.row,
-                           planes + c * l.channel + i * l.plane + n * l.image);
+                           planes + c * l.channel + i * l.plane + n * l.image, true);
             }
         }
     }

@@ -148,6 +148,7 @@ PYCNN_INLINE void copy_strided(T* to, const T* from, int64_t step, int64_t count
     constexpr int kL = kLanes<T>;
     using Even = detail::Alternate<T, 0>;
     int64_t i = 0;
+    if (step == 1) return copy(to, from, count);
     if (step == 2) {
         for (; i + kL < count; i += kL) store(to + i, Even::of(load(from + 2 * i), load(from + 2 * i + kL)));
     } else if (step == 4) {
@@ -167,11 +168,17 @@ PYCNN_INLINE void copy_strided(T* to, const T* from, int64_t step, int64_t count
     for (; i < count; i++) to[i] = from[i * step];
 }
 
+// The sum of the lanes, by halves.
 template <typename T>
 PYCNN_INLINE T sum_of(Vec<T> value) {
-    T sum = value[0];
-    for (int i = 1; i < kLanes<T>; i++) sum += value[i];
-    return sum;
+    T lanes[kLanes<T>];
+    store(lanes, value);
+#pragma GCC unroll 4
+    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
+#pragma GCC unroll 8
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    }
+    return lanes[0];
 }
 
 // parallel_for over a lambda.  The lambda may run out of memory; that is thrown here, after the loop.

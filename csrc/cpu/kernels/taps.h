@@ -160,18 +160,27 @@ static TapSum<T> dgrad_sum(const ConvShape& s, const Axes& axes, const T* dy, co
     };
 }
 
-// Rows [row, row + rows) of one residue's plane of an image, `length` columns from `column` on, padding included.
+// Rows [row, row + rows) of one residue's plane of an image, `length` columns from `column` on.  The padding's zeros
+// are written only if `padding`: they stay where they are from one image to the next.
 template <typename T>
 static void fill_plane(const TapSum<T>& p, const T* image, int64_t residue, int64_t row, int64_t rows, int64_t column,
-                       int64_t length, T* to) {
-    const int64_t x = column * p.w.stride + p.w.residue.get()[residue % p.w.residues] - p.w.before;
-    for (int64_t i = 0; i < rows; i++, to += length) {
-        const int64_t y = (row + i) * p.h.stride + p.h.residue.get()[residue / p.w.residues] - p.h.before;
-        if (y >= 0 && y < p.h.size) {
-            copy_row(to, length, image + y * p.w.size, x, p.w.stride, p.w.size);
-        } else {
-            fill(to, T(0), length);
+                       int64_t length, T* to, bool padding) {
+    const int64_t y0 = row * p.h.stride + p.h.residue.get()[residue / p.w.residues] - p.h.before;
+    const int64_t x0 = column * p.w.stride + p.w.residue.get()[residue % p.w.residues] - p.w.before;
+    const Inside y(y0, p.h.stride, p.h.size, rows);
+    const Inside x(x0, p.w.stride, p.w.size, length);
+    if (padding) {
+        fill(to, T(0), y.begin * length);
+        for (int64_t i = y.begin; i < y.end; i++) {
+            fill(to + i * length, T(0), x.begin);
+            fill(to + i * length + x.end, T(0), length - x.end);
         }
+        fill(to + y.end * length, T(0), (rows - y.end) * length);
+    }
+    const T* from = image + (y0 + y.begin * p.h.stride) * p.w.size + x0 + x.begin * p.w.stride;
+    to += y.begin * length + x.begin;
+    for (int64_t i = y.begin; i < y.end; i++, to += length, from += p.h.stride * p.w.size) {
+        copy_strided(to, from, p.w.stride, x.end - x.begin);
     }
 }
 
