@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing
 
 from pycnn import _cpu, algorithms
 from pycnn.shape import Conv2dShape
@@ -77,12 +78,12 @@ def conv2d_wgrad(
     )
 
 
-def conv2d_algorithms(operator: str, shape: Conv2dShape, dtype: object) -> list[tuple[str, str | None]]:
+def conv2d_algorithms(operator: str, shape: Conv2dShape, dtype: np.typing.DTypeLike) -> list[tuple[str, str | None]]:
     """Every implementation of `operator`, with the reason why it cannot run this problem, or None."""
     return algorithms.candidates(operator, shape, np.dtype(dtype).name)
 
 
-def conv2d_choose(operator: str, shape: Conv2dShape, dtype: object) -> tuple[str, str]:
+def conv2d_choose(operator: str, shape: Conv2dShape, dtype: np.typing.DTypeLike) -> tuple[str, str]:
     """The implementation `auto` takes, and why."""
     return algorithms.choose(operator, shape, np.dtype(dtype).name)
 
