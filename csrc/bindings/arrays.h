@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -18,12 +19,17 @@ namespace py = pybind11;
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
-// A fresh C-contiguous array whose memory returns to the engine's cache; contents undefined.
+// A fresh C-contiguous array whose memory returns to the engine's cache; contents undefined.  MemoryError if it does
+// not fit.
 template <typename T>
 Array<T> new_array(const std::vector<py::ssize_t>& shape) {
-    std::size_t count = 1;
-    for (const py::ssize_t size : shape) count *= static_cast<std::size_t>(size);
-    T* data = static_cast<T*>(cpu::allocate(count * sizeof(T)));
+    std::size_t bytes = sizeof(T);
+    bool overflow = false;
+    for (const py::ssize_t size : shape) {
+        overflow |= __builtin_mul_overflow(bytes, static_cast<std::size_t>(size), &bytes);
+    }
+    if (overflow) throw std::bad_alloc();
+    T* data = static_cast<T*>(cpu::allocate(bytes));
     return Array<T>(shape, data, py::capsule(data, cpu::deallocate));
 }
 

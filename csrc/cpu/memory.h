@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace pycnn::cpu {
 
@@ -16,13 +17,19 @@ void release_cached();       // gives it back to the system
 template <typename T>
 class Scratch {
   public:
-    explicit Scratch(std::size_t count) : data_(static_cast<T*>(allocate(count * sizeof(T)))) {}
+    explicit Scratch(std::size_t count) : data_(static_cast<T*>(allocate(bytes(count)))) {}
     Scratch(const Scratch&) = delete;
     Scratch& operator=(const Scratch&) = delete;
     ~Scratch() { deallocate(data_); }
     T* get() const { return data_; }
 
   private:
+    // Sizes beyond what allocate refuses are made into one that it does.
+    static std::size_t bytes(std::size_t count) {
+        std::size_t size;
+        return __builtin_mul_overflow(count, sizeof(T), &size) ? SIZE_MAX : size;
+    }
+
     T* data_;
 };
 

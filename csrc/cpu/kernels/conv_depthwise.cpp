@@ -48,6 +48,33 @@ void offsets_of(const Axis& h, const Axis& w, const Phase& ph, const Phase& pw, 
     }
 }
 
+// sums[t] += gradient * plane at the distance of tap t, for up to TAPS taps: they share each vector of the gradient.
+template <typename T, int TAPS>
+void dot_rows(const T* gradient, int64_t rows, int64_t columns, const T* plane, int64_t row, const int64_t* offset,
+              int64_t taps, Vec<T>* sums) {
+    const T* tap[TAPS];
+    Vec<T> acc[TAPS];
+#pragma GCC unroll 16
+    for (int64_t t = 0; t < TAPS; t++) {
+        tap[t] = plane + offset[least(t, taps - 1)];
+        acc[t] = Vec<T>{};
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        const T* line = gradient + r * columns;
+        int64_t q = 0;
+        for (; q + kLanes<T> <= columns; q += kLanes<T>) {
+            const Vec<T> g = load(line + q);
+#pragma GCC unroll 16
+            for (int64_t t = 0; t < TAPS; t++) acc[t] += g * load(tap[t] + r * row + q);
+        }
+        if (q == columns) continue;
+        const Vec<T> g = load_part(line + q, columns - q);
+#pragma GCC unroll 16
+        for (int64_t t = 0; t < TAPS; t++) acc[t] += g * load_part(tap[t] + r * row + q, columns - q);
+    }
+    for (int64_t t = 0; t < taps; t++) sums[t] += acc[t];
+}
+
 }  // namespace
 
 template <typename T>
@@ -72,10 +99,8 @@ void depthwise_sum(const TapSum<T>& p) {
         const int64_t first_plane = task / blocks * some;
         const int64_t end_plane = least(planes, first_plane + some);
         for (int64_t at = first_plane; at < end_plane; at++) {
-            for (int64_t i = 0; i < residues; i++) {
-                fill_plane(p, p.x + at * p.h.size * p.w.size, i, first_row, in_block + p.h.reach, 0, row,
-                           image.get() + i * plane, at == first_plane);
-            }
+            fill_planes_of(p, p.x + at * p.h.size * p.w.size, first_row, in_block + p.h.reach, 0, row, image.get(),
+                           plane, at == first_plane);
             for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
                 const Phase& ph = p.h.phase.get()[i / p.w.phases];
                 const Phase& pw = p.w.phase.get()[i % p.w.phases];
@@ -112,11 +137,11 @@ void depthwise_sum(const TapSum<T>& p) {
     });
 }
 
-// dw[k][tap] = sum over n, p, q of dy * x: four taps share each vector of dy; a channel is summed in one order.
+// dw[k][tap] = sum over n, p, q of dy * x; a channel is summed in one order.
 template <typename T>
 void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
     constexpr int64_t kL = kLanes<T>;
-    constexpr int64_t kTaps = 4;
+    constexpr int64_t kTaps = 9;
     const Axes axes(s, true);
     const TapSum<T> p = fprop_sum<T>(s, axes, x, nullptr, nullptr, nullptr);
     const Axis& h = axes.h;
@@ -126,46 +151,30 @@ void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
     const int64_t block = rows_of<T>(residues, h, w);
     const int64_t plane = (block + h.reach) * row;
     const int64_t taps = h.taps * w.taps;
-    parallel(s.groups, [&](int64_t channel) {
+    const int64_t some = most(1, 16384 / (most(s.N, 1) * plane * residues));  // channels in a task
+    parallel(ceil_div(s.groups, some), [&](int64_t task) {
         const Scratch<T> image(residues * plane + kL);
         const Scratch<int64_t> offset(2 * taps);
         const Scratch<Vec<T>> sums(taps);
         offsets_of(h, w, h.phase.get()[0], w.phase.get()[0], row, plane, offset.get(), offset.get() + taps);
-        for (int64_t t = 0; t < taps; t++) sums.get()[t] = Vec<T>{};
-        for (int64_t n = 0; n < s.N; n++) {
-            for (int64_t first_row = 0; first_row < h.count; first_row += block) {
-                const int64_t rows = least(block, h.count - first_row);
-                const T* from = x + (n * s.groups + channel) * h.size * w.size;
-                const T* gradient = dy + ((n * s.groups + channel) * h.count + first_row) * w.count;
-                for (int64_t i = 0; i < residues; i++) {
-                    fill_plane(p, from, i, first_row, rows + h.reach, 0, row, image.get() + i * plane,
-                               n == 0 || block < h.count);
-                }
-                for (int64_t t0 = 0; t0 < taps; t0 += kTaps) {
-                    const T* tap[kTaps];
-                    Vec<T> acc[kTaps];
-                    for (int64_t t = 0; t < kTaps; t++) {
-                        tap[t] = image.get() + offset.get()[least(t0 + t, taps - 1)];
-                        acc[t] = Vec<T>{};
+        for (int64_t channel = task * some; channel < least(s.groups, (task + 1) * some); channel++) {
+            for (int64_t t = 0; t < taps; t++) sums.get()[t] = Vec<T>{};
+            for (int64_t n = 0; n < s.N; n++) {
+                for (int64_t first_row = 0; first_row < h.count; first_row += block) {
+                    const int64_t rows = least(block, h.count - first_row);
+                    const int64_t at = n * s.groups + channel;
+                    const bool padding = block < h.count || (channel == task * some && n == 0);
+                    fill_planes_of(p, x + at * h.size * w.size, first_row, rows + h.reach, 0, row, image.get(), plane,
+                                   padding);
+                    const T* gradient = dy + (at * h.count + first_row) * w.count;
+                    for (int64_t t0 = 0; t0 < taps; t0 += kTaps) {
+                        dot_rows<T, kTaps>(gradient, rows, w.count, image.get(), row, offset.get() + t0,
+                                           least(kTaps, taps - t0), sums.get() + t0);
                     }
-                    for (int64_t r = 0; r < rows; r++) {
-                        const T* line = gradient + r * w.count;
-                        int64_t q = 0;
-                        for (; q + kL <= w.count; q += kL) {
-                            const Vec<T> g = load(line + q);
-                            for (int64_t t = 0; t < kTaps; t++) acc[t] += g * load(tap[t] + r * row + q);
-                        }
-                        if (q == w.count) continue;
-                        const Vec<T> g = load_part(line + q, w.count - q);
-                        for (int64_t t = 0; t < kTaps; t++) {
-                            acc[t] += g * load_part(tap[t] + r * row + q, w.count - q);
-                        }
-                    }
-                    for (int64_t t = 0; t < least(kTaps, taps - t0); t++) sums.get()[t0 + t] += acc[t];
                 }
             }
+            for (int64_t t = 0; t < taps; t++) dw[channel * taps + t] = sum_of<T>(sums.get()[t]);
         }
-        for (int64_t t = 0; t < taps; t++) dw[channel * taps + t] = sum_of<T>(sums.get()[t]);
     });
 }
 

@@ -144,10 +144,8 @@ void fill_planes(const TapSum<T>& p, const Layout& l, const Block& b, int64_t gr
     for (int64_t c = 0; c < count; c++) {
         for (int64_t n = 0; n < b.images; n++) {
             const T* from = p.x + (((b.image + n) * p.groups + group) * p.channels + c0 + c) * p.h.size * p.w.size;
-            for (int64_t i = 0; i < p.h.residues * p.w.residues; i++) {
-                fill_plane(p, from, i, b.row, b.rows + p.h.reach, b.column, l.row,
-                           planes + c * l.channel + i * l.plane + n * l.image, true);
-            }
+            fill_planes_of(p, from, b.row, b.rows + p.h.reach, b.column, l.row, planes + c * l.channel + n * l.image,
+                           l.plane, true);
         }
     }
 }

@@ -64,6 +64,7 @@ static void gemm_few_rows(const Gemm<T>& p) {
 
 template <typename T>
 void gemm(const Gemm<T>& p) {
+    if (p.m == 0 || p.n == 0) return;
     const bool plain = !p.accumulate && p.row_bias == nullptr;
     if (plain && p.m <= 3 * kDotRows && p.b_row == 1 && p.a_col == 1 && p.k >= kLanes<T>) return gemm_few_rows(p);
     const bool a_reused = p.n > 4 * kTileVectors * kLanes<T>;

@@ -160,27 +160,27 @@ static TapSum<T> dgrad_sum(const ConvShape& s, const Axes& axes, const T* dy, co
     };
 }
 
-// Rows [row, row + rows) of one residue's plane of an image, `length` columns from `column` on.  The padding's zeros
-// are written only if `padding`: they stay where they are from one image to the next.
+// Rows [row, row + rows) of every residue's plane of an image, `length` columns from `column` on; planes lie `plane`
+// apart.  The padding's zeros are written only if `padding`: they stay where they are from one image to the next.
 template <typename T>
-static void fill_plane(const TapSum<T>& p, const T* image, int64_t residue, int64_t row, int64_t rows, int64_t column,
-                       int64_t length, T* to, bool padding) {
-    const int64_t y0 = row * p.h.stride + p.h.residue.get()[residue / p.w.residues] - p.h.before;
-    const int64_t x0 = column * p.w.stride + p.w.residue.get()[residue % p.w.residues] - p.w.before;
-    const Inside y(y0, p.h.stride, p.h.size, rows);
-    const Inside x(x0, p.w.stride, p.w.size, length);
-    if (padding) {
-        fill(to, T(0), y.begin * length);
-        for (int64_t i = y.begin; i < y.end; i++) {
-            fill(to + i * length, T(0), x.begin);
-            fill(to + i * length + x.end, T(0), length - x.end);
+static void fill_planes_of(const TapSum<T>& p, const T* image, int64_t row, int64_t rows, int64_t column,
+                           int64_t length, T* to, int64_t plane, bool padding) {
+    const Axis& h = p.h;
+    const Axis& w = p.w;
+    for (int64_t i = 0; i < rows; i++) {
+        for (int64_t residue = 0; residue < h.residues * w.residues; residue++) {
+            T* at = to + residue * plane + i * length;
+            const int64_t y = (row + i) * h.stride + h.residue.get()[residue / w.residues] - h.before;
+            const int64_t first = column * w.stride + w.residue.get()[residue % w.residues] - w.before;
+            if (y < 0 || y >= h.size) {
+                if (padding) fill(at, T(0), length);
+            } else if (padding) {
+                copy_row(at, length, image + y * w.size, first, w.stride, w.size);
+            } else {
+                const Inside x(first, w.stride, w.size, length);
+                copy_strided(at + x.begin, image + y * w.size + first + x.begin * w.stride, w.stride, x.end - x.begin);
+            }
         }
-        fill(to + y.end * length, T(0), (rows - y.end) * length);
-    }
-    const T* from = image + (y0 + y.begin * p.h.stride) * p.w.size + x0 + x.begin * p.w.stride;
-    to += y.begin * length + x.begin;
-    for (int64_t i = y.begin; i < y.end; i++, to += length, from += p.h.stride * p.w.size) {
-        copy_strided(to, from, p.w.stride, x.end - x.begin);
     }
 }
 
