@@ -59,12 +59,15 @@ def test_receptive_fields_are_what_gradients_reach(name):
     for path in wanted:
         model.get_submodule(path).register_forward_hook(lambda _, __, y, path=path: outputs.update({path: y}))
     x = Tensor(np.ones((1, channels, size, size)), requires_grad=True)
-    model.double()(x)
+    gradients = {}
+    with pycnn.use_backend("reference"):  # Winograd would leave roundings all over a tile
+        model.double()(x)
+        for path in wanted:
+            y = outputs[path]
+            middle = y[0, :, y.shape[2] // 2, y.shape[3] // 2].sum()
+            (gradients[path],) = pycnn.grad(middle, [x], retain_graph=True)
     for path in wanted:
-        y = outputs[path]
-        (dx,) = pycnn.grad(y[0, :, y.shape[2] // 2, y.shape[3] // 2].sum(), [x], retain_graph=True)
-        magnitude = np.abs(dx.data).max((0, 1))
-        reached = magnitude > 1e-9 * magnitude.max()  # Winograd leaves roundings all over a tile
+        reached = (gradients[path].data != 0).any((0, 1))
         box = tuple(int(np.ptp(np.flatnonzero(reached.any(axis)))) + 1 for axis in (1, 0))
         expected = rows[path].receptive_field if path in rows else rows["inception3b.branch3.1.bn"].receptive_field
         assert box == expected, path
