@@ -102,8 +102,8 @@ class Recipe:
 
 # The first pair of patterns that a network's and a data set's names fit; numbers chosen by measuring.
 _RECIPES: tuple[tuple[str, str, Recipe], ...] = (
-    ("lenet5*", "digits", Recipe(epochs=20, batch=32, lr=2e-3, resize=28, shift=2)),
-    ("lenet5*", "*", Recipe(epochs=30, batch=128, lr=3e-3, weight_decay=0.1, label_smoothing=0.05)),
+    ("lenet5*", "digits", Recipe(epochs=30, batch=32, lr=2e-3, resize=28, shift=2)),
+    ("lenet5*", "*", Recipe(epochs=30, batch=64, lr=3e-3, weight_decay=0.1, label_smoothing=0.05)),
     ("resnet*", "digits", Recipe(epochs=30, batch=64, lr=0.05, optimizer="sgd", weight_decay=5e-4, resize=28, shift=2)),
     ("resnet*", "*", Recipe(epochs=30, batch=128, lr=0.1, optimizer="sgd", weight_decay=5e-4, warmup=0.05, shift=2)),
     ("*", "*", Recipe(epochs=30, batch=64, lr=0.01, optimizer="sgd", weight_decay=5e-4, warmup=0.05, shift=2)),
