@@ -14,7 +14,7 @@ namespace pycnn::cpu {
 namespace {
 
 constexpr std::size_t kHugePage = 2u << 20;
-constexpr std::size_t kSmall = 64u << 10;                  // below this malloc's own cache is as good
+constexpr std::size_t kSmall = 4u << 10;                   // below this malloc's own cache is as good
 constexpr std::size_t kKeepAtMost = std::size_t{2} << 30;  // bytes kept for reuse
 
 // Sizes in steps of an eighth of a power of two: a freed block fits the next request of nearly its size, and no more

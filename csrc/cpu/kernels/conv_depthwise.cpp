@@ -28,6 +28,24 @@ void run(const T* plane, const int64_t* offset, const T* weight, int64_t taps, T
     for (int j = 0; j < VECTORS; j++) store(to + j * kLanes<T>, acc[j]);
 }
 
+// All of to[0 .. count), rounded up to eight vectors.
+template <typename T>
+void run_all(const T* plane, const int64_t* offset, const T* weight, int64_t taps, T bias, int64_t count, T* to) {
+    constexpr int64_t kL = kLanes<T>;
+    for (int64_t j = 0; j < count;) {
+        if (count - j > 4 * kL) {
+            run<T, 8>(plane + j, offset, weight, taps, bias, to + j);
+            j += 8 * kL;
+        } else if (count - j > 2 * kL) {
+            run<T, 4>(plane + j, offset, weight, taps, bias, to + j);
+            j += 4 * kL;
+        } else {
+            run<T, 2>(plane + j, offset, weight, taps, bias, to + j);
+            j += 2 * kL;
+        }
+    }
+}
+
 // How many rows of outputs at a time, so that their planes fit.
 template <typename T>
 int64_t rows_of(int64_t residues, const Axis& h, const Axis& w) {
@@ -85,52 +103,57 @@ void depthwise_sum(const TapSum<T>& p) {
     const int64_t block = rows_of<T>(residues, p.h, p.w);
     const int64_t plane = (block + p.h.reach) * row;
     const int64_t blocks = ceil_div(p.h.count, block);
+    const int64_t sums_size = block * row + 8 * kL;  // of one column phase
     const int64_t all_taps = p.h.taps * p.w.taps;
     const int64_t planes = p.images * p.groups;
+    // The taps of every phase, one phase after the other.
+    const Scratch<int64_t> offset(all_taps);
+    const Scratch<int64_t> index(all_taps);
+    int64_t placed = 0;
+    for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
+        const Phase& ph = p.h.phase.get()[i / p.w.phases];
+        const Phase& pw = p.w.phase.get()[i % p.w.phases];
+        offsets_of(p.h, p.w, ph, pw, row, plane, offset.get() + placed, index.get() + placed);
+        placed += ph.taps * pw.taps;
+    }
     const int64_t some = most(1, 16384 / (blocks * plane * residues));  // planes in a task
     parallel(ceil_div(planes, some) * blocks, [&](int64_t task) {
         const int64_t first_row = task % blocks * block;
         const int64_t in_block = least(block, p.h.count - first_row);
         const Scratch<T> image(residues * plane + 8 * kL);
-        const Scratch<T> sums(block * row + 8 * kL);
-        const Scratch<int64_t> offset(2 * all_taps);
+        const Scratch<T> sums(p.w.phases * sums_size);
         const Scratch<T> weight(all_taps);
-        int64_t* index = offset.get() + all_taps;
         const int64_t first_plane = task / blocks * some;
         const int64_t end_plane = least(planes, first_plane + some);
         for (int64_t at = first_plane; at < end_plane; at++) {
             fill_planes_of(p, p.x + at * p.h.size * p.w.size, first_row, in_block + p.h.reach, 0, row, image.get(),
                            plane, at == first_plane);
-            for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
-                const Phase& ph = p.h.phase.get()[i / p.w.phases];
-                const Phase& pw = p.w.phase.get()[i % p.w.phases];
+            const T* filter = p.filters + at % p.groups * all_taps;
+            const T bias = p.bias == nullptr ? T(0) : p.bias[at % p.groups];
+            for (int64_t t = 0; t < placed; t++) weight.get()[t] = filter[index.get()[t]];
+            int64_t tap = 0;
+            for (int64_t i = 0; i < p.h.phases; i++) {
+                const Phase& ph = p.h.phase.get()[i];
                 const int64_t rows = least(in_block, ph.count - first_row);
-                if (rows <= 0) continue;
-                const int64_t taps = ph.taps * pw.taps;
-                offsets_of(p.h, p.w, ph, pw, row, plane, offset.get(), index);
-                const T* filter = p.filters + at % p.groups * all_taps;
-                for (int64_t t = 0; t < taps; t++) weight.get()[t] = filter[index[t]];
-                const T bias = p.bias == nullptr ? T(0) : p.bias[at % p.groups];
-                const int64_t end = (rows - 1) * row + pw.count;
-                for (int64_t j = 0; j < end;) {
-                    const T* from = image.get() + j;
-                    T* to = sums.get() + j;
-                    const int64_t vectors = ceil_div(end - j, kL);
-                    if (vectors >= 8) {
-                        run<T, 8>(from, offset.get(), weight.get(), taps, bias, to);
-                        j += 8 * kL;
-                    } else if (vectors >= 4) {
-                        run<T, 4>(from, offset.get(), weight.get(), taps, bias, to);
-                        j += 4 * kL;
-                    } else {
-                        run<T, 1>(from, offset.get(), weight.get(), taps, bias, to);
-                        j += kL;
-                    }
+                for (int64_t j = 0; j < p.w.phases; j++) {
+                    const Phase& pw = p.w.phase.get()[j];
+                    const int64_t taps = ph.taps * pw.taps;
+                    run_all(image.get(), offset.get() + tap, weight.get() + tap, taps, bias,
+                            (rows - 1) * row + pw.count, sums.get() + j * sums_size);
+                    tap += taps;
                 }
-                T* y = p.y + at * p.h.out_size * p.w.out_size + (ph.first + first_row * p.h.step) * p.w.out_size;
-                for (int64_t r = 0; r < rows; r++) {
-                    store_segment(y + r * p.h.step * p.w.out_size + pw.first, sums.get() + r * row, pw.count, p.w.step,
-                                  false);
+                T* y = p.y + (at * p.h.out_size + ph.first + first_row * p.h.step) * p.w.out_size;
+                for (int64_t r = 0; r < rows; r++, y += p.h.step * p.w.out_size) {
+                    const T* line = sums.get() + r * row;
+                    if (p.w.step == 2 && p.w.phases == 2) {
+                        const int64_t even = p.w.phase.get()[0].first == 0 ? 0 : sums_size;
+                        copy_zipped(y, line + even, line + sums_size - even, p.w.out_size);
+                        continue;
+                    }
+                    for (int64_t j = 0; j < p.w.phases; j++) {
+                        const Phase& pw = p.w.phase.get()[j];
+                        store_segment(y + pw.first, line + j * sums_size, pw.count, p.w.step, false);
+                    }
                 }
             }
         }

@@ -168,6 +168,32 @@ PYCNN_INLINE void copy_strided(T* to, const T* from, int64_t step, int64_t count
     for (; i < count; i++) to[i] = from[i * step];
 }
 
+namespace detail {
+
+// Half of the lanes of two vectors in turn: the lower half of each, or the upper.
+template <typename T, int FIRST, int N = kLanes<T>, int... LANES>
+struct Zip : Zip<T, FIRST, N - 1, FIRST + (N - 1) / 2 + ((N - 1) % 2 ? kLanes<T> : 0), LANES...> {};
+template <typename T, int FIRST, int... LANES>
+struct Zip<T, FIRST, 0, LANES...> {
+    PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, LANES...); }
+};
+
+}  // namespace detail
+
+// to[2 * i] = even[i] and to[2 * i + 1] = odd[i] for all 2 * i (+ 1) < count.
+template <typename T>
+PYCNN_INLINE void copy_zipped(T* to, const T* even, const T* odd, int64_t count) {
+    constexpr int kL = kLanes<T>;
+    int64_t i = 0;
+    for (; 2 * (i + kL) <= count; i += kL) {
+        const Vec<T> a = load(even + i);
+        const Vec<T> b = load(odd + i);
+        store(to + 2 * i, detail::Zip<T, 0>::of(a, b));
+        store(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b));
+    }
+    for (int64_t j = 2 * i; j < count; j++) to[j] = (j % 2 ? odd : even)[j / 2];
+}
+
 // The sum of the lanes, by halves.
 template <typename T>
 PYCNN_INLINE T sum_of(Vec<T> value) {

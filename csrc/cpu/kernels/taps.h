@@ -165,20 +165,37 @@ static TapSum<T> dgrad_sum(const ConvShape& s, const Axes& axes, const T* dy, co
 template <typename T>
 static void fill_planes_of(const TapSum<T>& p, const T* image, int64_t row, int64_t rows, int64_t column,
                            int64_t length, T* to, int64_t plane, bool padding) {
+    constexpr int64_t kSome = 8;  // column residues at a time
     const Axis& h = p.h;
     const Axis& w = p.w;
-    for (int64_t i = 0; i < rows; i++) {
-        for (int64_t residue = 0; residue < h.residues * w.residues; residue++) {
-            T* at = to + residue * plane + i * length;
-            const int64_t y = (row + i) * h.stride + h.residue.get()[residue / w.residues] - h.before;
-            const int64_t first = column * w.stride + w.residue.get()[residue % w.residues] - w.before;
-            if (y < 0 || y >= h.size) {
-                if (padding) fill(at, T(0), length);
-            } else if (padding) {
-                copy_row(at, length, image + y * w.size, first, w.stride, w.size);
-            } else {
-                const Inside x(first, w.stride, w.size, length);
-                copy_strided(at + x.begin, image + y * w.size + first + x.begin * w.stride, w.stride, x.end - x.begin);
+    for (int64_t j0 = 0; j0 < w.residues; j0 += kSome) {
+        const int64_t some = least(kSome, w.residues - j0);
+        int64_t begin[kSome];
+        int64_t end[kSome];
+        int64_t from[kSome];
+        for (int64_t j = 0; j < some; j++) {
+            const int64_t first = column * w.stride + w.residue.get()[j0 + j] - w.before;
+            const Inside inside(first, w.stride, w.size, length);
+            begin[j] = inside.begin;
+            end[j] = inside.end;
+            from[j] = first + inside.begin * w.stride;
+        }
+        for (int64_t i = 0; i < rows; i++) {
+            for (int64_t residue = 0; residue < h.residues; residue++) {
+                const int64_t y = (row + i) * h.stride + h.residue.get()[residue] - h.before;
+                const bool inside = y >= 0 && y < h.size;
+                T* at = to + (residue * w.residues + j0) * plane + i * length;
+                for (int64_t j = 0; j < some; j++, at += plane) {
+                    if (padding && inside) {
+                        fill(at, T(0), begin[j]);
+                        fill(at + end[j], T(0), length - end[j]);
+                    } else if (padding) {
+                        fill(at, T(0), length);
+                    }
+                    if (inside) {
+                        copy_strided(at + begin[j], image + y * w.size + from[j], w.stride, end[j] - begin[j]);
+                    }
+                }
             }
         }
     }
