@@ -28,7 +28,7 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kPlaneBytes = 384 << 10;  // of a block of pixels: they stay in L2 beside a sliver of filters
+constexpr int64_t kPlaneBytes = 512 << 10;  // of a block of pixels: they stay in L2 beside a sliver of filters
 constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
 
 // How the work is cut: blocks of images x rows x columns, and the layout of their planes.
