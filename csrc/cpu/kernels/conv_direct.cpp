@@ -28,7 +28,7 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kPlaneBytes = 384 << 10;  // of a block of pixels: they stay in L2 beside a sliver of filters
+constexpr int64_t kPlaneBytes = 512 << 10;  // of a block of pixels: they stay in L2 beside a sliver of filters
 constexpr int64_t kTasks = 16;              // enough to keep several threads evenly busy
 
 // How the work is cut: blocks of images x rows x columns, and the layout of their planes.
@@ -245,75 +245,104 @@ void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const P
     }
 }
 
+// A TapSum cut into tasks.  run() packs the filters, fills shared planes, then runs the tasks.
 template <typename T>
-void tap_sum(const TapSum<T>& p) {
-    const Layout l = layout_of(p);
-    const int64_t phases = p.h.phases * p.w.phases;
-    const int64_t channel_blocks = ceil_div(p.channels, l.channels);
-    const int64_t slivers = ceil_div(p.outputs, kTileRows);
-    constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+class DirectSum {
+  public:
+    explicit DirectSum(const TapSum<T>& sum)
+        : p(sum),
+          l(layout_of(sum)),
+          phases(p.h.phases * p.w.phases),
+          first_tap(phases + 1),
+          taps(count_taps()),
+          offsets(taps * l.channels),
+          slivers(ceil_div(p.outputs, kTileRows)),
+          packed(!filters_in_order() || tiles() > 6),
+          filters(packed ? p.groups * p.outputs * p.channels * taps : 1),
+          blocks(p.groups * l.blocks()),
+          shared(blocks < kTasks && l.channels == p.channels),
+          planes_size(l.channels * l.channel + kPanel),
+          shared_planes(shared && !l.in_place ? blocks * planes_size : 1) {}
+
+    void run() {
+        place_taps();
+        if (packed) pack();
+        if (shared && !l.in_place) fill_shared();
+        const int64_t shares = shared ? least(slivers, ceil_div(2 * kTasks, most(blocks, 1))) : 1;
+        parallel(blocks * shares, [&](int64_t task) {
+            const int64_t share = task % shares;
+            compute(task / shares, share * slivers / shares, (share + 1) * slivers / shares);
+        });
+    }
+
+  private:
+    static constexpr int64_t kPanel = kTileVectors * kLanes<T>;
+
+    const Phase& row_phase(int64_t phase) const { return p.h.phase.get()[phase / p.w.phases]; }
+    const Phase& column_phase(int64_t phase) const { return p.w.phase.get()[phase % p.w.phases]; }
+
+    // first_tap[i] is where phase i's taps begin among those of all phases; returns their number.
+    int64_t count_taps() {
+        int64_t count = 0;
+        for (int64_t i = 0; i < phases; i++) {
+            first_tap.get()[i] = count;
+            count += row_phase(i).taps * column_phase(i).taps;
+        }
+        first_tap.get()[phases] = count;
+        return count;
+    }
+
+    // Filters that lie in the order of the walk are read in place, unless many tiles will use them.
+    bool filters_in_order() const { return phases == 1 && p.filter_output > p.filter_channel; }
+    int64_t tiles() const { return l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel); }
 
     // offset[t] of each phase, one phase after the other; the same for every block.
-    int64_t taps = 0;
-    for (int64_t i = 0; i < phases; i++) {
-        taps += p.h.phase.get()[i / p.w.phases].taps * p.w.phase.get()[i % p.w.phases].taps;
-    }
-    const Scratch<int32_t> offsets(taps * l.channels);
-    const Scratch<int64_t> first_tap(phases + 1);
-    first_tap.get()[0] = 0;
-    for (int64_t i = 0; i < phases; i++) {
-        const Phase& ph = p.h.phase.get()[i / p.w.phases];
-        const Phase& pw = p.w.phase.get()[i % p.w.phases];
-        first_tap.get()[i + 1] = first_tap.get()[i] + ph.taps * pw.taps;
-        int32_t* to = offsets.get() + first_tap.get()[i] * l.channels;
-        for (int64_t c = 0; c < l.channels; c++) {
-            for (int64_t r = 0; r < ph.taps; r++) {
-                for (int64_t s = 0; s < pw.taps; s++) {
-                    const Tap& y = p.h.tap.get()[ph.tap + r];
-                    const Tap& x = p.w.tap.get()[pw.tap + s];
-                    *to++ = static_cast<int32_t>(c * l.channel + (y.residue * p.w.residues + x.residue) * l.plane +
-                                                 y.offset * l.row + x.offset);
+    void place_taps() {
+        for (int64_t i = 0; i < phases; i++) {
+            const Phase& ph = row_phase(i);
+            const Phase& pw = column_phase(i);
+            int32_t* to = offsets.get() + first_tap.get()[i] * l.channels;
+            for (int64_t c = 0; c < l.channels; c++) {
+                for (int64_t r = 0; r < ph.taps; r++) {
+                    for (int64_t s = 0; s < pw.taps; s++) {
+                        const Tap& y = p.h.tap.get()[ph.tap + r];
+                        const Tap& x = p.w.tap.get()[pw.tap + s];
+                        *to++ = static_cast<int32_t>(c * l.channel + (y.residue * p.w.residues + x.residue) * l.plane +
+                                                     y.offset * l.row + x.offset);
+                    }
                 }
             }
         }
     }
 
-    // Filters that lie in the order of the walk are read in place, unless many tiles will use them.
-    const int64_t tiles = l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel);
-    const bool in_order = phases == 1 && p.filter_output > p.filter_channel;
-    const bool packed = !in_order || tiles > 6;
-    const Scratch<T> filters(packed ? p.groups * p.outputs * p.channels * taps : 1);
-    const auto packed_at = [&](int64_t group, int64_t phase, int64_t sliver) {
-        const int64_t phase_taps = first_tap.get()[phase + 1] - first_tap.get()[phase];
-        return filters.get() +
-               p.channels * ((group * taps + first_tap.get()[phase]) * p.outputs + sliver * kTileRows * phase_taps);
-    };
-    if (packed) {
-        // A few channels at a time: in dgrad these are the rows of memory that a sliver's outputs lie along.
+    T* packed_at(int64_t group, int64_t phase, int64_t sliver) const {
+        const int64_t first = first_tap.get()[phase];
+        const int64_t count = first_tap.get()[phase + 1] - first;
+        return filters.get() + p.channels * ((group * taps + first) * p.outputs + sliver * kTileRows * count);
+    }
+
+    // A few channels at a time: in dgrad these are the rows of memory that a sliver's outputs lie along.
+    void pack() {
         constexpr int64_t kSome = 16;
         const int64_t parts = ceil_div(p.channels, kSome);
         parallel(p.groups * parts, [&](int64_t task) {
             const int64_t group = task / parts;
             const int64_t c0 = task % parts * kSome;
             for (int64_t sliver = 0; sliver < slivers; sliver++) {
+                const T* from = p.filters + group * p.filter_group + sliver * kTileRows * p.filter_output;
+                const int64_t rows = least(kTileRows, p.outputs - sliver * kTileRows);
                 for (int64_t i = 0; i < phases; i++) {
-                    pack_filters(p, p.filters + group * p.filter_group + sliver * kTileRows * p.filter_output,
-                                 p.h.phase.get()[i / p.w.phases], p.w.phase.get()[i % p.w.phases], c0,
-                                 least(p.channels, c0 + kSome), least(kTileRows, p.outputs - sliver * kTileRows),
+                    pack_filters(p, from, row_phase(i), column_phase(i), c0, least(p.channels, c0 + kSome), rows,
                                  packed_at(group, i, sliver));
                 }
             }
         });
     }
 
-    // Few blocks: their planes are filled first, by all threads, and the filters are shared out.  Many: a task fills
-    // its own planes, which then are in its core's cache.
-    const int64_t blocks = p.groups * l.blocks();
-    const bool shared = blocks < kTasks && channel_blocks == 1;
-    const int64_t planes_size = l.channels * l.channel + kPanel;
-    const Scratch<T> shared_planes(shared && !l.in_place ? blocks * planes_size : 1);
-    if (shared && !l.in_place) {
-        const int64_t parts = least(p.channels, ceil_div(2 * kTasks, blocks));
+    // Few blocks: their planes are filled first, by all threads, and a block's filters are shared out.  Many: a task
+    // fills its own planes, which then are in its core's cache.
+    void fill_shared() {
+        const int64_t parts = least(p.channels, ceil_div(2 * kTasks, most(blocks, 1)));
         parallel(blocks * parts, [&](int64_t task) {
             const int64_t block = task / parts;
             const int64_t c0 = task % parts * p.channels / parts;
@@ -322,77 +351,90 @@ void tap_sum(const TapSum<T>& p) {
                         shared_planes.get() + block * planes_size + c0 * l.channel);
         });
     }
-    const int64_t shares = shared ? least(slivers, ceil_div(2 * kTasks, most(blocks, 1))) : 1;
 
-    parallel(blocks * shares, [&](int64_t task) {
-        const int64_t group = task / shares / l.blocks();
-        const Block b = block_of(p, l, task / shares % l.blocks());
-        const int64_t first_sliver = task % shares * slivers / shares;
-        const int64_t end_sliver = (task % shares + 1) * slivers / shares;
+    // One block of pixels, slivers [first, end) of the filters.
+    void compute(int64_t block, int64_t first, int64_t end) const {
+        const int64_t group = block / l.blocks();
+        const Block b = block_of(p, l, block % l.blocks());
         const int64_t lines = l.images * (l.rows + p.h.reach);
         const int64_t most_strips = lines * (ceil_div(l.row, kLanes<T>) + 1) + 1;
         const Scratch<Strip> strips(most_strips);
         const Scratch<Segment> segments(2 * most_strips + lines);
         const Scratch<T> own(shared || l.in_place ? 1 : planes_size);
-        const int64_t out_plane = p.h.out_size * p.w.out_size;
-        const int64_t in_plane = p.h.size * p.w.size;
-        T edge[kTileRows * kPanel];
         for (int64_t c0 = 0; c0 < p.channels; c0 += l.channels) {
             const int64_t channels = least(l.channels, p.channels - c0);
             const T* planes = own.get();
             if (l.in_place) {
-                planes = p.x + (b.image * p.groups + group) * p.channels * in_plane + b.row * l.row + b.column;
+                planes = p.x + (b.image * p.groups + group) * p.channels * p.w.size + b.column;
             } else if (shared) {
-                planes = shared_planes.get() + task / shares * planes_size;
+                planes = shared_planes.get() + block * planes_size;
             } else {
                 fill_planes(p, l, b, group, c0, channels, own.get());
             }
             for (int64_t i = 0; i < phases; i++) {
-                const Phase& ph = p.h.phase.get()[i / p.w.phases];
-                const Phase& pw = p.w.phase.get()[i % p.w.phases];
-                const int64_t phase_taps = ph.taps * pw.taps;
-                const int64_t count = strips_of(p, l, b, ph, pw, strips.get(), segments.get());
-                for (int64_t sliver = first_sliver; sliver < end_sliver; sliver++) {
-                    const int64_t o = sliver * kTileRows;
-                    const int64_t rows = least(kTileRows, p.outputs - o);
-                    const T* a = packed
-                                     ? packed_at(group, i, sliver) + c0 * phase_taps * rows
-                                     : p.filters + group * p.filter_group + o * p.filter_output + c0 * p.filter_channel;
-                    T* y = p.y + (group * p.outputs + o) * out_plane;
-                    const T* bias = p.bias != nullptr && c0 == 0 ? p.bias + group * p.outputs + o : nullptr;
-                    for (const Strip* strip = strips.get(); strip < strips.get() + count; strip++) {
-                        const Segment* segment = segments.get() + strip->segment;
-                        const TileOperands<T> operands = {
-                            .depth = channels * phase_taps,
-                            .a = a,
-                            .a_step = packed ? rows : 1,
-                            .a_row = packed ? 1 : p.filter_output,
-                            .b = planes + strip->start,
-                            .b_step = l.channel,
-                            .b_offset = offsets.get() + first_tap.get()[i] * l.channels,
-                            .c = strip->whole ? y + segment->to : edge,
-                            .c_row = strip->whole ? out_plane : kPanel,
-                            .accumulate = strip->whole && c0 > 0,
-                            .bias = bias,
-                        };
-                        if (l.in_place) {
-                            tile_any<T, false>(rows, strip->vectors, operands);
-                        } else {
-                            tile_any<T, true>(rows, strip->vectors, operands);
-                        }
-                        if (strip->whole) continue;
-                        for (int64_t r = 0; r < rows; r++) {
-                            for (int64_t s = 0; s < strip->segments; s++) {
-                                store_segment(y + r * out_plane + segment[s].to, edge + r * kPanel + segment[s].from,
-                                              segment[s].count, p.w.step, c0 > 0);
-                            }
-                        }
-                    }
+                const int64_t count = strips_of(p, l, b, row_phase(i), column_phase(i), strips.get(), segments.get());
+                for (int64_t sliver = first; sliver < end; sliver++) {
+                    sum_sliver(group, i, sliver, c0, channels, planes, strips.get(), count, segments.get());
                 }
             }
         }
-    });
-}
+    }
+
+    // The outputs of one sliver at every strip, over channels [c0, c0 + channels).
+    void sum_sliver(int64_t group, int64_t phase, int64_t sliver, int64_t c0, int64_t channels, const T* planes,
+                    const Strip* strips, int64_t count, const Segment* segments) const {
+        const int64_t o = sliver * kTileRows;
+        const int64_t rows = least(kTileRows, p.outputs - o);
+        const int64_t phase_taps = first_tap.get()[phase + 1] - first_tap.get()[phase];
+        const int64_t out_plane = p.h.out_size * p.w.out_size;
+        const T* in_place = p.filters + group * p.filter_group + o * p.filter_output + c0 * p.filter_channel;
+        const T* a = packed ? packed_at(group, phase, sliver) + c0 * phase_taps * rows : in_place;
+        T* y = p.y + (group * p.outputs + o) * out_plane;
+        T edge[kTileRows * kPanel];
+        for (const Strip* strip = strips; strip < strips + count; strip++) {
+            const Segment* segment = segments + strip->segment;
+            const TileOperands<T> operands = {
+                .depth = channels * phase_taps,
+                .a = a,
+                .a_step = packed ? rows : 1,
+                .a_row = packed ? 1 : p.filter_output,
+                .b = planes + strip->start,
+                .b_step = l.channel,
+                .b_offset = offsets.get() + first_tap.get()[phase] * l.channels,
+                .c = strip->whole ? y + segment->to : edge,
+                .c_row = strip->whole ? out_plane : kPanel,
+                .accumulate = strip->whole && c0 > 0,
+                .bias = p.bias != nullptr && c0 == 0 ? p.bias + group * p.outputs + o : nullptr,
+            };
+            if (l.in_place) {
+                tile_any<T, false>(rows, strip->vectors, operands);
+            } else {
+                tile_any<T, true>(rows, strip->vectors, operands);
+            }
+            if (strip->whole) continue;
+            for (int64_t r = 0; r < rows; r++) {
+                for (int64_t s = 0; s < strip->segments; s++) {
+                    store_segment(y + r * out_plane + segment[s].to, edge + r * kPanel + segment[s].from,
+                                  segment[s].count, p.w.step, c0 > 0);
+                }
+            }
+        }
+    }
+
+    const TapSum<T>& p;
+    const Layout l;
+    const int64_t phases;
+    const Scratch<int64_t> first_tap;
+    const int64_t taps;  // of all phases
+    const Scratch<int32_t> offsets;
+    const int64_t slivers;
+    const bool packed;
+    const Scratch<T> filters;  // packed[group][phase][sliver][t][row]
+    const int64_t blocks;
+    const bool shared;
+    const int64_t planes_size;
+    const Scratch<T> shared_planes;
+};
 
 // Planes whose offsets leave 32 bits belong to filters that reach over gigabytes; im2col takes those.
 template <typename T>
@@ -411,7 +453,7 @@ void conv_fprop_direct(const ConvShape& s, const T* x, const T* w, const T* bias
     const TapSum<T> sum = fprop_sum(s, axes, x, w, bias, y);
     if (too_far(sum)) return conv_fprop_im2col(s, x, w, bias, y);
     if (is_depthwise(s)) return depthwise_sum(sum);
-    tap_sum(sum);
+    DirectSum<T>(sum).run();
 }
 
 template <typename T>
@@ -424,7 +466,7 @@ void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx) {
     const Axis& rows = axes.h;
     const Axis& columns = axes.w;
     const TapSum<T> sum = dgrad_sum(s, axes, dy, w, dx);
-    if (too_far(sum)) return conv_dgrad_im2col_explicit(s, dy, w, dx);
+    if (too_far(sum)) return conv_dgrad_im2col(s, dy, w, dx);
     // Pixels that no tap meets belong to no phase.
     int64_t covered_rows = 0;
     int64_t covered_columns = 0;
@@ -435,7 +477,7 @@ void conv_dgrad_direct(const ConvShape& s, const T* dy, const T* w, T* dx) {
     }
     if (rows.phases * columns.phases == 0) return;
     if (is_depthwise(s)) return depthwise_sum(sum);
-    tap_sum(sum);
+    DirectSum<T>(sum).run();
 }
 
 template void conv_fprop_direct(const ConvShape&, const float*, const float*, const float*, float*);

@@ -30,7 +30,10 @@ struct Plan {
     int64_t lane_block, lane_blocks, filter_block, filter_blocks;
     int64_t rows, row_blocks;  // of outputs in a block, blocks in all images
     int64_t slices;
-    int64_t columns;  // of the padded image
+    // With one tap along an axis only every stride-th row (column) of the image is kept; `step` is what is left of the
+    // stride between two outputs, `skip` is between two kept rows of x.
+    int64_t skip_h, skip_w, step_h, step_w;
+    int64_t columns;  // kept of the padded image
 };
 
 template <typename T>
@@ -38,7 +41,11 @@ Plan plan_of(const ConvShape& s) {
     Plan p;
     p.channels = s.C / s.groups;
     p.filters = s.K / s.groups;
-    p.columns = (s.Q - 1) * s.stride_w + (s.S - 1) * s.dilation_w + 1;
+    p.skip_h = s.R == 1 ? s.stride_h : 1;
+    p.skip_w = s.S == 1 ? s.stride_w : 1;
+    p.step_h = s.stride_h / p.skip_h;
+    p.step_w = s.stride_w / p.skip_w;
+    p.columns = (s.Q - 1) * p.step_w + (s.S - 1) * s.dilation_w + 1;
     const int64_t alone = ceil_div(p.channels, kLanes<T>) * s.S;
     const int64_t together = ceil_div(p.channels * s.S, kLanes<T>);
     p.joined =
@@ -52,7 +59,7 @@ Plan plan_of(const ConvShape& s) {
     const int64_t budget = kImageBytes / static_cast<int64_t>(sizeof(T));
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     p.rows = s.P;
-    while (p.rows > 1 && ((p.rows - 1) * s.stride_h + reach) * p.columns * pixel > budget) p.rows = ceil_div(p.rows, 2);
+    while (p.rows > 1 && ((p.rows - 1) * p.step_h + reach) * p.columns * pixel > budget) p.rows = ceil_div(p.rows, 2);
     p.row_blocks = s.N * ceil_div(s.P, p.rows);
     const int64_t slivers = ceil_div(p.filters, kTileRows);
     p.filter_block = slivers;
@@ -75,22 +82,29 @@ Plan plan_of(const ConvShape& s) {
     return p;
 }
 
-// Rows [first, first + count) of the padded image, channels last: to[row][column][channel], `pixel` elements a column.
+// Kept rows [first, first + count) of the padded image, channels last: to[row][column][channel], `pixel` elements a
+// column.  `line` has room for the kept columns of a row of every channel.
 template <typename T>
 void channels_last(const ConvShape& s, const Plan& p, const T* planes, int64_t channels, int64_t first, int64_t count,
-                   int64_t pixel, T* to) {
-    const int64_t begin = least(s.pad_left, p.columns);
-    const int64_t end = most(begin, least(p.columns, s.pad_left + s.W));
+                   int64_t pixel, T* line, T* to) {
+    const Inside x(-s.pad_left, p.skip_w, s.W, p.columns);
+    const int64_t width = x.end - x.begin;
     for (int64_t row = 0; row < count; row++) {
         T* at = to + row * p.columns * pixel;
-        const int64_t h = first + row - s.pad_top;
+        const int64_t h = (first + row) * p.skip_h - s.pad_top;
         if (h < 0 || h >= s.H) {
             fill(at, T(0), p.columns * pixel);
             continue;
         }
-        fill(at, T(0), begin * pixel);
-        fill(at + end * pixel, T(0), (p.columns - end) * pixel);
-        copy_transposed(planes + h * s.W, s.H * s.W, channels, end - begin, at + begin * pixel, pixel);
+        fill(at, T(0), x.begin * pixel);
+        fill(at + x.end * pixel, T(0), (p.columns - x.end) * pixel);
+        const T* from = planes + h * s.W + x.begin * p.skip_w - s.pad_left;
+        if (p.skip_w == 1) {
+            copy_transposed(from, s.H * s.W, channels, width, at + x.begin * pixel, pixel);
+            continue;
+        }
+        for (int64_t c = 0; c < channels; c++) copy_strided(line + c * width, from + c * s.H * s.W, p.skip_w, width);
+        copy_transposed(line, width, channels, width, at + x.begin * pixel, pixel);
     }
 }
 
@@ -103,7 +117,7 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     const int64_t blocks_an_image = ceil_div(s.P, p.rows);
     const int64_t pixel = p.joined ? p.channels : p.lane_block;
-    const int64_t image_rows = (p.rows - 1) * s.stride_h + reach;
+    const int64_t image_rows = (p.rows - 1) * p.step_h + reach;
     const int64_t sum_size = p.taps * p.filters * p.lane_block;  // of one slice, group and block of lanes
     const int64_t sums = s.groups * p.lane_blocks;
     const Scratch<T> partial(p.slices * sums * sum_size);
@@ -121,6 +135,7 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
         const int64_t channels = p.joined ? p.channels : least(p.lane_block, p.channels - c0);
         T* to = partial.get() + (slice * sums + sum) * sum_size;
         const Scratch<T> image(image_rows * p.columns * pixel + 2 * kTileVectors * kLanes<T>);
+        const Scratch<T> line(p.skip_w > 1 ? channels * p.columns : 1);
         const int64_t block0 = slice * p.row_blocks / p.slices;
         const int64_t block1 = (slice + 1) * p.row_blocks / p.slices;
         for (int64_t block = block0; block < block1; block++) {
@@ -129,7 +144,7 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
             const int64_t row0 = part * s.P / blocks_an_image;
             const int64_t rows = (part + 1) * s.P / blocks_an_image - row0;
             const T* planes = x + ((n * s.groups + group) * p.channels + c0) * s.H * s.W;
-            channels_last(s, p, planes, channels, row0 * s.stride_h, (rows - 1) * s.stride_h + reach, pixel,
+            channels_last(s, p, planes, channels, row0 * p.step_h, (rows - 1) * p.step_h + reach, pixel, line.get(),
                           image.get());
             const int64_t row = p.columns * pixel;
             for (int64_t k = k0; k < k1; k += kTileRows) {
@@ -144,14 +159,14 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
                          .a_step = 1,
                          .a_row = s.P * s.Q,
                          .b = image.get() + r * s.dilation_h * row + column * pixel + (p.joined ? lane : 0),
-                         .b_step = s.stride_w * pixel,
+                         .b_step = p.step_w * pixel,
                          .b_offset = nullptr,
                          .c = to + (tap * p.filters + k) * p.lane_block,
                          .c_row = p.lane_block,
                          .accumulate = block > block0,
                          .repeat = rows,
                          .a_repeat = s.Q,
-                         .b_repeat = s.stride_h * row});
+                         .b_repeat = p.step_h * row});
                 }
             }
         }

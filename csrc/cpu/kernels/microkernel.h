@@ -55,6 +55,7 @@ struct TileOperands {
 
 template <typename T, int ROWS, int VECTORS, bool GATHERED>
 __attribute__((noinline)) static void tile(const TileOperands<T>& o) {
+    constexpr int kAhead = 64;              // steps: A comes from far away, and its next page from nowhere
     constexpr int kBases = (ROWS + 2) / 3;  // pointers into A: three rows of each are within reach of one address mode
     Vec<T> acc[ROWS][VECTORS];
 #pragma GCC unroll 16
@@ -71,6 +72,7 @@ __attribute__((noinline)) static void tile(const TileOperands<T>& o) {
         for (int i = 0; i < kBases; i++) a[i] = o.a + turn * o.a_repeat + 3 * i * row;
         const T* b = o.b + turn * o.b_repeat;
         for (int64_t t = 0; t < depth; t++) {
+            __builtin_prefetch(a[0] + kAhead * a_step);
             const T* bt = GATHERED ? b + o.b_offset[t] : b;
             Vec<T> bv[VECTORS];
 #pragma GCC unroll 8
