@@ -639,3 +639,21 @@ def test_batch_norm_of_half_precision_keeps_its_statistics_in_single(name: str) 
         gradients.append(t.grad.data.astype(np.float64))
     # Half an ulp of an 8-bit result of size at most 4; a mean rounded to 8 bits is off by up to 1/16 of a deviation.
     assert np.abs(gradients[0] - gradients[1]).max() < 4 * 2**-9
+
+
+def test_arguments_go_by_their_documented_names() -> None:
+    x, target = np.zeros((2, 3)), np.array([0, 2])
+    assert F.cross_entropy(input=x, target=target) == F.cross_entropy(x, target)
+    assert F.mse_loss(target=x, input=x + 1) == 1
+    assert F.nll_loss(input=Tensor(x), target=target).item() == 0
+    assert F.pad(x=x, pad=(1, 0)).shape == (2, 4)
+    with pytest.raises(TypeError, match="needs the argument 'input'"):
+        F.mse_loss(target=x)
+
+
+def test_running_statistics_may_be_arrays_beside_a_tensor() -> None:
+    x = normal(4, 3)
+    mean, var = np.zeros(3), np.ones(3)
+    F.batch_norm(x, mean, var, training=True)
+    np.testing.assert_allclose(mean, 0.1 * x.data.mean(0), rtol=1e-12)  # of four terms in another order
+    np.testing.assert_allclose(var, 0.9 + 0.1 * x.data.var(0, ddof=1), rtol=1e-12)

@@ -32,11 +32,16 @@ def composed(function: F) -> F:
     The first argument decides library and dtype; float16 and bfloat16 are computed in float32 and rounded once.
     """
 
+    first = function.__code__.co_varnames[0]
+
     @functools.wraps(function)
-    def wrapped(x: Any, *args: Any, **options: Any) -> Any:
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if not args and first not in options:
+            raise TypeError(f"{function.__name__}() needs the argument {first!r}")
+        x, *args = args or (options.pop(first),)  # type: ignore[assignment]
         if isinstance(x, Variable) or any(isinstance(value, Variable) for value in (*args, *options.values())):
             return function(x, *args, **options)
-        call = Call(**{"input": x})
+        call = Call(**{first: x})
         array = call.arrays[0]
         with graph.no_grad():
             result = function(

@@ -189,6 +189,8 @@ def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> N
         return
     if graph.Variable in type(running).__mro__ and graph.Variable not in type(value).__mro__:
         value = graph.wrap(value)
+    elif graph.Variable in type(value).__mro__ and graph.Variable not in type(running).__mro__:
+        value = value._data
     running *= 1 - momentum
     running += value * (momentum * factor)
 
