@@ -647,6 +647,7 @@ def test_arguments_go_by_their_documented_names() -> None:
     assert F.mse_loss(target=x, input=x + 1) == 1
     assert F.nll_loss(input=Tensor(x), target=target).item() == 0
     assert F.pad(x=x, pad=(1, 0)).shape == (2, 4)
+    assert F.pad(x, (-3, 2), value=7.0).tolist() == [[7, 7], [7, 7]]
     with pytest.raises(TypeError, match="needs the argument 'input'"):
         F.mse_loss(target=x)
 

@@ -69,7 +69,8 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
     sides = [(0, 0)] * (x.ndim - len(amounts) // 2) + list(zip(amounts[-2::-2], amounts[::-2], strict=True))
     if mode == "constant":
         for axis, (before, after) in enumerate(sides):
-            if min(before, 0) + min(after, 0) < 0 and x.shape[axis] + min(before, 0) + min(after, 0) < 1:
+            cut, size = min(before, 0) + min(after, 0), x.shape[axis]
+            if cut and (size + cut < 0 or size + before + after < 1):
                 raise ValueError(f"pad {tuple(pad)} leaves nothing of dimension {axis}, which has size {x.shape[axis]}")
         if min(amounts, default=0) < 0:
             x = x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
