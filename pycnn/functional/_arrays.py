@@ -8,11 +8,22 @@ from typing import Any, TypeVar
 
 from pycnn import graph
 from pycnn.graph import Variable
-from pycnn.ops._arrays import Call
+from pycnn.ops._arrays import Call, kind
 from pycnn.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = Any
+
+
+def expect_arrays(**arrays: Any) -> None:
+    """TypeError that names the first argument which is neither a Tensor nor an array."""
+    for name, array in arrays.items():
+        if not isinstance(array, Variable):
+            try:
+                kind(array)
+            except TypeError:
+                found = type(array).__name__
+                raise TypeError(f"{name} must be a Tensor or an array, got {found}") from None
 
 
 def composed(function: F) -> F:
@@ -21,11 +32,16 @@ def composed(function: F) -> F:
     The first argument decides library and dtype; float16 and bfloat16 are computed in float32 and rounded once.
     """
 
+    first = function.__code__.co_varnames[0]
+
     @functools.wraps(function)
-    def wrapped(x: Any, *args: Any, **options: Any) -> Any:
+    def wrapped(*args: Any, **options: Any) -> Any:
+        if not args and first not in options:
+            raise TypeError(f"{function.__name__}() needs the argument {first!r}")
+        x, *args = args or (options.pop(first),)  # type: ignore[assignment]
         if isinstance(x, Variable) or any(isinstance(value, Variable) for value in (*args, *options.values())):
             return function(x, *args, **options)
-        call = Call(**{"input": x})
+        call = Call(**{first: x})
         array = call.arrays[0]
         with graph.no_grad():
             result = function(

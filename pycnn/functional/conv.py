@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
+from pycnn.functional._arrays import expect_arrays
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
-from pycnn.shape import normalize_padding, pair
+from pycnn.shape import normalize_padding, pair, whole
 
 __all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]
 
@@ -33,10 +34,11 @@ class Conv2d(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
+        y = ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
         ctx.x_shape, ctx.w_shape, ctx.how = tuple(x.shape), tuple(w.shape), how
         dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
-        return ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -176,6 +178,8 @@ def conv_transpose2d(
            [1., 1., 1., 1.],
            [1., 1., 1., 1.]])
     """
+    expect_arrays(x=x, w=w, **({} if b is None else {"b": b}))
+    groups = whole("groups", groups, 1)
     for name, array in (("x", x), ("w", w)):
         if len(array.shape) != 4:
             raise ValueError(f"{name} must have 4 dimensions, got shape {tuple(array.shape)}")
