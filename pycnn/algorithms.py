@@ -16,13 +16,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from pycnn import winograd
-from pycnn.shape import Conv2dShape
+from pycnn.shape import PASSES, Conv2dShape
 
 __all__ = ["ACCURACIES", "FAMILIES", "Implementation", "accuracy", "candidates", "choose", "resolve", "use_accuracy"]
 
 FAMILIES = ("direct", "im2col", "winograd")
 ACCURACIES = ("fast", "strict")
-_OPERATORS = ("fprop", "dgrad", "wgrad")
 
 # A rule about a problem: (operator, shape, dtype name) -> a sentence, or None where it has nothing to say.
 Rule = Callable[[str, Conv2dShape, str], str | None]
@@ -181,5 +180,5 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
 
 
 def _check_operator(operator: str) -> None:
-    if operator not in _OPERATORS:
-        raise ValueError(f"operator must be one of {', '.join(_OPERATORS)}, got {operator!r}")
+    if operator not in PASSES:
+        raise ValueError(f"operator must be one of {', '.join(PASSES)}, got {operator!r}")
