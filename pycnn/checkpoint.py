@@ -95,7 +95,9 @@ def save(
     library = _safetensors()
     try:
         with replacing(path, durable=True) as temporary:
-            library.numpy.save_file(arrays, temporary, metadata={"pycnn": text, "crc32": str(_checksum(text, arrays))})
+            # Not save_file: it has a temporary name of its own making, which a killed run would leave behind each time.
+            metadata = {"pycnn": text, "crc32": str(_checksum(text, arrays))}
+            temporary.write_bytes(library.numpy.save(arrays, metadata))
     except (OSError, library.SafetensorError) as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from None
 
