@@ -5,6 +5,11 @@ The three passes are bilinear in their two arrays, and the gradients of each are
     y  = fprop(x, w)       dx = dgrad(dy, w)          dw = wgrad(dy, x)
     dx = dgrad(dy, w)      d(dy) = fprop(g, w)        dw = wgrad(dy, g)
     dw = wgrad(dy, x)      d(dy) = fprop(x, g)        dx = dgrad(dy, g)
+
+The way of a call, one file a step: `Conv2d.forward` here records it; `pycnn.ops.conv` checks the arguments, builds the
+shape and finds the backend by the array; `pycnn.backends.cpu.conv` has `pycnn.algorithms` choose and calls
+csrc/bindings/conv.cpp (or winograd.cpp), which calls the kernel in csrc/cpu/kernels/conv_direct.cpp, conv_im2col.cpp or
+winograd.cpp.  The way back begins at `Conv2d.backward`, whose two gradients take the same steps.
 """
 
 from __future__ import annotations
@@ -29,7 +34,7 @@ Algo = str | dict[str, str]
 
 
 class Conv2d(Function):
-    """y = fprop(x, w) + b."""
+    """y = fprop(x, w) + b.  In all three, `how` is stride, padding, dilation, groups and the algorithms by pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
