@@ -26,6 +26,14 @@ def _as_array(result: Array) -> Array:
     return np.asarray(result) if isinstance(result, np.generic) else result
 
 
+def _sum(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
+    """The sum over `axes` in x's dtype; 16-bit floats are added up in float32, where sums do not stand still."""
+    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
+        with np.errstate(over="ignore"):
+            return x.sum(axis=axes, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
+    return x.sum(axis=axes, keepdims=keepdims)
+
+
 def _sum_to(gradient: Any, meta: tuple[tuple[int, ...], Any] | None) -> Any:
     """`gradient` summed over the axes along which an operand of shape and dtype `meta` was broadcast."""
     if meta is None:
@@ -55,7 +63,7 @@ class SumTo(Function):
         axes = tuple(range(lead)) + tuple(
             i + lead for i, size in enumerate(shape) if size == 1 and x.shape[i + lead] != 1
         )
-        return _as_array(x.sum(axis=axes)).reshape(shape)
+        return _as_array(_sum(x, axes)).reshape(shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -307,7 +315,7 @@ class Sum(Function):
     def forward(ctx: Any, x: Array, axes: tuple[int, ...], keepdim: bool) -> Array:
         ctx.shape = x.shape
         ctx.kept = tuple([1 if i in axes else size for i, size in enumerate(x.shape)])
-        return _as_array(x.sum(axis=axes, keepdims=keepdim))
+        return _as_array(_sum(x, axes, keepdim))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -188,10 +190,9 @@ def test_channel_sum_is_right(shape: tuple[int, ...], dtype: str) -> None:
 
 
 def test_a_result_too_large_for_memory_is_a_memory_error() -> None:
-    x = np.broadcast_to(np.float32(0), (1, 1, 1, 1))
-    w = np.zeros((1, 1, 1, 1), np.float32)
-    with pytest.raises(MemoryError):
-        cpu.conv2d_fprop(x, w, None, (1, 1), (2**24, 2**24, 2**24, 2**24), (1, 1), 1)
+    x = np.zeros((1, 1, 1, 1))
+    with pytest.raises(MemoryError):  # 2**38 elements, 2 TiB
+        cpu.conv2d_fprop(x, x, None, (1, 1), (2**18, 2**18, 2**18, 2**18), (1, 1), 1)
 
 
 def test_auto_takes_what_it_says() -> None:
@@ -224,3 +225,19 @@ def test_set_isa_and_threads_validate() -> None:
     assert pycnn.get_isa() == "baseline"
     pycnn.set_num_threads(3)
     assert pycnn.get_num_threads() == 3
+
+
+def test_daemon_threads_do_not_keep_the_interpreter_from_ending() -> None:
+    code = """
+import threading, time, numpy as np, pycnn
+pycnn.set_num_threads(2)
+x, w = np.ones((2, 16, 40, 40), np.float32), np.ones((16, 16, 3, 3), np.float32)
+def work():
+    while True:
+        pycnn.conv2d(x, w)
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -460,6 +460,31 @@ def test_empty_batch_goes_through_everything() -> None:
     assert not w.grad.data.any()
 
 
+def test_batch_norm_of_no_samples_has_a_gradient_of_zero() -> None:
+    weight, bias = normal(3), normal(3)
+    for backend in ("reference", "cpu"):
+        with pycnn.use_backend(backend):
+            F.batch_norm(Tensor(np.zeros((0, 3, 2, 2))), weight=weight, bias=bias, training=True).sum().backward()
+    for parameter in (weight, bias):
+        assert parameter.grad is not None
+        assert not parameter.grad.data.any()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of 0/0
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_targets_never_count(smoothing: float) -> None:
+    # Their scores may be infinite, and where nothing else is left the mean is 0/0 but no gradient comes from it.
+    scores = np.array([[-np.inf, 0.0, 1.0], [0.0, 1.0, 2.0]])
+    expected = F.cross_entropy(scores[1:], np.array([2]), label_smoothing=smoothing)
+    assert F.cross_entropy(scores, np.array([-100, 2]), label_smoothing=smoothing) == expected
+    x = normal(2, 3)
+    loss = F.cross_entropy(x, np.array([-100, -100]), label_smoothing=smoothing)
+    loss.backward()
+    assert np.isnan(loss.item())
+    assert x.grad is not None
+    assert not x.grad.data.any()
+
+
 # ----------------------------------------------------------------------------------------------- flags and bad input
 
 
@@ -529,6 +554,28 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("pad nothing left", lambda: F.pad(X, (-2, -2)), ValueError, "leaves nothing"),
     ("pad reflect", lambda: F.pad(X, (4, 0), "reflect"), ValueError, "reflect padding must lie between 0 and 3"),
     ("pad float", lambda: F.pad(X, (0.5, 0)), TypeError, r"pad\[0\] must be an int"),  # type: ignore[arg-type]
+    ("pad cut from padding", lambda: F.pad(X[:, :, :2], (0, 0, 2, -3)), ValueError, "leaves nothing"),
+    ("pad type", lambda: F.pad(X, 1), TypeError, "pad must be a tuple"),  # type: ignore[arg-type]
+    ("pad value", lambda: F.pad(X, (1, 1), value="1"), TypeError, "value must be a number"),  # type: ignore[arg-type]
+    ("cat type", lambda: F.cat(X), TypeError, "tensors must be a list"),  # type: ignore[arg-type]
+    ("cat member", lambda: F.cat([X, None]), TypeError, r"tensors\[1\] must be a Tensor or an array"),
+    ("stack dim", lambda: F.stack([X], 0.5), TypeError, "dim must be an int"),  # type: ignore[arg-type]
+    ("flatten dim", lambda: F.flatten(X, None), TypeError, "start_dim must be an int"),  # type: ignore[arg-type]
+    ("conv x", lambda: F.conv2d(None, X), TypeError, "x must be an array"),
+    ("conv w", lambda: F.conv2d(X, [1.0]), TypeError, "w must be an array"),
+    ("transpose x", lambda: F.conv_transpose2d(None, X), TypeError, "x must be a Tensor or an array"),
+    ("transpose b", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), 0), TypeError, "b must be a Tensor"),
+    ("transpose groups", lambda: F.conv_transpose2d(X, X, groups=1.5), TypeError, "groups must be"),  # type: ignore[arg-type]
+    ("avg_pool x", lambda: F.avg_pool2d(None, 2), TypeError, "x must be an array"),
+    ("adaptive x", lambda: F.adaptive_max_pool2d(None, 2), TypeError, "x must be a Tensor or an array"),
+    ("linear x", lambda: F.linear(None, X), TypeError, "x must be a Tensor or an array"),
+    ("bias x", lambda: F.bias(None, X), TypeError, "x must be a Tensor or an array"),
+    ("dropout x", lambda: F.dropout(None), TypeError, "x must be a Tensor or an array"),
+    ("dropout p type", lambda: F.dropout(X, "0.5"), TypeError, "p must be a number"),  # type: ignore[arg-type]
+    ("batch_norm bias", lambda: F.batch_norm(X, bias=1, training=True), TypeError, "bias must be a Tensor"),
+    ("batch_norm eps", lambda: F.batch_norm(X, training=True, eps="1"), TypeError, "eps must be"),  # type: ignore[arg-type]
+    ("batch_norm flag", lambda: F.batch_norm(X, training=None), TypeError, "training must be"),  # type: ignore[arg-type]
+    ("lrn alpha", lambda: F.local_response_norm(X, 3, "1"), TypeError, "alpha must be a number"),  # type: ignore[arg-type]
     ("cat nothing", lambda: F.cat([]), ValueError, "at least one"),
     ("cat shapes", lambda: F.cat([X, X[:1, :2]]), ValueError, "all shapes must agree"),
     ("cat dim", lambda: F.cat([X], 4), IndexError, "out of range"),
@@ -564,3 +611,37 @@ def test_half_precision_is_computed_in_single() -> None:
     assert t.grad is not None
     assert t.grad.dtype == np.float16
     assert F.batch_norm(x, training=True).dtype == np.float16
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_half_precision_sums_do_not_stand_still(name: str) -> None:
+    # In bfloat16 256 + 1 is 256: a sum kept in it would never pass that.
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    x = Tensor(np.ones((16, 2, 16, 16), np.dtype(name)))
+    b = Tensor(np.zeros(2, np.dtype(name)), requires_grad=True)
+    y = F.bias(x, b)
+    assert float(y.sum().data) == 8192
+    assert float(y.mean().data) == 1
+    y.sum().backward()
+    assert b.grad is not None
+    assert b.grad.data.astype(np.float32).tolist() == [4096, 4096]
+    scores = Tensor(np.zeros((4096, 4), np.dtype(name)))
+    loss = F.cross_entropy(scores, np.zeros(4096, np.int64))
+    assert float(loss.data) == pytest.approx(math.log(4), rel=2**-6)  # log 4 and the sum, each rounded to 8 bits
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_batch_norm_of_half_precision_keeps_its_statistics_in_single(name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(0)
+    x, dy = ((rng.standard_normal((8, 3, 4)) + shift).astype(np.dtype(name)) for shift in (20, 0))
+    gradients = []
+    for dtype in (np.dtype(name), np.float64):
+        t = Tensor(x.astype(dtype), requires_grad=True)
+        F.batch_norm(t, training=True).backward(Tensor(dy.astype(dtype)))
+        assert t.grad is not None
+        gradients.append(t.grad.data.astype(np.float64))
+    # Half an ulp of an 8-bit result of size at most 4; a mean rounded to 8 bits is off by up to 1/16 of a deviation.
+    assert np.abs(gradients[0] - gradients[1]).max() < 4 * 2**-9

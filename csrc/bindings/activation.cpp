@@ -1,4 +1,5 @@
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 
@@ -11,7 +12,7 @@ Array<T> unary(cpu::Unary function, const Array<T>& x) {
     const T* from = x.data();
     T* to = y.mutable_data();
     const py::ssize_t count = x.size();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).activation.unary(function, count, from, to);
     return y;
 }
@@ -24,7 +25,7 @@ Array<T> binary(cpu::Binary function, const Array<T>& a, const Array<T>& b) {
     const T* b_from = b.data();
     T* to = y.mutable_data();
     const py::ssize_t count = a.size();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).activation.binary(function, count, a_from, b_from, to);
     return y;
 }
@@ -46,7 +47,7 @@ Array<T> softmax_fwd(const Array<T>& x, py::ssize_t axis, bool log) {
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).activation.softmax_fwd(shape, from, to);
     return y;
 }
@@ -59,7 +60,7 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     const T* dy_from = dy.data();
     const T* y_from = y.data();
     T* to = dx.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).activation.softmax_bwd(shape, dy_from, y_from, to);
     return dx;
 }

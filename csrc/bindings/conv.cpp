@@ -3,6 +3,7 @@
 #include <array>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 
@@ -75,7 +76,7 @@ Array<T> fprop(const std::string& name, const Array<T>& x, const Array<T>& w, co
     const T* from_x = x.data();
     const T* from_w = w.data();
     T* to = y.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     if (shape.N > 0) chosen.fprop(shape, from_x, from_w, bias, to);
     return y;
 }
@@ -89,7 +90,7 @@ Array<T> dgrad(const std::string& name, const Array<T>& dy, const Array<T>& w, c
     const T* from_dy = dy.data();
     const T* from_w = w.data();
     T* to = dx.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     if (shape.N > 0) chosen.dgrad(shape, from_dy, from_w, to);
     return dx;
 }
@@ -103,7 +104,7 @@ Array<T> wgrad(const std::string& name, const Array<T>& dy, const Array<T>& x, c
     const T* from_dy = dy.data();
     const T* from_x = x.data();
     T* to = dw.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     chosen.wgrad(shape, from_dy, from_x, to);
     return dw;
 }
@@ -118,7 +119,7 @@ Array<T> channel_sum(const Array<T>& dy) {
     T* to = sum.mutable_data();
     const py::ssize_t n = dy.shape(0);
     const py::ssize_t channels = dy.shape(1);
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).channel_sum(n, channels, inner, from, to);
     return sum;
 }

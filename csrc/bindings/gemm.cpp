@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 
@@ -30,7 +31,7 @@ Array<T> gemm(const Array<T>& a, const Array<T>& b, const std::optional<Array<T>
         .c = c.mutable_data(),
         .c_row = n,
     };
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).gemm(problem);
     return c;
 }

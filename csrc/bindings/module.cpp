@@ -3,6 +3,7 @@
 
 #include <chrono>
 
+#include "bindings/gil.h"
 #include "cpu/isa.h"
 #include "cpu/memory.h"
 #include "cpu/threads.h"
@@ -12,7 +13,7 @@ namespace {
 
 // FLOP/s of back-to-back multiply-adds on every thread of the pool, float32, over about 20 ms.
 double measure_fma_peak() {
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     const auto& probe = cpu::kernels().f32.fma_probe;
     probe(100000);
     const auto start = std::chrono::steady_clock::now();

@@ -1,6 +1,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 
@@ -40,7 +41,7 @@ py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weigh
         .var = var.mutable_data(),
     };
     {
-        const py::gil_scoped_release release;
+        const ReleaseGil release;
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_fwd(problem);
     }
     return py::make_tuple(y, mean, var);
@@ -70,7 +71,7 @@ py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optio
         .dbias = dbias.mutable_data(),
     };
     {
-        const py::gil_scoped_release release;
+        const ReleaseGil release;
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_bwd(problem);
     }
     return py::make_tuple(dx, dweight, dbias);
@@ -84,7 +85,7 @@ Array<T> channel_affine(const Array<T>& x, const Array<T>& scale, const Array<T>
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, scale.data(), shift.data(), to);
     return y;
 }
@@ -101,7 +102,7 @@ Array<T> lrn_fwd(const Array<T>& x, py::ssize_t size, double alpha, double beta,
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).norm.lrn_fwd(shape, from, to);
     return y;
 }
@@ -114,7 +115,7 @@ Array<T> lrn_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t size, double
     const T* dy_from = dy.data();
     const T* x_from = x.data();
     T* to = dx.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::operators<T>(cpu::kernels()).norm.lrn_bwd(shape, dy_from, x_from, to);
     return dx;
 }

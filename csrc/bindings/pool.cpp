@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 #include "cpu/plane_index.h"
@@ -86,7 +87,7 @@ py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns) {
         .indices = indices.mutable_data(),
     };
     {
-        const py::gil_scoped_release release;
+        const ReleaseGil release;
         cpu::operators<T>(cpu::kernels()).pool.max_pool_fwd(problem);
     }
     return py::make_tuple(y, indices);
@@ -133,7 +134,7 @@ Array<T> plane_add(const Array<T>& dy, const Indices& indices, const Sides& x_sh
     T* to = dx.mutable_data();
     bool good;
     {
-        const py::gil_scoped_release release;
+        const ReleaseGil release;
         good = cpu::plane_add(index, from, to);
     }
     require(good, kBadIndex);
@@ -150,7 +151,7 @@ Array<T> plane_take(const Array<T>& x, const Indices& indices) {
     T* to = y.mutable_data();
     bool good;
     {
-        const py::gil_scoped_release release;
+        const ReleaseGil release;
         good = cpu::plane_take(index, from, to);
     }
     require(good, kBadIndex);
@@ -190,7 +191,7 @@ Array<T> avg_pool(bool forward, const Array<T>& in, const AvgWindows& windows) {
         .in = in.data(),
         .out = out.mutable_data(),
     };
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     const auto& pool = cpu::operators<T>(cpu::kernels()).pool;
     (forward ? pool.avg_pool_fwd : pool.avg_pool_bwd)(problem);
     return out;

@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/isa.h"
 
@@ -11,7 +12,7 @@ py::array_t<std::uint32_t> philox_uint32(py::ssize_t count, std::uint64_t seed, 
     require(count >= 0, "philox_uint32: count must not be negative");
     Array<std::uint32_t> words = new_array<std::uint32_t>({count});
     std::uint32_t* to = words.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::kernels().philox_uint32({seed, low, high}, count, to);
     return words;
 }
@@ -25,7 +26,7 @@ Array<T> dropout(const Array<T>& x, double p, std::uint64_t seed, std::uint64_t 
     T* to = y.mutable_data();
     const T* from = x.data();
     const py::ssize_t count = x.size();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     if (threshold > 4294967295.0) {
         std::fill_n(to, count, T(0));
     } else {

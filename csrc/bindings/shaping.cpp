@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 
 namespace pycnn {
@@ -33,7 +34,7 @@ Array<T> pad2d(const Array<T>& x, const std::array<py::ssize_t, 4>& padding, dou
         .x = x.data(),
         .y = y.mutable_data(),
     };
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::pad2d(problem);
     return y;
 }
@@ -63,7 +64,7 @@ Array<T> concat(const std::vector<Array<T>>& arrays, py::ssize_t axis) {
     }
     Array<T> y = new_array<T>(shape);
     std::byte* to = reinterpret_cast<std::byte*>(y.mutable_data());
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     cpu::concat(outer, parts, to);
     return y;
 }

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "bindings/arrays.h"
+#include "bindings/gil.h"
 #include "bindings/module.h"
 #include "cpu/cook_toom.h"
 #include "cpu/isa.h"
@@ -128,7 +129,7 @@ Array<T> fprop(const Array<T>& x, const Array<T>& w, const std::optional<Array<T
     problem.w = w.data();
     problem.bias = data_or_null(bias);
     problem.y = y.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd(problem);
     return y;
 }
@@ -143,7 +144,7 @@ Array<T> dgrad(const Array<T>& dy, const Array<T>& w, const Shape& x_shape, cons
     problem.x = dy.data();
     problem.w = w.data();
     problem.y = dx.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd(problem);
     return dx;
 }
@@ -158,7 +159,7 @@ Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, cons
     problem.dy = dy.data();
     problem.x = x.data();
     problem.dw = dw.mutable_data();
-    const py::gil_scoped_release release;
+    const ReleaseGil release;
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd_wgrad(problem);
     return dw;
 }

@@ -8,11 +8,22 @@ from typing import Any, TypeVar
 
 from pycnn import graph
 from pycnn.graph import Variable
-from pycnn.ops._arrays import Call
+from pycnn.ops._arrays import Call, kind
 from pycnn.tensor import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 Array = Any
+
+
+def expect_arrays(**arrays: Any) -> None:
+    """TypeError that names the first argument which is neither a Tensor nor an array."""
+    for name, array in arrays.items():
+        if not isinstance(array, Variable):
+            try:
+                kind(array)
+            except TypeError:
+                found = type(array).__name__
+                raise TypeError(f"{name} must be a Tensor or an array, got {found}") from None
 
 
 def composed(function: F) -> F:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
+from pycnn.functional._arrays import expect_arrays
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
@@ -38,10 +39,11 @@ class Conv2d(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
+        y = ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
         ctx.x_shape, ctx.w_shape, ctx.how = tuple(x.shape), tuple(w.shape), how
         dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
-        return ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -180,22 +182,16 @@ def conv_transpose2d(
            [1., 1., 1., 1.],
            [1., 1., 1., 1.]])
     """
-    shape, missing = transposed(_shape("x", x), _shape("w", w), stride, padding, output_padding, dilation, groups)
+    expect_arrays(x=x, w=w, **({} if b is None else {"b": b}))
+    shape, missing = transposed(tuple(x.shape), tuple(w.shape), stride, padding, output_padding, dilation, groups)
     if any(missing):
         x = pad(x, (0, missing[1], 0, missing[0]))
     how = (shape.stride, shape.padding, shape.dilation, shape.groups, _per_pass(algo))
     y = Conv2dDgrad.apply(x, w, shape.x_shape, *how)
     if b is None:
         return y
-    expect_shape("b", _shape("b", b), (shape.C,), "one value an output channel, shape")
+    expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
     return y + b.reshape(1, -1, 1, 1)
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    try:
-        return tuple(value.shape)
-    except AttributeError:
-        raise TypeError(f"{name} must be a Tensor or an array, got {type(value).__name__}") from None
 
 
 _SAME_EVERYWHERE = {algo: dict.fromkeys(PASSES, algo) for algo in ("auto", "direct", "im2col", "winograd")}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops, random
+from pycnn.functional._arrays import expect_arrays
 from pycnn.graph import Function
+from pycnn.ops._checks import flag, real
 
 __all__ = ["dropout"]
 
@@ -43,11 +45,13 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Gen
     >>> sorted({float(v) for v in pycnn.functional.dropout(np.ones(100), 0.5)})
     [0.0, 2.0]
     """
+    expect_arrays(x=x)
+    p = real("p", p)
     if not 0 <= p <= 1:
         raise ValueError(f"p must be a probability, between 0 and 1, got {p}")
-    if not training or p == 0:
+    if not flag("training", training) or p == 0:
         return x
     words = 1
     for size in x.shape:
         words *= size
-    return Dropout.apply(x, float(p), *(generator or random.default_generator).reserve(words))
+    return Dropout.apply(x, p, *(generator or random.default_generator).reserve(words))

@@ -6,6 +6,7 @@ from typing import Any
 
 from pycnn import ops
 from pycnn.arithmetic import Expand
+from pycnn.functional._arrays import expect_arrays
 from pycnn.graph import Function
 
 __all__ = ["ChannelSum", "Gemm", "bias", "linear"]
@@ -90,6 +91,7 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
     >>> pycnn.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([5.0]))
     array([[16.]])
     """
+    expect_arrays(x=x, w=w)
     if len(x.shape) == 2:
         return Linear.apply(x, w, b)
     if not x.shape:
@@ -107,6 +109,7 @@ def bias(x: Any, b: Any) -> Any:
     >>> pycnn.functional.bias(np.zeros((1, 2)), np.array([1.0, 2.0]))
     array([[1., 2.]])
     """
+    expect_arrays(x=x, b=b)
     if len(x.shape) < 2 or tuple(b.shape) != (x.shape[1],):
         raise ValueError(f"b must have one value a channel of x, got b {tuple(b.shape)} for x {tuple(x.shape)}")
     return x + b.reshape(1, -1, *(1,) * (len(x.shape) - 2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from pycnn.arithmetic import TakeAlong, array_module
+from pycnn.arithmetic import TakeAlong, Where, array_module
 from pycnn.functional._arrays import composed
 from pycnn.functional.activation import LogSoftmax
 from pycnn.graph import Variable
@@ -121,15 +121,16 @@ def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str
     factor = counted.astype(logp.dtype)
     if weight is not None:
         factor = factor * weight._data.astype(logp.dtype)[safe]
-    picked = TakeAlong.apply(logp, module.expand_dims(safe, 1), 1).squeeze(1)
+    nothing = logp.dtype.type(0)  # an ignored row counts for nothing even where it holds infinities or the mean is 0/0
+    picked = Where.apply(counted, TakeAlong.apply(logp, module.expand_dims(safe, 1), 1).squeeze(1), nothing)
     loss = -(picked * factor)
     if smoothing:
         column = (1, -1, *(1,) * (logp.ndim - 2))
         weighted = logp if weight is None else logp * weight.reshape(column)
-        even = -weighted.sum(1) * counted.astype(logp.dtype)
+        even = -Where.apply(counted, weighted.sum(1), nothing)
         loss = loss * (1.0 - smoothing) + even * (smoothing / classes)
     if reduction == "mean":
-        return loss.sum() / factor.sum()
+        return loss.sum() / module.asarray(factor.sum(dtype=module.float64), dtype=logp.dtype)
     return _reduced(loss.squeeze(0) if single else loss, reduction)
 
 

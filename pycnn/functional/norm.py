@@ -10,9 +10,10 @@ from typing import Any
 
 from pycnn import autograd, graph, ops
 from pycnn.arithmetic import array_module
-from pycnn.functional._arrays import composed, fused
+from pycnn.functional._arrays import composed, expect_arrays, fused
 from pycnn.functional.linear import ChannelSum
 from pycnn.graph import Function, is_grad_enabled
+from pycnn.ops._checks import flag, number
 
 __all__ = ["batch_norm", "local_response_norm"]
 
@@ -26,9 +27,13 @@ class BatchNorm(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, ...]:
-        y, mean, var = ops.batch_norm(x, weight, bias, eps)
-        ctx.save(x, weight, mean, var)
         ctx.eps = eps
+        if any(ctx.needs_input_grad) and x.dtype.itemsize == 2:  # statistics rounded to 16 bits would spoil dx
+            y, mean, var = ops.batch_norm(_cast(x, "float32"), _cast(weight, "float32"), _cast(bias, "float32"), eps)
+            y = _cast(y, x.dtype)
+        else:
+            y, mean, var = ops.batch_norm(x, weight, bias, eps)
+        ctx.save(x, weight, mean, var)
         return y, mean, var
 
     @staticmethod
@@ -37,8 +42,9 @@ class BatchNorm(Function):
         need_x, need_weight, need_bias, _eps = ctx.needs_input_grad
         if not is_grad_enabled():
             plain = None if weight is None else weight._data
-            results = ops.batch_norm_backward(dy._data, x._data, plain, mean._data, var._data, ctx.eps)
-            dx, dweight, dbias = (None if result is None else fused(result) for result in results)
+            wide = [_cast(one, mean.dtype) for one in (dy._data, x._data, plain)]
+            results = ops.batch_norm_backward(wide[0], wide[1], wide[2], mean._data, var._data, ctx.eps)
+            dx, dweight, dbias = (None if result is None else fused(_cast(result, x.dtype)) for result in results)
             return dx, dweight if need_weight else None, dbias if need_bias else None, None
         axes = (0, *range(2, x.ndim))
         column = (1, -1, *(1,) * (x.ndim - 2))
@@ -150,10 +156,12 @@ def batch_norm(
     array([[-1.],
            [ 1.]])
     """
+    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
+    expect_arrays(x=x, **{name: array for name, array in given.items() if array is not None})
+    training, momentum, eps = flag("training", training), number("momentum", momentum), number("eps", eps, 0)
     if len(x.shape) < 2:
         raise ValueError(f"x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
     channels = x.shape[1]
-    given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     for name, array in given.items():
         if array is not None and tuple(array.shape) != (channels,):
             raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(array.shape)}")
@@ -164,12 +172,16 @@ def batch_norm(
     count = math.prod(x.shape) // channels
     if count == 1:
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
-    y, mean, var = BatchNorm.apply(x, weight, bias, float(eps))
+    y, mean, var = BatchNorm.apply(x, weight, bias, eps)
     if count and not autograd.recomputing():
         with graph.no_grad():
             _update(running_mean, mean, momentum)
             _update(running_var, var, momentum, count / (count - 1))
     return y
+
+
+def _cast(array: Array | None, dtype: Any) -> Any:
+    return array if array is None or array.dtype == dtype else array.astype(dtype)
 
 
 def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
@@ -214,4 +226,4 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
     >>> pycnn.functional.local_response_norm(np.ones((1, 2, 1)), 1, alpha=1.0, beta=1.0)[0, :, 0]
     array([0.5, 0.5])
     """
-    return LocalResponseNorm.apply(x, size, float(alpha), float(beta), float(k))
+    return LocalResponseNorm.apply(x, size, number("alpha", alpha), number("beta", beta), number("k", k))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
+from pycnn.functional._arrays import expect_arrays
 from pycnn.graph import Function
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
@@ -92,8 +93,9 @@ class PlaneTake(Function):
 class AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, *how: Any) -> Array:
+        y = ops.avg_pool2d(x, *how)
         ctx.x_shape, ctx.how = tuple(x.shape), how
-        return ops.avg_pool2d(x, *how)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -230,6 +232,7 @@ def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None, 
 
 
 def _out_size(x: Any, output_size: int | Sequence[int | None] | None) -> tuple[Any, Any]:
+    expect_arrays(x=x)
     if len(x.shape) != 4:
         raise ValueError(f"x must have 4 dimensions (N, C, H, W), got shape {tuple(x.shape)}")
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)

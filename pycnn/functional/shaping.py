@@ -10,8 +10,9 @@ import numpy as np
 
 from pycnn import ops
 from pycnn.arithmetic import Concat, Where, array_module
-from pycnn.functional._arrays import composed
+from pycnn.functional._arrays import composed, expect_arrays
 from pycnn.graph import Function, Variable
+from pycnn.ops._checks import integer, real
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
 
@@ -57,13 +58,18 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
     >>> pycnn.functional.pad(np.array([[1.0, 2.0]]), (1, 0))
     array([[0., 1., 2.]])
     """
+    if not isinstance(pad, (tuple, list)):
+        raise TypeError(f"pad must be a tuple of ints, got {type(pad).__name__}")
+    if not isinstance(mode, str):
+        raise TypeError(f"mode must be a string, got {type(mode).__name__}")
+    value = real("value", value)
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ValueError(f"pad must hold a pair for each of up to {x.ndim} dimensions, got {tuple(pad)}")
     amounts = [whole(f"pad[{i}]", side, -(2**40)) for i, side in enumerate(pad)]
     sides = [(0, 0)] * (x.ndim - len(amounts) // 2) + list(zip(amounts[-2::-2], amounts[::-2], strict=True))
     if mode == "constant":
         for axis, (before, after) in enumerate(sides):
-            if x.shape[axis] + before + after < (1 if before < 0 or after < 0 else 0):
+            if min(before, 0) + min(after, 0) < 0 and x.shape[axis] + min(before, 0) + min(after, 0) < 1:
                 raise ValueError(f"pad {tuple(pad)} leaves nothing of dimension {axis}, which has size {x.shape[axis]}")
         if min(amounts, default=0) < 0:
             x = x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
@@ -92,8 +98,8 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     array([[0., 0.],
            [1., 1.]])
     """
-    if not len(tensors):
-        raise ValueError("cat needs at least one tensor")
+    _expect_several("cat", tensors)
+    dim = integer("dim", dim)
     shapes = [tuple(one.shape) for one in tensors]
     ndim = len(shapes[0])
     if not -ndim <= dim < ndim:
@@ -117,8 +123,8 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     array([[0., 1.],
            [0., 1.]])
     """
-    if not len(tensors):
-        raise ValueError("stack needs at least one tensor")
+    _expect_several("stack", tensors)
+    dim = integer("dim", dim)
     ndim = len(tensors[0].shape) + 1
     if not -ndim <= dim < ndim:
         raise IndexError(f"dimension {dim} is out of range for a stack of {ndim} dimensions")
@@ -148,6 +154,8 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     >>> pycnn.functional.flatten(np.zeros((2, 3, 4)), 1).shape
     (2, 12)
     """
+    expect_arrays(x=x)
+    start_dim, end_dim = integer("start_dim", start_dim), integer("end_dim", end_dim)
     if isinstance(x, Variable):
         return x.flatten(start_dim, end_dim)  # type: ignore[attr-defined]
     shape, ndim = tuple(x.shape), len(x.shape)
@@ -159,3 +167,11 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     if first > last:
         raise ValueError(f"start_dim {start_dim} lies behind end_dim {end_dim}")
     return x.reshape(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :])
+
+
+def _expect_several(name: str, tensors: Any) -> None:
+    if not isinstance(tensors, (tuple, list)):
+        raise TypeError(f"tensors must be a list or tuple of Tensors or arrays, got {type(tensors).__name__}")
+    if not tensors:
+        raise ValueError(f"{name} needs at least one tensor")
+    expect_arrays(**{f"tensors[{i}]": one for i, one in enumerate(tensors)})

@@ -190,7 +190,7 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
         });
         const double count = static_cast<double>(p.shape.N * p.shape.L);
         const double inverse = 1.0 / __builtin_sqrt(static_cast<double>(p.var[c]) + p.eps);
-        p.dweight[c] = static_cast<T>(slope * inverse);
+        p.dweight[c] = count == 0 ? T(0) : static_cast<T>(slope * inverse);  // the variance of an empty batch is NaN
         p.dbias[c] = static_cast<T>(sum);
         const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c]);
         const T scale = static_cast<T>(weight * inverse);
