@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     first = arguments[0] if arguments and arguments[0] in commands() else None
     args = parser(first).parse_args(arguments)
     run = importlib.import_module(f"{__name__}.{args.command}").run
+    from pycnn.jit.errors import MissingToolError
+
     try:
         code = run(args)
         sys.stdout.flush()
@@ -72,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pycnn {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, MissingToolError) as error:
         if os.environ.get("PYCNN_TRACEBACK"):
             raise
         print(f"pycnn {args.command}: {_one_line(error)}", file=sys.stderr)
