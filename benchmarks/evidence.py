@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pycnn
+from pycnn._files import replacing
 from pycnn.backends import _cuda_direct, _layout
 from pycnn.jit import MissingToolError, cache
 from pycnn.jit.sources import installed
@@ -204,7 +204,7 @@ class Ledger:
         )
 
     def write(self, task: Task, hashes: dict[str, str], ok: bool, result: dict[str, Any], seconds: float) -> None:
-        """Add one result and save everything: to a temporary name first, then renamed."""
+        """Add one result and save everything."""
         self.content["results"][task.name] = {
             "ok": ok,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -213,9 +213,8 @@ class Ledger:
             **result,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(f".{os.getpid()}.part")
-        temporary.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
-        os.replace(temporary, self.path)
+        with replacing(self.path) as temporary:
+            temporary.write_text(json.dumps(self.content, indent=1, sort_keys=True) + "\n")
 
 
 def status(folder: Path) -> list[str]:

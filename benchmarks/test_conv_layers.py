@@ -8,13 +8,11 @@ with its contestants taking turns.
 import numpy as np
 import pytest
 
-from pycnn import ops
-from pycnn.backends import cpu, reference
-from pycnn.bench import numpy_rows
+from pycnn.backends import cpu
+from pycnn.bench.contest import conv_call
 from pycnn.shape import Problem
-from pycnn.testing import Operands, error_bound, every_pass, float_operands, layers, run
+from pycnn.testing import error_bound, every_pass, float_operands, layers, oracle
 
-NUMPY = {"fprop": numpy_rows.fprop, "dgrad": numpy_rows.dgrad, "wgrad": numpy_rows.wgrad}
 PROBLEMS = every_pass(layers("lenet5", "alexnet", "vgg16", "resnet50"))
 
 
@@ -29,19 +27,10 @@ def contestants(problem: Problem) -> list[str]:
     [pytest.param(p, algo, id=f"{p}-{algo}") for p in PROBLEMS for algo in contestants(p)],
 )
 def test_layer(benchmark, problem, algo):
-    shape = problem.shape
     operands = float_operands(problem, bias=False)
-    left, right = operands.left, operands.right
-    rest = (shape.stride, shape.padding, shape.dilation, shape.groups)
-    calls = {
-        "fprop": lambda: ops.conv2d_fprop(left, right, None, *rest, algo=algo),
-        "dgrad": lambda: ops.conv2d_dgrad(left, right, shape.x_shape, *rest, algo=algo),
-        "wgrad": lambda: ops.conv2d_wgrad(left, right, shape.w_shape, *rest, algo=algo),
-    }
-    numpy_row = NUMPY[problem.operator]
-    call = (lambda: numpy_row(left, right, shape)) if algo == "numpy" else calls[problem.operator]
-    y64 = run(reference, problem, Operands(left.astype(np.float64), right.astype(np.float64)), "auto")
+    call = conv_call(problem, operands, algo)
+    y64 = oracle(problem, operands)
     assert np.abs(call() - y64).max() <= error_bound(problem, operands, y64, "auto" if algo == "numpy" else algo)
     benchmark.group = str(problem)
-    benchmark.extra_info["flops"] = shape.flops
+    benchmark.extra_info["flops"] = problem.shape.flops
     benchmark.pedantic(call, rounds=5, iterations=1, warmup_rounds=1)

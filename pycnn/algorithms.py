@@ -14,15 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pycnn import winograd
-from pycnn.shape import Conv2dShape
+from pycnn._scoped import Scoped
+from pycnn.shape import PASSES, Conv2dShape
 
 __all__ = ["ACCURACIES", "FAMILIES", "Implementation", "accuracy", "candidates", "choose", "resolve", "use_accuracy"]
 
 FAMILIES = ("direct", "im2col", "winograd")
 ACCURACIES = ("fast", "strict")
-_OPERATORS = ("fprop", "dgrad", "wgrad")
 
 # A rule about a problem: (operator, shape, dtype name) -> a sentence, or None where it has nothing to say.
 Rule = Callable[[str, Conv2dShape, str], str | None]
@@ -89,11 +90,8 @@ _CPU: tuple[Implementation, ...] = (
     Implementation("im2col_explicit", "im2col", _never, _never),
 )
 
-_default_accuracy = "fast"
-_accuracy: ContextVar[str | None] = ContextVar("pycnn_accuracy", default=None)
 
-
-class use_accuracy:
+class use_accuracy(Scoped):
     """Say what `auto` may trade: until the end of the ``with`` block, or for good if used without one.
 
     Args:
@@ -110,27 +108,19 @@ class use_accuracy:
     'winograd_f2x2_3x3'
     """
 
+    first = "fast"
+    inside = ContextVar("pycnn_accuracy", default=None)
+    lasting: ClassVar[list[Scoped]] = []
+
     def __init__(self, name: str) -> None:
         if name not in ACCURACIES:
             raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {name!r}")
-        global _default_accuracy
-        self._name = name
-        self._before = _default_accuracy
-        _default_accuracy = name
-
-    def __enter__(self) -> use_accuracy:
-        global _default_accuracy
-        _default_accuracy = self._before
-        self._token = _accuracy.set(self._name)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _accuracy.reset(self._token)
+        super().__init__(name)
 
 
 def accuracy() -> str:
     """What `use_accuracy` chose: "fast" unless it said otherwise."""
-    return _accuracy.get() or _default_accuracy
+    return use_accuracy.value() or "fast"
 
 
 def candidates(operator: str, shape: Conv2dShape, dtype: str) -> list[tuple[str, str | None]]:
@@ -181,5 +171,5 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
 
 
 def _check_operator(operator: str) -> None:
-    if operator not in _OPERATORS:
-        raise ValueError(f"operator must be one of {', '.join(_OPERATORS)}, got {operator!r}")
+    if operator not in PASSES:
+        raise ValueError(f"operator must be one of {', '.join(PASSES)}, got {operator!r}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.graph import Function, Variable
+from pycnn.graph import Function
 
 Array = Any
 
@@ -566,8 +566,3 @@ class Clamp(Function):
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         return dy * ctx.saved[0], None, None
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether `value` is a Tensor."""
-    return isinstance(value, Variable)

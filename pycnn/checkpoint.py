@@ -18,13 +18,13 @@ import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
 from pycnn import __version__, backends, machine, random
+from pycnn._files import replacing
 from pycnn.tensor import Tensor
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "restore", "save"]
@@ -92,18 +92,14 @@ def save(
         "extra": dict(extra or {}),
     }
     text = json.dumps(header)
-    library, final = _safetensors(), Path(path)
-    temporary = final.with_name(f".{final.name}.partial")  # one name, so that a killed run leaves no heap
+    library = _safetensors()
     try:
-        try:
-            library.numpy.save_file(arrays, temporary, metadata={"pycnn": text, "crc32": str(_checksum(text, arrays))})
-            _flush(temporary)
-            temporary.replace(final)
-            _flush(final.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path, durable=True) as temporary:
+            # Not save_file: it has a temporary name of its own making, which a killed run would leave behind each time.
+            metadata = {"pycnn": text, "crc32": str(_checksum(text, arrays))}
+            temporary.write_bytes(library.numpy.save(arrays, metadata))
     except (OSError, library.SafetensorError) as error:
-        raise CheckpointError(f"cannot write the checkpoint {final}: {error}") from None
+        raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from None
 
 
 def load(path: str | os.PathLike[str]) -> Checkpoint:
@@ -184,15 +180,6 @@ def _safetensors() -> ModuleType:
     except ImportError:
         raise ImportError("checkpoints need safetensors: pip install 'pycnn[train]'") from None
     return safetensors
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file, or a folder's names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pack(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:

@@ -349,7 +349,14 @@ class _GradMode:
 
 
 class no_grad(_GradMode):
-    """Record nothing: a context manager, or a decorator as ``@no_grad()``.  Holds for the current thread only."""
+    """Record nothing: a context manager, or a decorator as ``@no_grad()``.  Holds for the current thread only.
+
+    >>> import pycnn
+    >>> w = pycnn.ones(2, requires_grad=True)
+    >>> with pycnn.no_grad():
+    ...     (2 * w).requires_grad
+    False
+    """
 
     _mode = False
 
@@ -372,7 +379,17 @@ def set_debug(on: bool) -> None:
 
 
 class detect_changes:
-    """`set_debug` for the length of a ``with`` block; what was saved inside is checked whenever it is used."""
+    """`set_debug` for the length of a ``with`` block; what was saved inside is checked whenever it is used.
+
+    >>> import pycnn
+    >>> x = pycnn.ones(2, requires_grad=True)
+    >>> with pycnn.detect_changes():
+    ...     y = (x * x).sum()
+    >>> x.data[0] = 3.0
+    >>> y.backward()  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    RuntimeError: an array that Mul saved for its backward was changed behind the back of its Tensor: ...
+    """
 
     def __enter__(self) -> detect_changes:
         self._token = _debug.set(True)

@@ -48,6 +48,12 @@ def set_isa(name: str) -> None:
 
     Raises:
         ValueError: an unknown name, or one this machine cannot run.
+
+    >>> before = get_isa()
+    >>> set_isa("baseline")
+    >>> get_isa()
+    'baseline'
+    >>> set_isa(before)
     """
     if name not in (*_ISAS, "auto"):
         raise ValueError(f"name must be one of {', '.join(_ISAS)} or auto, got {name!r}")

@@ -242,6 +242,8 @@ class Pool2dShape:
 
     >>> Pool2dShape(1, 1, 6, 6, (3, 3), (2, 2), ceil_mode=True).P
     3
+    >>> print(Pool2dShape(1, 64, 55, 55, (3, 3), (2, 2)))
+    n1c64h55w55_r3s3_st2pd0dl1
     """
 
     N: int
@@ -293,6 +295,16 @@ class Pool2dShape:
     def y_shape(self) -> tuple[int, int, int, int]:
         """Shape of the output, (N, C, P, Q)."""
         return self.N, self.C, self.P, self.Q
+
+    def bytes(self, itemsize: int = 4) -> int:
+        """Fewest bytes one pass must move: each of x and y once."""
+        return itemsize * self.N * self.C * (self.H * self.W + self.P * self.Q)
+
+    def __str__(self) -> str:
+        return (
+            f"n{self.N}c{self.C}h{self.H}w{self.W}_r{self.kernel[0]}s{self.kernel[1]}_st{_pair_text(self.stride)}"
+            f"pd{_padding_text(self.padding)}dl{_pair_text(self.dilation)}{'_ceil' if self.ceil_mode else ''}"
+        )
 
 
 PASSES = ("fprop", "dgrad", "wgrad")

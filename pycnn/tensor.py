@@ -735,18 +735,30 @@ class _GradKeeper:
 
 
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
-    """A Tensor with a copy of `data`."""
+    """A Tensor with a copy of `data`; see `Tensor` for what that may be.
+
+    >>> tensor([[1, 2], [3, 4]], dtype=np.float32).shape
+    (2, 2)
+    """
     array = _array(data)
     return Tensor(array.astype(dtype or array.dtype, copy=True), requires_grad)
 
 
 def zeros(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """A Tensor of zeros."""
+    """A Tensor of zeros; the sizes one by one or as a tuple.
+
+    >>> zeros(2, 3).shape, zeros((2, 3), dtype=np.float64).dtype
+    ((2, 3), dtype('float64'))
+    """
     return Tensor(np.zeros(_sizes(size), dtype), requires_grad)
 
 
 def ones(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
-    """A Tensor of ones."""
+    """A Tensor of ones; the sizes one by one or as a tuple.
+
+    >>> ones(2)
+    tensor([1., 1.])
+    """
     return Tensor(np.ones(_sizes(size), dtype), requires_grad)
 
 

@@ -182,10 +182,10 @@ def test_a_failing_rename_leaves_the_old_file_and_nothing_else(tmp_path, monkeyp
     path = tmp_path / "run"
     checkpoint.save(path, {}, {"epoch": 1})
 
-    def refuse(self, target):
+    def refuse(source, target):
         raise PermissionError(13, "Permission denied", str(target))
 
-    monkeypatch.setattr(type(path), "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(CheckpointError, match="Permission denied"):
         checkpoint.save(path, {}, {"epoch": 2})
     assert checkpoint.load(path).extra == {"epoch": 1}

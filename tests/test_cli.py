@@ -10,6 +10,7 @@ import pytest
 
 from pycnn import cli
 from pycnn.cli import _progress, main
+from pycnn.jit import MissingToolError
 
 
 def python(*arguments, **settings):
@@ -100,6 +101,7 @@ def test_return_codes(fake, code):
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
         (ModuleNotFoundError("Matplotlib is not installed"), "Matplotlib is not installed"),
         (MemoryError(), "MemoryError"),
+        (MissingToolError("the simulator needs g++"), "the simulator needs g++"),
     ],
 )
 def test_bad_input_is_one_line_and_2(fake, capsys, error, line):

@@ -524,6 +524,12 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("algo pass", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo={"forward": "auto"}), ValueError, "unknown pass"),
     ("algo type", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo=3), TypeError, "algo must be"),  # type: ignore[arg-type]
     ("conv channels", lambda: F.conv2d(X, np.zeros((1, 2, 1, 1))), ValueError, "channels disagree"),
+    (
+        "transpose of a list",
+        lambda: F.conv_transpose2d([1.0], X),
+        TypeError,
+        "x must be a Tensor or an array, got list",
+    ),
     ("transpose rank", lambda: F.conv_transpose2d(X[0], X), ValueError, "x must have 4 dimensions"),
     ("transpose channels", lambda: F.conv_transpose2d(X, np.zeros((2, 1, 1, 1))), ValueError, "channels disagree"),
     (

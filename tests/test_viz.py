@@ -1,5 +1,6 @@
 """The pictures: that each is drawn whole, from what it should be, and refuses what it cannot draw."""
 
+import os
 import sys
 
 import numpy as np
@@ -9,7 +10,6 @@ pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
 
 from pycnn import viz  # noqa: E402
-from pycnn.viz import _canvas  # noqa: E402
 
 NAMES = ("cat", "dog", "a very long name")
 
@@ -104,7 +104,7 @@ def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_canvas.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         viz.filters(np.ones((1, 1, 3, 3)), path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.png"]

@@ -1,7 +1,7 @@
 """The backends, and which one a call goes to.
 
 A backend is a module of plain functions on arrays that all have one floating dtype (float32 or float64), each taking
-plain ints; `reference.py` lists the whole protocol.  The array's own device chooses it (NumPy: ``cpu``, CuPy:
+plain ints; `reference` lists the whole protocol.  The array's own device chooses it (NumPy: ``cpu``, CuPy:
 ``cuda``) unless `use_backend` says otherwise.
 """
 
@@ -10,16 +10,16 @@ from __future__ import annotations
 import importlib
 from contextvars import ContextVar
 from types import ModuleType
+from typing import ClassVar
+
+from pycnn._scoped import Scoped
 
 __all__ = ["NAMES", "get", "selected", "use_backend"]
 
 NAMES = ("reference", "cpu", "cuda", "sim", "shapes")
 
-_default: str | None = None
-_selected: ContextVar[str | None] = ContextVar("pycnn_backend", default=None)
 
-
-class use_backend:
+class use_backend(Scoped):
     """Send calls to one backend: until the end of the ``with`` block, or for good if used without one.
 
     Args:
@@ -36,27 +36,19 @@ class use_backend:
     array([0., 2.])
     """
 
+    first = None
+    inside = ContextVar("pycnn_backend", default=None)
+    lasting: ClassVar[list[Scoped]] = []
+
     def __init__(self, name: str | None) -> None:
         if name is not None and name not in NAMES:
             raise ValueError(f"backend must be one of {', '.join(NAMES)} or None, got {name!r}")
-        global _default
-        self._name = name
-        self._before = _default
-        _default = name
-
-    def __enter__(self) -> use_backend:
-        global _default
-        _default = self._before
-        self._token = _selected.set(self._name)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        _selected.reset(self._token)
+        super().__init__(name)
 
 
 def selected() -> str | None:
     """The backend that `use_backend` chose, or None where the array decides."""
-    return _selected.get() or _default
+    return use_backend.value()
 
 
 def get(name: str) -> ModuleType:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pycnn import __version__, _cpu
+from pycnn import __version__, _cpu, get_isa, get_num_threads, set_num_threads
+from pycnn._extras import extra
 
 __all__ = ["Machine", "measure", "set_threads"]
 
@@ -37,14 +38,14 @@ class Machine:
         return asdict(self)
 
 
-def measure(threads: int) -> Machine:
-    """Measure the ceilings, in under a second."""
+def measure() -> Machine:
+    """Measure the ceilings with the threads in force, in about a second."""
     peak = max(_cpu.measure_fma_peak() for _ in range(8))
     return Machine(
         _processor(),
         os.cpu_count() or 1,
-        threads,
-        _cpu.isa(),
+        get_num_threads(),
+        get_isa(),
         peak,
         _bandwidth(),
         {"pycnn": __version__, "numpy": np.__version__, "python": platform.python_version()},
@@ -52,13 +53,17 @@ def measure(threads: int) -> Machine:
 
 
 def set_threads(threads: int | None) -> int:
-    """Give the engine and NumPy's BLAS the same number of threads; returns it (the engine's own where None)."""
-    import threadpoolctl
+    """Give the engine and NumPy's BLAS the same number of threads; returns it (the engine's own where None).
+
+    Raises ValueError for a number that `pycnn.set_num_threads` does not take.
+    """
+    with extra("train", "threadpoolctl"):
+        import threadpoolctl
 
     if threads is not None:
-        _cpu.set_num_threads(threads)
-    threadpoolctl.threadpool_limits(_cpu.num_threads(), user_api="blas")
-    return _cpu.num_threads()
+        set_num_threads(threads)
+    threadpoolctl.threadpool_limits(get_num_threads(), user_api="blas")
+    return get_num_threads()
 
 
 def _bandwidth() -> float:

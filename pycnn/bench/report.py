@@ -7,10 +7,12 @@ import io
 from typing import Any
 
 from pycnn._extras import extra
+from pycnn.bench.summary import OURS
+from pycnn.shape import PASSES
 
 __all__ = ["render"]
 
-_COLORS = {"auto": "#1b6ca8", "numpy": "#b0b0b0"}
+_COLORS = {OURS: "#1b6ca8", "numpy": "#b0b0b0"}
 _PEER_COLORS = ("#e08e0b", "#7a9e3f", "#9b5fb0", "#c2513f")
 
 _STYLE = """
@@ -20,7 +22,7 @@ table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabula
 th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
 th { position: sticky; top: 0; background: #fff; border-bottom: 1px solid #888; }
 td.text, th.text { text-align: left; } td.why { white-space: normal; min-width: 18rem; }
-tr.auto { background: #eaf3fa; font-weight: 600; } tr.wrong { color: #b00020; }
+tr.taken { background: #eaf3fa; font-weight: 600; } tr.wrong { color: #b00020; }
 svg { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } details { margin: 1rem 0; } summary { cursor: pointer; }
 """
@@ -35,7 +37,7 @@ def render(data: dict[str, Any]) -> str:
         f"<p>{html.escape(machine['processor'])}, {machine['threads']} threads, {machine['isa']}; measured: "
         f"{machine['fma_peak'] / 1e9:.0f} GFLOP/s of float32 multiply-adds, "
         f"{machine['bandwidth'] / 1e9:.1f} GB/s of copying. "
-        + ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+        + html.escape(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
         + ". Every figure is a median; a rate counts the direct form's operations, so Winograd may pass the peak.</p>",
     ]
     for network in data["networks"]:
@@ -43,7 +45,7 @@ def render(data: dict[str, Any]) -> str:
     convolutions = [layer for network in data["networks"] for layer in network["layers"] if layer["op"] == "conv2d"]
     if convolutions:
         parts.append(
-            "<h2>Roofline</h2><p>What <i>auto</i> takes, forward and backward: rate against operations per byte "
+            "<h2>Roofline</h2><p>What pycnn takes, forward and backward: rate against operations per byte "
             "(each tensor moved once), under this machine's measured ceilings.</p>"
         )
         parts.append(_roofline(convolutions, machine))
@@ -57,10 +59,15 @@ def render(data: dict[str, Any]) -> str:
 
 def _network(network: dict[str, Any], machine: dict[str, Any]) -> list[str]:
     title = network["network"] or "problems"
+    heading = title if network["batch"] is None else f"{title}, batch {network['batch']}"
     forward = network["forward_seconds"]
     whole = "" if forward is None else f" Whole forward pass of the network: {forward * 1e3:.2f} ms."
-    parts = [f"<h2>{html.escape(title)}, batch {network['batch']}</h2>", _totals(network["totals_seconds"])]
-    parts.append(f"<p>Sums over the network's convolution and pooling layers, in milliseconds.{whole}</p>")
+    parts = [f"<h2>{html.escape(heading)}</h2>", _totals(network["totals_seconds"])]
+    parts.append(
+        f"<p>Sums over the convolution and pooling layers, in milliseconds; {OURS} is what <i>auto</i> takes, layer by "
+        f"layer.{whole}</p>"
+    )
+    parts += [f"<p>Left out: {html.escape(sentence)}</p>" for sentence in network["missing"]]
     for operator in dict.fromkeys(layer["pass"] for layer in network["layers"] if layer["op"] == "conv2d"):
         layers = [layer for layer in network["layers"] if layer["pass"] == operator]
         parts.append(_bars(f"{title} {operator}", layers, machine))
@@ -89,19 +96,20 @@ def _table(layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
         seconds = {c["name"]: c["seconds"] for c in layer["contestants"]}
         for c in layer["contestants"]:
             chosen = c["name"] == layer["auto"]
-            kind = "wrong" if c["seconds"] is None else "auto" if chosen else ""
+            kind = "wrong" if c["seconds"] is None else "taken" if c["name"] == layer["taken"] else ""
             rows.append(
                 f"<tr class='{kind}'><td class='text'>{html.escape(layer['layer'])}</td>"
                 f"<td class='text'>{layer['problem']}</td><td class='text'>{layer['pass']}</td>"
                 f"<td class='text'>{html.escape(c['name'])}</td>{_figures(c, layer, seconds, machine)}"
-                f"<td class='text why'>{html.escape(layer['why'] if chosen else c['note'])}</td></tr>"
+                f"<td class='text why'>{html.escape(c['note'] or (layer['why'] if chosen else ''))}</td></tr>"
             )
     return "".join(rows) + "</table>"
 
 
 def _figures(c: dict[str, Any], layer: dict[str, Any], seconds: dict[str, Any], machine: dict[str, Any]) -> str:
     if c["seconds"] is None:
-        return f"<td></td><td></td><td></td><td></td><td>{c['error']:.1e}</td><td></td>"
+        error = "" if c["error"] is None else f"{c['error']:.1e}"
+        return f"<td></td><td></td><td></td><td></td><td>{error}</td><td></td>"
     low, high = c["quartiles"]
     rate = f"<td>{c['gflops']:.1f}</td><td>{c['gflops'] * 1e9 / machine['fma_peak']:.0%}</td>"
     if not layer["flops"]:
@@ -128,10 +136,9 @@ def _svg(figure: Any) -> str:
 
 
 def _contestants(layers: list[dict[str, Any]]) -> list[str]:
-    """Whom the bars show: auto, NumPy and the peers."""
-    ours = ("direct", "im2col", "winograd", "native", "numpy")
-    peers = [c["name"] for layer in layers for c in layer["contestants"] if not c["name"].startswith(ours)]
-    return ["auto", "numpy", *dict.fromkeys(peers)]
+    """Whom the bars show: us, NumPy and the peers."""
+    peers = [c["name"] for layer in layers for c in layer["contestants"] if c["kind"] == "peer"]
+    return [OURS, "numpy", *dict.fromkeys(peers)]
 
 
 def _color(name: str, position: int) -> str:
@@ -139,7 +146,7 @@ def _color(name: str, position: int) -> str:
 
 
 def _rate(layer: dict[str, Any], name: str) -> float:
-    wanted = layer["auto"] if name == "auto" else name
+    wanted = layer["taken"] if name == OURS else name
     return next((c["gflops"] or 0.0 for c in layer["contestants"] if c["name"] == wanted), 0.0)
 
 
@@ -162,11 +169,11 @@ def _bars(title: str, layers: list[dict[str, Any]], machine: dict[str, Any]) -> 
 
 def _roofline(layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     figure, axes = _figure(8.5, 4.8)
-    for operator, marker in (("fprop", "o"), ("dgrad", "^"), ("wgrad", "s")):
-        mine = [layer for layer in layers if layer["pass"] == operator and _rate(layer, "auto") > 0]
+    for operator, marker in zip(PASSES, "o^s", strict=True):
+        mine = [layer for layer in layers if layer["pass"] == operator and _rate(layer, OURS) > 0]
         if mine:
             intensity = [layer["flops"] / layer["bytes"] for layer in mine]
-            axes.scatter(intensity, [_rate(layer, "auto") for layer in mine], s=18, marker=marker, label=operator)
+            axes.scatter(intensity, [_rate(layer, OURS) for layer in mine], s=18, marker=marker, label=operator)
     peak, bandwidth = machine["fma_peak"] / 1e9, machine["bandwidth"] / 1e9
     ends = [layer["flops"] / layer["bytes"] for layer in layers]
     low, high = min(*ends, 1.0) / 2, max(ends) * 2
@@ -175,7 +182,8 @@ def _roofline(layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     axes.annotate(f"{peak:.0f} GFLOP/s", (max(high, ridge), peak), ha="right", va="bottom", fontsize=8)
     axes.annotate(f"{bandwidth:.0f} GB/s", (low, low * bandwidth), ha="left", va="bottom", fontsize=8)
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s")
-    axes.legend(frameon=False)
+    if axes.collections:
+        axes.legend(frameon=False)
     return _svg(figure)
 
 
@@ -183,7 +191,7 @@ def _errors(layers: list[dict[str, Any]]) -> str:
     by_name: dict[str, list[float]] = {}
     for layer in layers:
         for c in layer["contestants"]:
-            if c["error"] > 0:
+            if c["error"]:  # neither exact nor unknown: a logarithm has no place for those
                 by_name.setdefault(c["name"], []).append(c["error"])
     names = sorted(by_name, key=lambda name: sorted(by_name[name])[len(by_name[name]) // 2])
     figure, axes = _figure(8.5, 0.9 + 0.36 * len(names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,28 @@ from pycnn.bench.contest import Result, Row
 from pycnn.bench.machine import Machine
 from pycnn.bench.timing import Timing
 
-__all__ = ["NetworkRun", "as_dict", "gflops", "peer_names", "totals"]
+__all__ = ["OURS", "NetworkRun", "as_dict", "gflops", "peer_names", "totals"]
+
+OURS = "pycnn"  # what `auto` takes, layer by layer, as one contestant
 
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """One network's layers, and the time of its whole forward pass (None for problems given by hand)."""
+    """What was measured of one network.
+
+    Attributes:
+        network: its name, "" for problems given by hand.
+        batch: images at once; None for problems given by hand.
+        results: its distinct layers, pass by pass.
+        forward: of the whole network, where it was timed.
+        missing: what could not run because the backend has no kernel for it, a sentence each.
+    """
 
     network: str
-    batch: int
+    batch: int | None
     results: list[Result]
-    forward: Timing | None
+    forward: Timing | None = None
+    missing: tuple[str, ...] = ()
 
 
 def gflops(result: Result, row: Row) -> float:
@@ -30,44 +42,37 @@ def gflops(result: Result, row: Row) -> float:
 
 
 def peer_names(results: Sequence[Result]) -> list[str]:
-    """The contestants that are neither ours nor NumPy, in order of appearance."""
-    ours = {"numpy"} | {name for result in results for name in (*result.refused, result.auto)}
-    ours |= {row.contestant for result in results for row in result.rows if row.contestant.startswith(_FAMILIES)}
-    return list(dict.fromkeys(r.contestant for result in results for r in result.rows if r.contestant not in ours))
-
-
-_FAMILIES = ("direct", "im2col", "winograd", "native")
+    """The contestants of other frameworks, in order of appearance."""
+    return list(dict.fromkeys(row.contestant for result in results for row in result.rows if row.kind == "peer"))
 
 
 def totals(results: Sequence[Result]) -> dict[str, dict[str, float]]:
     """Seconds over all layers of a network (each times its count), by operator and contestant.
 
-    "auto" is what `auto` takes layer by layer; a contestant that misses a layer of an operator is left out there.
+    OURS is `Result.taken` layer by layer; a contestant that misses a layer of an operator is left out there.
     """
     table: dict[str, dict[str, float]] = {}
     for operator in dict.fromkeys(result.operator for result in results):
         mine = [result for result in results if result.operator == operator]
-        names = ["auto", "numpy", *peer_names(mine)]
-        for name in names:
-            rows = [result.row(result.auto if name == "auto" else name) for result in mine]
-            if all(row is not None for row in rows):
-                seconds = sum(
-                    row.timing.median * result.workload.count
-                    for row, result in zip(rows, mine, strict=True)
-                    if row is not None and row.timing is not None
-                )
-                table.setdefault(operator, {})[name] = seconds
+        table[operator] = {}
+        for name in (OURS, "numpy", *peer_names(mine)):
+            rows = [result.taken if name == OURS else result.row(name) for result in mine]
+            timings = [row.timing for row in rows if row is not None and row.timing is not None]
+            if len(timings) == len(mine):
+                counts = [result.workload.count for result in mine]
+                table[operator][name] = sum(t.median * count for t, count in zip(timings, counts, strict=True))
     return table
 
 
 def as_dict(machine: Machine, runs: Sequence[NetworkRun]) -> dict[str, Any]:
-    """The whole run as plain values; times in seconds, rates in GFLOP/s."""
+    """The whole run as plain values for JSON; times in seconds, rates in GFLOP/s."""
     return {
         "machine": machine.as_dict(),
         "networks": [
             {
                 "network": run.network,
                 "batch": run.batch,
+                "missing": list(run.missing),
                 "forward_seconds": None if run.forward is None else run.forward.median,
                 "totals_seconds": totals(run.results),
                 "layers": [_layer(result) for result in run.results],
@@ -78,7 +83,7 @@ def as_dict(machine: Machine, runs: Sequence[NetworkRun]) -> dict[str, Any]:
 
 
 def _layer(result: Result) -> dict[str, Any]:
-    workload = result.workload
+    workload, taken = result.workload, result.taken
     return {
         "layer": workload.name,
         "op": workload.op,
@@ -89,6 +94,7 @@ def _layer(result: Result) -> dict[str, Any]:
         "bytes": result.bytes,
         "auto": result.auto,
         "why": result.why,
+        "taken": None if taken is None else taken.contestant,
         "refused": result.refused,
         "contestants": [_row(result, row) for row in result.rows],
     }
@@ -98,11 +104,12 @@ def _row(result: Result, row: Row) -> dict[str, Any]:
     timing = row.timing
     return {
         "name": row.contestant,
+        "kind": row.kind,
         "seconds": None if timing is None else timing.median,
         "quartiles": None if timing is None else [timing.low, timing.high],
         "runs": 0 if timing is None else timing.runs,
         "gflops": None if timing is None else gflops(result, row),
-        "error": row.error,
+        "error": row.error if math.isfinite(row.error) else None,  # JSON has no NaN
         "error_allowed": row.allowed,
         "note": row.note,
     }

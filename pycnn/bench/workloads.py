@@ -6,12 +6,15 @@ The network runs once on a photograph and each layer's input is kept, so that th
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pycnn import Tensor, models, nn, no_grad
+from pycnn._extras import extra
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
 
 __all__ = ["Workload", "from_problem", "of_network", "photograph"]
@@ -45,21 +48,24 @@ class Workload:
 def photograph(path: str | None = None) -> np.ndarray:
     """A photograph as (height, width, 3) uint8: the file at `path`, or scikit-learn's picture of the Summer Palace.
 
-    Raises OSError for a file that is missing or is no image.
+    Raises OSError for a file that is missing or is no image, ModuleNotFoundError without Pillow or scikit-learn.
     """
     if path is None:
-        from sklearn.datasets import load_sample_image
+        with extra("train", "scikit-learn"):
+            from sklearn.datasets import load_sample_image
 
         return load_sample_image("china.jpg")
-    from PIL import Image
+    with extra("train", "Pillow"):
+        from PIL import Image
 
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
 
 
 def _as_input(photo: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """`photo` cut to a square, scaled to the network's input and standardised; (N, C, H, W), the same image N times."""
-    from PIL import Image
+    """`photo` cut to a square, scaled to (H, W) and standardised, the same image N times: (N, C, H, W), C of 1 or 3."""
+    with extra("train", "Pillow"):
+        from PIL import Image
 
     n, c, h, w = shape
     side = min(photo.shape[:2])
@@ -67,33 +73,46 @@ def _as_input(photo: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     image = Image.fromarray(photo[top : top + side, left : left + side])
     image = image.convert("L" if c == 1 else "RGB").resize((w, h), Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.float32).reshape(h, w, c).transpose(2, 0, 1)
-    pixels = (pixels - pixels.mean()) / pixels.std()
+    pixels = (pixels - pixels.mean()) / (pixels.std() or 1.0)  # a picture of one colour has no spread
     return np.repeat(pixels[None], n, axis=0)
 
 
-def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Any, np.ndarray, list[Workload]]:
-    """The network `name`, its input made of `photo`, and its distinct layers in the order in which they first run."""
+def of_network(name: str, batch: int, photo: np.ndarray) -> tuple[Callable[[], Any], list[Workload]]:
+    """A network on a photograph: its forward pass, and its distinct layers in the order in which they first run.
+
+    Args:
+        name: one of `pycnn.models.list_models`.
+        batch: images at once.
+        photo: (height, width, 3) uint8.
+
+    Raises:
+        ValueError: an unknown name.
+    """
     model = models.create(name)
     model.eval()
     x = _as_input(photo, (batch, *models.info(name).input_shape))
     names = {id(module): path for path, module in model.named_modules()}
-    found: dict[tuple[str, Any], Workload] = {}
-    counts: dict[tuple[str, Any], int] = {}
+    found: dict[Any, Workload] = {}
+    counts: Counter[Any] = Counter()
 
     def see(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         workload = _workload(name, names[id(module)], module, np.asarray(inputs[0].data))
         if workload is None:
             return
-        key = (workload.op, workload.shape)
+        key = (workload.op, workload.shape, workload.count_pad)
         found.setdefault(key, workload)
-        counts[key] = counts.get(key, 0) + 1
+        counts[key] += 1
 
     handles = [m.register_forward_hook(see) for m in model.modules() if isinstance(m, _LAYERS)]
-    with no_grad():
-        model(Tensor(x))
+
+    def forward() -> Any:
+        with no_grad():
+            return model(Tensor(x))
+
+    forward()
     for handle in handles:
         handle.remove()
-    return model, x, [replace(workload, count=counts[key]) for key, workload in found.items()]
+    return forward, [replace(workload, count=counts[key]) for key, workload in found.items()]
 
 
 _LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
@@ -126,8 +145,13 @@ def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload |
 
 
 def from_problem(problem: Problem) -> Workload:
-    """A workload of seeded normal data for a problem given by hand."""
+    """A workload of seeded normal data for a problem given by hand.
+
+    Raises ValueError for another element type or layout than float32 NCHW.
+    """
+    if (problem.dtype, problem.layout) != ("float32", "nchw"):
+        raise ValueError(f"{problem}: the benchmark runs float32 in NCHW, got {problem.dtype} in {problem.layout}")
     rng = np.random.default_rng(0)
     x = rng.standard_normal(problem.shape.x_shape, np.float32)
     w = rng.standard_normal(problem.shape.w_shape, np.float32)
-    return Workload("", problem.name or str(problem.shape), 1, "conv2d", problem.shape, x, w)
+    return Workload("", problem.name or "problem", 1, "conv2d", problem.shape, x, w)

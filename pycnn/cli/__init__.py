@@ -55,13 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; the process's own by default.
 
     Returns:
-        0, or 2 after one line on stderr that says what was wrong with the input (a bad value, a file that is missing
-        or damaged, a full disk, a package that is not installed), or 130 after Ctrl-C.
+        0, or what the command itself says (1: `bench` found a wrong result); 2 after one line on stderr about what was
+        wrong with the input (a bad value, a file that is missing or damaged, a full disk, a package or a compiler that
+        is not installed); 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     first = arguments[0] if arguments and arguments[0] in commands() else None
     args = parser(first).parse_args(arguments)
     run = importlib.import_module(f"{__name__}.{args.command}").run
+    from pycnn.jit.errors import MissingToolError
+
     try:
         code = run(args)
         sys.stdout.flush()
@@ -71,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"pycnn {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except (ValueError, OSError, ImportError, MemoryError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, MissingToolError) as error:
         if os.environ.get("PYCNN_TRACEBACK"):
             raise
         print(f"pycnn {args.command}: {_one_line(error)}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn import __version__, nn
+from pycnn._files import replacing
 from pycnn.autograd import no_grad
 from pycnn.tensor import Tensor
 
@@ -43,12 +43,8 @@ def write_metrics(folder: Path, trainer: Trainer, evaluation: Evaluation, about:
     }
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "metrics.json"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

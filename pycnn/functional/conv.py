@@ -5,6 +5,11 @@ The three passes are bilinear in their two arrays, and the gradients of each are
     y  = fprop(x, w)       dx = dgrad(dy, w)          dw = wgrad(dy, x)
     dx = dgrad(dy, w)      d(dy) = fprop(g, w)        dw = wgrad(dy, g)
     dw = wgrad(dy, x)      d(dy) = fprop(x, g)        dx = dgrad(dy, g)
+
+The way of a call, one file a step: `Conv2d.forward` here records it; `pycnn.ops.conv` checks the arguments, builds the
+shape and finds the backend by the array; `pycnn.backends.cpu.conv` has `pycnn.algorithms` choose and calls
+csrc/bindings/conv.cpp (or winograd.cpp), which calls the kernel in csrc/cpu/kernels/conv_direct.cpp, conv_im2col.cpp or
+winograd.cpp.  The way back begins at `Conv2d.backward`, whose two gradients take the same steps.
 """
 
 from __future__ import annotations
@@ -17,7 +22,9 @@ from pycnn.functional._arrays import expect_arrays
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
-from pycnn.shape import normalize_padding, pair, whole
+from pycnn.ops._checks import expect_shape
+from pycnn.ops.conv_transpose import transposed
+from pycnn.shape import PASSES
 
 __all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]
 
@@ -26,11 +33,9 @@ IntPair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Algo = str | dict[str, str]
 
-PASSES = ("fprop", "dgrad", "wgrad")
-
 
 class Conv2d(Function):
-    """y = fprop(x, w) + b."""
+    """y = fprop(x, w) + b.  In all three, `how` is stride, padding, dilation, groups and the algorithms by pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
@@ -148,7 +153,7 @@ def conv_transpose2d(
 ) -> Any:
     """Transposed convolution: the gradient of a convolution with respect to its input, as an operator of its own.
 
-        y[n, k, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] +=
+        y[n, k, h, v] = b[k] + sum over c, r, s, p, q with h = p*stride_h - pad_top + r*dilation_h (v likewise) of
             x[n, c, p, q] * w[c, k, r, s]
 
     Args:
@@ -166,8 +171,7 @@ def conv_transpose2d(
         (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1.
 
     Raises:
-        TypeError, ValueError: a wrong rank, channels that disagree, an output smaller than 1, an `output_padding` that
-            is too large.
+        TypeError, ValueError: as `pycnn.ops.conv_transpose2d_fprop`; also an `algo` with an unknown pass.
 
     Reference: Zeiler et al., "Deconvolutional Networks", CVPR 2010; Dumoulin & Visin, 2016, section 4.
 
@@ -179,44 +183,14 @@ def conv_transpose2d(
            [1., 1., 1., 1.]])
     """
     expect_arrays(x=x, w=w, **({} if b is None else {"b": b}))
-    groups = whole("groups", groups, 1)
-    for name, array in (("x", x), ("w", w)):
-        if len(array.shape) != 4:
-            raise ValueError(f"{name} must have 4 dimensions, got shape {tuple(array.shape)}")
-    n, c, *image = x.shape
-    if w.shape[0] != c:
-        raise ValueError(f"channels disagree: x has C={c}, w expects {w.shape[0]} (x {x.shape}, w {w.shape})")
-    if isinstance(padding, str):
-        raise ValueError(f"the padding of a transposed convolution must be numbers, got {padding!r}")
-    steps, reach, extra = (
-        pair("stride", stride, 1),
-        pair("dilation", dilation, 1),
-        pair("output_padding", output_padding, 0),
-    )
-    window = (w.shape[2], w.shape[3])
-    sides = normalize_padding(padding, window, steps, reach)
-    out, missing = [], []
-    for axis, side in enumerate(("height", "width")):
-        if extra[axis] >= max(steps[axis], reach[axis]):
-            raise ValueError(
-                f"output_padding must be smaller than stride or dilation, got {extra[axis]} for the {side} with "
-                f"stride {steps[axis]} and dilation {reach[axis]}"
-            )
-        cut = sides[2 * axis] + sides[2 * axis + 1]
-        size = (image[axis] - 1) * steps[axis] - cut + reach[axis] * (window[axis] - 1) + extra[axis] + 1
-        if size < 1:
-            raise ValueError(f"the output would be smaller than 1: its {side} would be {size}")
-        out.append(size)
-        # With output_padding >= stride the convolution back from y has more outputs than x: those are zeros.
-        missing.append(extra[axis] // steps[axis])
+    shape, missing = transposed(tuple(x.shape), tuple(w.shape), stride, padding, output_padding, dilation, groups)
     if any(missing):
         x = pad(x, (0, missing[1], 0, missing[0]))
-    y_shape = (n, w.shape[1] * groups, *out)
-    y = Conv2dDgrad.apply(x, w, y_shape, steps, sides, reach, groups, _per_pass(algo))
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups, _per_pass(algo))
+    y = Conv2dDgrad.apply(x, w, shape.x_shape, *how)
     if b is None:
         return y
-    if tuple(b.shape) != (y_shape[1],):
-        raise ValueError(f"b must have shape ({y_shape[1]},), one value a channel of the output, got {tuple(b.shape)}")
+    expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
     return y + b.reshape(1, -1, 1, 1)
 
 

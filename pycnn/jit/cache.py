@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pycnn
+from pycnn._files import replacing
 
 
 def folder() -> Path:
@@ -54,14 +54,8 @@ def publish(key: str, suffix: str, data: bytes) -> Path:
     """Keep `data` under `key` for everyone; harmless if others publish the same at the same time."""
     target = path(key, suffix)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{key}", suffix=".part", dir=target.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(target) as temporary:
+        temporary.write_bytes(data)
     return target
 
 

@@ -1,7 +1,7 @@
 """Raw transposed convolution on arrays: the gradient of a convolution, used as a layer of its own.
 
 Each of its three passes is one of the convolution's, with x and dy in each other's place: fprop is conv2d's dgrad,
-dgrad is its fprop, wgrad is its wgrad.  `_inner` builds that convolution.
+dgrad is its fprop, wgrad is its wgrad.  `transposed` builds that convolution.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def conv_transpose2d_fprop(
     check_algo(algo)
     call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
-    shape, rest = _inner(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
+    shape, rest = transposed(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
     if b is not None:
         expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
     backend = call.backend
@@ -113,7 +113,7 @@ def conv_transpose2d_dgrad(
     check_algo(algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
-    shape, rest = _inner(shape_of("x_shape", x_shape), w.shape, stride, padding, output_padding, dilation, groups)
+    shape, rest = transposed(shape_of("x_shape", x_shape), w.shape, stride, padding, output_padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.x_shape)
     dx = call.backend.conv2d_fprop(dy, w, None, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
     if any(rest):
@@ -159,7 +159,7 @@ def conv_transpose2d_wgrad(
     check_algo(algo)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
-    shape, rest = _inner(x.shape, shape_of("w_shape", w_shape), stride, padding, output_padding, dilation, groups)
+    shape, rest = transposed(x.shape, shape_of("w_shape", w_shape), stride, padding, output_padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.x_shape)
     x = _extended(call, x, rest)
     return call.back(
@@ -169,7 +169,7 @@ def conv_transpose2d_wgrad(
     )
 
 
-def _inner(
+def transposed(
     x_shape: Sequence[int],
     w_shape: Sequence[int],
     stride: IntPair,

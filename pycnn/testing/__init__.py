@@ -4,7 +4,9 @@ problems.py   convolution problems by reason, and the lecture networks' layers
 regimes.py    operands on which results must be exact; the bound on errors elsewhere
 check.py      `check_conv2d`: one algorithm of one backend on one problem
 loops.py      the seven loops that check the reference itself
-gradient.py   directional derivatives in float64
+gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
+gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd
+ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
 
 from pycnn.testing.check import check_conv2d, scattered

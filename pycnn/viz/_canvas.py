@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn._files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,12 +48,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write the figure as PNG, under a temporary name first, so that `path` is never half a picture."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 

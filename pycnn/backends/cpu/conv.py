@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pycnn import _cpu, algorithms, winograd
+from pycnn.backends.cpu._dense import dense
 from pycnn.shape import Conv2dShape
 
 Pair = tuple[int, int]
@@ -26,14 +27,14 @@ def conv2d_fprop(
     """y = x convolved with w, plus b a filter."""
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
     name = algorithms.resolve(algo, "fprop", shape, x.dtype.name)
-    bias = None if b is None else np.ascontiguousarray(b)
+    bias = None if b is None else dense(b)
     tile = winograd.tile_of(name)
     if tile is not None:
-        return _cpu.winograd_fprop(np.ascontiguousarray(x), np.ascontiguousarray(w), bias, padding, groups, tile)
+        return _cpu.winograd_fprop(dense(x), dense(w), bias, padding, groups, tile)
     return _cpu.conv2d_fprop(
         name,
-        np.ascontiguousarray(x),
-        np.ascontiguousarray(w),
+        dense(x),
+        dense(w),
         bias,
         shape.y_shape,
         stride,
@@ -59,10 +60,8 @@ def conv2d_dgrad(
     name = algorithms.resolve(algo, "dgrad", shape, dy.dtype.name)
     tile = winograd.tile_of(name)
     if tile is not None:
-        return _cpu.winograd_dgrad(np.ascontiguousarray(dy), np.ascontiguousarray(w), x_shape, padding, groups, tile)
-    return _cpu.conv2d_dgrad(
-        name, np.ascontiguousarray(dy), np.ascontiguousarray(w), x_shape, stride, padding[::2], dilation, groups
-    )
+        return _cpu.winograd_dgrad(dense(dy), dense(w), x_shape, padding, groups, tile)
+    return _cpu.conv2d_dgrad(name, dense(dy), dense(w), x_shape, stride, padding[::2], dilation, groups)
 
 
 def conv2d_wgrad(
@@ -81,10 +80,8 @@ def conv2d_wgrad(
     name = algorithms.resolve(algo, "wgrad", shape, dy.dtype.name)
     tile = winograd.tile_of(name)
     if tile is not None:
-        return _cpu.winograd_wgrad(np.ascontiguousarray(dy), np.ascontiguousarray(x), w_shape, padding, groups, tile)
-    return _cpu.conv2d_wgrad(
-        name, np.ascontiguousarray(dy), np.ascontiguousarray(x), w_shape, stride, padding[::2], dilation, groups
-    )
+        return _cpu.winograd_wgrad(dense(dy), dense(x), w_shape, padding, groups, tile)
+    return _cpu.conv2d_wgrad(name, dense(dy), dense(x), w_shape, stride, padding[::2], dilation, groups)
 
 
 def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> int:
@@ -108,4 +105,4 @@ def conv2d_choose(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> tu
 
 def channel_sum(dy: np.ndarray) -> np.ndarray:
     """Sum over all axes but the second: the gradient of a bias, (C,)."""
-    return _cpu.channel_sum(np.ascontiguousarray(dy))
+    return _cpu.channel_sum(dense(dy))

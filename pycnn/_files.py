@@ -1,0 +1,54 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["replacing"]
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterator[Path]:
+    """A temporary name beside `path`; what is written there takes `path`'s place when the ``with`` block ends well.
+
+    Whoever reads `path`, at any moment and in any process, finds the old file or the new one, whole.  If the block or
+    the renaming raises, the old file stays and the temporary one is removed.
+
+    Args:
+        path: the file; its folder must exist.
+        durable: have the disk hold the file before it gets its name, and the name before this returns.  The temporary
+            name is then always the same, so that runs killed one after another leave one file behind and not a heap;
+            two writers of one `path` need the other kind, which has a name for each process and thread.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replacing(folder / "notes.txt") as temporary:
+    ...     _ = temporary.write_text("all of it")
+    >>> [(file.name, file.read_text()) for file in folder.iterdir()]
+    [('notes.txt', 'all of it')]
+    """
+    final = Path(path)
+    writer = "" if durable else f".{os.getpid()}.{threading.get_ident()}"
+    temporary = final.with_name(f".{final.name}{writer}.part")
+    try:
+        yield temporary
+        if durable:
+            _flush(temporary)
+        os.replace(temporary, final)
+        if durable:
+            _flush(final.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
