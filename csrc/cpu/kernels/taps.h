@@ -166,6 +166,7 @@ template <typename T>
 static void fill_planes_of(const TapSum<T>& p, const T* image, int64_t row, int64_t rows, int64_t column,
                            int64_t length, T* to, int64_t plane, bool padding) {
     constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    constexpr int64_t kAhead = 4096 / static_cast<int64_t>(sizeof(T));
     for (int64_t residue = 0; residue < p.h.residues * p.w.residues; residue++, to += plane) {
         const int64_t y0 = row * p.h.stride + p.h.residue.get()[residue / p.w.residues] - p.h.before;
         const int64_t x0 = column * p.w.stride + p.w.residue.get()[residue % p.w.residues] - p.w.before;
@@ -184,8 +185,8 @@ static void fill_planes_of(const TapSum<T>& p, const T* image, int64_t row, int6
         const T* from = image + (y0 + y.begin * p.h.stride) * p.w.size + x0 + x.begin * p.w.stride;
         T* at = to + y.begin * length + x.begin;
         for (int64_t i = y.begin; i < y.end; i++, at += length, from += step) {
-            // The rows after the next one: with a stride they are no stream that the hardware would follow.
-            for (int64_t j = 0; j < count * p.w.stride; j += kLine) __builtin_prefetch(from + 2 * step + j);
+            // With a stride the rows are no stream that the hardware would follow.
+            for (int64_t j = 0; j < count * p.w.stride; j += kLine) __builtin_prefetch(from + kAhead + j);
             copy_strided(at, from, p.w.stride, count);
         }
     }
