@@ -54,6 +54,7 @@ Plan plan_of(const ConvShape& s) {
     p.taps = p.joined ? s.R : s.R * s.S;
     const Strips strips(ceil_div(p.lanes, kLanes<T>));
     p.lane_block = ceil_div(strips.vectors, strips.count) * kLanes<T>;
+    if (strips.vectors % 6 == 4) p.lane_block = 2 * kLanes<T>;  // twos: threes would leave a block of one
     p.lane_blocks = ceil_div(p.lanes, p.lane_block);
     const int64_t pixel = p.joined ? p.channels : p.lane_block;
     const int64_t budget = kImageBytes / static_cast<int64_t>(sizeof(T));
@@ -63,14 +64,15 @@ Plan plan_of(const ConvShape& s) {
     p.row_blocks = s.N * ceil_div(s.P, p.rows);
     const int64_t slivers = ceil_div(p.filters, kTileRows);
     p.filter_block = slivers;
-    // A block of filters repeats the transposition of x, a slice repeats dw: cut the one that costs less.
-    const auto tasks = [&] { return s.groups * p.lane_blocks * ceil_div(slivers, p.filter_block) * p.slices; };
+    // A block of filters repeats the transposition of x, a slice repeats dw: cut first where less is repeated.
+    const bool slice_first = s.K * p.channels * s.R * s.S < s.N * s.C * s.P * s.Q;
     p.slices = 1;
-    while (tasks() < kTasks) {
+    while (s.groups * p.lane_blocks * ceil_div(slivers, p.filter_block) * p.slices < kTasks) {
         const int64_t pixels = ceil_div(p.row_blocks, p.slices) * p.rows * s.Q;
-        if (p.filter_block > 8) {
+        const bool can_slice = p.slices < p.row_blocks && pixels > 1024;
+        if (p.filter_block > 8 && !(slice_first && can_slice)) {
             p.filter_block = ceil_div(p.filter_block, 2);
-        } else if (p.slices < p.row_blocks && pixels > 1024) {
+        } else if (can_slice) {
             p.slices = least(p.row_blocks, 2 * p.slices);
         } else if (p.filter_block > 4) {
             p.filter_block = ceil_div(p.filter_block, 2);

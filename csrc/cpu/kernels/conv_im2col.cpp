@@ -91,13 +91,13 @@ void conv_fprop_im2col(const ConvShape& s, const T* x, const T* w, const T* bias
          .bias_batch = s.groups,
          .column_bias = nullptr},
         pixels,
-        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, int64_t uses, T* room) {
             const T* at = w + (batch % s.groups * filters + i) * depth_all + t;
-            return fetch_rows(at, depth_all, 1, rows, depth, pixels > 4 * kTileVectors * kLanes<T>, room);
+            return fetch_rows(at, depth_all, 1, rows, depth, uses, room);
         },
-        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, int64_t uses, T* room) {
             const T* image = x + batch * (s.C / s.groups) * s.H * s.W;
-            if (pointwise) return fetch_panel(image + t * pixels + j, pixels, 1, width, panel, depth, true, room);
+            if (pointwise) return fetch_panel(image + t * pixels + j, pixels, 1, width, panel, depth, uses, room);
             Row row(s, t);
             for (int64_t i = 0; i < depth; i++, row.next(s)) {
                 unfold_row(s, image, row, j, width, room + i * panel);
@@ -127,7 +127,7 @@ void conv_dgrad_im2col(const ConvShape& s, const T* dy, const T* w, T* dx) {
          .bias_batch = 1,
          .column_bias = nullptr},
         pixels,
-        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, int64_t, T* room) {
             const T* of_group = w + batch % s.groups * filters * channels * taps;
             T* to = room;
             for (int64_t step = t; step < t + depth; step++, to += rows) {
@@ -136,9 +136,9 @@ void conv_dgrad_im2col(const ConvShape& s, const T* dy, const T* w, T* dx) {
             }
             return Walk<T>{room, rows, 1};
         },
-        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, int64_t uses, T* room) {
             const T* image = dy + batch * filters * s.P * s.Q;
-            if (pointwise) return fetch_panel(image + t * pixels + j, pixels, 1, width, panel, depth, true, room);
+            if (pointwise) return fetch_panel(image + t * pixels + j, pixels, 1, width, panel, depth, uses, room);
             Row row(s, t);
             for (int64_t i = 0; i < depth; i++, row.next(s)) {
                 unfold_gradient_row(s, image, row, j, width, room + i * panel);
@@ -184,14 +184,14 @@ void conv_wgrad_im2col(const ConvShape& s, const T* dy, const T* x, T* dw) {
          .bias_batch = 1,
          .column_bias = nullptr},
         columns,
-        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t i, int64_t rows, int64_t t, int64_t depth, int64_t, T* room) {
             const int64_t filled = runs(batch, t, depth, [&](int64_t image, int64_t pixel, int64_t count, int64_t at) {
                 pack_sliver(dy + (image * filters + i) * pixels + pixel, pixels, 1, rows, count, room + at * rows);
             });
             fill(room + filled * rows, T(0), (depth - filled) * rows);
             return Walk<T>{room, rows, 1};
         },
-        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, T* room) {
+        [&](int64_t batch, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, int64_t, T* room) {
             T unfolded[kLanes<T> * kDepth];
             if (width < panel) fill(room, T(0), depth * panel);
             for (int64_t j0 = 0; j0 < width; j0 += kLanes<T>) {

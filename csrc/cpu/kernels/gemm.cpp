@@ -67,8 +67,6 @@ void gemm(const Gemm<T>& p) {
     if (p.m == 0 || p.n == 0) return;
     const bool plain = !p.accumulate && p.row_bias == nullptr;
     if (plain && p.m <= 3 * kDotRows && p.b_row == 1 && p.a_col == 1 && p.k >= kLanes<T>) return gemm_few_rows(p);
-    const bool a_reused = p.n > 4 * kTileVectors * kLanes<T>;
-    const bool b_reused = p.m > 4 * kTileRows;
     product<T>(
         {.batch = 1,
          .m = p.m,
@@ -79,11 +77,11 @@ void gemm(const Gemm<T>& p) {
          .bias_batch = 1,
          .column_bias = p.bias},
         p.c_row,
-        [&](int64_t, int64_t i, int64_t rows, int64_t t, int64_t depth, T* room) {
-            return fetch_rows(p.a + i * p.a_row + t * p.a_col, p.a_row, p.a_col, rows, depth, a_reused, room);
+        [&](int64_t, int64_t i, int64_t rows, int64_t t, int64_t depth, int64_t uses, T* room) {
+            return fetch_rows(p.a + i * p.a_row + t * p.a_col, p.a_row, p.a_col, rows, depth, uses, room);
         },
-        [&](int64_t, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, T* room) {
-            return fetch_panel(p.b + t * p.b_row + j * p.b_col, p.b_row, p.b_col, width, panel, depth, b_reused, room);
+        [&](int64_t, int64_t j, int64_t width, int64_t panel, int64_t t, int64_t depth, int64_t uses, T* room) {
+            return fetch_panel(p.b + t * p.b_row + j * p.b_col, p.b_row, p.b_col, width, panel, depth, uses, room);
         },
         [&](int64_t) { return p.c; });
 }

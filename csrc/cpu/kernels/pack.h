@@ -80,6 +80,10 @@ static void pack_sliver(const T* a, int64_t a_row, int64_t a_col, int64_t rows, 
         copy_transposed(a, a_row, rows, depth, to, rows);
         return;
     }
+    if (kMasks && a_row == 1) {
+        for (int64_t t = 0; t < depth; t++) copy(to + t * rows, a + t * a_col, rows);
+        return;
+    }
     for (int64_t t = 0; t < depth; t++) {
         for (int64_t i = 0; i < rows; i++) to[t * rows + i] = a[i * a_row + t * a_col];
     }

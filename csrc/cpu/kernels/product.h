@@ -34,8 +34,9 @@ constexpr int64_t kDepth = PYCNN_VECTOR_BYTES == 64 ? 192 : 256;  // a panel of 
 
 constexpr int kMostSlivers = 256 / kTileRows;  // in a task's block of A
 
-// fetch_a(batch, i, rows, t, depth, room) -> Walk of A's rows [i, i + rows) over steps [t, t + depth); room for a copy.
-// fetch_b(batch, j, width, panel, t, depth, room) -> Walk of B's columns [j, j + width), readable up to `panel`
+// fetch_a(batch, i, rows, t, depth, uses, room) -> Walk of A's rows [i, i + rows) over steps [t, t + depth), which that
+// many tiles will read; room for a copy.
+// fetch_b(batch, j, width, panel, t, depth, uses, room) -> Walk of B's columns [j, j + width), readable up to `panel`
 // columns. c_of(batch) -> C of that batch entry, rows c_row apart.
 template <typename T, typename FetchA, typename FetchB, typename COf>
 static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, const FetchB& fetch_b, const COf& c_of) {
@@ -74,13 +75,14 @@ static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, c
         for (int64_t t0 = 0; t0 == 0 || t0 < p.k; t0 += kDepth) {
             const int64_t depth = least(kDepth, p.k - t0);
             for (int64_t i = 0; i < rows; i += kTileRows) {
-                a[i / kTileRows] = fetch_a(batch, i0 + i, least(kTileRows, rows - i), t0, depth, room_a + i * kDepth);
+                a[i / kTileRows] =
+                    fetch_a(batch, i0 + i, least(kTileRows, rows - i), t0, depth, strip1 - strip0, room_a + i * kDepth);
             }
             for (int64_t strip = strip0; strip < strip1; strip++) {
                 const int64_t j = strips.start(strip) * kLanes<T>;
                 const int64_t panel = strips.width(strip) * kLanes<T>;
                 const int64_t width = least(panel, p.n - j);
-                const Walk<T> b = fetch_b(batch, j, width, panel, t0, depth, room_b);
+                const Walk<T> b = fetch_b(batch, j, width, panel, t0, depth, ceil_div(rows, kTileRows), room_b);
                 const bool add = t0 > 0 || p.accumulate;
                 const bool whole = width == panel;
                 for (int64_t i = 0; i < rows; i += kTileRows) {
@@ -121,21 +123,22 @@ static void product(const Product<T>& p, int64_t c_row, const FetchA& fetch_a, c
     });
 }
 
-// The fetches of a plain matrix.  A's rows are read where they lie when few panels would use the copy, B's panels when
-// few slivers would.
+// The fetches of a plain matrix: read where it lies when few tiles would use a copy.
+constexpr int64_t kFewUses = 4;
+
 template <typename T>
-PYCNN_INLINE Walk<T> fetch_rows(const T* a, int64_t a_row, int64_t a_col, int64_t rows, int64_t depth, bool reused,
+PYCNN_INLINE Walk<T> fetch_rows(const T* a, int64_t a_row, int64_t a_col, int64_t rows, int64_t depth, int64_t uses,
                                 T* room) {
-    if (a_col == 1 && !reused) return {a, 1, a_row};
-    if (a_row == 1 && !reused) return {a, a_col, 1};
+    if (a_col == 1 && uses <= kFewUses) return {a, 1, a_row};
+    if (a_row == 1 && uses <= kFewUses) return {a, a_col, 1};
     pack_sliver(a, a_row, a_col, rows, depth, room);
     return {room, rows, 1};
 }
 
 template <typename T>
 PYCNN_INLINE Walk<T> fetch_panel(const T* b, int64_t b_row, int64_t b_col, int64_t width, int64_t panel, int64_t depth,
-                                 bool reused, T* room) {
-    if (b_col == 1 && width == panel && !reused) return {b, b_row, 0};
+                                 int64_t uses, T* room) {
+    if (b_col == 1 && width == panel && uses <= kFewUses) return {b, b_row, 0};
     pack_panel(b, b_row, b_col, depth, width, panel, room);
     return {room, panel, 0};
 }

@@ -165,38 +165,29 @@ static TapSum<T> dgrad_sum(const ConvShape& s, const Axes& axes, const T* dy, co
 template <typename T>
 static void fill_planes_of(const TapSum<T>& p, const T* image, int64_t row, int64_t rows, int64_t column,
                            int64_t length, T* to, int64_t plane, bool padding) {
-    constexpr int64_t kSome = 8;  // column residues at a time
-    const Axis& h = p.h;
-    const Axis& w = p.w;
-    for (int64_t j0 = 0; j0 < w.residues; j0 += kSome) {
-        const int64_t some = least(kSome, w.residues - j0);
-        int64_t begin[kSome];
-        int64_t end[kSome];
-        int64_t from[kSome];
-        for (int64_t j = 0; j < some; j++) {
-            const int64_t first = column * w.stride + w.residue.get()[j0 + j] - w.before;
-            const Inside inside(first, w.stride, w.size, length);
-            begin[j] = inside.begin;
-            end[j] = inside.end;
-            from[j] = first + inside.begin * w.stride;
-        }
-        for (int64_t i = 0; i < rows; i++) {
-            for (int64_t residue = 0; residue < h.residues; residue++) {
-                const int64_t y = (row + i) * h.stride + h.residue.get()[residue] - h.before;
-                const bool inside = y >= 0 && y < h.size;
-                T* at = to + (residue * w.residues + j0) * plane + i * length;
-                for (int64_t j = 0; j < some; j++, at += plane) {
-                    if (padding && inside) {
-                        fill(at, T(0), begin[j]);
-                        fill(at + end[j], T(0), length - end[j]);
-                    } else if (padding) {
-                        fill(at, T(0), length);
-                    }
-                    if (inside) {
-                        copy_strided(at + begin[j], image + y * w.size + from[j], w.stride, end[j] - begin[j]);
-                    }
-                }
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    constexpr int64_t kAhead = 4096 / static_cast<int64_t>(sizeof(T));
+    for (int64_t residue = 0; residue < p.h.residues * p.w.residues; residue++, to += plane) {
+        const int64_t y0 = row * p.h.stride + p.h.residue.get()[residue / p.w.residues] - p.h.before;
+        const int64_t x0 = column * p.w.stride + p.w.residue.get()[residue % p.w.residues] - p.w.before;
+        const Inside y(y0, p.h.stride, p.h.size, rows);
+        const Inside x(x0, p.w.stride, p.w.size, length);
+        if (padding) {
+            fill(to, T(0), y.begin * length);
+            for (int64_t i = y.begin; i < y.end; i++) {
+                fill(to + i * length, T(0), x.begin);
+                fill(to + i * length + x.end, T(0), length - x.end);
             }
+            fill(to + y.end * length, T(0), (rows - y.end) * length);
+        }
+        const int64_t count = x.end - x.begin;
+        const int64_t step = p.h.stride * p.w.size;
+        const T* from = image + (y0 + y.begin * p.h.stride) * p.w.size + x0 + x.begin * p.w.stride;
+        T* at = to + y.begin * length + x.begin;
+        for (int64_t i = y.begin; i < y.end; i++, at += length, from += step) {
+            // With a stride the rows are no stream that the hardware would follow.
+            for (int64_t j = 0; j < count * p.w.stride; j += kLine) __builtin_prefetch(from + kAhead + j);
+            copy_strided(at, from, p.w.stride, count);
         }
     }
 }
