@@ -53,6 +53,13 @@ int64_t rows_of(int64_t residues, const Axis& h, const Axis& w) {
     return most(1, least(h.count, budget / (residues * (w.count + w.reach)) - h.reach));
 }
 
+// How many planes make a task worth its start, where enough tasks remain.
+int64_t planes_of(int64_t planes, int64_t blocks, int64_t size) {
+    constexpr int64_t kElements = 64 << 10;
+    constexpr int64_t kTasks = 32;
+    return most(1, least(kElements / size, planes * blocks / kTasks));
+}
+
 // The distance of each tap of a phase from the first output, in planes of `plane` elements with rows of `row`.
 void offsets_of(const Axis& h, const Axis& w, const Phase& ph, const Phase& pw, int64_t row, int64_t plane,
                 int64_t* offset, int64_t* index) {
@@ -116,7 +123,7 @@ void depthwise_sum(const TapSum<T>& p) {
         offsets_of(p.h, p.w, ph, pw, row, plane, offset.get() + placed, index.get() + placed);
         placed += ph.taps * pw.taps;
     }
-    const int64_t some = most(1, 16384 / (blocks * plane * residues));  // planes in a task
+    const int64_t some = planes_of(planes, blocks, plane * residues);  // in a task
     parallel(ceil_div(planes, some) * blocks, [&](int64_t task) {
         const int64_t first_row = task % blocks * block;
         const int64_t in_block = least(block, p.h.count - first_row);
@@ -174,7 +181,7 @@ void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
     const int64_t block = rows_of<T>(residues, h, w);
     const int64_t plane = (block + h.reach) * row;
     const int64_t taps = h.taps * w.taps;
-    const int64_t some = most(1, 16384 / (most(s.N, 1) * plane * residues));  // channels in a task
+    const int64_t some = planes_of(s.groups, 1, most(s.N, 1) * plane * residues);  // channels in a task
     parallel(ceil_div(s.groups, some), [&](int64_t task) {
         const Scratch<T> image(residues * plane + kL);
         const Scratch<int64_t> offset(2 * taps);
