@@ -1,7 +1,14 @@
 """pycnn: convolution, pooling and their gradients on CPU and CUDA, under a thin autograd."""
 
 import importlib
+import importlib.util
 from types import ModuleType
+
+if importlib.util.find_spec("pycnn._cpu") is None:
+    raise ImportError(
+        f"pycnn's native module is not in {__path__[0]}: a checkout needs `pip install -e .`, "
+        "or `pip install .` and Python started outside it"
+    )
 
 from pycnn import autograd as autograd
 from pycnn import functional as functional
