@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pycnn import _cpu
 from pycnn.shape import whole
 
@@ -9,6 +11,10 @@ __all__ = ["get_isa", "get_num_threads", "set_isa", "set_num_threads"]
 
 _ISAS = ("baseline", "avx2", "avx512")
 _MOST_THREADS = 1024
+
+_forced = os.environ.get("PYCNN_ISA", "auto")
+if not _cpu.set_isa(_forced):
+    raise ImportError(f"PYCNN_ISA must be auto or one of {', '.join(_ISAS)} that this machine runs, got {_forced!r}")
 
 
 def set_num_threads(n: int) -> None:
