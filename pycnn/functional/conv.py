@@ -18,15 +18,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.functional._arrays import expect_arrays
+from pycnn.functional._arrays import of_one_image
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
-from pycnn.ops._checks import expect_shape
 from pycnn.ops.conv_transpose import transposed
 from pycnn.shape import PASSES
 
-__all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]
+__all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "ConvTranspose2d", "conv2d", "conv_transpose2d"]
 
 Array = Any
 IntPair = int | Sequence[int]
@@ -56,7 +55,7 @@ class Conv2d(Function):
 
 
 class Conv2dDgrad(Function):
-    """dx = dgrad(dy, w): the gradient of a convolution's input, and the transposed convolution itself."""
+    """dx = dgrad(dy, w): the gradient of a convolution's input."""
 
     @staticmethod
     def forward(ctx: Any, dy: Array, w: Array, x_shape: tuple[int, ...], *how: Any) -> Array:
@@ -93,6 +92,34 @@ class Conv2dWgrad(Function):
         return ddy, dx, None, None, None, None, None, None
 
 
+class ConvTranspose2d(Function):
+    """y = dgrad(x, w) + b of the convolution that `transposed` builds, and its two other passes as gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, w: Array, b: Array | None, how: tuple[Any, ...], algo: dict[str, str]) -> Array:
+        y = ops.conv_transpose2d_fprop(x, w, b, *how, algo=algo["dgrad"])
+        ctx.x_shape, ctx.w_shape, ctx.how, ctx.algo = tuple(x.shape), tuple(w.shape), how, algo
+        dx, dw = ctx.needs_input_grad[:2]
+        ctx.save(x if dw else None, w if dx else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        stride, padding, output_padding, groups, dilation = ctx.how
+        shape, missing = transposed(ctx.x_shape, ctx.w_shape, stride, padding, output_padding, dilation, groups)
+        how = (shape.stride, shape.padding, shape.dilation, shape.groups, ctx.algo)
+        dx = dw = None
+        if need_x:
+            dx = Conv2d.apply(dy, w, None, *how)
+            dx = dx[:, :, : ctx.x_shape[2], : ctx.x_shape[3]] if any(missing) else dx
+        if need_w:
+            x = pad(x, (0, missing[1], 0, missing[0])) if any(missing) else x
+            dw = Conv2dWgrad.apply(x, dy, ctx.w_shape, *how)
+        return dx, dw, ChannelSum.apply(dy) if need_b else None, None, None
+
+
 def conv2d(
     x: Any,
     w: Any,
@@ -110,7 +137,7 @@ def conv2d(
             x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
 
     Args:
-        x: input, (N, C, H, W); a Tensor or an array.
+        x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (K, C // groups, R, S), of the same dtype.
         b: bias, (K,), or None.
         stride, dilation: an int or a pair (height, width), at least 1.
@@ -120,8 +147,8 @@ def conv2d(
             any of the keys "fprop", "dgrad", "wgrad" ("auto" for those left out).
 
     Returns:
-        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1; a Tensor if an argument is
-        one, else an array of the caller's kind.
+        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, without N for one image; a
+        Tensor if an argument is one, else an array of the caller's kind.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.conv2d_fprop`; also an `algo` with an unknown pass.
@@ -136,6 +163,8 @@ def conv2d(
             [2., 4., 2.],
             [1., 2., 1.]])
     """
+    if getattr(x, "ndim", 4) != 4:
+        return of_one_image(conv2d, x, w, b, stride, padding, dilation, groups, algo=algo)
     return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo))
 
 
@@ -157,7 +186,7 @@ def conv_transpose2d(
             x[n, c, p, q] * w[c, k, r, s]
 
     Args:
-        x: input, (N, C, H, W); a Tensor or an array.
+        x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (C, K // groups, R, S).
         b: bias, (K,), or None.
         stride, dilation: an int or a pair (height, width), at least 1.
@@ -168,7 +197,8 @@ def conv_transpose2d(
         algo: as `conv2d`; the forward pass is "dgrad".
 
     Returns:
-        (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1.
+        (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1, without N for
+        one image.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.conv_transpose2d_fprop`; also an `algo` with an unknown pass.
@@ -182,16 +212,10 @@ def conv_transpose2d(
            [1., 1., 1., 1.],
            [1., 1., 1., 1.]])
     """
-    expect_arrays(x=x, w=w, **({} if b is None else {"b": b}))
-    shape, missing = transposed(tuple(x.shape), tuple(w.shape), stride, padding, output_padding, dilation, groups)
-    if any(missing):
-        x = pad(x, (0, missing[1], 0, missing[0]))
-    how = (shape.stride, shape.padding, shape.dilation, shape.groups, _per_pass(algo))
-    y = Conv2dDgrad.apply(x, w, shape.x_shape, *how)
-    if b is None:
-        return y
-    expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
-    return y + b.reshape(1, -1, 1, 1)
+    if getattr(x, "ndim", 4) != 4:
+        how = w, b, stride, padding, output_padding, groups, dilation
+        return of_one_image(conv_transpose2d, x, *how, algo=algo)
+    return ConvTranspose2d.apply(x, w, b, (stride, padding, output_padding, groups, dilation), _per_pass(algo))
 
 
 _SAME_EVERYWHERE = {algo: dict.fromkeys(PASSES, algo) for algo in ("auto", "direct", "im2col", "winograd")}
