@@ -81,6 +81,9 @@ class FolderDataset:
         labels: an index into `classes` for each.
         classes: the name of each class.
         size: every image is scaled and cut to size x size pixels.
+
+    Raises:
+        ValueError: paths and labels that do not agree in number, or a size below 1; reading raises as `read_image`.
     """
 
     def __init__(self, paths: Sequence[Path], labels: np.ndarray, classes: Sequence[str], size: int) -> None:
@@ -113,6 +116,9 @@ def read_folder(root: str | Path, size: int) -> Split:
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no images, fewer than two classes, or a test class that was not trained.
+
+    Returns:
+        The two parts; images are decoded when they are asked for.
     """
     root = Path(root)
     if not root.is_dir():

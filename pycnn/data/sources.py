@@ -87,6 +87,9 @@ def load(
         FileNotFoundError: `folder` lacks the files.
         CorruptFile: a damaged file.
         ConnectionError: the files are nowhere here and could not be downloaded.
+
+    Returns:
+        The data set in two parts, `train` and `test`.
     """
     if name == "digits":
         return digits()

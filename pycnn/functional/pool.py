@@ -217,6 +217,12 @@ def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) 
         x: (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         output_size: (P, Q), or one int for both; None keeps the input's.
 
+    Returns:
+        (N, C, P, Q), without N for one image.
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.adaptive_avg_pool2d`.
+
     >>> import numpy as np, pycnn
     >>> pycnn.adaptive_avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1)
     array([[[[7.5]]]])
@@ -228,6 +234,12 @@ def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) 
 
 def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> Any:
     """Largest element of each of P x Q windows that divide the plane; arguments as `adaptive_avg_pool2d`.
+
+    Returns:
+        (N, C, P, Q), without N for one image; with `return_indices` (y, indices), int64, flat h*W + w in each plane.
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.adaptive_max_pool2d`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.adaptive_max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1, return_indices=True)

@@ -188,6 +188,17 @@ def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
     PyTorch's default initialisation.
 
     Paper: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B.
+
+    Args:
+        num_classes: width of the output.
+        in_channels: 1 for grey, 3 for colour images.
+
+    Raises:
+        ValueError: when called, images larger than 32x32.
+
+    >>> import pycnn
+    >>> pycnn.models.lenet5()(pycnn.zeros(2, 1, 28, 28)).shape
+    (2, 10)
     """
     return LeNet5(num_classes, in_channels)
 
@@ -205,5 +216,9 @@ def lenet5_1998(num_classes: int = 10) -> LeNet5Of1998:
     Input (N, 1, 32, 32); smaller images are centred in zeros.
 
     Paper: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B, table I.
+
+    >>> import pycnn
+    >>> pycnn.models.lenet5_1998()(pycnn.zeros(2, 1, 28, 28)).shape
+    (2, 10)
     """
     return LeNet5Of1998(num_classes)

@@ -18,7 +18,12 @@ __all__ = ["conv2d_dgrad_loops", "conv2d_fprop_loops", "conv2d_wgrad_loops"]
 def conv2d_fprop_loops(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> np.ndarray:
-    """y of a convolution, one multiply-add at a time in float64; arguments as the backends take them."""
+    """y of a convolution, one multiply-add at a time in float64; arguments as the backends take them.
+
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3))
+    >>> conv2d_fprop_loops(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    array([[[[9.]]]])
+    """
     y_shape = _y_shape(x.shape, w.shape, stride, padding, dilation)
     y = np.zeros(y_shape)
     if b is not None:

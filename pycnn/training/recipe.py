@@ -52,6 +52,9 @@ class Recipe:
 
     Raises:
         ValueError: on construction, for a number out of range or an unknown word; TypeError for no whole number.
+
+    >>> Recipe(epochs=5, lr=0.1, optimizer="sgd").schedule
+    'cosine'
     """
 
     epochs: int = 30
@@ -112,7 +115,15 @@ _FLIPPED = ("digits", "mnist")  # a mirrored 2 is no 2; everything else is mirro
 
 
 def recipe_for(net: str, data: str) -> Recipe:
-    """The recipe that `pycnn train` takes for a network on a data set, unless told otherwise."""
+    """The recipe that `pycnn train` takes for a network on a data set, unless told otherwise.
+
+    Args:
+        net: name of a network, as `pycnn.models` has it.
+        data: name of a data set.
+
+    >>> recipe_for("resnet20", "digits").flip, recipe_for("resnet20", "cifar10").flip
+    (False, True)
+    """
     recipe = next(recipe for nets, sets, recipe in _RECIPES if fnmatch(net, nets) and fnmatch(data, sets))
     return replace(recipe, flip=data not in _FLIPPED)
 
