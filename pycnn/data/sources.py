@@ -90,6 +90,9 @@ def load(
 
     Returns:
         The data set in two parts, `train` and `test`.
+
+    >>> load("digits").source
+    "scikit-learn's digits (a fifth held out)"
     """
     if name == "digits":
         return digits()
@@ -112,6 +115,10 @@ def digits() -> Split:
     Raises ModuleNotFoundError if scikit-learn is not installed.
 
     Reference: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository, 1998.
+
+    >>> split = digits()
+    >>> len(split.train), len(split.test), split.test.images(np.arange(3)).shape
+    (1438, 359, (3, 1, 8, 8))
     """
     with extra("train", "scikit-learn"):
         from sklearn.datasets import load_digits

@@ -141,6 +141,12 @@ def pipelines(split: Split, input_shape: tuple[int, int, int], recipe: Recipe) -
 
     Returns:
         The transform for training and the one for testing; both give float32 (N, *input_shape).
+
+    >>> from pycnn.data import ArrayDataset
+    >>> grey = ArrayDataset(np.zeros((4, 1, 28, 28), np.uint8), np.arange(4), "abcd")
+    >>> _, test = pipelines(Split("letters", grey, grey, "made up"), (3, 32, 32), Recipe())
+    >>> test(grey.images(np.arange(2)), np.empty((2, 0), np.uint32)).shape
+    (2, 3, 32, 32)
     """
     channels, height, width = input_shape
     colours, h, w = split.train.images(np.zeros(1, np.int64)).shape[1:]
