@@ -144,14 +144,14 @@ def test_strict_accuracy_keeps_auto_to_the_smallest_tile(operator: str) -> None:
 def test_a_call_asks_for_its_own_accuracy_in_all_passes(transposed: bool) -> None:
     # Wide enough that "fast" takes a larger tile in every pass, whose rounding differs.
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((1, 128, 16, 16), np.float32)
-    w = rng.standard_normal((128, 128, 3, 3), np.float32)
+    x = rng.standard_normal((1, 256, 16, 16), np.float32)
+    w = rng.standard_normal((256, 128, 3, 3), np.float32)
     function = F.conv_transpose2d if transposed else F.conv2d
     smallest = {operator: winograd.variant(operator, 2) for operator in PASSES}
 
     def passes(**options: Any) -> list[np.ndarray]:
         tensors = [Tensor(a, requires_grad=True) for a in (x, w)]
-        y = function(*tensors, padding=1, **options)
+        y = function(*tensors, padding=1, groups=2, **options)
         return [y.data, *(g.data for g in pycnn.grad((y * y).sum(), tensors))]
 
     strict, fast = passes(accuracy="strict"), passes()
@@ -164,9 +164,9 @@ def test_a_call_asks_for_its_own_accuracy_in_all_passes(transposed: bool) -> Non
     name = "conv_transpose2d" if transposed else "conv2d"
     fprop, dgrad, wgrad = (getattr(ops, f"{name}_{operator}") for operator in PASSES)
     y, dx, dw = strict
-    assert np.array_equal(fprop(x, w, padding=1, accuracy="strict"), y)
-    assert np.array_equal(dgrad(2 * y, w, x.shape, padding=1, accuracy="strict"), dx)
-    assert np.array_equal(wgrad(2 * y, x, w.shape, padding=1, accuracy="strict"), dw)
+    assert np.array_equal(fprop(x, w, padding=1, groups=2, accuracy="strict"), y)
+    assert np.array_equal(dgrad(2 * y, w, x.shape, padding=1, groups=2, accuracy="strict"), dx)
+    assert np.array_equal(wgrad(2 * y, x, w.shape, padding=1, groups=2, accuracy="strict"), dw)
     with pytest.raises(ValueError, match="fast, strict"):
         function(x, w, accuracy="careful")
     assert algorithms.accuracy() == "fast"

@@ -60,6 +60,10 @@ OPERATORS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, w: F.conv_transpose2d(x, w, None, 1, 1, (1, 0), 1, (2, 1)),
         (normal(1, 2, 3, 3), normal(2, 2, 2, 3, seed=1)),
     ),
+    "conv_transpose2d beyond what any filter reaches": (
+        lambda x, w: F.conv_transpose2d(x, w, None, 1, 0, 1, 1, 2),
+        (normal(1, 2, 3, 3), normal(2, 2, 2, 3, seed=1)),
+    ),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), (spread(1, 2, 5, 6),)),
     "max_pool2d dilated, ceil": (lambda x: F.max_pool2d(x, 2, 2, 0, 2, True), (spread(1, 2, 6, 6),)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True), (normal(1, 2, 5, 6),)),
