@@ -167,6 +167,9 @@ def test_a_call_asks_for_its_own_accuracy_in_all_passes(transposed: bool) -> Non
     assert np.array_equal(fprop(x, w, padding=1, groups=2, accuracy="strict"), y)
     assert np.array_equal(dgrad(2 * y, w, x.shape, padding=1, groups=2, accuracy="strict"), dx)
     assert np.array_equal(wgrad(2 * y, x, w.shape, padding=1, groups=2, accuracy="strict"), dw)
+    for call, arguments in ((fprop, (x, w)), (dgrad, (y, w, x.shape)), (wgrad, (y, x, w.shape))):  # a forced one stays
+        forced = call(*arguments, padding=1, groups=2, algo="direct")
+        assert np.array_equal(call(*arguments, padding=1, groups=2, algo="direct", accuracy="strict"), forced)
     with pytest.raises(ValueError, match="fast, strict"):
         function(x, w, accuracy="careful")
     assert algorithms.accuracy() == "fast"
