@@ -228,6 +228,10 @@ void pack_filters(const TapSum<T>& p, const T* filters, const Phase& ph, const P
         pack_sliver(filters + c0 * p.filter_channel, p.filter_output, 1, rows, (c1 - c0) * p.filter_channel, to);
         return;
     }
+    if (p.h.phases * p.w.phases == 1 && p.filter_output == 1) {  // dgrad of 1x1: the outputs lie side by side
+        pack_sliver(filters + c0 * p.filter_channel, 1, p.filter_channel, rows, c1 - c0, to);
+        return;
+    }
     for (int64_t c = c0; c < c1; c++) {
         if (p.h.phases * p.w.phases == 1 && p.filter_output == ph.taps * pw.taps) {  // dgrad, all taps in order
             copy_transposed(filters + c * p.filter_channel, p.filter_output, rows, p.filter_output, to, rows);
@@ -257,7 +261,7 @@ class DirectSum {
           taps(count_taps()),
           offsets(taps * l.channels),
           slivers(ceil_div(p.outputs, kTileRows)),
-          packed(!filters_in_order() || tiles() > 6),
+          packed(phases != 1 || tiles() > 6),
           filters(packed ? p.groups * p.outputs * p.channels * taps : 1),
           blocks(p.groups * l.blocks()),
           shared(blocks < kTasks && l.channels == p.channels),
@@ -292,8 +296,7 @@ class DirectSum {
         return count;
     }
 
-    // Filters that lie in the order of the walk are read in place, unless many tiles will use them.
-    bool filters_in_order() const { return phases == 1 && p.filter_output > p.filter_channel; }
+    // Filters whose taps are walked in the order of memory are read in place, unless many tiles will use them.
     int64_t tiles() const { return l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel); }
 
     // offset[t] of each phase, one phase after the other; the same for every block.
@@ -393,7 +396,7 @@ class DirectSum {
         T edge[kTileRows * kPanel];
         for (const Strip* strip = strips; strip < strips + count; strip++) {
             const Segment* segment = segments + strip->segment;
-            const TileOperands<T> operands = {
+            TileOperands<T> operands = {
                 .depth = channels * phase_taps,
                 .a = a,
                 .a_step = packed ? rows : 1,
@@ -406,6 +409,15 @@ class DirectSum {
                 .accumulate = strip->whole && c0 > 0,
                 .bias = p.bias != nullptr && c0 == 0 ? p.bias + group * p.outputs + o : nullptr,
             };
+            if (!packed && p.filter_channel != phase_taps) {  // dgrad: the taps of the next channel lie elsewhere
+                operands.a_step = phase_taps == 1 ? p.filter_channel : 1;
+                if (phase_taps > 1) {
+                    operands.depth = phase_taps;
+                    operands.repeat = channels;
+                    operands.a_repeat = p.filter_channel;
+                    operands.b_repeat = l.channel;
+                }
+            }
             if (l.in_place) {
                 tile_any<T, false>(rows, strip->vectors, operands);
             } else {
