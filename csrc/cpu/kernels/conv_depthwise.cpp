@@ -28,6 +28,7 @@ enum class Step { kOne, kTwo, kAny };
 template <typename T>
 struct Column {
     int64_t at;          // column of the image under lane 0; it may lie outside
+    int64_t end;         // before this column lies the last one that counts
     Lanes<T> low, high;  // of the vectors at `at` and (Step::kTwo) one vector further, the lanes that lie inside
 };
 
@@ -81,8 +82,11 @@ struct Table {
             inside.get()[v] = true;
             for (int64_t t = 0; t < w.taps; t++) {
                 const int64_t at = first_of(w, t) + v * kL * w.stride;
-                column.get()[v * w.taps + t] = {at, lanes_within<T>(at, w.size), lanes_within<T>(at + kL, w.size)};
-                inside.get()[v] &= at >= 0 && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
+                // Beyond the last output a lane is zero too: wgrad multiplies it by a zero of its own.
+                const int64_t end = least(w.size, at + (w.count - v * kL - 1) * w.stride + 1);
+                column.get()[v * w.taps + t] = {at, end, lanes_within<T>(at, end), lanes_within<T>(at + kL, end)};
+                inside.get()[v] &=
+                    at >= 0 && at + (kL - 1) * w.stride < end && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
             }
         }
     }
@@ -119,7 +123,7 @@ PYCNN_INLINE Vec<T> load_column(const T* row, const Column<T>& c, const Axis& w)
         Vec<T> value = {};
         for (int64_t l = 0; l < kL; l++) {
             const int64_t at = c.at + l * w.stride;
-            if (at >= 0 && at < w.size) value[l] = row[at];
+            if (at >= 0 && at < c.end) value[l] = row[at];
         }
         return value;
     }

@@ -261,7 +261,7 @@ class DirectSum {
           taps(count_taps()),
           offsets(taps * l.channels),
           slivers(ceil_div(p.outputs, kTileRows)),
-          packed(phases != 1 || tiles() > 6),
+          packed(!filters_in_order() || tiles() > 6),
           filters(packed ? p.groups * p.outputs * p.channels * taps : 1),
           blocks(p.groups * l.blocks()),
           shared(blocks < kTasks && l.channels == p.channels),
@@ -297,6 +297,7 @@ class DirectSum {
     }
 
     // Filters whose taps are walked in the order of memory are read in place, unless many tiles will use them.
+    bool filters_in_order() const { return phases == 1 && taps == p.h.taps * p.w.taps; }
     int64_t tiles() const { return l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel); }
 
     // offset[t] of each phase, one phase after the other; the same for every block.
