@@ -1,0 +1,78 @@
+"""Fair turns: what a slice times and what it does not, who runs when, what the median is over.  The clock is a fake."""
+
+from functools import partial
+
+import pytest
+
+from pycnn.bench import timing
+from pycnn.bench.timing import Racer, Timing, race, timed_slice
+
+
+class Clock:
+    """A clock that only moves when a contestant says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        self.order = []
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+
+    def call(self, name, *seconds):
+        """A call that takes these numbers of seconds in its runs, the last again and again."""
+        left = list(seconds)
+
+        def run():
+            self.order.append(name)
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return run
+
+    def racer(self, name, *seconds):
+        return Racer(name, partial(timed_slice, self.call(name, *seconds)))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def test_two_calls_go_untimed_and_then_the_slice_is_filled(clock):
+    taken = timed_slice(clock.call("short", 0.01, 0.009, 0.002), 0.011)
+    assert taken == pytest.approx([0.002] * 6)
+    assert len(clock.order) == 2 + 6
+
+
+def test_a_short_slice_has_at_least_three_timed_calls(clock):
+    assert len(timed_slice(clock.call("middling", 0.006), 0.01)) == 3
+
+
+def test_a_call_that_fills_the_slice_is_timed_once_after_one_that_is_not(clock):
+    assert timed_slice(clock.call("long", 0.09, 0.05), 0.01) == pytest.approx([0.05])
+    assert len(clock.order) == 2
+
+
+def test_a_very_long_call_is_the_whole_slice(clock):
+    assert timed_slice(clock.call("endless", 0.1, 0.05), 0.01) == pytest.approx([0.1])
+    assert len(clock.order) == 1
+
+
+def test_contestants_take_turns_slice_by_slice(clock):
+    found = race([clock.racer("a", 0.002), clock.racer("b", 0.02)], seconds=0.04, rounds=4)
+    assert clock.order == (["a"] * (2 + 5) + ["b"] * 2) * 4
+    assert (found["a"].runs, found["b"].runs) == (4 * 5, 4 * 1)
+
+
+def test_each_contestant_gets_the_time_it_was_promised(clock):
+    found = race([clock.racer("quick", 0.001), clock.racer("slow", 0.0025)], seconds=0.08)
+    assert (found["quick"].runs, found["slow"].runs) == (80, 32)
+    assert found["quick"] == Timing(pytest.approx(0.001), pytest.approx(0.001), pytest.approx(0.001), 80)
+
+
+def test_the_figure_is_over_the_calls_of_all_turns():
+    turns = iter([[1.0, 4.0], [5.0], [3.0, 1.0, 2.0]])
+    found = race([Racer("one", lambda seconds: next(turns))], rounds=3)["one"]
+    assert (found.low, found.median, found.high, found.runs) == (1.25, 2.5, 3.75, 6)
+    assert found.spread == pytest.approx(1.25 / 2.5)
+
+
+def test_nobody_to_race():
+    assert race([]) == {}
