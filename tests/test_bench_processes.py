@@ -168,6 +168,7 @@ def test_a_peer_ends_with_its_parent(sent, then):
     )
     pid = int(parent.stdout.readline())
     wait_for(lambda: state(pid) == ("S" if "hangs" in then else "T"))
+    assert os.getpgid(pid) == pid  # where the terminal's Ctrl-C does not reach it
     if sent == signal.SIGINT:
         os.killpg(parent.pid, sent)  # as the terminal does
     else:

@@ -80,9 +80,9 @@ class PeerProcess:
 
     def close(self) -> None:
         """End the process."""
-        self._link.close()
         self._process.kill()
         self._process.wait()
+        self._link.close()
 
     def __enter__(self) -> PeerProcess:
         return self
@@ -135,7 +135,7 @@ def serve(line: int, parent: int) -> None:
         link.send((False, f"{kind.__name__}: {first}"))
 
     sys.excepthook = last_word  # whatever ends this process is told to the parent instead of the terminal
-    with suppress(EOFError):
+    with suppress(EOFError, ConnectionError):  # the parent has ended
         _answer(link)
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 __all__ = ["ROUNDS", "Racer", "Timing", "race", "timed_slice"]
 
-ROUNDS = 4
+ROUNDS = 3
 _LEAST = 3  # timed calls in a slice
-_LONG = 0.1  # seconds of a call in which cold caches and sleeping threads, below a millisecond together, are lost
+_WARM = 0.003  # seconds of calls until caches, address translation and clock are as they stay; seen after a rest
+_LONG = 0.1  # seconds of a call in which a cold start, about a millisecond in all, is lost
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,15 @@ class Racer:
 def timed_slice(call: Callable[[], object], seconds: float) -> list[float]:
     """One turn of `call`: the seconds of each timed call.
 
-    One call or, where they are short, two go untimed; then `seconds` long, at least three times, or once where that
+    Calls go untimed for 3 ms, one at least; then they are timed, `seconds` long and at least three, or one where that
     already fills the turn.  A call of a tenth of a second or more is timed at once and is the whole turn.
     """
     first = _clock(call)
     if first >= _LONG:
         return [first]
-    if first < seconds:
-        call()
+    untimed = first
+    while untimed < _WARM:
+        untimed += _clock(call)
     taken = [_clock(call)]
     total = taken[0]
     while total < seconds or (len(taken) < _LEAST and taken[0] < seconds):

@@ -154,11 +154,11 @@ def _run(
     from pycnn.bench.timing import Racer, race, timed_slice
     from pycnn.cli._progress import bar
 
-    seconds = 0.02 if args.quick else 0.05
+    seconds = 0.015 if args.quick else 0.03
     algos = args.algo.split(",") if args.algo else []
     whole = None
     if forward is not None and args.backend == "cpu":
-        whole = race([Racer("forward", partial(timed_slice, forward))], seconds=0.5)["forward"]
+        whole = race([Racer("forward", partial(timed_slice, forward))], 10 * seconds)["forward"]
     work = [
         (layer, operator)
         for layer, passes in layers
