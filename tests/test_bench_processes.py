@@ -60,7 +60,7 @@ def test_results_cross_the_line_whole(operator):
     with PeerProcess("numpy", NumPy, 1) as peer:
         assert peer.prepare(work) == ["numpy"]
         assert np.array_equal(peer.result("numpy"), numpy_call(work)())
-        times = peer.slice("numpy", 0.002)
+        times = peer.slice("numpy", 0.002, 0)
     assert len(times) >= 3
     assert all(0 < seconds < 1 for seconds in times)
 
@@ -121,7 +121,7 @@ def test_a_peer_that_dies_is_an_error_and_no_wait(odd, way, how):
     odd.prepare(task())
     for _ in range(2):  # asked again, it is still dead
         with pytest.raises(ChildProcessError, match=rf"^the process of odd ended \({how}\) when asked to "):
-            odd.slice(way, 0.01)
+            odd.slice(way, 0.01, 0)
 
 
 def test_a_peer_that_cannot_start_is_an_error():

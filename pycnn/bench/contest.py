@@ -138,12 +138,12 @@ def contest(
 
 def _ours(name: str, case: Case) -> Contestant:
     call = case.ours[name]
-    return Contestant(name, partial(timed_slice, call), "ours", call, case.bounds[name])
+    return Contestant(name, "pycnn", partial(timed_slice, call), "ours", call, case.bounds[name])
 
 
 def _theirs(peer: PeerProcess, name: str, case: Case) -> Contestant:
     kind = "numpy" if name == "numpy" else "peer"
-    return Contestant(name, partial(peer.slice, name), kind, partial(peer.result, name), case.bound)
+    return Contestant(name, peer.name, partial(peer.slice, name), kind, partial(peer.result, name), case.bound)
 
 
 def _judge(contestants: Sequence[Contestant], y64: np.ndarray, seconds: float) -> list[Row]:

@@ -74,9 +74,9 @@ class PeerProcess:
         """What the way `name` returns."""
         return self._ask("compute", name)
 
-    def slice(self, name: str, seconds: float) -> list[float]:
+    def slice(self, name: str, seconds: float, untimed: float) -> list[float]:
         """One turn of the way `name`, timed there; see `timed_slice`."""
-        return self._ask("time", name, seconds)
+        return self._ask("time", name, seconds, untimed)
 
     def close(self) -> None:
         """End the process."""

@@ -17,7 +17,8 @@ __all__ = ["ROUNDS", "Racer", "Timing", "race", "timed_slice"]
 
 ROUNDS = 3
 _LEAST = 3  # timed calls in a slice
-_WARM = 0.003  # seconds of calls until caches, address translation and clock are as they stay; seen after a rest
+_ARRIVE = 0.01  # seconds of calls until the system has spread the threads of a process over the cores again
+_WARM = 0.001  # the same where its threads are at work already: for caches alone
 _LONG = 0.1  # seconds of a call in which a cold start, about a millisecond in all, is lost
 
 
@@ -42,25 +43,27 @@ class Racer:
 
     Attributes:
         name: what its `Timing` is found by.
-        slice: one turn of about so many seconds; returns the seconds of each timed call.
+        pool: whose threads it uses, as a name.
+        slice: one turn of so many seconds after so many untimed ones, roughly; returns the seconds of each timed call.
     """
 
     name: str
-    slice: Callable[[float], list[float]]
+    pool: str
+    slice: Callable[[float, float], list[float]]
 
 
-def timed_slice(call: Callable[[], object], seconds: float) -> list[float]:
+def timed_slice(call: Callable[[], object], seconds: float, untimed: float) -> list[float]:
     """One turn of `call`: the seconds of each timed call.
 
-    Calls go untimed for 3 ms, one at least; then they are timed, `seconds` long and at least three, or one where that
-    already fills the turn.  A call of a tenth of a second or more is timed at once and is the whole turn.
+    Calls go untimed for `untimed` seconds, one at least; then they are timed, `seconds` long and at least three, or one
+    where that already fills the turn.  A call of a tenth of a second or more is timed at once and is the whole turn.
     """
     first = _clock(call)
     if first >= _LONG:
         return [first]
-    untimed = first
-    while untimed < _WARM:
-        untimed += _clock(call)
+    total = first
+    while total < untimed:
+        total += _clock(call)
     taken = [_clock(call)]
     total = taken[0]
     while total < seconds or (len(taken) < _LEAST and taken[0] < seconds):
@@ -81,9 +84,12 @@ def race(racers: Sequence[Racer], seconds: float = 0.1, rounds: int = ROUNDS) ->
         A `Timing` by name, over the calls of all turns.
     """
     taken: dict[str, list[float]] = {racer.name: [] for racer in racers}
+    at_work = ""
     for _ in range(rounds):
         for racer in racers:
-            taken[racer.name] += racer.slice(seconds / rounds)
+            untimed = _WARM if racer.pool == at_work else _ARRIVE
+            taken[racer.name] += racer.slice(seconds / rounds, untimed)
+            at_work = racer.pool
     return {name: _timing(times) for name, times in taken.items()}
 
 

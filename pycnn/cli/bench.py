@@ -158,7 +158,7 @@ def _run(
     algos = args.algo.split(",") if args.algo else []
     whole = None
     if forward is not None and args.backend == "cpu":
-        whole = race([Racer("forward", partial(timed_slice, forward))], 10 * seconds)["forward"]
+        whole = race([Racer("forward", "pycnn", partial(timed_slice, forward))], 10 * seconds)["forward"]
     work = [
         (layer, operator)
         for layer, passes in layers
