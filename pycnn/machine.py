@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import os
+import re
 
 from pycnn import _cpu
 from pycnn.shape import whole
 
-__all__ = ["get_isa", "get_num_threads", "set_isa", "set_num_threads"]
+__all__ = ["MOST_THREADS", "get_isa", "get_num_threads", "set_isa", "set_num_threads"]
 
+MOST_THREADS = 1024
 _ISAS = ("baseline", "avx2", "avx512")
-_MOST_THREADS = 1024
 
 _forced = os.environ.get("PYCNN_ISA", "auto")
 if not _cpu.set_isa(_forced):
     raise ImportError(f"PYCNN_ISA must be auto or one of {', '.join(_ISAS)} that this machine runs, got {_forced!r}")
+
+
+def _default_threads() -> int:
+    """What the environment asks for; 0 where it asks for nothing."""
+    ours = os.environ.get("PYCNN_NUM_THREADS")
+    if ours is not None:
+        if re.fullmatch("[0-9]{1,4}", ours) is None or not 1 <= int(ours) <= MOST_THREADS:
+            raise ValueError(f"PYCNN_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, got {ours!r}")
+        return int(ours)
+    # OpenMP's: a list, by level of nesting, of which the first is meant.  A bad one is OpenMP's to complain about.
+    found = re.match(r"\s*0*([1-9][0-9]{0,8})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(int(found[1]), MOST_THREADS) if found else 0
+
+
+_cpu.set_num_threads(_default_threads())
 
 
 def set_num_threads(n: int) -> None:
@@ -34,9 +50,9 @@ def set_num_threads(n: int) -> None:
     2
     """
     count = whole("n", n, 0)
-    if count > _MOST_THREADS:
-        raise ValueError(f"n must be at most {_MOST_THREADS}, got {count}")
-    _cpu.set_num_threads(count)
+    if count > MOST_THREADS:
+        raise ValueError(f"n must be at most {MOST_THREADS}, got {count}")
+    _cpu.set_num_threads(count or _default_threads())
 
 
 def get_num_threads() -> int:

@@ -53,7 +53,9 @@ def measure() -> Machine:
 
 
 def set_threads(threads: int | None) -> int:
-    """Give the engine and NumPy's BLAS the same number of threads; returns it (the engine's own where None).
+    """Set the engine's threads (None: as they are) and leave this process's BLAS one; returns the engine's.
+
+    BLAS computes what is exact here, not what is timed, and its threads would keep a core busy for 100 ms after that.
 
     Raises ValueError for a number that `pycnn.set_num_threads` does not take.
     """
@@ -62,7 +64,7 @@ def set_threads(threads: int | None) -> int:
 
     if threads is not None:
         set_num_threads(threads)
-    threadpoolctl.threadpool_limits(get_num_threads(), user_api="blas")
+    threadpoolctl.threadpool_limits(1, user_api="blas")
     return get_num_threads()
 
 

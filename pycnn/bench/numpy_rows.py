@@ -8,11 +8,16 @@ column divides by; correctness is judged elsewhere, against `backends.reference`
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
+from pycnn.bench.tasks import Call, Task
 from pycnn.shape import Conv2dShape, Pool2dShape
 
-__all__ = ["avg_pool_bwd", "avg_pool_fwd", "dgrad", "fprop", "max_pool_bwd", "max_pool_fwd", "wgrad"]
+__all__ = ["avg_pool_bwd", "avg_pool_fwd", "dgrad", "fprop", "max_pool_bwd", "max_pool_fwd", "numpy_call", "wgrad"]
 
 
 def _padded(x: np.ndarray, padding: tuple[int, int, int, int], value: float = 0.0) -> np.ndarray:
@@ -155,3 +160,20 @@ def avg_pool_bwd(dy: np.ndarray, shape: Pool2dShape, count_pad: bool = True) -> 
     for tap in _windows(shape):
         dx[(..., *tap)] += share
     return np.ascontiguousarray(dx[:, :, room[0] : room[0] + shape.H, room[2] : room[2] + shape.W])
+
+
+_ROWS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("conv2d", "fprop"): fprop,
+    ("conv2d", "dgrad"): dgrad,
+    ("conv2d", "wgrad"): wgrad,
+    ("max_pool2d", "forward"): max_pool_fwd,
+    ("max_pool2d", "backward"): max_pool_bwd,
+    ("avg_pool2d", "forward"): avg_pool_fwd,
+    ("avg_pool2d", "backward"): avg_pool_bwd,
+}
+
+
+def numpy_call(task: Task) -> Call:
+    """`task` as a function without arguments."""
+    row = partial(_ROWS[task.op, task.operator], *task.arrays, task.shape)
+    return partial(row, task.count_pad) if task.op == "avg_pool2d" else row

@@ -1,4 +1,7 @@
-"""Other frameworks on the same arrays, in the settings that serve them best.  Each is imported only when asked for."""
+"""NumPy and other frameworks on the same arrays, in the settings that serve them best.
+
+Each is made in a process of its own (processes.py), and imported there alone.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,37 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
+from pycnn._extras import extra
+from pycnn.bench.numpy_rows import numpy_call
+from pycnn.bench.tasks import Call, Task
 from pycnn.shape import Conv2dShape
 
-__all__ = ["PEERS", "Peer", "load_peers"]
+__all__ = ["PEERS", "NumPy", "Peer", "find_peers"]
 
 
 class Peer(Protocol):
-    """A framework that can run a convolution pass."""
+    """A framework at a number of threads."""
 
-    name: str
+    def contestants(self, task: Task) -> dict[str, Call]:
+        """Its ways to do the task, by name; empty where it cannot."""
 
-    def contestants(
-        self, shape: Conv2dShape, operator: str, left: np.ndarray, right: np.ndarray
-    ) -> dict[str, Callable[[], Any]]:
-        """Its ways to run the pass, by name; empty where it cannot.  Operands as in `pycnn.testing.Operands`."""
+
+class NumPy:
+    """NumPy with its BLAS."""
+
+    def __init__(self, threads: int) -> None:
+        with extra("train", "threadpoolctl"):
+            import threadpoolctl
+
+        threadpoolctl.threadpool_limits(threads, user_api="blas")
+
+    def contestants(self, task: Task) -> dict[str, Call]:
+        """See `Peer`."""
+        return {"numpy": numpy_call(task)}
 
 
 class Torch:
-    """PyTorch, NCHW and channels-last."""
-
-    name = "torch"
+    """PyTorch, NCHW and channels-last; convolutions only."""
 
     def __init__(self, threads: int) -> None:
         import torch
@@ -35,21 +47,22 @@ class Torch:
         self._torch = torch
         torch.set_num_threads(threads)
 
-    def contestants(
-        self, shape: Conv2dShape, operator: str, left: np.ndarray, right: np.ndarray
-    ) -> dict[str, Callable[[], Any]]:
+    def contestants(self, task: Task) -> dict[str, Call]:
         """See `Peer`."""
+        shape = task.shape
+        if not isinstance(shape, Conv2dShape):
+            return {}
         top, bottom, side, other = shape.padding
         if (top, side) != (bottom, other):
             return {}  # torch pads asymmetrically only by a copy of its own
         torch = self._torch
         found = {}
         for name, layout in (("torch", torch.contiguous_format), ("torch_cl", torch.channels_last)):
-            a, b = (torch.from_numpy(array).contiguous(memory_format=layout) for array in (left, right))
-            found[name] = self._call(shape, operator, a, b, layout)
+            a, b = (torch.from_numpy(array).contiguous(memory_format=layout) for array in task.arrays)
+            found[name] = self._call(shape, task.operator, a, b, layout)
         return found
 
-    def _call(self, shape: Conv2dShape, operator: str, a: Any, b: Any, layout: Any) -> Callable[[], Any]:
+    def _call(self, shape: Conv2dShape, operator: str, a: Any, b: Any, layout: Any) -> Call:
         torch = self._torch
         padding = (shape.padding[0], shape.padding[2])
         if operator == "fprop":
@@ -75,9 +88,7 @@ class Torch:
 
 
 class OnnxRuntime:
-    """onnxruntime's CPU provider; forward only."""
-
-    name = "onnxruntime"
+    """onnxruntime's CPU provider; forward convolution only."""
 
     def __init__(self, threads: int) -> None:
         import onnx
@@ -87,12 +98,12 @@ class OnnxRuntime:
         self._runtime = onnxruntime
         self._threads = threads
 
-    def contestants(
-        self, shape: Conv2dShape, operator: str, left: np.ndarray, right: np.ndarray
-    ) -> dict[str, Callable[[], Any]]:
+    def contestants(self, task: Task) -> dict[str, Call]:
         """See `Peer`."""
-        if operator != "fprop":
+        shape = task.shape
+        if task.operator != "fprop" or not isinstance(shape, Conv2dShape):
             return {}
+        x, w = task.arrays
         helper, tensor = self._onnx.helper, self._onnx.TensorProto
         top, bottom, side, other = shape.padding
         node = helper.make_node(
@@ -109,21 +120,21 @@ class OnnxRuntime:
             "conv",
             [helper.make_tensor_value_info("x", tensor.FLOAT, shape.x_shape)],
             [helper.make_tensor_value_info("y", tensor.FLOAT, shape.y_shape)],
-            [self._onnx.numpy_helper.from_array(right, "w")],
+            [self._onnx.numpy_helper.from_array(w, "w")],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         session = self._runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return {self.name: lambda: session.run(None, {"x": left})[0]}
+        return {"onnxruntime": lambda: session.run(None, {"x": x})[0]}
 
 
 PEERS: dict[str, Callable[[int], Peer]] = {"torch": Torch, "onnxruntime": OnnxRuntime}
 _NEEDS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx")}
 
 
-def load_peers(names: Sequence[str], threads: int) -> list[Peer]:
-    """The peers of these names ("all": those installed), at `threads` threads.
+def find_peers(names: Sequence[str]) -> dict[str, Callable[[int], Peer]]:
+    """The peers of these names ("all": those installed); each is made from its number of threads.
 
     Raises ValueError for a name that is unknown or not installed.
     """
@@ -137,4 +148,4 @@ def load_peers(names: Sequence[str], threads: int) -> list[Peer]:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
         if missing[name]:
             raise ValueError(f"peer {name!r} needs {' and '.join(missing[name])}: pip install 'pycnn[peers]'")
-    return [PEERS[name](threads) for name in names]
+    return {name: PEERS[name] for name in names}

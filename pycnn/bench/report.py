@@ -8,6 +8,7 @@ from typing import Any
 
 from pycnn._extras import extra
 from pycnn.bench.summary import OURS
+from pycnn.bench.timing import ROUNDS
 from pycnn.shape import PASSES
 
 __all__ = ["render"]
@@ -38,7 +39,10 @@ def render(data: dict[str, Any]) -> str:
         f"{machine['fma_peak'] / 1e9:.0f} GFLOP/s of float32 multiply-adds, "
         f"{machine['bandwidth'] / 1e9:.1f} GB/s of copying. "
         + html.escape(", ".join(f"{name} {version}" for name, version in machine["versions"].items()))
-        + ". Every figure is a median; a rate counts the direct form's operations, so Winograd may pass the peak.</p>",
+        + ".</p><p>Contestants take turns of some milliseconds, each begun with calls that are not timed; NumPy and "
+        "other frameworks run in processes of their own, stopped between their turns. Every figure is the median over "
+        f"the calls of {ROUNDS} turns; the spread is half the distance between the quartiles. A rate counts the direct "
+        "form's operations, so Winograd may pass the peak.</p>",
     ]
     for network in data["networks"]:
         parts += _network(network, machine)

@@ -6,13 +6,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pycnn.bench.contest import Result, Row
     from pycnn.bench.machine import Machine
-    from pycnn.bench.peers import Peer
+    from pycnn.bench.processes import PeerProcess
     from pycnn.bench.summary import NetworkRun
     from pycnn.bench.workloads import Workload
 
@@ -61,10 +62,11 @@ def run(args: argparse.Namespace) -> int:
     with extra("train", "rich"):
         from rich.console import Console
     from pycnn.bench import machine as machines
-    from pycnn.bench.peers import load_peers
+    from pycnn.bench.peers import NumPy, find_peers
+    from pycnn.bench.processes import peer_processes
 
     threads = machines.set_threads(args.threads)
-    peers = load_peers(args.peers.split(","), threads) if args.peers else []
+    factories = {"numpy": NumPy, **(find_peers(args.peers.split(",")) if args.peers else {})}
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     machine = machines.measure()
     console.print(
@@ -72,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
         f"multiply-adds, {machine.bandwidth / 1e9:.1f} GB/s of copying"
     )
     runs = []
-    for measured in _measured(args, peers):
-        _print_network(console, machine, measured)
-        runs.append(measured)
+    with peer_processes(factories, threads) as peers:
+        for measured in _measured(args, peers):
+            _print_network(console, machine, measured)
+            runs.append(measured)
     report, values = _write(args.out, machine, runs)
     console.print(f"report: {report}  values: {values}")
     wrong = [(result, row) for run in runs for result in run.results for row in result.rows if row.note]
@@ -85,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """ValueError for arguments that cannot be meant."""
+    from pycnn.machine import MOST_THREADS
     from pycnn.shape import PASSES
 
     if args.backend == "cuda":
@@ -94,15 +98,16 @@ def _check(args: argparse.Namespace) -> None:
     for name in args.passes.split(","):
         if name not in PASSES:
             raise ValueError(f"--passes must be among {', '.join(PASSES)}, got {name!r}")
-    for name, value in (("--threads", args.threads), ("--batch", args.batch)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
+        raise ValueError(f"--threads must be from 1 to {MOST_THREADS}, got {args.threads}")
+    if args.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {args.batch}")
     given = [name for name in ("net", "layers", "image") if getattr(args, name) is not None]
     if args.problem and given:
         raise ValueError(f"--problem stands for itself: leave out --{given[0]}")
 
 
-def _measured(args: argparse.Namespace, peers: Sequence[Peer]) -> Iterator[NetworkRun]:
+def _measured(args: argparse.Namespace, peers: Sequence[PeerProcess]) -> Iterator[NetworkRun]:
     """What was asked for, one network after the other."""
     from pycnn.bench import workloads
     from pycnn.shape import Problem
@@ -140,18 +145,20 @@ def _run(
     batch: int | None,
     layers: list[tuple[Workload, Sequence[str]]],
     args: argparse.Namespace,
-    peers: Sequence[Peer],
+    peers: Sequence[PeerProcess],
     forward: Callable[[], object] | None,
 ) -> NetworkRun:
     """Race every pass of every layer; `layers` are with the passes of their convolution that are wanted."""
     from pycnn.bench.contest import CONV_PASSES, POOL_PASSES, contest
     from pycnn.bench.summary import NetworkRun
-    from pycnn.bench.timing import race
+    from pycnn.bench.timing import Racer, race, timed_slice
     from pycnn.cli._progress import bar
 
-    seconds = 0.02 if args.quick else 0.05
+    seconds = 0.015 if args.quick else 0.03
     algos = args.algo.split(",") if args.algo else []
-    whole = race({"forward": forward}, seconds=0.5)["forward"] if forward and args.backend == "cpu" else None
+    whole = None
+    if forward is not None and args.backend == "cpu":
+        whole = race([Racer("forward", "pycnn", partial(timed_slice, forward))], 10 * seconds)["forward"]
     work = [
         (layer, operator)
         for layer, passes in layers

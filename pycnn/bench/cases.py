@@ -1,0 +1,149 @@
+"""What a contest needs to know of one pass of one layer: the task, the exact result, our ways to do it, the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pycnn import backends, ops
+from pycnn.algorithms import FAMILIES
+from pycnn.bench.tasks import Call, Task
+from pycnn.bench.workloads import Workload
+from pycnn.shape import Conv2dShape, Pool2dShape, Problem
+from pycnn.testing import Operands, error_bound, magnitudes, oracle
+
+__all__ = ["Case", "case_of", "conv_call"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pass of one layer, solved exactly.
+
+    Attributes:
+        task: what there is to do.
+        y64: the exact result.
+        ours: our ways to do it, by name, for the backend in force when they are called.
+        bounds: the largest |y - y64| that still counts as right, for each of `ours`.
+        bound: the same for everybody else: the widest of ours, since they choose their algorithms themselves.
+        auto, why: what ``algo="auto"`` takes, and the sentence saying why.
+        refused: algorithms that cannot run the problem, and why.
+    """
+
+    task: Task
+    y64: np.ndarray
+    ours: dict[str, Call]
+    bounds: dict[str, float]
+    bound: float
+    auto: str
+    why: str
+    refused: dict[str, str]
+
+
+def case_of(workload: Workload, operator: str, backend: str, algos: Sequence[str]) -> Case:
+    """The case of one pass of one layer on `backend`; see `pycnn.bench.contest.contest`."""
+    if isinstance(workload.shape, Conv2dShape):
+        return _conv_case(workload, workload.shape, operator, backend, algos)
+    return _pool_case(workload, workload.shape, operator)
+
+
+# ---------------------------------------------------------------------------------------------------- convolution
+
+
+def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: str, algos: Sequence[str]) -> Case:
+    module = backends.get(backend)
+    known = dict(module.conv2d_algorithms(operator, shape, np.dtype(np.float32)))
+    auto, why = module.conv2d_choose(operator, shape, np.dtype(np.float32))
+    refused = {name: reason for name, reason in known.items() if reason is not None}
+    ours = [name for name in _asked(algos, known) if name not in refused]
+
+    problem, operands = Problem(shape, operator), _conv_operands(workload, shape, operator)
+    y64, largest = oracle(problem, operands), oracle(problem, magnitudes(operands))
+    task = Task("conv2d", operator, shape, (operands.left, operands.right))
+    return Case(
+        task,
+        y64,
+        {name: conv_call(task, name) for name in ours},
+        {name: error_bound(problem, operands, y64, name, largest) for name in ours},
+        error_bound(problem, operands, y64, "auto", largest),
+        auto,
+        why,
+        refused,
+    )
+
+
+def _asked(algos: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    """The names in `known` that `algos` means: variants by name, or all of a family."""
+    unknown = [algo for algo in algos if algo not in known and algo not in FAMILIES]
+    if unknown:
+        raise ValueError(f"algorithms must be among {', '.join((*FAMILIES, *known))}, got {unknown[0]!r}")
+    return [name for name in known if not algos or name in algos or name.partition("_")[0] in algos]
+
+
+def _conv_operands(workload: Workload, shape: Conv2dShape, operator: str) -> Operands:
+    w = workload.w
+    assert w is not None, "a convolution's workload has filters"
+    if operator == "fprop":
+        return Operands(workload.x, w)
+    dy = _gradient(shape.y_shape)
+    return Operands(dy, w) if operator == "dgrad" else Operands(dy, workload.x)
+
+
+def conv_call(task: Task, algo: str) -> Call:
+    """A convolution task as a function without arguments: the public operator, with `algo` forced."""
+    shape, (left, right) = task.shape, task.arrays
+    assert isinstance(shape, Conv2dShape), "a convolution's task has a convolution's shape"
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    if task.operator == "fprop":
+        return lambda: ops.conv2d_fprop(left, right, None, *how, algo=algo)
+    if task.operator == "dgrad":
+        return lambda: ops.conv2d_dgrad(left, right, shape.x_shape, *how, algo=algo)
+    return lambda: ops.conv2d_wgrad(left, right, shape.w_shape, *how, algo=algo)
+
+
+# -------------------------------------------------------------------------------------------------------- pooling
+
+
+def _pool_case(workload: Workload, shape: Pool2dShape, operator: str) -> Case:
+    solve = _max_pool if workload.op == "max_pool2d" else _avg_pool
+    with backends.use_backend("reference"):
+        call, y64, arrays = solve(workload, shape, operator)
+    # No value of a result is a sum of more than R * S of the first operand's, each with its rounding.
+    bound = shape.kernel[0] * shape.kernel[1] * 2.0**-23 * float(np.abs(arrays[0]).max(initial=0.0))
+    task = Task(workload.op, operator, shape, arrays, workload.count_pad)
+    return Case(task, y64, {"native": call}, {"native": bound}, bound, "native", "the only one", {})
+
+
+def _max_pool(workload: Workload, shape: Pool2dShape, operator: str) -> tuple[Call, np.ndarray, tuple[np.ndarray, ...]]:
+    """Our call, the exact result, and what it is made from."""
+    x = workload.x
+    top, _, left, _ = shape.padding
+    how = (shape.kernel, shape.stride, (top, left), shape.dilation, shape.ceil_mode)
+    y64, indices = ops.max_pool2d(x.astype(np.float64), *how)
+    if operator == "forward":
+        return lambda: ops.max_pool2d(x, *how)[0], y64, (x,)
+    dy = _gradient(y64.shape)
+    dx64 = ops.max_pool2d_backward(dy.astype(np.float64), indices, x.shape, *how)
+    return (
+        lambda: ops.max_pool2d_backward(dy, indices, x.shape, *how),
+        dx64,
+        (dy, x, y64.astype(np.float32)),
+    )
+
+
+def _avg_pool(workload: Workload, shape: Pool2dShape, operator: str) -> tuple[Call, np.ndarray, tuple[np.ndarray, ...]]:
+    x = workload.x
+    top, _, left, _ = shape.padding
+    how = (shape.kernel, shape.stride, (top, left), shape.ceil_mode, workload.count_pad)
+    y64 = ops.avg_pool2d(x.astype(np.float64), *how)
+    if operator == "forward":
+        return lambda: ops.avg_pool2d(x, *how), y64, (x,)
+    dy = _gradient(y64.shape)
+    dx64 = ops.avg_pool2d_backward(dy.astype(np.float64), x.shape, *how)
+    return lambda: ops.avg_pool2d_backward(dy, x.shape, *how), dx64, (dy,)
+
+
+def _gradient(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
