@@ -47,7 +47,7 @@ PYCNN_INLINE void for_chunk(const Runs& chunk, const Add& add) {
 
 template <typename T>
 PYCNN_INLINE double sum_of(const Vec<T> (&parts)[4]) {
-    return static_cast<double>(sum_lanes<T>((parts[0] + parts[1]) + (parts[2] + parts[3])));
+    return static_cast<double>(sum_of<T>((parts[0] + parts[1]) + (parts[2] + parts[3])));
 }
 
 struct Moments {
@@ -62,12 +62,12 @@ static Moments moments(const T* x, const Runs& channel) {
         const double count = static_cast<double>(chunk.runs * chunk.length);
         Vec<T> sums[4] = {};
         for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes)
-                                __attribute__((always_inline)) { sums[j] += load_lanes(from + at, lanes); });
+                                __attribute__((always_inline)) { sums[j] += load_part(from + at, lanes); });
         const T mean = static_cast<T>(sum_of<T>(sums) / count);
         Vec<T> squares[4] = {};
         Vec<T> rests[4] = {};
         for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            const Vec<T> distance = load_lanes(from + at, lanes, mean) - mean;
+            const Vec<T> distance = load_part(from + at, lanes, mean) - mean;
             squares[j] += distance * distance;
             rests[j] += distance;
         });
@@ -166,7 +166,7 @@ void batch_norm_fwd(const BatchNormFwd<T>& p) {
         const T scale = static_cast<T>(weight / __builtin_sqrt(var + p.eps));
         const T shift = p.bias == nullptr ? T(0) : p.bias[c];
         for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            store_lanes(y + at, (load_lanes(x + at, lanes) - mean) * scale + shift, lanes);
+            store_part(y + at, (load_part(x + at, lanes) - mean) * scale + shift, lanes);
         });
     });
 }
@@ -181,9 +181,9 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
             Vec<T> sums[4] = {};
             Vec<T> slopes[4] = {};
             for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
-                const Vec<T> d = load_lanes(dy + offset + at, lanes);
+                const Vec<T> d = load_part(dy + offset + at, lanes);
                 sums[j] += d;
-                slopes[j] += d * (load_lanes(x + offset + at, lanes, mean) - mean);
+                slopes[j] += d * (load_part(x + offset + at, lanes, mean) - mean);
             });
             sum += sum_of<T>(sums);
             slope += sum_of<T>(slopes);
@@ -197,8 +197,8 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
         const T level = static_cast<T>(sum / count);
         const T tilt = static_cast<T>(slope * inverse * inverse / count);
         for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            const Vec<T> distance = load_lanes(x + at, lanes) - mean;
-            store_lanes(dx + at, ((load_lanes(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
+            const Vec<T> distance = load_part(x + at, lanes) - mean;
+            store_part(dx + at, ((load_part(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
         });
     });
 }
@@ -220,7 +220,7 @@ void channel_affine(const ChannelShape& s, const T* x, const T* scale, const T* 
             const T a = scale[i % s.C];
             const T b = shift[i % s.C];
             for_vectors<T>(s.L, [&](int64_t l, int64_t lanes) __attribute__((always_inline)) {
-                store_lanes(y + i * s.L + l, load_lanes(x + i * s.L + l, lanes) * a + b, lanes);
+                store_part(y + i * s.L + l, load_part(x + i * s.L + l, lanes) * a + b, lanes);
             });
         }
     });
