@@ -18,6 +18,7 @@ __all__ = [
     "adaptive_max_pool2d_fwd",
     "add",
     "avg_pool2d_fwd",
+    "batch_norm_eval",
     "channel_affine",
     "concat",
     "conv2d_dgrad",
@@ -48,7 +49,8 @@ def _like(x: Array, *settings: object) -> Array:
     return _zeros(x.shape, x.dtype)
 
 
-add = channel_affine = dropout = log_softmax_fwd = lrn_fwd = relu_fwd = sigmoid_fwd = softmax_fwd = tanh_fwd = _like
+add = batch_norm_eval = channel_affine = dropout = lrn_fwd = relu_fwd = sigmoid_fwd = tanh_fwd = _like
+log_softmax_fwd = softmax_fwd = _like
 
 
 def conv2d_fprop(

@@ -41,8 +41,9 @@ def composed(function: F) -> F:
         if not args and first not in options:
             raise TypeError(f"{function.__name__}() needs the argument {first!r}")
         x, *args = args or (options.pop(first),)  # type: ignore[assignment]
-        if isinstance(x, Variable) or any(isinstance(value, Variable) for value in (*args, *options.values())):
-            return function(x, *args, **options)
+        for value in (x, *args, *options.values()):
+            if isinstance(value, Variable):
+                return function(x, *args, **options)
         call = Call(**{first: x})
         array = call.arrays[0]
         with graph.no_grad():

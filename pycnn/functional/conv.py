@@ -19,7 +19,7 @@ from typing import Any
 
 from pycnn import ops
 from pycnn.functional._arrays import expect_arrays
-from pycnn.functional.linear import ChannelSum
+from pycnn.functional.linear import Bias, ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
 from pycnn.ops._checks import expect_shape
@@ -191,7 +191,7 @@ def conv_transpose2d(
     if b is None:
         return y
     expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
-    return y + b.reshape(1, -1, 1, 1)
+    return Bias.apply(y, b)
 
 
 _SAME_EVERYWHERE = {algo: dict.fromkeys(PASSES, algo) for algo in ("auto", "direct", "im2col", "winograd")}

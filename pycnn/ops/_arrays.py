@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
+from pycnn.backends.cpu import half
 
 Array = Any  # numpy.ndarray, cupy.ndarray, torch.Tensor, jax.Array: whatever the caller holds
 
@@ -95,11 +96,13 @@ class Call:
                 raise TypeError(
                     f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
                 )
-            views = {name: view.astype(np.float32) for name, view in views.items()}
+            views = {name: _widened(view) for name, view in views.items()}
         self.arrays = [views.get(name) for name in arrays]
 
     def index(self, name: str, array: Array) -> Any:
         """`array`, of the same library as the others, as int64 for the backend.  Raises TypeError if it is not."""
+        if self._kind == "numpy" and type(array) is np.ndarray and array.dtype == _INT64 and array.flags.aligned:
+            return array
         try:
             found = kind(array)
         except TypeError:
@@ -114,12 +117,11 @@ class Call:
     def back(self, result: Any) -> Array:
         """`result` of a backend as an array of the caller's library and dtype (integer indices keep theirs)."""
         if self._half and result.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # what is too large for the dtype is infinite, as in any arithmetic
-                result = result.astype(self._dtype)
+            result = half.narrow(result, self._dtype) if type(result) is np.ndarray else result.astype(self._dtype)
         return _FROM_NUMPY[self._kind](result) if self._kind in _FROM_NUMPY else result
 
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
 
 def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
@@ -135,6 +137,10 @@ def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dty
         elif array.dtype != dtype:
             return None
     return dtype if dtype in (_FLOAT32, _FLOAT64) else None
+
+
+def _widened(view: Any) -> Any:
+    return half.widen(view) if type(view) is np.ndarray else view.astype(np.float32)
 
 
 def _listing(named: dict[str, str]) -> str:

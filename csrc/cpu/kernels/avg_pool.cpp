@@ -86,7 +86,7 @@ static void avg_plane_bwd(const AvgPool<T>& p, const T* dy, T* dx, T* row) {
 template <typename T, typename Body>
 static void for_planes(const AvgPool<T>& p, int64_t scratch, const Body& body) {
     const int64_t together = most(1, kChunk / most(1, p.rows.size * p.columns.size));
-    parallel(ceil_div(p.planes, together), [&](int64_t task) {
+    parallel(ceil_div(p.planes, together), 4 * p.planes * p.rows.size * p.columns.size, [&](int64_t task) {
         Scratch<T> room(static_cast<std::size_t>(scratch));
         for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) body(i, room.get());
     });
@@ -96,7 +96,7 @@ static void for_planes(const AvgPool<T>& p, int64_t scratch, const Body& body) {
 template <typename T, typename Body>
 static void for_whole_planes(const AvgPool<T>& p, const Body& body) {
     const int64_t together = most(1, kChunk / most(1, p.rows.size * p.columns.size));
-    parallel(ceil_div(p.planes, together), [&](int64_t task) {
+    parallel(ceil_div(p.planes, together), 4 * p.planes * p.rows.size * p.columns.size, [&](int64_t task) {
         for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) body(i);
     });
 }

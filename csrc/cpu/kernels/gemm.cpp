@@ -40,7 +40,7 @@ static void dot_block(const Gemm<T>& p, int64_t i, int64_t j, int64_t columns) {
 template <typename T>
 static void gemm_dots(const Gemm<T>& p) {
     constexpr int64_t kBlock = 16 * kDotColumns;
-    parallel(ceil_div(p.n, kBlock), [&](int64_t block) {
+    parallel(ceil_div(p.n, kBlock), p.n * p.k, [&](int64_t block) {
         const int64_t end = least(p.n, (block + 1) * kBlock);
         for (int64_t j = block * kBlock; j < end; j += kDotColumns) {
             const int64_t columns = least(kDotColumns, end - j);
@@ -91,7 +91,7 @@ static void add_rows(const Gemm<T>& p, int64_t t, int64_t j, int64_t columns) {
 
 template <typename T>
 static void gemm_sums(const Gemm<T>& p) {
-    parallel(ceil_div(p.n, kSumColumns), [&](int64_t block) {
+    parallel(ceil_div(p.n, kSumColumns), p.n * p.k, [&](int64_t block) {
         const int64_t j = block * kSumColumns;
         const int64_t columns = least(kSumColumns, p.n - j);
         for (int64_t i = 0; i < p.m; i++) {
@@ -131,7 +131,7 @@ static void gemm_short(const Gemm<T>& p) {
                      : p.k == 3 ? short_row<T, 3>
                                 : short_row<T, 4>;
     const int64_t together = most(1, kChunk / p.n);
-    parallel(ceil_div(p.m, together), [&](int64_t task) {
+    parallel(ceil_div(p.m, together), p.m * p.n, [&](int64_t task) {
         for (int64_t i = task * together; i < least(p.m, (task + 1) * together); i++) row(p, i);
     });
 }

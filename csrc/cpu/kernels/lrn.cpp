@@ -49,7 +49,7 @@ static void for_blocks(const ChannelShape& s, int64_t scratch_rows, const Body& 
     const int64_t blocks = ceil_div(s.L, kBlockWidth<T>);
     const int64_t group = most(1, kChunk / (kBlockWidth<T> * most(s.C, 1)));
     const int64_t total = s.N * blocks;
-    parallel(ceil_div(total, group), [&](int64_t task) {
+    parallel(ceil_div(total, group), 8 * s.N * s.C * s.L, [&](int64_t task) {
         Scratch<T> scratch(static_cast<std::size_t>(scratch_rows * kBlockWidth<T>));
         for (int64_t i = task * group; i < least(total, (task + 1) * group); i++) {
             const int64_t start = i % blocks * kBlockWidth<T>;

@@ -185,7 +185,7 @@ void max_pool_fwd(const MaxPool<T>& p) {
     const int64_t out = p.rows.out * p.columns.out;
     if (p.rows.taps == 0 || p.columns.taps == 0 || p.columns.out < 4) {
         const int64_t together = most(1, kChunk / most(image, 1));
-        return parallel(ceil_div(p.planes, together), [&](int64_t task) {
+        return parallel(ceil_div(p.planes, together), 8 * p.planes * image, [&](int64_t task) {
             for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) {
                 max_windows(p, p.x + i * image, p.y + i * out, p.indices == nullptr ? nullptr : p.indices + i * out);
             }
@@ -212,7 +212,7 @@ void max_pool_fwd(const MaxPool<T>& p) {
     const int64_t room = least(p.rows.size, (height - 1) * p.rows.stride + reach) * phases.row;
     const int64_t total = p.planes * blocks;
     const int64_t together = most(1, kChunk / 2 / most(1, image / blocks));
-    parallel(ceil_div(total, together), [&](int64_t task) {
+    parallel(ceil_div(total, together), 4 * p.planes * image, [&](int64_t task) {
         Scratch<T> rows(static_cast<std::size_t>(room));
         Scratch<Offset<T>> offsets(static_cast<std::size_t>(phases.vectors * kLanes<T>));
         for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {

@@ -21,7 +21,7 @@ void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum
     constexpr int64_t kRun = 8192;
     if (inner == 1) {  // channels lie along memory: a block of them at a time, row by row
         constexpr int64_t kBlock = 256;
-        return parallel(ceil_div(channels, kBlock), [&](int64_t block) {
+        return parallel(ceil_div(channels, kBlock), n * channels, [&](int64_t block) {
             const int64_t c0 = block * kBlock;
             const int64_t count = least(kBlock, channels - c0);
             double totals[kBlock] = {};
@@ -33,7 +33,7 @@ void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum
         });
     }
     const int64_t together = most(1, kChunk / most(1, n * inner));
-    parallel(ceil_div(channels, together), [&](int64_t task) {
+    parallel(ceil_div(channels, together), n * channels * inner, [&](int64_t task) {
         for (int64_t c = task * together; c < least(channels, (task + 1) * together); c++) {
             double total = 0;
             for (int64_t i = 0; i < n; i++) {

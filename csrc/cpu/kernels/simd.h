@@ -274,9 +274,10 @@ PYCNN_INLINE T max_of(Vec<T> value) {
     return detail::fold<T>(value, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
 }
 
-// parallel_for over a lambda.  The lambda may run out of memory; that is thrown here, after the loop.
+// parallel_for over a lambda; `elements` as there.  The lambda may run out of memory; that is thrown here, after the
+// loop.
 template <typename Body>
-static void parallel(int64_t count, const Body& body) {
+static void parallel(int64_t count, int64_t elements, const Body& body) {
     struct Context {
         const Body& body;
         bool failed;
@@ -291,8 +292,13 @@ static void parallel(int64_t count, const Body& body) {
                 __atomic_store_n(&c.failed, true, __ATOMIC_RELAXED);
             }
         },
-        &context);
+        &context, elements);
     if (context.failed) throw std::bad_alloc();
+}
+
+template <typename Body>
+static void parallel(int64_t count, const Body& body) {
+    parallel(count, kMuch, body);
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

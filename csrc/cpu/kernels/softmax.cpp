@@ -149,7 +149,7 @@ static void for_slices(const SoftmaxShape& s, const Row& row, const Columns& col
     if (s.outer * s.count * s.inner == 0) return;
     if (s.inner == 1) {
         const int64_t rows = most(1, kChunk / 4 / s.count);  // exponentials are dear: smaller chunks
-        return parallel(ceil_div(s.outer, rows), [&](int64_t task) {
+        return parallel(ceil_div(s.outer, rows), 8 * s.outer * s.count, [&](int64_t task) {
             for (int64_t i = task * rows; i < least(s.outer, (task + 1) * rows); i++) row(i * s.count);
         });
     }
@@ -158,7 +158,7 @@ static void for_slices(const SoftmaxShape& s, const Row& row, const Columns& col
     const int64_t blocks = ceil_div(s.inner, width);
     const int64_t total = s.outer * blocks;
     const int64_t together = most(1, kChunk / 4 / (s.count * least(width, s.inner)));
-    parallel(ceil_div(total, together), [&](int64_t task) {
+    parallel(ceil_div(total, together), 8 * s.outer * s.count * s.inner, [&](int64_t task) {
         Scratch<T> room(static_cast<std::size_t>(kColumnsRoom));
         for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
             const int64_t start = i % blocks * width;
