@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
 from pycnn import ops
 from pycnn.arithmetic import TakeAlong, Where, array_module
 from pycnn.functional._arrays import composed
@@ -63,7 +65,6 @@ class Mse(Function):
         return da if need_a else None, -da if need_b else None
 
 
-@composed
 def cross_entropy(
     input: Any,
     target: Any,
@@ -98,6 +99,15 @@ def cross_entropy(
     >>> pycnn.functional.cross_entropy(np.zeros((1, 2)), np.array([1]))
     array(0.69314718)
     """
+    if not label_smoothing and _plain(input, target, weight):
+        return ops.nll(ops.log_softmax(input, 1), target, None, ignore_index, reduction)
+    return _cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+
+
+@composed
+def _cross_entropy(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
+) -> Any:
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
     check_reduction(reduction)
@@ -111,7 +121,6 @@ def cross_entropy(
     return _hard(logp, target, weight, ignore_index, reduction, label_smoothing)
 
 
-@composed
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
     """Negative log-likelihood of class indices: l[n] = -weight[target[n]] * input[n, target[n]].
 
@@ -121,6 +130,13 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
     >>> pycnn.functional.nll_loss(np.array([[-2.0, -1.0]]), np.array([0]))
     array(2.)
     """
+    if _plain(input, target, weight):
+        return ops.nll(input, target, None, ignore_index, reduction)
+    return _nll_loss(input, target, weight, ignore_index, reduction)
+
+
+@composed
+def _nll_loss(input: Any, target: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
     check_reduction(reduction)
     if input.ndim == 0:
         raise ValueError("input must be (N, C, ...) or (C,), got a scalar")
@@ -147,6 +163,18 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
         return Mse.apply(input, target)
     error = input - target
     return _reduced(error * error, reduction)
+
+
+def _plain(input: Any, target: Any, weight: Any) -> bool:
+    """Whether the raw operators take these as they are: arrays of NumPy, scores by class, and whole classes."""
+    return (
+        weight is None
+        and type(input) is np.ndarray
+        and type(target) is np.ndarray
+        and input.ndim > 1
+        and input.dtype.char in "fd"
+        and target.dtype.kind in "iu"
+    )
 
 
 def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str, smoothing: float) -> Any:

@@ -1,8 +1,8 @@
 // Batch normalisation and the affine map of a channel.
 //
-// A task owns a channel.  Its statistics are taken over chunks that stay in L1: mean, then squared distances from that
-// mean, then the chunks are merged in order in double (Chan, Golub & LeVeque 1983), so that neither many elements nor
-// a mean far from zero costs accuracy, and the number of threads changes nothing.
+// A task owns a channel, or several small ones.  The statistics of each are taken over chunks that stay in L1: mean,
+// then squared distances from that mean, then the chunks are merged in order in double (Chan, Golub & LeVeque 1983), so
+// that neither many elements nor a mean far from zero costs accuracy, and the number of threads changes nothing.
 //
 // Where a channel's runs in memory are shorter than a vector, those of a group of channels are gathered first; where
 // they are single elements (after a linear layer) neighbouring channels are neighbours in memory, and go side by side,
@@ -95,7 +95,7 @@ struct Access {
 
 template <typename T>
 static Access access(const ChannelShape& s) {
-    if (s.L >= kLanes<T>) return {1, false, {s.N, s.L, s.C * s.L}};
+    if (s.L >= kLanes<T>) return {most(1, kStatisticsChunk / most(s.N * s.L, 1)), false, {s.N, s.L, s.C * s.L}};
     return {kGathered, true, {1, s.N * s.L, 0}};
 }
 
@@ -128,8 +128,11 @@ static void for_channels(const ChannelShape& s, const T* a, const T* b, T* to, c
         const int64_t first = task * how.group;
         const int64_t channels = least(how.group, s.C - first);
         if (!how.gathered) {
-            const int64_t at = first * s.L;
-            return body(first, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+            for (int64_t c = first; c < first + channels; c++) {
+                const int64_t at = c * s.L;
+                body(c, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+            }
+            return;
         }
         const int64_t each = s.N * s.L;
         Scratch<T> scratch(static_cast<std::size_t>(3 * kGathered * each));
