@@ -11,7 +11,8 @@ computing anything:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar
@@ -20,7 +21,17 @@ from pycnn import winograd
 from pycnn._scoped import Scoped
 from pycnn.shape import PASSES, Conv2dShape
 
-__all__ = ["ACCURACIES", "FAMILIES", "Implementation", "accuracy", "candidates", "choose", "resolve", "use_accuracy"]
+__all__ = [
+    "ACCURACIES",
+    "FAMILIES",
+    "Implementation",
+    "accuracy",
+    "accuracy_of_call",
+    "candidates",
+    "choose",
+    "resolve",
+    "use_accuracy",
+]
 
 FAMILIES = ("direct", "im2col", "winograd")
 ACCURACIES = ("fast", "strict")
@@ -94,6 +105,8 @@ _CPU: tuple[Implementation, ...] = (
 class use_accuracy(Scoped):
     """Say what `auto` may trade: until the end of the ``with`` block, or for good if used without one.
 
+    A call's own ``accuracy=`` goes before it.
+
     Args:
         name: ``"fast"`` (any algorithm, each within its written error bound) or ``"strict"`` (direct, im2col and the
             smallest Winograd tile, which is as accurate as a plain sum).
@@ -113,14 +126,31 @@ class use_accuracy(Scoped):
     lasting: ClassVar[list[Scoped]] = []
 
     def __init__(self, name: str) -> None:
-        if name not in ACCURACIES:
-            raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {name!r}")
-        super().__init__(name)
+        super().__init__(_known(name))
+
+
+_of_call: ContextVar[str | None] = ContextVar("pycnn_accuracy_of_call", default=None)
+
+
+@contextmanager
+def accuracy_of_call(name: str) -> Iterator[None]:
+    """`name` for the operator called inside; it goes before `use_accuracy`."""
+    token = _of_call.set(_known(name))
+    try:
+        yield
+    finally:
+        _of_call.reset(token)
 
 
 def accuracy() -> str:
-    """What `use_accuracy` chose: "fast" unless it said otherwise."""
-    return use_accuracy.value() or "fast"
+    """What the call or else `use_accuracy` asked for: "fast" unless one of them said otherwise."""
+    return _of_call.get() or use_accuracy.value() or "fast"
+
+
+def _known(name: str) -> str:
+    if name not in ACCURACIES:
+        raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {name!r}")
+    return name
 
 
 def candidates(operator: str, shape: Conv2dShape, dtype: str) -> list[tuple[str, str | None]]:

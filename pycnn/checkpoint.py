@@ -82,6 +82,14 @@ def save(
             name is then untouched and no temporary file is left.
         TypeError: a value that is neither array nor JSON.
         ImportError: safetensors is not installed.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> import pycnn
+    >>> file, net = pathlib.Path(folder.name, "run.safetensors"), pycnn.nn.Linear(2, 1)
+    >>> save(file, {"model": net}, extra={"epoch": 3})
+    >>> load(file).extra
+    {'epoch': 3}
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
     header = {
@@ -108,6 +116,9 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: a file that is missing, truncated, corrupt or no checkpoint of pycnn.
         ImportError: safetensors is not installed.
+
+    Args:
+        path: the file.
     """
     library = _safetensors()
     arrays: dict[str, np.ndarray[Any, Any]] = {}
@@ -145,6 +156,23 @@ def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Chec
     Raises:
         CheckpointError: as `load`; also a part that the file does not hold.
         RuntimeError, ValueError: a state that does not fit its part, as its `load_state_dict` raises them.
+
+    Args:
+        path: the file.
+        parts: what to set, by the names that `save` was given.
+
+    Returns:
+        what `load` read.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> import pycnn
+    >>> file, net = pathlib.Path(folder.name, "run.safetensors"), pycnn.nn.Linear(2, 1)
+    >>> save(file, {"model": net})
+    >>> other = pycnn.nn.Linear(2, 1)
+    >>> _ = restore(file, {"model": other})
+    >>> bool((other.weight == net.weight).all())
+    True
     """
     checkpoint = load(path)
     absent = [name for name in parts if name not in checkpoint.parts]

@@ -121,14 +121,17 @@ class Tensor(Variable):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The length of each dimension."""
         return self._data.shape
 
     @property
     def dtype(self) -> Any:
+        """The NumPy dtype of the elements."""
         return self._data.dtype
 
     @property
     def ndim(self) -> int:
+        """The number of dimensions."""
         return self._data.ndim
 
     @property
@@ -159,7 +162,11 @@ class Tensor(Variable):
         return int(self._data.size)
 
     def item(self) -> Any:
-        """The one element as a Python number.  Raises ValueError if there is not exactly one."""
+        """The one element as a Python number.  Raises ValueError if there is not exactly one.
+
+        >>> ones(1, 1).item()
+        1.0
+        """
         if self._data.size != 1:
             raise ValueError(f"item() needs a tensor of one element, this one has shape {self.shape}")
         return self._data.item()
@@ -264,6 +271,11 @@ class Tensor(Variable):
         Raises:
             RuntimeError: a tensor that requires no gradient, a graph already freed, a saved array that was changed.
             ValueError: a `gradient` of another shape.
+
+        >>> x = ones(2, requires_grad=True)
+        >>> (3 * x * x).backward(ones(2))
+        >>> x.grad
+        tensor([6., 6.])
         """
         if not self._requires_grad:
             raise RuntimeError("this tensor does not require a gradient: nothing it was made from asked for one")
@@ -275,7 +287,11 @@ class Tensor(Variable):
         self._grad = None
 
     def detach(self) -> Tensor:
-        """The same array without a history; changes of either are seen by both."""
+        """The same array without a history; changes of either are seen by both.
+
+        >>> (2 * ones(2, requires_grad=True)).detach().requires_grad
+        False
+        """
         return graph.wrap(self._data, None, 0, self._versions)
 
     def detach_(self) -> Tensor:
@@ -290,6 +306,15 @@ class Tensor(Variable):
 
         Returns:
             a function that removes the hook.
+
+        Raises:
+            RuntimeError: a tensor that requires no gradient.
+
+        >>> x = ones(1, requires_grad=True)
+        >>> remove = x.register_hook(lambda gradient: gradient * 10)
+        >>> (2 * x).sum().backward()
+        >>> x.grad
+        tensor([20.])
         """
         if not self._requires_grad:
             raise RuntimeError("a hook needs a tensor that requires a gradient")
@@ -307,7 +332,15 @@ class Tensor(Variable):
         return lambda: hooks.pop(key, None) and None
 
     def retain_grad(self) -> None:
-        """Gather ``.grad`` for this tensor although it is not a leaf."""
+        """Gather ``.grad`` for this tensor although it is not a leaf.
+
+        >>> x = ones(1, requires_grad=True)
+        >>> y = 2 * x
+        >>> y.retain_grad()
+        >>> (y * y).sum().backward()
+        >>> y.grad
+        tensor([4.])
+        """
         if self._node is not None:
             keeper = _GradKeeper(self)
             self.register_hook(keeper)
@@ -327,10 +360,12 @@ class Tensor(Variable):
         return op.Sub.apply(b, a) if a is not None else NotImplemented
 
     def __mul__(self, other: Any) -> Tensor:
+        """self * other, broadcast."""
         a, b = _operands(self, other)
         return op.Mul.apply(a, b) if a is not None else NotImplemented
 
     def __truediv__(self, other: Any) -> Tensor:
+        """self / other, broadcast; integers give floats."""
         a, b = _operands(self, other, True)
         return op.Div.apply(a, b) if a is not None else NotImplemented
 
@@ -339,6 +374,7 @@ class Tensor(Variable):
         return op.Div.apply(b, a) if a is not None else NotImplemented
 
     def __pow__(self, other: Any) -> Tensor:
+        """self to the power of `other`, a number or a tensor."""
         if isinstance(other, (int, float)) and _is_floating(self._data):
             return op.PowNumber.apply(self, other)
         a, b = _operands(self, other)
@@ -349,6 +385,11 @@ class Tensor(Variable):
         return op.Pow.apply(graph.wrap(self.array_module.asarray(b)), a) if a is not None else NotImplemented
 
     def __matmul__(self, other: Any) -> Tensor:
+        """Matrix product over the last two dimensions, broadcast over the others.
+
+        >>> (tensor([[1.0, 2.0]]) @ tensor([[3.0], [4.0]])).item()
+        11.0
+        """
         return op.Matmul.apply(self, _tensor_or_array("other", other))
 
     def __rmatmul__(self, other: Any) -> Tensor:
@@ -358,16 +399,22 @@ class Tensor(Variable):
     __rmul__ = __mul__
 
     def __neg__(self) -> Tensor:
+        """-self."""
         return op.Neg.apply(self)
 
     def __pos__(self) -> Tensor:
         return self
 
     def __abs__(self) -> Tensor:
+        """Absolute values; the derivative at 0 is 0."""
         return op.Abs.apply(self)
 
     def add(self, other: Any, *, alpha: Number = 1) -> Tensor:
-        """self + alpha * other."""
+        """self + alpha * other.
+
+        >>> ones(2).add(ones(2), alpha=3)
+        tensor([4., 4.])
+        """
         return self + (other if alpha == 1 else other * alpha)
 
     def sub(self, other: Any, *, alpha: Number = 1) -> Tensor:
@@ -429,19 +476,27 @@ class Tensor(Variable):
         return graph.wrap(self.array_module.asarray(self._data != self._data))
 
     def exp(self) -> Tensor:
+        """e to the power of each element."""
         return op.Exp.apply(self)
 
     def log(self) -> Tensor:
+        """Natural logarithm of each element."""
         return op.Log.apply(self)
 
     def sqrt(self) -> Tensor:
+        """Square root of each element."""
         return op.Sqrt.apply(self)
 
     def square(self) -> Tensor:
+        """self * self."""
         return op.Mul.apply(self, self)
 
     def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor:
-        """Limit every element to [min, max]; either may be left out."""
+        """Limit every element to [min, max]; either may be left out.
+
+        >>> tensor([-2.0, 0.5, 2.0]).clamp(0, 1)
+        tensor([0. , 0.5, 1. ])
+        """
         if min is None and max is None:
             raise ValueError("clamp needs min, max or both")
         return op.Clamp.apply(self, min, max)
@@ -449,7 +504,11 @@ class Tensor(Variable):
     clip = clamp
 
     def maximum(self, other: Any) -> Tensor:
-        """Elementwise larger one; a tie splits the gradient."""
+        """Elementwise larger one; a tie splits the gradient.
+
+        >>> tensor([1.0, 5.0]).maximum(3.0)
+        tensor([3., 5.])
+        """
         a, b = _operands(self, other)
         return op.Bigger.apply(a, b, True)
 
@@ -461,16 +520,36 @@ class Tensor(Variable):
     # ------------------------------------------------------------------------------------------------- reductions
 
     def sum(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        """Sum of all elements, or over one or several dimensions."""
+        """Sum of all elements, or over one or several dimensions.
+
+        Args:
+            dim: one dimension or several, negative ones counted from the end; None for all.
+            keepdim: keep them with size 1.
+
+        >>> ones(2, 3).sum(1)
+        tensor([3., 3.])
+        """
         return op.Sum.apply(self, _axes(dim, self._data.ndim), keepdim)
 
     def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        """Mean of all elements, or over one or several dimensions."""
+        """Mean of all elements, or over one or several dimensions.
+
+        Args:
+            dim, keepdim: as `sum`.
+        """
         axes = _axes(dim, self._data.ndim)
         return op.Sum.apply(self, axes, keepdim) / math.prod([self._data.shape[axis] for axis in axes])
 
     def var(self, dim: Dims = None, correction: Number = 1, keepdim: bool = False) -> Tensor:
-        """sum((x - mean)^2) / (n - correction); correction=0 is the biased variance."""
+        """sum((x - mean)^2) / (n - correction); correction=0 is the biased variance.
+
+        Args:
+            dim, keepdim: as `sum`.
+            correction: what is taken from the number of elements.
+
+        >>> tensor([1.0, 3.0]).var().item()
+        2.0
+        """
         axes = _axes(dim, self._data.ndim)
         count = math.prod([self._data.shape[axis] for axis in axes])
         centred = self - self.mean(axes, keepdim=True)
@@ -490,7 +569,11 @@ class Tensor(Variable):
         return op.Extreme.apply(self, _axes(dim, self._data.ndim), keepdim, False)
 
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Largest element; with `dim`, the pair (values, indices) along it."""
+        """Largest element; with `dim`, the pair (values, indices) along it.
+
+        >>> tensor([[1.0, 5.0], [4.0, 2.0]]).max(1)
+        (tensor([5., 4.]), tensor([1, 0]))
+        """
         return self.amax() if dim is None else self._extreme_along(self.argmax(dim, True), dim, keepdim)
 
     def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -502,7 +585,11 @@ class Tensor(Variable):
         return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:
-        """Index of the first largest element (in the flattened tensor without `dim`)."""
+        """Index of the first largest element (in the flattened tensor without `dim`).
+
+        >>> tensor([[1.0, 5.0], [4.0, 2.0]]).argmax(1)
+        tensor([1, 0])
+        """
         result = self._data.argmax(axis=dim, keepdims=keepdim)
         return graph.wrap(self.array_module.asarray(result))
 
@@ -514,7 +601,11 @@ class Tensor(Variable):
     # ----------------------------------------------------------------------------------------------------- shapes
 
     def reshape(self, *shape: Any) -> Tensor:
-        """The elements in another shape; a view where the memory allows it."""
+        """The elements in another shape; a view where the memory allows it.
+
+        >>> ones(2, 3).reshape(3, -1).shape
+        (3, 2)
+        """
         return op.Reshape.apply(self, _sizes(shape))
 
     def view(self, *shape: Any) -> Tensor:
@@ -543,7 +634,11 @@ class Tensor(Variable):
         return op.Permute.apply(self, tuple(axes))
 
     def permute(self, *dims: Any) -> Tensor:
-        """The dimensions in another order (a view)."""
+        """The dimensions in another order (a view).
+
+        >>> ones(2, 3, 4).permute(2, 0, 1).shape
+        (4, 2, 3)
+        """
         n = self._data.ndim
         return op.Permute.apply(self, tuple([_axis(dim, n) for dim in _sizes(dims)]))
 
@@ -553,19 +648,31 @@ class Tensor(Variable):
         return op.Permute.apply(self, tuple(reversed(range(self._data.ndim))))
 
     def squeeze(self, dim: Dims = None) -> Tensor:
-        """Without the dimensions of size 1, or without those of `dim` that have size 1."""
+        """Without the dimensions of size 1, or without those of `dim` that have size 1.
+
+        >>> ones(1, 3, 1).squeeze().shape, ones(1, 3, 1).squeeze(0).shape
+        ((3,), (3, 1))
+        """
         axes = _axes(dim, self._data.ndim)
         shape = tuple([size for i, size in enumerate(self._data.shape) if i not in axes or size != 1])
         return op.Reshape.apply(self, shape)
 
     def unsqueeze(self, dim: int) -> Tensor:
-        """With a new dimension of size 1 at `dim`."""
+        """With a new dimension of size 1 at `dim`.
+
+        >>> ones(3).unsqueeze(0).shape
+        (1, 3)
+        """
         place = _axis(dim, self._data.ndim + 1)
         shape = self._data.shape
         return op.Reshape.apply(self, (*shape[:place], 1, *shape[place:]))
 
     def expand(self, *sizes: Any) -> Tensor:
-        """Repeated along dimensions of size 1 (a read-only view); -1 leaves a size as it is."""
+        """Repeated along dimensions of size 1 (a read-only view); -1 leaves a size as it is.
+
+        >>> ones(3, 1).expand(2, -1, 4).shape
+        (2, 3, 4)
+        """
         wanted = _sizes(sizes)
         lead = len(wanted) - self._data.ndim
         shape = tuple([self._data.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted)])
@@ -580,7 +687,11 @@ class Tensor(Variable):
         return op.Clone.apply(self)
 
     def to(self, dtype: Any) -> Tensor:
-        """In another dtype (or that of another Tensor); the tensor itself if it has it already."""
+        """In another dtype (or that of another Tensor); the tensor itself if it has it already.
+
+        >>> ones(2).to(np.float64).dtype
+        dtype('float64')
+        """
         wanted = np.dtype(dtype.dtype if isinstance(dtype, Variable) else dtype)  # type: ignore[attr-defined]
         return self if wanted == self._data.dtype else op.Cast.apply(self, wanted)
 
@@ -685,7 +796,11 @@ class Tensor(Variable):
     __ipow__ = pow_
 
     def copy_(self, source: Any) -> Tensor:
-        """Overwrite with `source`, broadcast to this shape; the gradient goes to `source` from then on."""
+        """Overwrite with `source`, broadcast to this shape; the gradient goes to `source` from then on.
+
+        >>> zeros(2).copy_(tensor([1.0, 2.0]))
+        tensor([1., 2.])
+        """
         if graph.is_grad_enabled() and (
             self._requires_grad or (isinstance(source, Variable) and source._requires_grad)
         ):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pycnn
-from pycnn import _cpu, algorithms, winograd
+from pycnn import _cpu, algorithms, ops, winograd
+from pycnn import functional as F
 from pycnn.backends import cpu
 from pycnn.backends.cpu.conv import winograd_workspace
 from pycnn.shape import PASSES, Conv2dShape, Problem
+from pycnn.tensor import Tensor
 from pycnn.testing import check_conv2d, float_operands, run
 from pycnn.testing.problems import every_pass, problems
 
@@ -135,6 +138,41 @@ def test_strict_accuracy_keeps_auto_to_the_smallest_tile(operator: str) -> None:
     assert algorithms.choose(operator, wide, "float32")[0] == winograd.variant(operator, 4)
     with pytest.raises(ValueError, match="fast, strict"):
         pycnn.use_accuracy("careful")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_a_call_asks_for_its_own_accuracy_in_all_passes(transposed: bool) -> None:
+    # Wide enough that "fast" takes a larger tile in every pass, whose rounding differs.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 256, 16, 16), np.float32)
+    w = rng.standard_normal((256, 128, 3, 3), np.float32)
+    function = F.conv_transpose2d if transposed else F.conv2d
+    smallest = {operator: winograd.variant(operator, 2) for operator in PASSES}
+
+    def passes(**options: Any) -> list[np.ndarray]:
+        tensors = [Tensor(a, requires_grad=True) for a in (x, w)]
+        y = function(*tensors, padding=1, groups=2, **options)
+        return [y.data, *(g.data for g in pycnn.grad((y * y).sum(), tensors))]
+
+    strict, fast = passes(accuracy="strict"), passes()
+    assert all(np.array_equal(one, other) for one, other in zip(strict, passes(algo=smallest), strict=True))
+    assert not any(np.array_equal(one, other) for one, other in zip(strict, fast, strict=True))
+    with pycnn.use_accuracy("strict"):
+        assert all(np.array_equal(one, other) for one, other in zip(passes(accuracy="fast"), fast, strict=True))
+    assert algorithms.accuracy() == "fast"
+
+    name = "conv_transpose2d" if transposed else "conv2d"
+    fprop, dgrad, wgrad = (getattr(ops, f"{name}_{operator}") for operator in PASSES)
+    y, dx, dw = strict
+    assert np.array_equal(fprop(x, w, padding=1, groups=2, accuracy="strict"), y)
+    assert np.array_equal(dgrad(2 * y, w, x.shape, padding=1, groups=2, accuracy="strict"), dx)
+    assert np.array_equal(wgrad(2 * y, x, w.shape, padding=1, groups=2, accuracy="strict"), dw)
+    for call, arguments in ((fprop, (x, w)), (dgrad, (y, w, x.shape)), (wgrad, (y, x, w.shape))):  # a forced one stays
+        forced = call(*arguments, padding=1, groups=2, algo="direct")
+        assert np.array_equal(call(*arguments, padding=1, groups=2, algo="direct", accuracy="strict"), forced)
+    with pytest.raises(ValueError, match="fast, strict"):
+        function(x, w, accuracy="careful")
+    assert algorithms.accuracy() == "fast"
 
 
 @pytest.mark.parametrize("operator", PASSES)

@@ -13,6 +13,13 @@ import pycnn
 # What a module may need beyond the core; its examples are skipped where that is absent.
 OPTIONAL = {"cupy", "torch", "PIL", "matplotlib", "rich", "pooch", "safetensors", "sklearn", "onnx", "onnxruntime"}
 NATIVE = {"pycnn._cpu"}
+# Optional packages that the examples of a module use although the module itself can be imported without.
+EXAMPLES_USE = {
+    "pycnn.checkpoint": ["safetensors"],
+    "pycnn.data.folder": ["PIL"],
+    "pycnn.data.sources": ["sklearn"],
+    **{f"pycnn.viz.{name}": ["matplotlib", "PIL"] for name in ("activations", "confusion", "filters", "samples")},
+}
 
 MODULES = sorted(
     module.name
@@ -23,6 +30,8 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("name", ["pycnn", *MODULES])
 def test_doctests_pass(name: str) -> None:
+    for package in EXAMPLES_USE.get(name, ()):
+        pytest.importorskip(package)
     try:
         module = importlib.import_module(name)
     except ImportError as error:

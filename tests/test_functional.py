@@ -60,6 +60,10 @@ OPERATORS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
         lambda x, w: F.conv_transpose2d(x, w, None, 1, 1, (1, 0), 1, (2, 1)),
         (normal(1, 2, 3, 3), normal(2, 2, 2, 3, seed=1)),
     ),
+    "conv_transpose2d beyond what any filter reaches": (
+        lambda x, w: F.conv_transpose2d(x, w, None, 1, 0, 1, 1, 2),
+        (normal(1, 2, 3, 3), normal(2, 2, 2, 3, seed=1)),
+    ),
     "max_pool2d": (lambda x: F.max_pool2d(x, 3, 2, 1), (spread(1, 2, 5, 6),)),
     "max_pool2d dilated, ceil": (lambda x: F.max_pool2d(x, 2, 2, 0, 2, True), (spread(1, 2, 6, 6),)),
     "avg_pool2d": (lambda x: F.avg_pool2d(x, 3, 2, 1, True), (normal(1, 2, 5, 6),)),
@@ -519,18 +523,59 @@ def test_dropout_keeps_and_scales() -> None:
     assert not F.dropout(x, 1.0).any()
 
 
+# Operators of images, which take a batch of them, (N, C, H, W), or one, (C, H, W); each is given three channels.
+FILTERS = normal(3, 2, 3, 2, seed=1)
+ONE_IMAGE: dict[str, Callable[[Any], Any]] = {
+    "conv2d": lambda x: F.conv2d(x, FILTERS.permute(1, 0, 2, 3), normal(2, seed=2), 2, (1, 0, 1, 2)),
+    "conv_transpose2d": lambda x: F.conv_transpose2d(x, FILTERS, normal(2, seed=2), 2, 1, 1),
+    "conv_transpose2d dilated": lambda x: F.conv_transpose2d(x, FILTERS, None, 1, 1, (1, 0), 1, (2, 1)),
+    "max_pool2d": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "avg_pool2d": lambda x: F.avg_pool2d(x, 3, 2, 1, True, False),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x, (2, None)),
+    "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x, 2),
+}
+IMAGE_RANK = r"x must have 4 dimensions \(N, C, H, W\) or 3 \(C, H, W\), got shape"
+
+
+@pytest.mark.parametrize("name", ONE_IMAGE)
+def test_one_image_is_a_batch_of_one(name: str) -> None:
+    function, x = ONE_IMAGE[name], spread(3, 5, 6)
+    y = function(x)
+    expected = function(Tensor(x.data[None]))
+    assert y.shape == expected.shape[1:]
+    assert np.array_equal(y.data, expected.data[0])
+    gradcheck(lambda x: _curved(function(x)), (x,))
+    gradgradcheck(lambda x: _curved(function(x)), (x,))
+
+
+def test_one_image_is_torchs() -> None:
+    torch = pytest.importorskip("torch")
+    t, x, w, b = torch.nn.functional, *(normal(*size, seed=2).data for size in ((4, 5, 6), (6, 2, 3, 3), (6,)))
+    same_as_torch(lambda *a: F.conv2d(*a, 2, 1, 1, 2), lambda *a: t.conv2d(*a, 2, 1, 1, 2), x, w, b)
+    v = normal(4, 3, 3, 2).data
+    same_as_torch(lambda *a: F.conv_transpose2d(*a, 2, 1, 1, 2), lambda *a: t.conv_transpose2d(*a, 2, 1, 1, 2), x, v, b)
+    same_as_torch(lambda x: F.max_pool2d(x, 2), lambda x: t.max_pool2d(x, 2), x)
+    same_as_torch(lambda x: F.avg_pool2d(x, 2), lambda x: t.avg_pool2d(x, 2), x)
+    same_as_torch(lambda x: F.adaptive_avg_pool2d(x, 3), lambda x: t.adaptive_avg_pool2d(x, 3), x)
+    same_as_torch(lambda x: F.adaptive_max_pool2d(x, 3), lambda x: t.adaptive_max_pool2d(x, 3), x)
+    for pool in ("max_pool2d", "adaptive_max_pool2d"):
+        ours = getattr(F, pool)(x, 2, return_indices=True)
+        theirs = getattr(t, pool)(torch.tensor(x), 2, return_indices=True)
+        assert all(np.array_equal(one, other.numpy()) for one, other in zip(ours, theirs, strict=True))
+    assert isinstance(F.max_pool2d(torch.tensor(x), 2), torch.Tensor)
+
+
 X = np.zeros((2, 3, 4, 4))
 BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("algo pass", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo={"forward": "auto"}), ValueError, "unknown pass"),
     ("algo type", lambda: F.conv2d(X, np.zeros((1, 3, 1, 1)), algo=3), TypeError, "algo must be"),  # type: ignore[arg-type]
     ("conv channels", lambda: F.conv2d(X, np.zeros((1, 2, 1, 1))), ValueError, "channels disagree"),
-    (
-        "transpose of a list",
-        lambda: F.conv_transpose2d([1.0], X),
-        TypeError,
-        "x must be a Tensor or an array, got list",
+    ("transpose of a list", lambda: F.conv_transpose2d([1.0], X), TypeError, "x must be an array .* got list"),
+    *(
+        (f"{name} rank {rank}", lambda call=call, rank=rank: call(np.zeros((3,) * rank)), ValueError, IMAGE_RANK)
+        for name, call in ONE_IMAGE.items()
+        for rank in (0, 2, 5)
     ),
-    ("transpose rank", lambda: F.conv_transpose2d(X[0], X), ValueError, "x must have 4 dimensions"),
     ("transpose channels", lambda: F.conv_transpose2d(X, np.zeros((2, 1, 1, 1))), ValueError, "channels disagree"),
     (
         "output_padding",
@@ -540,7 +585,6 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ),
     ("transpose size", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), padding=2), ValueError, "smaller than 1"),
     ("transpose bias", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), np.zeros(2)), ValueError, "b must have"),
-    ("adaptive rank", lambda: F.adaptive_avg_pool2d(X[0], 1), ValueError, "4 dimensions"),
     ("adaptive size", lambda: F.adaptive_avg_pool2d(X, (1, 2, 3)), ValueError, "output_size"),
     ("dropout p", lambda: F.dropout(X, 1.5), ValueError, "p must be a probability"),
     ("linear scalar", lambda: F.linear(np.zeros(()), np.zeros((1, 1))), ValueError, "at least one dimension"),
@@ -563,8 +607,8 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("flatten dim", lambda: F.flatten(X, None), TypeError, "start_dim must be an int"),  # type: ignore[arg-type]
     ("conv x", lambda: F.conv2d(None, X), TypeError, "x must be an array"),
     ("conv w", lambda: F.conv2d(X, [1.0]), TypeError, "w must be an array"),
-    ("transpose x", lambda: F.conv_transpose2d(None, X), TypeError, "x must be a Tensor or an array"),
-    ("transpose b", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), 0), TypeError, "b must be a Tensor"),
+    ("transpose x", lambda: F.conv_transpose2d(None, X), TypeError, "x must be an array"),
+    ("transpose b", lambda: F.conv_transpose2d(X, np.zeros((3, 1, 1, 1)), 0), TypeError, "b must be an array"),
     ("transpose groups", lambda: F.conv_transpose2d(X, X, groups=1.5), TypeError, "groups must be"),  # type: ignore[arg-type]
     ("avg_pool x", lambda: F.avg_pool2d(None, 2), TypeError, "x must be an array"),
     ("adaptive x", lambda: F.adaptive_max_pool2d(None, 2), TypeError, "x must be a Tensor or an array"),
@@ -629,6 +673,27 @@ def test_half_precision_sums_do_not_stand_still(name: str) -> None:
     scores = Tensor(np.zeros((4096, 4), np.dtype(name)))
     loss = F.cross_entropy(scores, np.zeros(4096, np.int64))
     assert float(loss.data) == pytest.approx(math.log(4), rel=2**-6)  # log 4 and the sum, each rounded to 8 bits
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("operator", ["conv2d", "conv_transpose2d"])
+def test_convolution_of_half_precision_rounds_once(operator: str, name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    half = np.dtype(name)
+    x, w, b = (normal(*size, seed=3).data.astype(half) for size in ((1, 4, 6, 6), (4, 4, 3, 3), (4,)))
+    function = getattr(F, operator)
+    single = [a.astype(np.float32) for a in (x, w, b)]
+    once = function(*single).astype(half)
+    twice = (function(*single[:2]).astype(half) + b[:, None, None]).astype(half)
+    assert not np.array_equal(once, twice)
+    assert np.array_equal(function(x, w, b), once)
+    t = Tensor(b, requires_grad=True)
+    y = function(Tensor(x), w, t)
+    assert np.array_equal(y.data, once)
+    y.sum().backward()
+    assert t.grad is not None
+    assert t.grad.data.astype(np.float32).tolist() == [y.shape[2] * y.shape[3]] * 4
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

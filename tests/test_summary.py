@@ -174,7 +174,9 @@ def test_compare_command_draws_and_lists(tmp_path, capsys):
     text = capsys.readouterr().out
     for name in ("alexnet", "vgg16", "googlenet", "resnet152"):
         assert any(line.startswith(name + " ") for line in text.splitlines())
-    assert "torchvision, documentation" in text
+    (row,) = (line.split() for line in text.splitlines() if line.startswith("resnet50 "))
+    assert row[3] == "76.13"
+    assert f"{row[4]}: torchvision, weights IMAGENET1K_V1; 1 crop" in text
     with image.open(picture) as drawn:
         pixels = np.asarray(drawn.convert("RGB"))
     assert pixels.shape[0] > 500

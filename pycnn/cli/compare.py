@@ -32,12 +32,16 @@ def run(args: argparse.Namespace) -> None:
     twins = ("vgg_a", "vgg_b", "vgg_d", "vgg_e")  # the paper's names of torchvision's vgg11, 13, 16 and 19
     networks = [_measured(name) for name in args.nets or [name for name in TOP1 if name not in twins]]
     print(f"{'network':20} {'parameters':>12} {'multiply-adds':>15}  {'top-1':>6}  source")
+    notes: dict[str, int] = {}
     for network in networks:
         published = TOP1.get(network.name)
         line = f"{network.name:20} {network.parameters:12,} {network.macs:15,}"
         if published is not None:
-            line += f"  {published.top1:6.2f}  {published.source}; {published.test}"
+            note = f"{published.source}; {published.test}"
+            line += f"  {published.top1:6.2f}  {notes.setdefault(note, len(notes) + 1):6}"
         print(line)
+    for note, number in notes.items():
+        print(f"{number:3}: {note}")
     print(f"\n{complexity(networks, args.out)}")
 
 

@@ -32,6 +32,14 @@ def read_cifar10_file(path: str | Path, records: int = _RECORDS) -> tuple[np.nda
     Raises:
         FileNotFoundError: no such file.
         CorruptFile: another size than `records` x 3073 bytes, or a label above 9.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> file = pathlib.Path(folder.name, "one.bin")
+    >>> _ = file.write_bytes(bytes([3]) + bytes(3072))
+    >>> images, labels = read_cifar10_file(file, records=1)
+    >>> images.shape, CIFAR10_CLASSES[labels[0]]
+    ((1, 3, 32, 32), 'cat')
     """
     path = Path(path)
     size, wanted = path.stat().st_size, records * _RECORD

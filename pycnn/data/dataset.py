@@ -40,6 +40,11 @@ class ArrayDataset:
     Raises:
         TypeError: images that are not uint8, or labels that are not integers.
         ValueError: a wrong rank, images and labels that do not agree in number, or a label that names no class.
+
+    >>> import numpy as np
+    >>> pair = ArrayDataset(np.zeros((2, 1, 8, 8), np.uint8), np.array([1, 0]), ["cat", "dog"])
+    >>> len(pair), pair.images(np.array([1])).shape
+    (2, (1, 1, 8, 8))
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> None:

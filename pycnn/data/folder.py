@@ -38,6 +38,14 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
 
     Reference: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks",
     2012, section 2.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> from PIL import Image
+    >>> file = pathlib.Path(folder.name, "red.png")
+    >>> Image.new("RGB", (6, 4), "red").save(file)
+    >>> read_image(file).shape, read_image(file, size=2)[:, 0, 0]
+    ((3, 4, 6), array([255,   0,   0], dtype=uint8))
     """
     with extra("train", "Pillow"):
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -81,6 +89,9 @@ class FolderDataset:
         labels: an index into `classes` for each.
         classes: the name of each class.
         size: every image is scaled and cut to size x size pixels.
+
+    Raises:
+        ValueError: paths and labels that do not agree in number, or a size below 1; reading raises as `read_image`.
     """
 
     def __init__(self, paths: Sequence[Path], labels: np.ndarray, classes: Sequence[str], size: int) -> None:
@@ -113,6 +124,20 @@ def read_folder(root: str | Path, size: int) -> Split:
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no images, fewer than two classes, or a test class that was not trained.
+
+    Returns:
+        The two parts; images are decoded when they are asked for.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> from PIL import Image
+    >>> for name in ("blue", "red"):
+    ...     pathlib.Path(folder.name, name).mkdir()
+    ...     for i in range(5):
+    ...         Image.new("RGB", (4, 4), name).save(pathlib.Path(folder.name, name, f"{i}.png"))
+    >>> split = read_folder(folder.name, size=2)
+    >>> split.classes, len(split.train), len(split.test)
+    (('blue', 'red'), 8, 2)
     """
     root = Path(root)
     if not root.is_dir():

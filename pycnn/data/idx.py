@@ -137,6 +137,16 @@ def read_mnist(folder: str | Path, part: str) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         FileNotFoundError: a file is missing; the message names it.
         CorruptFile: a damaged file, images and labels that do not agree in number, or a label above 9.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> file = pathlib.Path(folder.name, "train-images-idx3-ubyte")
+    >>> _ = file.write_bytes(bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 10, 20, 30, 40]))
+    >>> file = pathlib.Path(folder.name, "train-labels-idx1-ubyte")
+    >>> _ = file.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 1, 7]))
+    >>> images, labels = read_mnist(folder.name, "train")
+    >>> images.shape, labels
+    ((1, 1, 2, 2), array([7]))
     """
     images_path, labels_path = _required(folder, part, "images"), _required(folder, part, "labels")
     images, labels = read_idx(images_path), read_idx(labels_path)

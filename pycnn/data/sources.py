@@ -87,6 +87,12 @@ def load(
         FileNotFoundError: `folder` lacks the files.
         CorruptFile: a damaged file.
         ConnectionError: the files are nowhere here and could not be downloaded.
+
+    Returns:
+        The data set in two parts, `train` and `test`.
+
+    >>> load("digits").source
+    "scikit-learn's digits (a fifth held out)"
     """
     if name == "digits":
         return digits()
@@ -109,6 +115,10 @@ def digits() -> Split:
     Raises ModuleNotFoundError if scikit-learn is not installed.
 
     Reference: Alpaydin & Kaynak, "Optical recognition of handwritten digits", UCI machine learning repository, 1998.
+
+    >>> split = digits()
+    >>> len(split.train), len(split.test), split.test.images(np.arange(3)).shape
+    (1438, 359, (3, 1, 8, 8))
     """
     with extra("train", "scikit-learn"):
         from sklearn.datasets import load_digits

@@ -73,6 +73,13 @@ class Resize:
     """Scale images to `size` (an int for a square, or height and width), bilinear with antialiasing, as Pillow does.
 
     Each axis is one small matrix, its rows triangle filters as wide as the scaling down asks for.  Gives float32.
+
+    Args:
+        size: an int or a pair (height, width), at least 1.
+
+    >>> import numpy as np
+    >>> Resize(1)(np.arange(4, dtype=np.uint8).reshape(1, 1, 2, 2), np.empty((1, 0), np.uint32)).item()
+    1.5
     """
 
     draws = 0
@@ -99,7 +106,15 @@ def _weights(size: int, out: int) -> np.ndarray:
 
 
 class CenterCrop:
-    """The central part of `size`; an image that is smaller gets a border of zeros instead."""
+    """The central part of `size`; an image that is smaller gets a border of zeros instead.
+
+    Args:
+        size: an int or a pair (height, width), at least 1.
+
+    >>> import numpy as np
+    >>> CenterCrop(1)(np.arange(9, dtype=np.uint8).reshape(1, 1, 3, 3), np.empty((1, 0), np.uint32)).item()
+    4
+    """
 
     draws = 0
 
@@ -127,6 +142,10 @@ class RandomCrop:
 
     Raises:
         ValueError: when called, if even the padded image is smaller than `size`.
+
+    >>> import numpy as np
+    >>> RandomCrop(2)(np.arange(9, dtype=np.uint8).reshape(1, 1, 3, 3), np.zeros((1, 2), np.uint32)).tolist()
+    [[[[0, 1], [3, 4]]]]
     """
 
     draws = 2
@@ -158,7 +177,15 @@ def _below(words: np.ndarray, bound: int) -> np.ndarray:
 
 
 class HorizontalFlip:
-    """Mirror left and right with probability `p`."""
+    """Mirror left and right with probability `p`.
+
+    Raises:
+        ValueError: a `p` that is no probability.
+
+    >>> import numpy as np
+    >>> HorizontalFlip(1.0)(np.array([[[[1, 2]]]], np.uint8), np.zeros((1, 1), np.uint32)).tolist()
+    [[[[2, 1]]]]
+    """
 
     draws = 1
 
@@ -179,6 +206,10 @@ class CutOut:
     """Set a square of side `size` to zero, its centre anywhere in the image.
 
     Reference: DeVries & Taylor, "Improved regularization of convolutional neural networks with cutout", 2017.
+
+    >>> import numpy as np
+    >>> CutOut(1)(np.ones((1, 1, 2, 2), np.uint8), np.zeros((1, 2), np.uint32)).tolist()
+    [[[[0, 1], [1, 1]]]]
     """
 
     draws = 2
@@ -199,7 +230,12 @@ class CutOut:
 
 
 class Rgb:
-    """Three equal channels from one."""
+    """Three equal channels from one.
+
+    >>> import numpy as np
+    >>> Rgb()(np.zeros((1, 1, 2, 2), np.uint8), np.empty((1, 0), np.uint32)).shape
+    (1, 3, 2, 2)
+    """
 
     draws = 0
 
@@ -211,7 +247,12 @@ class Rgb:
 
 
 class Grey:
-    """One channel from RGB: the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, as in Pillow); float32."""
+    """One channel from RGB: the luminance 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, as in Pillow); float32.
+
+    >>> import numpy as np
+    >>> Grey()(np.full((1, 3, 1, 1), 100, np.uint8), np.empty((1, 0), np.uint32)).round(3).item()
+    100.0
+    """
 
     draws = 0
 
@@ -237,7 +278,15 @@ class ColorJitter:
     in the thousands, so the covariance is taken of values from 0 to 1, as every implementation does, and the shift
     scaled back.
 
+    Raises:
+        ValueError: eigenvalues or eigenvectors of another shape.
+
     Reference: Krizhevsky, Sutskever, Hinton, 2012, section 4.1.
+
+    >>> import numpy as np
+    >>> jitter = ColorJitter(np.ones(3), np.eye(3), sigma=0.0)
+    >>> jitter(np.full((1, 3, 1, 1), 7, np.uint8), np.zeros((1, 4), np.uint32)).ravel().tolist()
+    [7.0, 7.0, 7.0]
     """
 
     draws = 4
@@ -286,6 +335,10 @@ class Normalize:
 
     Raises:
         ValueError: a std that is not positive.
+
+    >>> import numpy as np
+    >>> Normalize(0.5, 0.5)(np.array([[[[0, 255]]]], np.uint8), np.empty((1, 0), np.uint32)).tolist()
+    [[[[-1.0, 1.0]]]]
     """
 
     draws = 0

@@ -28,6 +28,16 @@ def expect_arrays(**arrays: Any) -> None:
                 raise TypeError(f"{name} must be a Tensor or an array, got {found}") from None
 
 
+def of_one_image(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
+    """`function` of batches, of the one image `x`, (C, H, W): its result without the dimension of the batch."""
+    if x.ndim != 3:
+        raise ValueError(f"x must have 4 dimensions (N, C, H, W) or 3 (C, H, W), got shape {tuple(x.shape)}")
+    result = function(x.reshape(1, *x.shape), *args, **options)
+    if isinstance(result, tuple):
+        return tuple([one.reshape(*one.shape[1:]) for one in result])
+    return result.reshape(*result.shape[1:])
+
+
 def composed(function: F) -> F:
     """Let `function`, written for Tensors, also take plain arrays only and then give the caller's kind back.
 

@@ -104,6 +104,12 @@ class LogSoftmax(Function):
 def relu(x: Any) -> Any:
     """y = max(x, 0); a NaN stays one, and the derivative at 0 is 0.
 
+    Args:
+        x: any shape; a Tensor or an array, float16, bfloat16, float32 or float64.
+
+    Raises:
+        TypeError: not an array, or an unsupported dtype.
+
     >>> import numpy as np, pycnn
     >>> pycnn.relu(np.array([-1.0, 2.0]))
     array([0., 2.])
@@ -113,6 +119,8 @@ def relu(x: Any) -> Any:
 
 def tanh(x: Any) -> Any:
     """y = (e^x - e^-x) / (e^x + e^-x).
+
+    Args, Raises: as `relu`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.tanh(np.array([0.0]))
@@ -124,6 +132,8 @@ def tanh(x: Any) -> Any:
 def sigmoid(x: Any) -> Any:
     """y = 1 / (1 + e^-x).
 
+    Args, Raises: as `relu`.
+
     >>> import numpy as np, pycnn
     >>> pycnn.sigmoid(np.array([0.0]))
     array([0.5])
@@ -134,6 +144,14 @@ def sigmoid(x: Any) -> Any:
 def softmax(x: Any, dim: int) -> Any:
     """y[i] = e^x[i] / sum over j of e^x[j], along one dimension, without overflow.
 
+    Args:
+        x: at least one dimension; a Tensor or an array.
+        dim: negative counts from the end.
+
+    Raises:
+        TypeError: not an array, or an unsupported dtype.
+        ValueError: a dimension that x does not have.
+
     >>> import numpy as np, pycnn
     >>> pycnn.softmax(np.array([1000.0, 1000.0]), 0)
     array([0.5, 0.5])
@@ -143,6 +161,8 @@ def softmax(x: Any, dim: int) -> Any:
 
 def log_softmax(x: Any, dim: int) -> Any:
     """y[i] = x[i] - log(sum over j of e^x[j]), along one dimension, without overflow.
+
+    Args, Raises: as `softmax`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.log_softmax(np.array([0.0, 0.0]), 0).round(4)

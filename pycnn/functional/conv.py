@@ -18,28 +18,28 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.functional._arrays import expect_arrays
-from pycnn.functional.linear import Bias, ChannelSum
+from pycnn.functional._arrays import of_one_image
+from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
 from pycnn.graph import Function
-from pycnn.ops._checks import expect_shape
 from pycnn.ops.conv_transpose import transposed
 from pycnn.shape import PASSES
 
-__all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "conv2d", "conv_transpose2d"]
+__all__ = ["Conv2d", "Conv2dDgrad", "Conv2dWgrad", "ConvTranspose2d", "conv2d", "conv_transpose2d"]
 
 Array = Any
 IntPair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Algo = str | dict[str, str]
+Options = dict[str, dict[str, Any]]  # by pass: the algorithm, and the accuracy if the call asked for one
 
 
 class Conv2d(Function):
-    """y = fprop(x, w) + b.  In all three, `how` is stride, padding, dilation, groups and the algorithms by pass."""
+    """y = fprop(x, w) + b.  In all three, `how` is stride, padding, dilation, groups and the options by pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, *how: Any) -> Array:
-        y = ops.conv2d_fprop(x, w, b, *how[:4], algo=how[4]["fprop"])
+        y = ops.conv2d_fprop(x, w, b, *how[:4], **how[4]["fprop"])
         ctx.x_shape, ctx.w_shape, ctx.how = tuple(x.shape), tuple(w.shape), how
         dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
@@ -56,14 +56,14 @@ class Conv2d(Function):
 
 
 class Conv2dDgrad(Function):
-    """dx = dgrad(dy, w): the gradient of a convolution's input, and the transposed convolution itself."""
+    """dx = dgrad(dy, w): the gradient of a convolution's input."""
 
     @staticmethod
     def forward(ctx: Any, dy: Array, w: Array, x_shape: tuple[int, ...], *how: Any) -> Array:
         ctx.w_shape, ctx.how = tuple(w.shape), how
         ddy, dw = ctx.needs_input_grad[:2]
         ctx.save(dy if dw else None, w if ddy else None)
-        return ops.conv2d_dgrad(dy, w, x_shape, *how[:4], algo=how[4]["dgrad"])
+        return ops.conv2d_dgrad(dy, w, x_shape, *how[:4], **how[4]["dgrad"])
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
@@ -82,7 +82,7 @@ class Conv2dWgrad(Function):
         ctx.x_shape, ctx.how = tuple(x.shape), how
         ddy, dx = ctx.needs_input_grad[:2]
         ctx.save(dy if dx else None, x if ddy else None)
-        return ops.conv2d_wgrad(dy, x, w_shape, *how[:4], algo=how[4]["wgrad"])
+        return ops.conv2d_wgrad(dy, x, w_shape, *how[:4], **how[4]["wgrad"])
 
     @staticmethod
     def backward(ctx: Any, g: Any) -> Any:
@@ -91,6 +91,34 @@ class Conv2dWgrad(Function):
         ddy = Conv2d.apply(x, g, None, *ctx.how) if need_dy else None
         dx = Conv2dDgrad.apply(dy, g, ctx.x_shape, *ctx.how) if need_x else None
         return ddy, dx, None, None, None, None, None, None
+
+
+class ConvTranspose2d(Function):
+    """y = dgrad(x, w) + b of the convolution that `transposed` builds, and its two other passes as gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, w: Array, b: Array | None, how: tuple[Any, ...], options: Options) -> Array:
+        y = ops.conv_transpose2d_fprop(x, w, b, *how, **options["dgrad"])
+        ctx.x_shape, ctx.w_shape, ctx.how, ctx.options = tuple(x.shape), tuple(w.shape), how, options
+        dx, dw = ctx.needs_input_grad[:2]
+        ctx.save(x if dw else None, w if dx else None)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, w = ctx.saved
+        need_x, need_w, need_b = ctx.needs_input_grad[:3]
+        stride, padding, output_padding, groups, dilation = ctx.how
+        shape, missing = transposed(ctx.x_shape, ctx.w_shape, stride, padding, output_padding, dilation, groups)
+        how = (shape.stride, shape.padding, shape.dilation, shape.groups, ctx.options)
+        dx = dw = None
+        if need_x:
+            dx = Conv2d.apply(dy, w, None, *how)
+            dx = dx[:, :, : ctx.x_shape[2], : ctx.x_shape[3]] if any(missing) else dx
+        if need_w:
+            x = pad(x, (0, missing[1], 0, missing[0])) if any(missing) else x
+            dw = Conv2dWgrad.apply(x, dy, ctx.w_shape, *how)
+        return dx, dw, ChannelSum.apply(dy) if need_b else None, None, None
 
 
 def conv2d(
@@ -103,6 +131,7 @@ def conv2d(
     groups: int = 1,
     *,
     algo: Algo = "auto",
+    accuracy: str | None = None,
 ) -> Any:
     """Convolve `x` with the filters `w`, differentiably.
 
@@ -110,7 +139,7 @@ def conv2d(
             x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
 
     Args:
-        x: input, (N, C, H, W); a Tensor or an array.
+        x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (K, C // groups, R, S), of the same dtype.
         b: bias, (K,), or None.
         stride, dilation: an int or a pair (height, width), at least 1.
@@ -118,10 +147,12 @@ def conv2d(
         groups: number of independent groups of channels.
         algo: "auto", "direct", "im2col", "winograd" or the name of a variant, for all three passes; or a dict with
             any of the keys "fprop", "dgrad", "wgrad" ("auto" for those left out).
+        accuracy: what "auto" may trade in all three passes, "fast" or "strict" as in `pycnn.use_accuracy`; None asks
+            that, in each pass when it runs.
 
     Returns:
-        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1; a Tensor if an argument is
-        one, else an array of the caller's kind.
+        (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, without N for one image; a
+        Tensor if an argument is one, else an array of the caller's kind.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.conv2d_fprop`; also an `algo` with an unknown pass.
@@ -136,7 +167,9 @@ def conv2d(
             [2., 4., 2.],
             [1., 2., 1.]])
     """
-    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo))
+    if getattr(x, "ndim", 4) != 4:
+        return of_one_image(conv2d, x, w, b, stride, padding, dilation, groups, algo=algo, accuracy=accuracy)
+    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo, accuracy))
 
 
 def conv_transpose2d(
@@ -150,6 +183,7 @@ def conv_transpose2d(
     dilation: IntPair = 1,
     *,
     algo: Algo = "auto",
+    accuracy: str | None = None,
 ) -> Any:
     """Transposed convolution: the gradient of a convolution with respect to its input, as an operator of its own.
 
@@ -157,7 +191,7 @@ def conv_transpose2d(
             x[n, c, p, q] * w[c, k, r, s]
 
     Args:
-        x: input, (N, C, H, W); a Tensor or an array.
+        x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (C, K // groups, R, S).
         b: bias, (K,), or None.
         stride, dilation: an int or a pair (height, width), at least 1.
@@ -165,10 +199,11 @@ def conv_transpose2d(
             (top, bottom, left, right).
         output_padding: rows and columns added at the bottom and right; less than stride or dilation.
         groups: number of independent groups of channels.
-        algo: as `conv2d`; the forward pass is "dgrad".
+        algo, accuracy: as `conv2d`; the forward pass is "dgrad".
 
     Returns:
-        (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1.
+        (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1, without N for
+        one image.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.conv_transpose2d_fprop`; also an `algo` with an unknown pass.
@@ -182,27 +217,27 @@ def conv_transpose2d(
            [1., 1., 1., 1.],
            [1., 1., 1., 1.]])
     """
-    expect_arrays(x=x, w=w, **({} if b is None else {"b": b}))
-    shape, missing = transposed(tuple(x.shape), tuple(w.shape), stride, padding, output_padding, dilation, groups)
-    if any(missing):
-        x = pad(x, (0, missing[1], 0, missing[0]))
-    how = (shape.stride, shape.padding, shape.dilation, shape.groups, _per_pass(algo))
-    y = Conv2dDgrad.apply(x, w, shape.x_shape, *how)
-    if b is None:
-        return y
-    expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
-    return Bias.apply(y, b)
+    how: tuple[Any, ...] = stride, padding, output_padding, groups, dilation
+    if getattr(x, "ndim", 4) != 4:
+        how = w, b, stride, padding, output_padding, groups, dilation
+        return of_one_image(conv_transpose2d, x, *how, algo=algo, accuracy=accuracy)
+    return ConvTranspose2d.apply(
+        x, w, b, (stride, padding, output_padding, groups, dilation), _per_pass(algo, accuracy)
+    )
 
 
-_SAME_EVERYWHERE = {algo: dict.fromkeys(PASSES, algo) for algo in ("auto", "direct", "im2col", "winograd")}
+_SAME_EVERYWHERE = {name: {key: {"algo": name} for key in PASSES} for name in ("auto", "direct", "im2col", "winograd")}
 
 
-def _per_pass(algo: Algo) -> dict[str, str]:
+def _per_pass(algo: Algo, accuracy: str | None) -> Options:
+    """What every pass is asked for."""
+    asked = {} if accuracy is None else {"accuracy": accuracy}
     if isinstance(algo, str):
-        return _SAME_EVERYWHERE.get(algo) or dict.fromkeys(PASSES, algo)
+        common = None if asked else _SAME_EVERYWHERE.get(algo)
+        return common or {name: {"algo": algo, **asked} for name in PASSES}
     if not isinstance(algo, dict):
         raise TypeError(f"algo must be a name or a dict of names by pass, got {algo!r}")
     for name in algo:
         if name not in PASSES:
             raise ValueError(f"algo has the unknown pass {name!r}; the passes are {', '.join(PASSES)}")
-    return {name: algo.get(name, "auto") for name in PASSES}
+    return {name: {"algo": algo.get(name, "auto"), **asked} for name in PASSES}

@@ -118,6 +118,13 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
 def bias(x: Any, b: Any) -> Any:
     """Add one number a channel: y[n, c, ...] = x[n, c, ...] + b[c].
 
+    Args:
+        x: (N, C, ...); a Tensor or an array.
+        b: (C,).
+
+    Raises:
+        ValueError: a b of another shape.
+
     >>> import numpy as np, pycnn
     >>> pycnn.functional.bias(np.zeros((1, 2)), np.array([1.0, 2.0]))
     array([[1., 2.]])

@@ -149,6 +149,13 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
     Warns where the two shapes differ and broadcasting would hide it.
 
+    Args:
+        input, target: of one shape; Tensors or arrays.
+        reduction: "mean", "sum" or "none".
+
+    Raises:
+        ValueError: an unknown reduction.
+
     >>> import numpy as np, pycnn
     >>> pycnn.functional.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
     array(2.)

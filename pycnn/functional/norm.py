@@ -259,6 +259,9 @@ def local_response_norm(x: Any, size: int, alpha: float = 1e-4, beta: float = 0.
         size: channels in a window, at least 1.
         alpha, beta, k: the constants.  As in PyTorch alpha is divided by `size`; the paper does not divide.
 
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.lrn`.
+
     Reference: Krizhevsky, Sutskever & Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
     NeurIPS 2012, section 3.3.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.functional._arrays import expect_arrays
+from pycnn.functional._arrays import expect_arrays, of_one_image
 from pycnn.graph import Function
 from pycnn.ops._checks import flag
 
@@ -151,14 +151,15 @@ def max_pool2d(
         y[n, c, p, q] = max over r, s of x[n, c, p*stride_h - pad_h + r*dilation_h, q*stride_w - pad_w + s*dilation_w]
 
     Args:
-        x: (N, C, H, W); a Tensor or an array.
+        x: (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         kernel_size, stride, padding, dilation: an int or a pair (height, width); `stride` defaults to `kernel_size`,
             `padding` (with -inf) is at most half of it.
         ceil_mode: round the output size up, so that a last, partial window counts.
         return_indices: give (y, indices), int64, flat h*W + w in each plane.
 
     Returns:
-        (N, C, P, Q) with P = (H + 2*pad_h - dilation_h*(R - 1) - 1) // stride_h + 1 (rounded up with `ceil_mode`).
+        (N, C, P, Q) with P = (H + 2*pad_h - dilation_h*(R - 1) - 1) // stride_h + 1 (rounded up with `ceil_mode`),
+        without N for one image.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.max_pool2d`.
@@ -168,6 +169,8 @@ def max_pool2d(
     array([[ 5.,  7.],
            [13., 15.]])
     """
+    if getattr(x, "ndim", 4) != 4:
+        return of_one_image(max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     wanted = flag("return_indices", return_indices)
     return MaxPool2d.apply(x, wanted, kernel_size, stride, padding, dilation, ceil_mode)
 
@@ -186,14 +189,14 @@ def avg_pool2d(
         y[n, c, p, q] = 1/d * sum over r, s of x[n, c, p*stride_h - pad_h + r, q*stride_w - pad_w + s]
 
     Args:
-        x: (N, C, H, W); a Tensor or an array.
+        x: (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         kernel_size, stride, padding: an int or a pair (height, width); `stride` defaults to `kernel_size`.
         ceil_mode: round the output size up, so that a last, partial window counts.
         count_include_pad: d counts the padding that the window covers; else only pixels.
         divisor_override: d itself.
 
     Returns:
-        (N, C, P, Q) with P = (H + 2*pad_h - R) // stride_h + 1 (rounded up with `ceil_mode`).
+        (N, C, P, Q) with P = (H + 2*pad_h - R) // stride_h + 1 (rounded up with `ceil_mode`), without N for one image.
 
     Raises:
         TypeError, ValueError: as `pycnn.ops.avg_pool2d`.
@@ -203,7 +206,8 @@ def avg_pool2d(
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    return AvgPool2d.apply(x, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
+    how = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    return AvgPool2d.apply(x, *how) if getattr(x, "ndim", 4) == 4 else of_one_image(avg_pool2d, x, *how)
 
 
 def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) -> Any:
@@ -212,30 +216,44 @@ def adaptive_avg_pool2d(x: Any, output_size: int | Sequence[int | None] | None) 
         window p covers the rows floor(p*H/P) to ceil((p + 1)*H/P) - 1
 
     Args:
-        x: (N, C, H, W); a Tensor or an array.
+        x: (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         output_size: (P, Q), or one int for both; None keeps the input's.
+
+    Returns:
+        (N, C, P, Q), without N for one image.
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.adaptive_avg_pool2d`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.adaptive_avg_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1)
     array([[[[7.5]]]])
     """
+    if getattr(x, "ndim", 4) != 4:
+        return of_one_image(adaptive_avg_pool2d, x, output_size)
     return AdaptiveAvgPool2d.apply(x, _out_size(x, output_size))
 
 
 def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None, return_indices: bool = False) -> Any:
     """Largest element of each of P x Q windows that divide the plane; arguments as `adaptive_avg_pool2d`.
 
+    Returns:
+        (N, C, P, Q), without N for one image; with `return_indices` (y, indices), int64, flat h*W + w in each plane.
+
+    Raises:
+        TypeError, ValueError: as `pycnn.ops.adaptive_max_pool2d`.
+
     >>> import numpy as np, pycnn
     >>> pycnn.adaptive_max_pool2d(np.arange(16.0).reshape(1, 1, 4, 4), 1, return_indices=True)
     (array([[[[15.]]]]), array([[[[15]]]]))
     """
+    if getattr(x, "ndim", 4) != 4:
+        return of_one_image(adaptive_max_pool2d, x, output_size, return_indices)
     return AdaptiveMaxPool2d.apply(x, flag("return_indices", return_indices), _out_size(x, output_size))
 
 
 def _out_size(x: Any, output_size: int | Sequence[int | None] | None) -> tuple[Any, Any]:
     expect_arrays(x=x)
-    if len(x.shape) != 4:
-        raise ValueError(f"x must have 4 dimensions (N, C, H, W), got shape {tuple(x.shape)}")
     sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size, output_size)
     if len(sizes) != 2:
         raise ValueError(f"output_size must be an int, None or a pair of them, got {output_size!r}")

@@ -94,6 +94,15 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Join along an existing dimension; all others must agree.
 
+    Args:
+        tensors: a list or tuple of Tensors or arrays.
+        dim: negative counts from the end.
+
+    Raises:
+        TypeError: something else than a list of Tensors or arrays.
+        ValueError: none at all, or shapes that differ elsewhere.
+        IndexError: a dimension that they do not have.
+
     >>> import numpy as np, pycnn
     >>> pycnn.functional.cat([np.zeros((1, 2)), np.ones((1, 2))])
     array([[0., 0.],
@@ -119,6 +128,13 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
 def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
     """Join along a new dimension; all shapes must agree.
 
+    Args:
+        tensors: a list or tuple of Tensors or arrays.
+        dim: where the new dimension goes; negative counts from the end of the result.
+
+    Raises:
+        TypeError, ValueError, IndexError: as `cat`.
+
     >>> import numpy as np, pycnn
     >>> pycnn.functional.stack([np.zeros(2), np.ones(2)], 1)
     array([[0., 1.],
@@ -136,6 +152,10 @@ def stack(tensors: Sequence[Any], dim: int = 0) -> Any:
 def where(condition: Any, a: Any, b: Any) -> Any:
     """a where `condition` holds, else b; broadcast, and the gradient goes where the value came from.
 
+    Args:
+        condition: bool, broadcast against a and b; a Tensor or an array.
+        a, b: Tensors, arrays or numbers.
+
     >>> import pycnn
     >>> pycnn.functional.where(pycnn.tensor([True, False]), pycnn.tensor([1.0, 1.0]), 0.0)
     tensor([1., 0.])
@@ -150,6 +170,14 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     """Dimensions `start_dim` to `end_dim` (inclusive) as one.
+
+    Args:
+        x: a Tensor or an array.
+        start_dim, end_dim: negative counts from the end.
+
+    Raises:
+        IndexError: a dimension that x does not have.
+        ValueError: `start_dim` behind `end_dim`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.functional.flatten(np.zeros((2, 3, 4)), 1).shape

@@ -110,6 +110,11 @@ def alexnet(num_classes: int = 1000, dropout: float = 0.5) -> AlexNet:
     normalisation, dropout before the full layers.  PyTorch's default initialisation.
 
     Paper: Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014, section 3.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.alexnet().parameters())
+    61100840
     """
     return AlexNet(num_classes, dropout)
 
@@ -134,5 +139,10 @@ def alexnet_two_tower(num_classes: int = 1000) -> AlexNetOf2012:
 
     Paper: Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
     section 3.5, figure 2.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.alexnet_two_tower().parameters())
+    60965224
     """
     return AlexNetOf2012(num_classes, towers=2)

@@ -257,6 +257,11 @@ def googlenet(
     `GoogLeNetOutputs`; otherwise the logits.  Weights from a truncated N(0, 0.01^2).
 
     Paper: Szegedy et al., 2014, section 5; Ioffe & Szegedy, "Batch normalization", 2015.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.googlenet().parameters())
+    13004888
     """
     return GoogLeNet(num_classes, aux_logits, transform_input, dropout, dropout_aux)
 

@@ -33,18 +33,18 @@ CONNECTIONS = (
     (0, 1, 2, 3, 4, 5),
 )
 
-# The digits as 7x12 pictures, one row of text a row of pixels: what the output layer compares F6 with (figure 3).
+# The digits of figure 3, 7x12 pixels, one row of text a row of pixels: what the output layer compares F6 with.
 _DIGITS = (
-    ".......|..###..|.#...#.|#.....#|#.....#|#.....#|#.....#|#.....#|#.....#|.#...#.|..###..|.......",
-    ".......|...#...|..##...|.#.#...|...#...|...#...|...#...|...#...|...#...|...#...|.#####.|.......",
-    ".......|.#####.|#.....#|#.....#|......#|.....#.|...##..|..#....|.#.....|#......|#######|.......",
-    ".......|.#####.|#.....#|......#|......#|..####.|......#|......#|......#|#.....#|.#####.|.......",
-    ".......|.....#.|....##.|...#.#.|..#..#.|.#...#.|#....#.|#######|.....#.|.....#.|.....#.|.......",
-    ".......|#######|#......|#......|######.|......#|......#|......#|......#|#.....#|.#####.|.......",
-    ".......|..####.|.#.....|#......|#......|######.|#.....#|#.....#|#.....#|#.....#|.#####.|.......",
-    ".......|#######|......#|.....#.|.....#.|....#..|....#..|...#...|...#...|..#....|..#....|.......",
-    ".......|.#####.|#.....#|#.....#|#.....#|.#####.|#.....#|#.....#|#.....#|#.....#|.#####.|.......",
-    ".......|.#####.|#.....#|#.....#|#.....#|#.....#|.######|......#|......#|.....#.|.####..|.......",
+    ".#####.|.......|..###..|.##.##.|##...##|##...##|##...##|##...##|.##.##.|..###..|.......|.......",
+    "...##..|..###..|.####..|...##..|...##..|...##..|...##..|...##..|...##..|.######|.......|.......",
+    ".#####.|.......|.#####.|##...##|#....##|....##.|..###..|.##....|##.....|#######|.......|.......",
+    "#######|.....##|....##.|...##..|..####.|.....##|.....##|.....##|##...##|.#####.|.......|.......",
+    ".#####.|.......|.......|.##..##|.##..##|###..##|##...##|##...##|##..###|.######|.....##|.....##",
+    ".#####.|.......|#######|##.....|##.....|.####..|..####.|.....##|##...##|.#####.|.......|.......",
+    "..####.|.##....|##.....|##.....|######.|###..##|##...##|##...##|###..##|.#####.|.......|.......",
+    "#######|.....##|.....##|....##.|...##..|...##..|..##...|..##...|..##...|..##...|.......|.......",
+    ".#####.|##...##|##...##|##...##|.#####.|##...##|##...##|##...##|##...##|.#####.|.......|.......",
+    ".#####.|##..###|##...##|##...##|##..###|.######|.....##|.....##|....##.|.####..|.......|.......",
 )
 
 
@@ -136,8 +136,9 @@ class RBF(nn.Module):
         y[n, i] = - sum over j of (x[n, j] - code[i, j])^2
 
     The paper's penalty with its sign turned: the class is the arg max, and cross-entropy of y is the paper's criterion
-    (9) without the constant e^-j.  The codes of ten classes are pictures of the digits; for another number of classes
-    they are drawn at random, as section II.B suggests.
+    (9) without the constant e^-j.  The codes of ten classes are the digits of figure 3, pixel by pixel; ink is +1 (the
+    paper does not say which colour it is); for another number of classes they are drawn at random, as section II.B
+    suggests.
     """
 
     def __init__(self, in_features: int, num_classes: int) -> None:
@@ -187,6 +188,17 @@ def lenet5(num_classes: int = 10, in_channels: int = 1) -> LeNet5:
     PyTorch's default initialisation.
 
     Paper: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B.
+
+    Args:
+        num_classes: width of the output.
+        in_channels: 1 for grey, 3 for colour images.
+
+    Raises:
+        ValueError: when called, images larger than 32x32.
+
+    >>> import pycnn
+    >>> pycnn.models.lenet5()(pycnn.zeros(2, 1, 28, 28)).shape
+    (2, 10)
     """
     return LeNet5(num_classes, in_channels)
 
@@ -197,12 +209,16 @@ def lenet5_1998(num_classes: int = 10) -> LeNet5Of1998:
 
     Subsampling with a trainable coefficient and bias a map (S2, S4), the partial connections of table I (C3), the
     squashing function 1.7159 tanh(2/3 x) after every layer up to F6, and radial basis functions at the output whose
-    codes are pictures of the digits.  The output is minus the paper's penalty, see `RBF`.  Weights are drawn uniformly
-    from +-2.4/fan-in (appendix A).
+    codes are the 7x12 digits of figure 3.  The output is minus the paper's penalty, see `RBF`.  Weights are drawn
+    uniformly from +-2.4/fan-in (appendix A).
 
     Parameters by layer: C1 156, S2 12, C3 1,516, S4 32, C5 48,120, F6 10,164.
     Input (N, 1, 32, 32); smaller images are centred in zeros.
 
     Paper: LeCun et al., "Gradient-based learning applied to document recognition", 1998, section II.B, table I.
+
+    >>> import pycnn
+    >>> pycnn.models.lenet5_1998()(pycnn.zeros(2, 1, 28, 28)).shape
+    (2, 10)
     """
     return LeNet5Of1998(num_classes)

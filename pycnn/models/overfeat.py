@@ -53,6 +53,11 @@ def overfeat_fast(num_classes: int = 1000) -> OverFeat:
     contrast normalisation.
 
     Paper: Sermanet et al., "OverFeat", 2014, table 1.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.overfeat_fast().parameters())
+    145920872
     """
     features = [
         *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(), nn.MaxPool2d(2)),
@@ -69,6 +74,11 @@ def overfeat_accurate(num_classes: int = 1000) -> OverFeat:
     """OverFeat's accurate model: 144,656,488 parameters, input (N, 3, 221, 221); maps of 36, 15 and 5.
 
     Paper: Sermanet et al., "OverFeat", 2014, table 3.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.overfeat_accurate().parameters())
+    144656488
     """
     features = [
         *(nn.Conv2d(3, 96, 7, stride=2), nn.ReLU(), nn.MaxPool2d(3)),

@@ -22,24 +22,37 @@ class Published:
     test: str
 
 
+_CENTRE = "1 crop: the centre 224x224 of the image scaled to a smaller side of 256"
+_TEN = "10 crops of 224x224: corners and centre of the middle 256x256, and their mirror images"
+
+
 def _torchvision(top1: float) -> Published:
-    return Published(top1, "torchvision, documentation of the weights IMAGENET1K_V1", "1 crop")
+    return Published(top1, "torchvision, weights IMAGENET1K_V1", _CENTRE)
 
 
 def _vgg(error: float) -> Published:
-    return Published(100 - error, "Simonyan & Zisserman 2015, table 3", "dense, scale 256")
+    test = "dense: all of the image and its mirror image, smaller side 256 (the same in training)"
+    return Published(100 - error, "Simonyan & Zisserman 2015, table 3", test)
 
 
 def _he(error: float) -> Published:
-    return Published(100 - error, "He et al., github.com/KaimingHe/deep-residual-networks", "1 crop")
+    return Published(100 - error, "He et al., github.com/KaimingHe/deep-residual-networks", _CENTRE)
 
 
 TOP1: dict[str, Published] = {
     "alexnet": _torchvision(56.522),
-    "alexnet_two_tower": Published(100 - 40.7, "Krizhevsky et al. 2012, table 2", "10 crops"),
-    "zfnet": Published(100 - 38.4, "Zeiler & Fergus 2014, table 2", "10 crops"),
-    "overfeat_fast": Published(100 - 39.28, "Sermanet et al. 2014, table 2", "dense, 1 scale"),
-    "overfeat_accurate": Published(100 - 35.74, "Sermanet et al. 2014, table 2", "dense, 4 scales"),
+    "alexnet_two_tower": Published(100 - 40.7, "Krizhevsky et al. 2012, table 2 (1 CNN)", _TEN),
+    "zfnet": Published(
+        100 - 38.4,
+        "Zeiler & Fergus, arXiv 1311.2901v3, table 2 (1 convnet as per figure 3)",
+        "224x224, crops not stated; the paper reproduces Krizhevsky's 40.7 % error of 10 crops as 40.5 %",
+    ),
+    "overfeat_fast": Published(
+        100 - 39.28, "Sermanet et al. 2014, table 2", "dense, one scale (245x245), coarse stride of the classifier"
+    ),
+    "overfeat_accurate": Published(
+        100 - 35.60, "Sermanet et al. 2014, table 2", "10 crops: corners, centre and their mirror images"
+    ),
     "vgg11": _torchvision(69.020),
     "vgg11_bn": _torchvision(70.370),
     "vgg13": _torchvision(69.928),
@@ -55,7 +68,9 @@ TOP1: dict[str, Published] = {
     "vgg_d": _vgg(27.0),
     "vgg_e": _vgg(27.3),
     "googlenet": _torchvision(69.778),
-    "googlenet_2014": Published(68.7, "its replica in Caffe, models/bvlc_googlenet/readme.md", "1 crop"),
+    "googlenet_2014": Published(
+        68.7, "Caffe's replica, models/bvlc_googlenet/readme.md (the paper has no top-1)", "1 crop: the centre"
+    ),
     "resnet18": _torchvision(69.758),
     "resnet34": _torchvision(73.314),
     "resnet50": _torchvision(76.130),

@@ -213,6 +213,11 @@ def resnet18(num_classes: int = 1000) -> ResNet:
     Convolutions from He's normal distribution (fan out), full layer as PyTorch's default.
 
     Paper: He et al., "Deep residual learning for image recognition", 2015, table 1.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.resnet18().parameters())
+    11689512
     """
     return ResNet(BasicBlock, (2, 2, 2, 2), num_classes)
 
@@ -246,6 +251,11 @@ def resnet50_2015(num_classes: int = 1000) -> ResNet:
     """ResNet-50 as published, with the stride in the first 1x1 convolution of a block: 25,557,032 parameters.
 
     3.8e9 multiply-adds (table 1), against 4.1e9 of `resnet50`.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.resnet50_2015().parameters())
+    25557032
     """
     return ResNet(Bottleneck, (3, 4, 6, 3), num_classes, stride_first=True)
 
@@ -269,6 +279,11 @@ def resnet20(num_classes: int = 10, in_channels: int = 3) -> CifarResNet:
     Convolutions from He's normal distribution (fan out).
 
     Paper: He et al., 2015, section 4.2 and table 6 (0.27M).
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.resnet20().parameters())
+    269722
     """
     return CifarResNet(3, num_classes, in_channels)
 

@@ -108,6 +108,11 @@ def vgg11(num_classes: int = 1000, dropout: float = 0.5) -> VGG:
 
     Paper: Simonyan & Zisserman, 2015, table 1, column A; initialised as torchvision: He normal (fan out) in
     convolutions, N(0, 0.01^2) in full layers, biases 0.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.vgg11().parameters())
+    132863336
     """
     return VGG("A", num_classes, dropout=dropout)
 
@@ -177,7 +182,13 @@ def vgg_b(num_classes: int = 1000) -> VGG:
 
 @register(SIZE, PAPER)
 def vgg_c(num_classes: int = 1000) -> VGG:
-    """VGG C: 16 layers, three of them 1x1 convolutions: 133,638,952 parameters; table 1, column C."""
+    """VGG C: 16 layers, three of them 1x1 convolutions: 133,638,952 parameters; table 1, column C.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.vgg_c().parameters())
+    133638952
+    """
     return VGG("C", num_classes)
 
 

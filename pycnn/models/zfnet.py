@@ -66,5 +66,10 @@ def zfnet(num_classes: int = 1000) -> ZFNet:
     (with AlexNet's constants), dense connections in all layers, weights from N(0, 0.01^2), biases 0 (section 3).
 
     Paper: Zeiler & Fergus, "Visualizing and understanding convolutional networks", 2014, figure 3.
+
+    >>> from pycnn import models, nn
+    >>> with nn.init.skip():
+    ...     sum(p.numel() for p in models.zfnet().parameters())
+    62357608
     """
     return ZFNet(num_classes)

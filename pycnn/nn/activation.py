@@ -15,6 +15,10 @@ class ReLU(Module):
     """max(x, 0); NaN stays NaN.
 
     `inplace` is accepted for PyTorch's sake and has no effect: the result is always a new tensor.
+
+    >>> import pycnn
+    >>> pycnn.nn.ReLU()(pycnn.tensor([-1.0, 2.0])).tolist()
+    [0.0, 2.0]
     """
 
     def __init__(self, inplace: bool = False) -> None:
@@ -25,21 +29,36 @@ class ReLU(Module):
 
 
 class Tanh(Module):
-    """tanh(x)."""
+    """tanh(x).
+
+    >>> import pycnn
+    >>> pycnn.nn.Tanh()(pycnn.tensor([0.0])).tolist()
+    [0.0]
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.tanh(x)
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> import pycnn
+    >>> pycnn.nn.Sigmoid()(pycnn.tensor([0.0])).tolist()
+    [0.5]
+    """
 
     def forward(self, x: Any) -> Tensor:
         return F.sigmoid(x)
 
 
 class Softmax(Module):
-    """exp(x) / sum of exp(x) along `dim`."""
+    """exp(x) / sum of exp(x) along `dim`.
+
+    >>> import pycnn
+    >>> pycnn.nn.Softmax()(pycnn.tensor([[5.0, 5.0]])).tolist()
+    [[0.5, 0.5]]
+    """
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()
@@ -53,7 +72,12 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """x - log(sum of exp(x)) along `dim`."""
+    """x - log(sum of exp(x)) along `dim`.
+
+    >>> import pycnn
+    >>> pycnn.nn.LogSoftmax(0)(pycnn.tensor([3.0])).tolist()
+    [0.0]
+    """
 
     def __init__(self, dim: int = 1) -> None:
         super().__init__()

@@ -59,7 +59,12 @@ class Sequential(Module):
 
 
 class ModuleList(Module):
-    """A list of modules, named "0", "1", ...; it has no forward of its own."""
+    """A list of modules, named "0", "1", ...; it has no forward of its own.
+
+    >>> from pycnn import nn
+    >>> len(list(nn.ModuleList([nn.Linear(4, 4) for _ in range(3)]).parameters()))
+    6
+    """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
@@ -92,7 +97,12 @@ class ModuleList(Module):
 
 
 class ModuleDict(Module):
-    """A dict of modules; it has no forward of its own."""
+    """A dict of modules; it has no forward of its own.
+
+    >>> from pycnn import nn
+    >>> list(nn.ModuleDict({"first": nn.Linear(4, 4)}).state_dict())
+    ['first.weight', 'first.bias']
+    """
 
     def __init__(self, modules: Mapping[str, Module] | None = None) -> None:
         super().__init__()

@@ -99,6 +99,9 @@ class ConvTranspose2d(Module):
         weight: (in_channels, out_channels // groups, R, S).
         bias: (out_channels,) or None.
 
+    Raises:
+        ValueError, TypeError: a size out of range, or channels that the groups do not divide.
+
     >>> import numpy as np
     >>> from pycnn import nn
     >>> nn.ConvTranspose2d(8, 3, 4, stride=2, padding=1)(np.zeros((1, 8, 16, 16), np.float32)).shape

@@ -62,6 +62,9 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     """PyTorch's factor for the nonlinearity that follows: 1, 5/3 (tanh), sqrt(2) (relu), sqrt(2/(1+slope^2)), 3/4.
 
     Raises ValueError for an unknown name.
+
+    >>> calculate_gain("tanh") == 5 / 3
+    True
     """
     if nonlinearity == "leaky_relu":
         return math.sqrt(2 / (1 + (0.01 if param is None else param) ** 2))
@@ -72,7 +75,12 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 
 
 def calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
-    """(fan_in, fan_out) of a weight.  Raises ValueError for fewer than two axes."""
+    """(fan_in, fan_out) of a weight.  Raises ValueError for fewer than two axes.
+
+    >>> import pycnn
+    >>> calculate_fan_in_and_fan_out(pycnn.zeros(8, 3, 5, 5))
+    (75, 200)
+    """
     shape = tuple(tensor.shape)
     if len(shape) < 2:
         raise ValueError(f"a weight needs at least two axes to have a fan-in, got shape {shape}")
@@ -81,7 +89,13 @@ def calculate_fan_in_and_fan_out(tensor: Tensor) -> tuple[int, int]:
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, where: slice = slice(None)) -> Tensor:
-    """Uniform in [a, b); `where` limits it to a range of the first axis."""
+    """Uniform in [a, b); `where` limits it to a range of the first axis.
+
+    >>> import pycnn
+    >>> w = uniform_(pycnn.zeros(100), 2.0, 3.0)
+    >>> bool(w.min() >= 2 and w.max() < 3)
+    True
+    """
     return _fill(tensor, lambda count: random.uniform(count, a, b), where)
 
 
@@ -96,7 +110,12 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """All elements `val`; `skip` does not concern it."""
+    """All elements `val`; `skip` does not concern it.
+
+    >>> import pycnn
+    >>> constant_(pycnn.zeros(2), 0.5)
+    tensor([0.5, 0.5])
+    """
     tensor.data[...] = val
     changed(tensor)
     return tensor
@@ -130,6 +149,8 @@ def xavier_normal_(tensor: Tensor, gain: float = 1.0) -> Tensor:
 def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
     """Uniform in +-gain * sqrt(3 / fan), the gain of `nonlinearity` with slope `a`.
 
+    Args, Raises: as `kaiming_normal_`.
+
     Reference: He et al., "Delving deep into rectifiers", 2015, section 2.2.
     """
     bound = calculate_gain(nonlinearity, a) * math.sqrt(3 / _fan(tensor, mode))
@@ -137,7 +158,22 @@ def kaiming_uniform_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonli
 
 
 def kaiming_normal_(tensor: Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> Tensor:
-    """Normal with std gain / sqrt(fan), the gain of `nonlinearity` with slope `a`; He et al., 2015, equation 10."""
+    """Normal with std gain / sqrt(fan), the gain of `nonlinearity` with slope `a`; He et al., 2015, equation 10.
+
+    Args:
+        tensor: a weight of at least two axes.
+        a: slope of the negative side, for "leaky_relu".
+        mode: "fan_in" keeps the variance of the forward pass, "fan_out" that of the gradients.
+        nonlinearity: what follows, see `calculate_gain`.
+
+    Raises:
+        ValueError: an unknown mode or nonlinearity, or a tensor of fewer than two axes.
+
+    >>> import pycnn
+    >>> w = kaiming_normal_(pycnn.zeros(100, 200), nonlinearity="relu")
+    >>> abs(w.std().item() - (2 / 200) ** 0.5) < 0.003
+    True
+    """
     return normal_(tensor, 0.0, calculate_gain(nonlinearity, a) / math.sqrt(_fan(tensor, mode)))
 
 

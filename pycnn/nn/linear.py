@@ -26,6 +26,9 @@ class Linear(Module):
         weight: (out_features, in_features), drawn as PyTorch does: uniform in +-1/sqrt(in_features).
         bias: (out_features,), drawn likewise, or None.
 
+    Raises:
+        ValueError: a size below 1; when called, input whose last axis is not `in_features` long.
+
     >>> import numpy as np
     >>> from pycnn import nn
     >>> nn.Linear(400, 120)(np.zeros((2, 400), np.float32)).shape
@@ -55,7 +58,12 @@ class Linear(Module):
 
 
 class Flatten(Module):
-    """Join the axes from `start_dim` to `end_dim`: (N, C, H, W) -> (N, C*H*W)."""
+    """Join the axes from `start_dim` to `end_dim`: (N, C, H, W) -> (N, C*H*W).
+
+    >>> import pycnn
+    >>> pycnn.nn.Flatten()(pycnn.zeros(2, 3, 4, 5)).shape
+    (2, 60)
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1) -> None:
         super().__init__()
@@ -79,6 +87,10 @@ class Dropout(Module):
     The mask comes from `pycnn.random`, so a seed fixes it.
 
     Raises ValueError for a `p` outside 0 to 1.
+
+    >>> import pycnn
+    >>> pycnn.nn.Dropout(1.0)(pycnn.ones(2)).tolist(), pycnn.nn.Dropout(1.0).eval()(pycnn.ones(2)).tolist()
+    ([0.0, 0.0], [1.0, 1.0])
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -95,7 +107,12 @@ class Dropout(Module):
 
 
 class ZeroPad2d(Module):
-    """Zeros around the last two axes; `padding` is an int or PyTorch's (left, right, top, bottom)."""
+    """Zeros around the last two axes; `padding` is an int or PyTorch's (left, right, top, bottom).
+
+    >>> import pycnn
+    >>> pycnn.nn.ZeroPad2d((1, 2, 0, 0))(pycnn.zeros(1, 1, 4, 4)).shape
+    (1, 1, 4, 7)
+    """
 
     def __init__(self, padding: int | Sequence[int]) -> None:
         super().__init__()

@@ -23,6 +23,14 @@ class CrossEntropyLoss(Module):
         ignore_index: a class number that counts for nothing.
         reduction: "mean", "sum" or "none".
         label_smoothing: share of the target that is spread over all classes.
+
+    Raises:
+        TypeError, ValueError, IndexError: when called, as `pycnn.cross_entropy`.
+
+    >>> import numpy as np, pycnn
+    >>> loss = pycnn.nn.CrossEntropyLoss()(pycnn.zeros(1, 2), np.array([1]))
+    >>> round(loss.item(), 4)
+    0.6931
     """
 
     weight: Tensor | None
@@ -48,7 +56,15 @@ class CrossEntropyLoss(Module):
 
 
 class NLLLoss(Module):
-    """-x[target] for log probabilities x, classes on axis 1."""
+    """-x[target] for log probabilities x, classes on axis 1.
+
+    Args:
+        weight, ignore_index, reduction: as `CrossEntropyLoss`.
+
+    >>> import numpy as np, pycnn
+    >>> pycnn.nn.NLLLoss()(pycnn.tensor([[-2.0, -1.0]]), np.array([0])).item()
+    2.0
+    """
 
     weight: Tensor | None
 
@@ -63,7 +79,12 @@ class NLLLoss(Module):
 
 
 class MSELoss(Module):
-    """(x - target)^2, reduced by "mean", "sum" or "none"."""
+    """(x - target)^2, reduced by "mean", "sum" or "none".
+
+    >>> import pycnn
+    >>> pycnn.nn.MSELoss()(pycnn.tensor([1.0, 3.0]), pycnn.tensor([1.0, 1.0])).item()
+    2.0
+    """
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()

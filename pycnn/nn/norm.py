@@ -94,14 +94,33 @@ class BatchNorm2d(_BatchNorm):
         affine: whether to have weight and bias.
         track_running_stats: whether to keep running statistics for `eval`; without, batch statistics are always used.
 
+    Attributes:
+        weight, bias: (C,), 1 and 0 at first; None without `affine`.
+        running_mean, running_var: (C,), 0 and 1 at first; None without `track_running_stats`.
+
+    Raises:
+        ValueError: when called, input of another rank or number of channels, or one value a channel in training.
+
     Reference: Ioffe & Szegedy, "Batch Normalization", 2015.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> x = np.arange(8, dtype=np.float32).reshape(2, 1, 2, 2)
+    >>> nn.BatchNorm2d(1)(x).std(correction=0).item() > 0.99
+    True
     """
 
     _ranks = (4,)
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, C) or (N, C, L); arguments as `BatchNorm2d`."""
+    """Batch normalisation of (N, C) or (N, C, L); arguments as `BatchNorm2d`.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.BatchNorm1d(3).eval()(np.ones((2, 3), np.float32)).shape
+    (2, 3)
+    """
 
     _ranks = (2, 3)
 
@@ -109,8 +128,17 @@ class BatchNorm1d(_BatchNorm):
 class LocalResponseNorm(Module):
     """x / (k + alpha/size * sum of x^2 over `size` neighbouring channels)^beta, as torch.nn.LocalResponseNorm.
 
+    Args:
+        size: channels in a window, at least 1.
+        alpha, beta, k: the constants.
+
     Reference: Krizhevsky, Sutskever & Hinton, "ImageNet Classification with Deep CNNs", 2012, section 3.3; its alpha
     is ours divided by `size`.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.LocalResponseNorm(1, alpha=1.0, beta=1.0)(np.ones((1, 2, 1), np.float32)).tolist()
+    [[[0.5], [0.5]]]
     """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> None:

@@ -18,6 +18,8 @@ OutSize = int | None | Sequence[int | None]
 class MaxPool2d(Module):
     """Maximum of each window; `stride` defaults to `kernel_size`.  With `return_indices`, (y, indices).
 
+    Args, Raises: as `pycnn.max_pool2d`, which takes (N, C, H, W) or (C, H, W).
+
     >>> import numpy as np
     >>> from pycnn import nn
     >>> nn.MaxPool2d(3, 2)(np.zeros((1, 96, 55, 55), np.float32)).shape
@@ -60,7 +62,15 @@ class MaxPool2d(Module):
 
 
 class AvgPool2d(Module):
-    """Mean of each window; `stride` defaults to `kernel_size`."""
+    """Mean of each window; `stride` defaults to `kernel_size`.
+
+    Args, Raises: as `pycnn.avg_pool2d`.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.AvgPool2d(2)(np.arange(4, dtype=np.float32).reshape(1, 1, 2, 2)).item()
+    1.5
+    """
 
     def __init__(
         self,
@@ -115,7 +125,13 @@ class AdaptiveAvgPool2d(Module):
 
 
 class AdaptiveMaxPool2d(Module):
-    """Maximum over as many windows as give `output_size`; None keeps a side."""
+    """Maximum over as many windows as give `output_size`; None keeps a side.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.AdaptiveMaxPool2d(1)(np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)).item()
+    5.0
+    """
 
     def __init__(self, output_size: OutSize, return_indices: bool = False) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pycnn.algorithms import accuracy_of_call
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_shape, shape_of
 from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
@@ -22,6 +23,7 @@ def conv2d_fprop(
     groups: int = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Convolve `x` with the filters `w` (cross-correlation, as every framework calls it).
 
@@ -36,6 +38,7 @@ def conv2d_fprop(
         padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
         groups: number of independent groups of channels.
         algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...).
+        accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
 
     Returns:
         (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, of the caller's array kind.
@@ -43,7 +46,7 @@ def conv2d_fprop(
     Raises:
         TypeError: not an array, an unsupported dtype, or mixed dtypes, libraries or devices.
         ValueError: a wrong rank, channels that disagree, an output smaller than 1, or an `algo` that is unknown or
-            cannot run this problem (the message says which condition failed).
+            cannot run this problem (the message says which condition failed), or an unknown `accuracy`.
 
     Reference: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 2.
 
@@ -54,6 +57,9 @@ def conv2d_fprop(
            [4., 6., 4.]], dtype=float32)
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv2d_fprop(x, w, b, stride, padding, dilation, groups, algo=algo)
     call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
@@ -74,6 +80,7 @@ def conv2d_dgrad(
     groups: int = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Gradient of a convolution with respect to its input.
 
@@ -84,7 +91,7 @@ def conv2d_dgrad(
         dy: gradient of the output, (N, K, P, Q).
         w: filters, (K, C // groups, R, S).
         x_shape: (N, C, H, W) of the input; several input sizes give the same output size, so it has to be said.
-        stride, padding, dilation, groups, algo: as in `conv2d_fprop`.
+        stride, padding, dilation, groups, algo, accuracy: as in `conv2d_fprop`.
 
     Returns:
         dx of shape `x_shape`.
@@ -99,6 +106,9 @@ def conv2d_dgrad(
            [1., 2., 1.]])
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv2d_dgrad(dy, w, x_shape, stride, padding, dilation, groups, algo=algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
     shape = _shape(shape_of("x_shape", x_shape), w.shape, stride, padding, dilation, groups)
@@ -120,6 +130,7 @@ def conv2d_wgrad(
     groups: int = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Gradient of a convolution with respect to its filters.
 
@@ -130,7 +141,7 @@ def conv2d_wgrad(
         dy: gradient of the output, (N, K, P, Q).
         x: the input, (N, C, H, W).
         w_shape: (K, C // groups, R, S) of the filters.
-        stride, padding, dilation, groups, algo: as in `conv2d_fprop`.
+        stride, padding, dilation, groups, algo, accuracy: as in `conv2d_fprop`.
 
     Returns:
         dw of shape `w_shape`.
@@ -144,6 +155,9 @@ def conv2d_wgrad(
            [20., 24.]])
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv2d_wgrad(dy, x, w_shape, stride, padding, dilation, groups, algo=algo)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
     shape = _shape(x.shape, shape_of("w_shape", w_shape), stride, padding, dilation, groups)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pycnn.algorithms import accuracy_of_call
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_rank, expect_shape, shape_of
 from pycnn.ops.conv import IntPair, Padding
@@ -25,6 +26,7 @@ def conv_transpose2d_fprop(
     dilation: IntPair = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Transposed convolution: every pixel of `x` paints its weighted filters onto the output.
 
@@ -41,7 +43,7 @@ def conv_transpose2d_fprop(
         output_padding: rows and columns added at the bottom and right of the output, because several sizes convolve
             to one; smaller than the stride or the dilation.
         groups: number of independent groups of channels.
-        algo: as in `conv2d_dgrad`, which computes it.
+        algo, accuracy: as in `conv2d_dgrad`, which computes it.
 
     Returns:
         (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + 1 + output_padding_h.
@@ -60,6 +62,9 @@ def conv_transpose2d_fprop(
            [1., 1., 1.]])
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv_transpose2d_fprop(x, w, b, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
     shape, rest = transposed(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
@@ -84,6 +89,7 @@ def conv_transpose2d_dgrad(
     dilation: IntPair = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Gradient of a transposed convolution with respect to its input: a plain convolution of `dy`.
 
@@ -95,7 +101,7 @@ def conv_transpose2d_dgrad(
         w: filters, (C, K // groups, R, S).
         x_shape: (N, C, H, W) of the input.
         stride, padding, output_padding, groups, dilation: as in `conv_transpose2d_fprop`.
-        algo: as in `conv2d_fprop`, which computes it.
+        algo, accuracy: as in `conv2d_fprop`, which computes it.
 
     Returns:
         dx of shape `x_shape`.
@@ -109,6 +115,9 @@ def conv_transpose2d_dgrad(
            [4., 4.]])
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv_transpose2d_dgrad(dy, w, x_shape, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
     shape, rest = transposed(shape_of("x_shape", x_shape), w.shape, stride, padding, output_padding, dilation, groups)
@@ -130,6 +139,7 @@ def conv_transpose2d_wgrad(
     dilation: IntPair = 1,
     *,
     algo: str = "auto",
+    accuracy: str | None = None,
 ) -> Array:
     """Gradient of a transposed convolution with respect to its filters.
 
@@ -141,7 +151,7 @@ def conv_transpose2d_wgrad(
         x: the input, (N, C, H, W).
         w_shape: (C, K // groups, R, S) of the filters.
         stride, padding, output_padding, groups, dilation: as in `conv_transpose2d_fprop`.
-        algo: as in `conv2d_wgrad`, which computes it.
+        algo, accuracy: as in `conv2d_wgrad`, which computes it.
 
     Returns:
         dw of shape `w_shape`.
@@ -155,6 +165,9 @@ def conv_transpose2d_wgrad(
            [4., 4.]])
     """
     check_algo(algo)
+    if accuracy is not None:
+        with accuracy_of_call(accuracy):
+            return conv_transpose2d_wgrad(dy, x, w_shape, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
     shape, rest = transposed(x.shape, shape_of("w_shape", w_shape), stride, padding, output_padding, dilation, groups)

@@ -31,6 +31,14 @@ class Adam(Optimizer):
         ValueError: a setting out of range.
 
     Reference: Kingma & Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
+
+    >>> import pycnn
+    >>> p = pycnn.ones(1, requires_grad=True)
+    >>> adam = pycnn.optim.Adam([p], lr=0.1)
+    >>> (3 * p).sum().backward()
+    >>> adam.step()
+    >>> round(p.item(), 4)
+    0.9
     """
 
     _decoupled = False
@@ -83,6 +91,8 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam with p = p - lr * weight_decay * p apart from the gradient, as torch.optim.AdamW.
+
+    Args, Raises: as `Adam`.
 
     Reference: Loshchilov & Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
     """

@@ -36,6 +36,14 @@ def clip_grad_norm_(
         RuntimeError: a norm that is not finite, with `error_if_nonfinite`; no gradient is changed.
 
     Reference: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", 2013, algorithm 1.
+
+    >>> import pycnn
+    >>> p = pycnn.ones(4, requires_grad=True)
+    >>> (p * 2).sum().backward()
+    >>> clip_grad_norm_(p, 1.0)
+    4.0
+    >>> p.grad.data.round(3)
+    array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
     gradients = _gradients(parameters)
     norm = _norm([gradient.data for gradient in gradients], float(norm_type))
@@ -50,7 +58,15 @@ def clip_grad_norm_(
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
-    """Clip every element of every gradient to between -clip_value and clip_value; NaN stays."""
+    """Clip every element of every gradient to between -clip_value and clip_value; NaN stays.
+
+    >>> import pycnn
+    >>> p = pycnn.ones(2, requires_grad=True)
+    >>> (p * pycnn.tensor([0.5, -9.0])).sum().backward()
+    >>> clip_grad_value_(p, 1.0)
+    >>> p.grad.data.round(3)
+    array([ 0.5, -1. ], dtype=float32)
+    """
     for gradient in _gradients(parameters):
         np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
         changed(gradient)

@@ -74,7 +74,16 @@ class LRScheduler:
 
 
 class LambdaLR(LRScheduler):
-    """base * f(epoch); `lr_lambda` is one function, or one a group."""
+    """base * f(epoch); `lr_lambda` is one function, or one a group.
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.LambdaLR(sgd, lambda epoch: 1 / (1 + epoch))
+    >>> for _ in range(3):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.25
+    """
 
     def __init__(
         self, optimizer: Optimizer, lr_lambda: Callable[[int], float] | Sequence[Callable[[int], float]]
@@ -90,7 +99,16 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """base * gamma^(epoch // step_size)."""
+    """base * gamma^(epoch // step_size).
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.StepLR(sgd, 2)
+    >>> for _ in range(3):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.1
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
         self.step_size = whole("step_size", step_size, 1)
@@ -102,7 +120,16 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """base * gamma^(number of milestones reached)."""
+    """base * gamma^(number of milestones reached).
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.MultiStepLR(sgd, [1, 3])
+    >>> for _ in range(3):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.01
+    """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1) -> None:
         self.milestones = sorted(whole("milestones", milestone, 0) for milestone in milestones)
@@ -114,7 +141,16 @@ class MultiStepLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """base * gamma^epoch."""
+    """base * gamma^epoch.
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.ExponentialLR(sgd, 0.5)
+    >>> for _ in range(3):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.125
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float) -> None:
         self.gamma = gamma
@@ -128,6 +164,14 @@ class CosineAnnealingLR(LRScheduler):
     """eta_min + (base - eta_min) * (1 + cos(pi * epoch / T_max)) / 2.
 
     Reference: Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017, equation 5.
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.CosineAnnealingLR(sgd, 4)
+    >>> for _ in range(2):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.5
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
@@ -143,6 +187,14 @@ class LinearLR(LRScheduler):
     """From base * start_factor to base * end_factor in `total_iters` steps, then level: a warm-up.
 
     Reference: Goyal et al., "Accurate, large minibatch SGD", 2017, section 2.2.
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.LinearLR(sgd, 0.2, total_iters=4)
+    >>> for _ in range(2):
+    ...     schedule.step()
+    >>> round(sgd.param_groups[0]["lr"], 6)
+    0.6
     """
 
     def __init__(
@@ -203,6 +255,17 @@ class ReduceLROnPlateau:
         cooldown: steps after a reduction in which none is counted as bad.
         min_lr: no rate falls below it.
         eps: a change smaller than this is not made.
+
+    Raises:
+        ValueError: a factor of 1 or more, or an unknown mode.
+
+    >>> from pycnn import nn, optim
+    >>> sgd = optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    >>> schedule = optim.ReduceLROnPlateau(sgd, patience=1)
+    >>> for loss in (1.0, 1.0, 1.0):
+    ...     schedule.step(loss)
+    >>> schedule.get_last_lr()
+    [0.1]
     """
 
     def __init__(

@@ -39,6 +39,8 @@ def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = 
 
     Raises:
         AssertionError: naming the backend, problem and algorithm.  ValueError if the algorithm cannot run the problem.
+
+    >>> check_conv2d("cpu", "n1c3h8w8_k4r3s3_st1pd1dl1g1_wgrad", "im2col")
     """
     module = backends.get(backend) if isinstance(backend, str) else backend
     problem = Problem.parse(problem) if isinstance(problem, str) else problem

@@ -52,6 +52,8 @@ def check_gradient(
 
     Raises:
         AssertionError: with both numbers.
+
+    >>> check_gradient(lambda x: x**2, lambda dy, x: [2 * x * dy], [np.array([1.0, 3.0])])
     """
     rng = np.random.default_rng(seed)
     directions = [rng.standard_normal(x.shape) for x in inputs]

@@ -18,7 +18,12 @@ __all__ = ["conv2d_dgrad_loops", "conv2d_fprop_loops", "conv2d_wgrad_loops"]
 def conv2d_fprop_loops(
     x: np.ndarray, w: np.ndarray, b: np.ndarray | None, stride: Pair, padding: Padding, dilation: Pair, groups: int
 ) -> np.ndarray:
-    """y of a convolution, one multiply-add at a time in float64; arguments as the backends take them."""
+    """y of a convolution, one multiply-add at a time in float64; arguments as the backends take them.
+
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 3, 3))
+    >>> conv2d_fprop_loops(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    array([[[[9.]]]])
+    """
     y_shape = _y_shape(x.shape, w.shape, stride, padding, dilation)
     y = np.zeros(y_shape)
     if b is not None:
@@ -37,7 +42,11 @@ def conv2d_dgrad_loops(
     dilation: Pair,
     groups: int,
 ) -> np.ndarray:
-    """dx of a convolution, one multiply-add at a time in float64."""
+    """dx of a convolution, one multiply-add at a time in float64.
+
+    >>> conv2d_dgrad_loops(np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 2)), (1, 1, 1, 2), (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    array([[[[1., 1.]]]])
+    """
     dx = np.zeros(x_shape)
     for out, weight, pixel in _terms(x_shape, w.shape, dy.shape, stride, padding, dilation, groups):
         dx[pixel] += float(dy[out]) * float(w[weight])
@@ -53,7 +62,11 @@ def conv2d_wgrad_loops(
     dilation: Pair,
     groups: int,
 ) -> np.ndarray:
-    """dw of a convolution, one multiply-add at a time in float64."""
+    """dw of a convolution, one multiply-add at a time in float64.
+
+    >>> conv2d_wgrad_loops(np.ones((1, 1, 1, 1)), np.ones((1, 1, 1, 2)), (1, 1, 1, 2), (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    array([[[[1., 1.]]]])
+    """
     dw = np.zeros(w_shape)
     for out, weight, pixel in _terms(x.shape, w_shape, dy.shape, stride, padding, dilation, groups):
         dw[weight] += float(dy[out]) * float(x[pixel])

@@ -83,6 +83,14 @@ BY_REASON: dict[str, tuple[str, ...]] = {
         "n1c7h13w15_k7r3s3_st2pd1g7",
         "n1c5h11w11_k10r5s5_pd2g5",  # channel multiplier 2
         "n1c19h9w9_k19r3s3_pd2dl2g19",
+        "n2c3h20w37_k3r3s3_pd1g3",  # some vectors of a row meet no padding
+        "n1c4h21w70_k4r3s3_st2pd1g4",
+        "n1c3h9w40_k3r3s3_st1x2pd1g3",
+        "n1c3h17w19_k3r5s5_st2pd2g3",
+        "n1c3h16w18_k3r7s7_pd3g3",
+        "n1c2h15w16_k2r3s4_st3pd1g2",
+        "n1c3h14w40_k3r1s1_st2g3",
+        "n1c2h300w90_k2r3s3_pd1g2",  # several bands of rows
     ),
     "stride larger than the filter": (
         "n2c4h13w14_k6r2s2_st3",

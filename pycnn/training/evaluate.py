@@ -66,6 +66,16 @@ def evaluate(net: Module, batches: Iterable[Batch]) -> Evaluation:
     """Run a network, in eval mode, over batches of images and labels.  Its mode is restored afterwards.
 
     Raises ValueError if there are no batches.
+
+    Args:
+        net: gives logits, (N, classes), or a tuple whose first they are.
+        batches: pairs of images, as the network takes them, and labels, int64.
+
+    >>> import pycnn
+    >>> net = pycnn.nn.Sequential(pycnn.nn.Flatten(), pycnn.nn.Linear(4, 2))
+    >>> found = evaluate(net, [(np.zeros((3, 1, 2, 2), np.float32), np.array([0, 1, 1]))])
+    >>> found.probabilities.shape, int(found.confusion.sum())
+    ((3, 2), 3)
     """
     was_training = net.training
     net.eval()

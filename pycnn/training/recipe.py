@@ -52,6 +52,9 @@ class Recipe:
 
     Raises:
         ValueError: on construction, for a number out of range or an unknown word; TypeError for no whole number.
+
+    >>> Recipe(epochs=5, lr=0.1, optimizer="sgd").schedule
+    'cosine'
     """
 
     epochs: int = 30
@@ -112,7 +115,15 @@ _FLIPPED = ("digits", "mnist")  # a mirrored 2 is no 2; everything else is mirro
 
 
 def recipe_for(net: str, data: str) -> Recipe:
-    """The recipe that `pycnn train` takes for a network on a data set, unless told otherwise."""
+    """The recipe that `pycnn train` takes for a network on a data set, unless told otherwise.
+
+    Args:
+        net: name of a network, as `pycnn.models` has it.
+        data: name of a data set.
+
+    >>> recipe_for("resnet20", "digits").flip, recipe_for("resnet20", "cifar10").flip
+    (False, True)
+    """
     recipe = next(recipe for nets, sets, recipe in _RECIPES if fnmatch(net, nets) and fnmatch(data, sets))
     return replace(recipe, flip=data not in _FLIPPED)
 
@@ -130,6 +141,12 @@ def pipelines(split: Split, input_shape: tuple[int, int, int], recipe: Recipe) -
 
     Returns:
         The transform for training and the one for testing; both give float32 (N, *input_shape).
+
+    >>> from pycnn.data import ArrayDataset
+    >>> grey = ArrayDataset(np.zeros((4, 1, 28, 28), np.uint8), np.arange(4), "abcd")
+    >>> _, test = pipelines(Split("letters", grey, grey, "made up"), (3, 32, 32), Recipe())
+    >>> test(grey.images(np.arange(2)), np.empty((2, 0), np.uint32)).shape
+    (2, 3, 32, 32)
     """
     channels, height, width = input_shape
     colours, h, w = split.train.images(np.zeros(1, np.int64)).shape[1:]

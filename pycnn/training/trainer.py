@@ -101,6 +101,17 @@ class Trainer:
 
     Raises:
         ValueError: no training images.
+
+    >>> import pycnn
+    >>> from pycnn.data import ArrayDataset, Split
+    >>> images = np.repeat(np.array([0, 255], np.uint8), 64)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+    >>> squares = ArrayDataset(images, np.repeat([0, 1], 64), ["black", "white"])
+    >>> net = pycnn.nn.Sequential(pycnn.nn.Flatten(), pycnn.nn.Linear(4, 2))
+    >>> recipe = Recipe(epochs=5, batch=16, lr=0.1)
+    >>> trainer = Trainer(net, Split("squares", squares, squares, "made up"), (1, 2, 2), recipe)
+    >>> trainer.fit()
+    >>> trainer.evaluate().accuracy
+    1.0
     """
 
     def __init__(

@@ -36,6 +36,12 @@ def activation_maps(
 
     Raises:
         ValueError: a layer whose output is not (K, P, Q), or `image` not (1 or 3, H, W).
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "picture.png")
+    >>> activation_maps(np.zeros((3, 8, 8), np.uint8), {"conv1": np.zeros((4, 6, 6))}, path).exists()
+    True
     """
     for name, maps in layers.items():
         if maps.ndim != 3:

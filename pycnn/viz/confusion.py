@@ -28,6 +28,12 @@ def confusion_matrix(counts: np.ndarray, classes: Sequence[str], path: str | Pat
 
     Raises:
         ValueError: a wrong shape.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "picture.png")
+    >>> confusion_matrix(np.array([[9, 1], [0, 10]]), ["cat", "dog"], path).exists()
+    True
     """
     n = len(classes)
     if counts.shape != (n, n):

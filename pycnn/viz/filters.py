@@ -30,6 +30,12 @@ def filters(w: np.ndarray, path: str | Path, title: str = "") -> Path:
 
     Raises:
         ValueError: a wrong rank.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "picture.png")
+    >>> filters(np.zeros((8, 3, 5, 5)), path).exists()
+    True
     """
     if w.ndim != 4:
         raise ValueError(f"w must have 4 dimensions (K, C, R, S), got shape {w.shape}")

@@ -33,6 +33,12 @@ def sample_grid(
 
     Raises:
         ValueError: captions that do not agree with the images in number, or images of another number of channels.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = pathlib.Path(folder.name, "picture.png")
+    >>> sample_grid(np.zeros((2, 1, 8, 8), np.uint8), ["three", "five"], path).exists()
+    True
     """
     if len(captions) != len(images):
         raise ValueError(f"captions must be one for each of the {len(images)} images, got {len(captions)}")

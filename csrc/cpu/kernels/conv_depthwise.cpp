@@ -1,168 +1,379 @@
-// Depthwise convolution: a channel meets one filter, so a pass is a few taps over one plane and memory is the limit.
+// Depthwise convolution: a channel meets one filter, so a pass is a few taps over one plane and loads are the limit.
 //
-// A plane is copied with its padding, a residue of the stride at a time (taps.h), into a scratch that stays in L1; then
-// every tap is one multiply-add on vectors of the plane, eight vectors of outputs at a time so that the additions of a
-// tap do not wait for each other.
+//      x, one plane             columns q .. q + lanes of kRows rows of y, in registers
+//     . . . . . . . . .           +-----------+
+//     . +-----------+ .      p    | acc[0]    |    every tap (r, s) is one multiply-add a row:
+//     . | tap (r,s) | .   <--     | acc[1]    |      acc[j] += w[r][s] * x[row(p + j, r)][column(q, s) ...]
+//     . +-----------+ .           | acc[2]    |    The planes are read where they lie, without a copy: lanes that
+//     . . . . . . . . .           | acc[3]    |    would fall beside the plane are masked, rows that would fall
+//                                 +-----------+    above or below it are read from a row of zeros.
+//
+// Which row and which lanes a tap meets is the same for every plane, so it is worked out once (Table).  A stride of two
+// reads two vectors and keeps every second lane; dgrad's strided result is put together from its column phases.
 #include "cpu/kernels/conv.h"
 #include "cpu/kernels/kernels.h"
+#include "cpu/kernels/masked.h"
 #include "cpu/kernels/taps.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-constexpr int64_t kPlane = 24 << 10;  // bytes of the planes of a block: L1 with room for the results
+constexpr int kRows = 4;
 
-// to[0 .. VECTORS) = bias + sum over taps of weight[t] * plane[offset[t] ...]
-template <typename T, int VECTORS>
-void run(const T* plane, const int64_t* offset, const T* weight, int64_t taps, T bias, T* to) {
-    Vec<T> acc[VECTORS];
-#pragma GCC unroll 8
-    for (int j = 0; j < VECTORS; j++) acc[j] = broadcast(bias);
-    for (int64_t t = 0; t < taps; t++) {
-        const Vec<T> w = broadcast(weight[t]);
-#pragma GCC unroll 8
-        for (int j = 0; j < VECTORS; j++) acc[j] += w * load(plane + offset[t] + j * kLanes<T>);
+// How the pixels that neighbouring outputs meet lie in a row.
+enum class Step { kOne, kTwo, kAny };
+
+// Where a vector of outputs meets one column of the filter.
+template <typename T>
+struct Column {
+    int64_t at;          // column of the image under lane 0; it may lie outside
+    Lanes<T> low, high;  // of the vectors at `at` and (Step::kTwo) one vector further, the lanes that lie inside
+};
+
+struct Rows {
+    int64_t begin, end;
+};
+
+template <typename T>
+struct Table {
+    const Axis& h;
+    const Axis& w;
+    const int64_t vectors;      // in a row of outputs of the largest column phase
+    Scratch<int64_t> row;       // by row phase, output row, r: distance of the image's row from its first; < 0: outside
+    Scratch<Rows> clear;        // by row phase: the output rows that meet no padding above or below
+    Scratch<Column<T>> column;  // by vector, column phase, s
+    Scratch<bool> inside;       // by vector: no lane is masked
+    Scratch<T> zeros;           // a row of the image
+    bool adjacent = true;       // the taps of a column of the filter meet a row of the image after the other
+
+    Table(const Axis& rows, const Axis& columns)
+        : h(rows),
+          w(columns),
+          vectors(ceil_div(w.count, kLanes<T>)),
+          row(h.count * h.taps),
+          clear(h.phases),
+          column(vectors * w.taps),
+          inside(vectors),
+          zeros(w.size) {
+        constexpr int64_t kL = kLanes<T>;
+        fill(zeros.get(), T(0), w.size);
+        for (int64_t i = 0; i < h.phases; i++) {
+            const Phase& phase = h.phase.get()[i];
+            int64_t* to = row.get() + phase.tap * h.count;
+            Rows& rows_inside = clear.get()[i];
+            rows_inside = {0, phase.count};
+            for (int64_t t = phase.tap; t < phase.tap + phase.taps; t++) {
+                const Inside inside(first_of(h, t), h.stride, h.size, phase.count);
+                rows_inside = {most(rows_inside.begin, inside.begin), least(rows_inside.end, inside.end)};
+            }
+            for (int64_t r = 1; r < phase.taps; r++) {
+                adjacent = adjacent && first_of(h, tap_of(phase, r)) - first_of(h, tap_of(phase, r - 1)) == 1;
+            }
+            for (int64_t p = 0; p < phase.count; p++) {
+                for (int64_t r = 0; r < phase.taps; r++) {
+                    const int64_t y = first_of(h, tap_of(phase, r)) + p * h.stride;
+                    *to++ = y >= 0 && y < h.size ? y * w.size : -1;
+                }
+            }
+        }
+        for (int64_t v = 0; v < vectors; v++) {
+            inside.get()[v] = true;
+            for (int64_t t = 0; t < w.taps; t++) {
+                const int64_t at = first_of(w, t) + v * kL * w.stride;
+                column.get()[v * w.taps + t] = {at, lanes_within<T>(at, w.size), lanes_within<T>(at + kL, w.size)};
+                inside.get()[v] &= at >= 0 && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
+            }
+        }
     }
-#pragma GCC unroll 8
-    for (int j = 0; j < VECTORS; j++) store(to + j * kLanes<T>, acc[j]);
+
+    // Tap `r` of a row phase, counted downwards in the image; dgrad's taps go upwards.
+    int64_t tap_of(const Phase& phase, int64_t r) const {
+        const Tap* tap = h.tap.get() + phase.tap;
+        return phase.tap + (tap[0].offset <= tap[phase.taps - 1].offset ? r : phase.taps - 1 - r);
+    }
+    // What tap `t` of output 0 meets.
+    static int64_t first_of(const Axis& axis, int64_t t) {
+        const Tap& tap = axis.tap.get()[t];
+        return tap.offset * axis.stride + axis.residue.get()[tap.residue] - axis.before;
+    }
+    const int64_t* rows_of(const Phase& phase, int64_t first) const {
+        return row.get() + phase.tap * h.count + first * phase.taps;
+    }
+    const Column<T>* columns_of(int64_t vector, const Phase& phase) const {
+        return column.get() + vector * w.taps + phase.tap;
+    }
+};
+
+template <typename T, Step STEP, bool INSIDE>
+PYCNN_INLINE Vec<T> load_column(const T* row, const Column<T>& c, const Axis& w) {
+    constexpr int64_t kL = kLanes<T>;
+    if constexpr (STEP == Step::kOne) {
+        return INSIDE ? load(row + c.at) : load_lanes(row + c.at, c.low);
+    } else if constexpr (STEP == Step::kTwo) {
+        using Even = detail::Alternate<T, 0>;
+        const T* from = row + c.at;
+        if constexpr (INSIDE) return Even::of(load(from), load(from + kL));
+        return Even::of(load_lanes(from, c.low), load_lanes(from + kL, c.high));
+    } else {
+        Vec<T> value = {};
+        for (int64_t l = 0; l < kL; l++) {
+            const int64_t at = c.at + l * w.stride;
+            if (at >= 0 && at < w.size) value[l] = row[at];
+        }
+        return value;
+    }
 }
 
-// All of to[0 .. count), rounded up to eight vectors.
+// One vector of `count` outputs in each of some rows: to[row][0 .. count) = bias + the sum over r and s.
 template <typename T>
-void run_all(const T* plane, const int64_t* offset, const T* weight, int64_t taps, T bias, int64_t count, T* to) {
-    constexpr int64_t kL = kLanes<T>;
-    for (int64_t j = 0; j < count;) {
-        if (count - j > 4 * kL) {
-            run<T, 8>(plane + j, offset, weight, taps, bias, to + j);
-            j += 8 * kL;
-        } else if (count - j > 2 * kL) {
-            run<T, 4>(plane + j, offset, weight, taps, bias, to + j);
-            j += 4 * kL;
+struct Strip {
+    const T* x;
+    const int64_t* down;       // Table::row of the first of the rows
+    const Column<T>* columns;  // by s
+    const T* weight;           // by r, s
+    int64_t taps_h, taps_w;
+    Rows clear;  // of the rows [0, rows), those that meet no padding above or below
+    int64_t rows;
+    T bias;
+    T* to;
+    int64_t to_row, count;
+};
+
+// A filter of 3x3 whose rows of taps meet neighbouring rows of the image: a row is loaded once and serves three (with
+// DOWN 2, a vertical stride of two: one or two) rows of outputs.
+template <typename T, Step STEP, bool INSIDE, int DOWN>
+void sum_3x3(const Table<T>& table, const Strip<T>& strip) {
+    const T* zeros = table.zeros.get();
+    const Column<T> column[3] = {strip.columns[0], strip.columns[1], strip.columns[2]};
+    const int64_t* down = strip.down;
+    Vec<T> seen[3][3];
+    const auto see = [&](int r) {
+        const T* from = down[r] < 0 ? zeros : strip.x + down[r];
+#pragma GCC unroll 3
+        for (int s = 0; s < 3; s++) seen[r][s] = load_column<T, STEP, INSIDE>(from, column[s], table.w);
+    };
+    Vec<T> weight[9];
+#pragma GCC unroll 9
+    for (int t = 0; t < 9; t++) weight[t] = broadcast(strip.weight[t]);
+    const Vec<T> bias = broadcast(strip.bias);
+#pragma GCC unroll 3
+    for (int r = 0; r < 3 - DOWN; r++) see(r);
+    for (int64_t row = 0; row < strip.rows; row++) {
+#pragma GCC unroll 3
+        for (int r = 3 - DOWN; r < 3; r++) see(r);
+        Vec<T> sum = bias;
+#pragma GCC unroll 9
+        for (int t = 0; t < 9; t++) sum += weight[t] * seen[t / 3][t % 3];
+        store_part(strip.to + row * strip.to_row, sum, strip.count);
+#pragma GCC unroll 9
+        for (int t = 0; t < 9 - 3 * DOWN; t++) seen[t / 3][t % 3] = seen[t / 3 + DOWN][t % 3];
+        down += 3;
+    }
+}
+
+// Any filter: kRows rows of outputs at a time share each weight.
+template <typename T, Step STEP, bool INSIDE>
+void sum_any(const Table<T>& table, const Strip<T>& strip) {
+    const int64_t x_row = table.h.stride * table.w.size;
+    const int64_t* down = strip.down;
+    T* to = strip.to;
+    const auto block = [&]<int ROWS>() {
+        Vec<T> acc[ROWS];
+#pragma GCC unroll 4
+        for (int j = 0; j < ROWS; j++) acc[j] = broadcast(strip.bias);
+        const T* weight = strip.weight;
+        for (int64_t r = 0; r < strip.taps_h; r++) {
+            // Only single rows can meet the padding: the rows of a block are one stride apart.
+            const T* from = ROWS == 1 && down[r] < 0 ? table.zeros.get() : strip.x + down[r];
+            for (int64_t s = 0; s < strip.taps_w; s++) {
+                const Vec<T> factor = broadcast(*weight++);
+#pragma GCC unroll 4
+                for (int j = 0; j < ROWS; j++) {
+                    acc[j] += factor * load_column<T, STEP, INSIDE>(from + j * x_row, strip.columns[s], table.w);
+                }
+            }
+        }
+#pragma GCC unroll 4
+        for (int j = 0; j < ROWS; j++) store_part(to + j * strip.to_row, acc[j], strip.count);
+        down += ROWS * strip.taps_h;
+        to += ROWS * strip.to_row;
+    };
+    for (int64_t row = 0; row < strip.rows;) {
+        if (row >= strip.clear.begin && row + kRows <= strip.clear.end) {
+            block.template operator()<kRows>();
+            row += kRows;
         } else {
-            run<T, 2>(plane + j, offset, weight, taps, bias, to + j);
-            j += 2 * kL;
+            block.template operator()<1>();
+            row++;
         }
     }
 }
 
-// How many rows of outputs at a time, so that their planes fit.
-template <typename T>
-int64_t rows_of(int64_t residues, const Axis& h, const Axis& w) {
-    const int64_t budget = kPlane / static_cast<int64_t>(sizeof(T));
-    return most(1, least(h.count, budget / (residues * (w.count + w.reach)) - h.reach));
+template <typename T, Step STEP, bool INSIDE>
+void sum_strip(const Table<T>& table, const Strip<T>& strip) {
+    if constexpr (STEP != Step::kAny) {
+        const bool three = strip.taps_h == 3 && strip.taps_w == 3 && table.adjacent;
+        if (three && table.h.stride == 1) return sum_3x3<T, STEP, INSIDE, 1>(table, strip);
+        if (three && table.h.stride == 2) return sum_3x3<T, STEP, INSIDE, 2>(table, strip);
+    }
+    sum_any<T, STEP, INSIDE>(table, strip);
+}
+
+// Rows [begin, end) of every row phase of one plane.  `weight` holds its filter in the order of the phases, `line` room
+// for a vector of every row of every column phase.
+template <typename T, Step STEP>
+void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, const T* weight, T bias, T* y, T* line) {
+    constexpr int64_t kL = kLanes<T>;
+    const Axis& h = table.h;
+    const Axis& w = table.w;
+    const Phase* phases = w.phase.get();
+    for (int64_t i = 0; i < h.phases; i++) {
+        const Phase& ph = h.phase.get()[i];
+        const int64_t rows = least(end, ph.count) - begin;
+        if (rows <= 0) continue;
+        const Rows clear = {table.clear.get()[i].begin - begin, table.clear.get()[i].end - begin};
+        T* const y_row = y + (ph.first + begin * h.step) * w.out_size;
+        Strip<T> strip = {};
+        strip.x = x;
+        strip.down = table.rows_of(ph, begin);
+        strip.taps_h = ph.taps;
+        strip.clear = clear;
+        strip.rows = rows;
+        strip.bias = bias;
+        for (int64_t v = 0; v < table.vectors; v++) {
+            for (int64_t j = 0; j < w.phases; j++) {
+                strip.columns = table.columns_of(v, phases[j]);
+                strip.weight = weight + ph.tap * w.taps + ph.taps * phases[j].tap;
+                strip.taps_w = phases[j].taps;
+                strip.to = w.step == 1 ? y_row + v * kL : line + j * rows * kL;
+                strip.to_row = w.step == 1 ? h.step * w.out_size : kL;
+                strip.count = w.step == 1 ? least(kL, w.out_size - v * kL) : kL;
+                if (STEP != Step::kAny && table.inside.get()[v]) {
+                    sum_strip<T, STEP, STEP != Step::kAny>(table, strip);
+                } else {
+                    sum_strip<T, STEP, false>(table, strip);
+                }
+            }
+            if (w.step == 1) continue;
+            for (int64_t r = 0; r < rows; r++) {
+                T* to = y_row + r * h.step * w.out_size + v * kL * w.step;
+                const T* from = line + r * kL;
+                if (w.step == 2 && w.phases == 2) {
+                    const int64_t odd = phases[0].first == 0 ? rows * kL : 0;
+                    copy_zipped(to, from + rows * kL - odd, from + odd, least(2 * kL, w.out_size - 2 * v * kL));
+                    continue;
+                }
+                for (int64_t j = 0; j < w.phases; j++) {
+                    const int64_t count = least(kL, phases[j].count - v * kL);
+                    store_segment(to + phases[j].first, from + j * rows * kL, count, w.step, false);
+                }
+            }
+        }
+    }
 }
 
 // How many planes make a task worth its start, where enough tasks remain.
-int64_t planes_of(int64_t planes, int64_t blocks, int64_t size) {
+int64_t planes_of(int64_t planes, int64_t bands, int64_t size) {
     constexpr int64_t kElements = 64 << 10;
-    constexpr int64_t kTasks = 32;
-    return most(1, least(kElements / size, planes * blocks / kTasks));
+    constexpr int64_t kTasks = 8;
+    return most(1, least(kElements / most(1, size), planes * bands / kTasks));
 }
 
-// The distance of each tap of a phase from the first output, in planes of `plane` elements with rows of `row`.
-void offsets_of(const Axis& h, const Axis& w, const Phase& ph, const Phase& pw, int64_t row, int64_t plane,
-                int64_t* offset, int64_t* index) {
-    for (int64_t r = 0; r < ph.taps; r++) {
-        for (int64_t s = 0; s < pw.taps; s++) {
-            const Tap& y = h.tap.get()[ph.tap + r];
-            const Tap& x = w.tap.get()[pw.tap + s];
-            *offset++ = (y.residue * w.residues + x.residue) * plane + y.offset * row + x.offset;
-            *index++ = y.index * w.taps + x.index;
+constexpr int kTile = 3;  // rows and columns of taps that wgrad sums at once
+
+// sums[r][s] += dy * x under a tile of taps of one plane: they share each vector of the gradient.  DOWN as in sum_3x3:
+// a row of the image is loaded once for all rows of the tile; 0 stands for taps that do not meet neighbouring rows.
+template <typename T, Step STEP, int DOWN>
+void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* tap_r, const int64_t* tap_s,
+               Vec<T>* sums) {
+    constexpr int64_t kL = kLanes<T>;
+    constexpr int kKept = DOWN == 0 ? 0 : kTile - DOWN;  // rows of the tile that the row before has already loaded
+    const Axis& h = table.h;
+    const Axis& w = table.w;
+    const T* zeros = table.zeros.get();
+    const int64_t r[kTile] = {tap_r[0], tap_r[1], tap_r[2]};
+    for (int64_t v = 0; v < table.vectors; v++) {
+        const Column<T>* columns = table.column.get() + v * w.taps;
+        const Column<T> column[kTile] = {columns[tap_s[0]], columns[tap_s[1]], columns[tap_s[2]]};
+        const int64_t count = least(kL, w.out_size - v * kL);
+        const auto dot = [&]<bool INSIDE>() {
+            const int64_t* down = table.row.get();
+            const T* from_dy = dy + v * kL;
+            Vec<T> acc[kTile * kTile];
+            for (int t = 0; t < kTile * kTile; t++) acc[t] = sums[t];
+            Vec<T> seen[kTile][kTile];
+            const auto see = [&](int i) {
+                const int64_t at = down[r[i]];
+                const T* from = at < 0 ? zeros : x + at;
+#pragma GCC unroll 3
+                for (int j = 0; j < kTile; j++) seen[i][j] = load_column<T, STEP, INSIDE>(from, column[j], w);
+            };
+#pragma GCC unroll 3
+            for (int i = 0; i < kKept; i++) see(i);
+            for (int64_t p = 0; p < h.out_size; p++, down += h.taps, from_dy += w.out_size) {
+                const Vec<T> gradient = load_part(from_dy, count);
+#pragma GCC unroll 3
+                for (int i = kKept; i < kTile; i++) see(i);
+#pragma GCC unroll 9
+                for (int t = 0; t < kTile * kTile; t++) acc[t] += gradient * seen[t / kTile][t % kTile];
+#pragma GCC unroll 9
+                for (int t = 0; t < kKept * kTile; t++) {
+                    seen[t / kTile][t % kTile] = seen[t / kTile + DOWN][t % kTile];
+                }
+            }
+            for (int t = 0; t < kTile * kTile; t++) sums[t] = acc[t];
+        };
+        if (STEP != Step::kAny && table.inside.get()[v]) {
+            dot.template operator()<STEP != Step::kAny>();
+        } else {
+            dot.template operator()<false>();
         }
     }
 }
 
-// sums[t] += gradient * plane at the distance of tap t, for up to TAPS taps: they share each vector of the gradient.
-template <typename T, int TAPS>
-void dot_rows(const T* gradient, int64_t rows, int64_t columns, const T* plane, int64_t row, const int64_t* offset,
-              int64_t taps, Vec<T>* sums) {
-    const T* tap[TAPS];
-    Vec<T> acc[TAPS];
-#pragma GCC unroll 16
-    for (int64_t t = 0; t < TAPS; t++) {
-        tap[t] = plane + offset[least(t, taps - 1)];
-        acc[t] = Vec<T>{};
-    }
-    for (int64_t r = 0; r < rows; r++) {
-        const T* line = gradient + r * columns;
-        int64_t q = 0;
-        for (; q + kLanes<T> <= columns; q += kLanes<T>) {
-            const Vec<T> g = load(line + q);
-#pragma GCC unroll 16
-            for (int64_t t = 0; t < TAPS; t++) acc[t] += g * load(tap[t] + r * row + q);
-        }
-        if (q == columns) continue;
-        const Vec<T> g = load_part(line + q, columns - q);
-#pragma GCC unroll 16
-        for (int64_t t = 0; t < TAPS; t++) acc[t] += g * load_part(tap[t] + r * row + q, columns - q);
-    }
-    for (int64_t t = 0; t < taps; t++) sums[t] += acc[t];
+template <typename T, Step STEP>
+auto dot_of(int down) {
+    return down == 1 ? dot_plane<T, STEP, 1> : (down == 2 ? dot_plane<T, STEP, 2> : dot_plane<T, STEP, 0>);
 }
 
 }  // namespace
 
 template <typename T>
 void depthwise_sum(const TapSum<T>& p) {
-    constexpr int64_t kL = kLanes<T>;
-    const int64_t residues = p.h.residues * p.w.residues;
-    const int64_t row = p.w.count + p.w.reach;
-    const int64_t block = rows_of<T>(residues, p.h, p.w);
-    const int64_t plane = (block + p.h.reach) * row;
-    const int64_t blocks = ceil_div(p.h.count, block);
-    const int64_t sums_size = block * row + 8 * kL;  // of one column phase
-    const int64_t all_taps = p.h.taps * p.w.taps;
+    constexpr int64_t kElements = 16 << 10;
+    const Table<T> table(p.h, p.w);
     const int64_t planes = p.images * p.groups;
-    // The taps of every phase, one phase after the other.
-    const Scratch<int64_t> offset(all_taps);
-    const Scratch<int64_t> index(all_taps);
-    int64_t placed = 0;
+    const int64_t taps = p.h.taps * p.w.taps;
+    // Large planes are cut into bands of rows, small ones are taken several at a time.
+    const int64_t band = most(1, kElements / most(1, p.w.out_size) / kRows) * kRows;
+    const int64_t bands = ceil_div(p.h.count, band);
+    const int64_t some = planes_of(planes, bands, p.h.out_size * p.w.out_size);
+    // The taps in the order of the phases, rows before columns within one.
+    const Scratch<int64_t> order(taps);
     for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
         const Phase& ph = p.h.phase.get()[i / p.w.phases];
         const Phase& pw = p.w.phase.get()[i % p.w.phases];
-        offsets_of(p.h, p.w, ph, pw, row, plane, offset.get() + placed, index.get() + placed);
-        placed += ph.taps * pw.taps;
+        int64_t* to = order.get() + ph.tap * p.w.taps + ph.taps * pw.tap;
+        for (int64_t j = 0; j < ph.taps * pw.taps; j++) {
+            const Tap& r = p.h.tap.get()[table.tap_of(ph, j / pw.taps)];
+            to[j] = r.index * p.w.taps + p.w.tap.get()[pw.tap + j % pw.taps].index;
+        }
     }
-    const int64_t some = planes_of(planes, blocks, plane * residues);  // in a task
-    parallel(ceil_div(planes, some) * blocks, [&](int64_t task) {
-        const int64_t first_row = task % blocks * block;
-        const int64_t in_block = least(block, p.h.count - first_row);
-        const Scratch<T> image(residues * plane + 8 * kL);
-        const Scratch<T> sums(p.w.phases * sums_size);
-        const Scratch<T> weight(all_taps);
-        const int64_t first_plane = task / blocks * some;
-        const int64_t end_plane = least(planes, first_plane + some);
-        for (int64_t at = first_plane; at < end_plane; at++) {
-            fill_planes_of(p, p.x + at * p.h.size * p.w.size, first_row, in_block + p.h.reach, 0, row, image.get(),
-                           plane, at == first_plane);
-            const T* filter = p.filters + at % p.groups * all_taps;
-            const T bias = p.bias == nullptr ? T(0) : p.bias[at % p.groups];
-            for (int64_t t = 0; t < placed; t++) weight.get()[t] = filter[index.get()[t]];
-            int64_t tap = 0;
-            for (int64_t i = 0; i < p.h.phases; i++) {
-                const Phase& ph = p.h.phase.get()[i];
-                const int64_t rows = least(in_block, ph.count - first_row);
-                for (int64_t j = 0; j < p.w.phases; j++) {
-                    const Phase& pw = p.w.phase.get()[j];
-                    const int64_t taps = ph.taps * pw.taps;
-                    run_all(image.get(), offset.get() + tap, weight.get() + tap, taps, bias,
-                            (rows - 1) * row + pw.count, sums.get() + j * sums_size);
-                    tap += taps;
-                }
-                T* y = p.y + (at * p.h.out_size + ph.first + first_row * p.h.step) * p.w.out_size;
-                for (int64_t r = 0; r < rows; r++, y += p.h.step * p.w.out_size) {
-                    const T* line = sums.get() + r * row;
-                    if (p.w.step == 2 && p.w.phases == 2) {
-                        const int64_t even = p.w.phase.get()[0].first == 0 ? 0 : sums_size;
-                        copy_zipped(y, line + even, line + sums_size - even, p.w.out_size);
-                        continue;
-                    }
-                    for (int64_t j = 0; j < p.w.phases; j++) {
-                        const Phase& pw = p.w.phase.get()[j];
-                        store_segment(y + pw.first, line + j * sums_size, pw.count, p.w.step, false);
-                    }
-                }
-            }
+    const int64_t line_size = p.w.step == 1 ? 0 : p.w.phases * least(band, p.h.count) * kLanes<T>;
+    const auto sum = p.w.stride == 1 ? sum_plane<T, Step::kOne>
+                                     : (p.w.stride == 2 ? sum_plane<T, Step::kTwo> : sum_plane<T, Step::kAny>);
+    parallel(ceil_div(planes, some) * bands, [&](int64_t task) {
+        const int64_t first = task / bands * some;
+        const int64_t begin = task % bands * band;
+        const Scratch<T> scratch(line_size + taps);
+        T* const line = scratch.get();
+        T* const weight = line + line_size;
+        for (int64_t at = first; at < least(planes, first + some); at++) {
+            const T* filter = p.filters + at % p.groups * taps;
+            for (int64_t t = 0; t < taps; t++) weight[t] = filter[order.get()[t]];
+            sum(table, p.x + at * p.h.size * p.w.size, begin, begin + band, weight,
+                p.bias == nullptr ? T(0) : p.bias[at % p.groups], p.y + at * p.h.out_size * p.w.out_size, line);
         }
     });
 }
@@ -170,40 +381,33 @@ void depthwise_sum(const TapSum<T>& p) {
 // dw[k][tap] = sum over n, p, q of dy * x; a channel is summed in one order.
 template <typename T>
 void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
-    constexpr int64_t kL = kLanes<T>;
-    constexpr int64_t kTaps = 9;
     const Axes axes(s, true);
-    const TapSum<T> p = fprop_sum<T>(s, axes, x, nullptr, nullptr, nullptr);
-    const Axis& h = axes.h;
-    const Axis& w = axes.w;
-    const int64_t residues = h.residues * w.residues;
-    const int64_t row = w.count + w.reach;
-    const int64_t block = rows_of<T>(residues, h, w);
-    const int64_t plane = (block + h.reach) * row;
-    const int64_t taps = h.taps * w.taps;
-    const int64_t some = planes_of(s.groups, 1, most(s.N, 1) * plane * residues);  // channels in a task
+    const Table<T> table(axes.h, axes.w);
+    const auto dot_of_tile = axes.w.stride == 1 ? dot_of<T, Step::kOne>
+                                                : (axes.w.stride == 2 ? dot_of<T, Step::kTwo> : dot_of<T, Step::kAny>);
+    const int64_t x_size = axes.h.size * axes.w.size;
+    const int64_t y_size = axes.h.out_size * axes.w.out_size;
+    const int64_t some = planes_of(s.groups, 1, most(s.N, 1) * y_size);
     parallel(ceil_div(s.groups, some), [&](int64_t task) {
-        const Scratch<T> image(residues * plane + kL);
-        const Scratch<int64_t> offset(2 * taps);
-        const Scratch<Vec<T>> sums(taps);
-        offsets_of(h, w, h.phase.get()[0], w.phase.get()[0], row, plane, offset.get(), offset.get() + taps);
-        for (int64_t channel = task * some; channel < least(s.groups, (task + 1) * some); channel++) {
-            for (int64_t t = 0; t < taps; t++) sums.get()[t] = Vec<T>{};
-            for (int64_t n = 0; n < s.N; n++) {
-                for (int64_t first_row = 0; first_row < h.count; first_row += block) {
-                    const int64_t rows = least(block, h.count - first_row);
-                    const int64_t at = n * s.groups + channel;
-                    const bool padding = block < h.count || (channel == task * some && n == 0);
-                    fill_planes_of(p, x + at * h.size * w.size, first_row, rows + h.reach, 0, row, image.get(), plane,
-                                   padding);
-                    const T* gradient = dy + (at * h.count + first_row) * w.count;
-                    for (int64_t t0 = 0; t0 < taps; t0 += kTaps) {
-                        dot_rows<T, kTaps>(gradient, rows, w.count, image.get(), row, offset.get() + t0,
-                                           least(kTaps, taps - t0), sums.get() + t0);
+        for (int64_t k = task * some; k < least(s.groups, (task + 1) * some); k++) {
+            for (int64_t r0 = 0; r0 < s.R; r0 += kTile) {
+                const bool whole = table.adjacent && r0 + kTile <= s.R && s.stride_h <= 2;
+                const auto dot = dot_of_tile(whole ? static_cast<int>(s.stride_h) : 0);
+                for (int64_t s0 = 0; s0 < s.S; s0 += kTile) {
+                    // Beyond the filter's edge a tile sums the last tap again, for nobody.
+                    const int64_t tap_r[kTile] = {r0, least(r0 + 1, s.R - 1), least(r0 + 2, s.R - 1)};
+                    const int64_t tap_s[kTile] = {s0, least(s0 + 1, s.S - 1), least(s0 + 2, s.S - 1)};
+                    Vec<T> sums[kTile * kTile] = {};
+                    for (int64_t at = k; at < s.N * s.groups; at += s.groups) {
+                        dot(table, x + at * x_size, dy + at * y_size, tap_r, tap_s, sums);
+                    }
+                    for (int64_t i = 0; i < least(kTile, s.R - r0); i++) {
+                        for (int64_t j = 0; j < least(kTile, s.S - s0); j++) {
+                            dw[(k * s.R + r0 + i) * s.S + s0 + j] = sum_of<T>(sums[i * kTile + j]);
+                        }
                     }
                 }
             }
-            for (int64_t t = 0; t < taps; t++) dw[channel * taps + t] = sum_of<T>(sums.get()[t]);
         }
     });
 }

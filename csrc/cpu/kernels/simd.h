@@ -236,7 +236,12 @@ PYCNN_INLINE void copy_zipped(T* to, const T* even, const T* odd, int64_t count)
         store(to + 2 * i, detail::Zip<T, 0>::of(a, b));
         store(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b));
     }
-    for (int64_t j = 2 * i; j < count; j++) to[j] = (j % 2 ? odd : even)[j / 2];
+    const int64_t left = count - 2 * i;
+    if (left <= 0) return;
+    const Vec<T> a = load_part(even + i, (left + 1) / 2);
+    const Vec<T> b = load_part(odd + i, left / 2);
+    store_part(to + 2 * i, detail::Zip<T, 0>::of(a, b), least(left, kL));
+    store_part(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b), most(left - kL, 0));
 }
 
 namespace detail {
