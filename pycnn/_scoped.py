@@ -52,8 +52,10 @@ class Scoped:
         """The value in force."""
         chosen = cls.inside.get()
         if chosen is None:
+            if not cls.lasting:
+                return cls.first
             try:
                 chosen = cls.lasting[-1]
-            except IndexError:
+            except IndexError:  # another thread has just taken the last one
                 return cls.first
         return chosen._value

@@ -30,6 +30,8 @@ _LARGEST = 2**40
 
 def whole(name: str, value: object, least: int) -> int:
     """`value` as an int of at least `least`, or an exception that names the argument."""
+    if type(value) is int and least <= value <= _LARGEST:
+        return value
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -39,6 +41,14 @@ def whole(name: str, value: object, least: int) -> int:
     if not least <= number <= _LARGEST:
         raise ValueError(f"{name} must be between {least} and 2**40, got {number}")
     return number
+
+
+def all_whole(values: Sequence[object], least: int) -> bool:
+    """Whether every one of `values` is a plain int that `whole` accepts: the quick answer, for nearly every call."""
+    for value in values:  # noqa: SIM110 - all() over a generator takes twice as long
+        if type(value) is not int or not least <= value <= _LARGEST:
+            return False
+    return True
 
 
 def pair(name: str, value: int | Sequence[int], least: int) -> Pair:
@@ -52,6 +62,8 @@ def pair(name: str, value: int | Sequence[int], least: int) -> Pair:
     if isinstance(value, (tuple, list)):
         if len(value) != 2:
             raise ValueError(f"{name} must be an int or a pair of ints, got {value!r}")
+        if all_whole(value, least):
+            return value[0], value[1]
         return whole(f"{name}[0]", value[0], least), whole(f"{name}[1]", value[1], least)
     number = whole(name, value, least)
     return number, number
@@ -89,6 +101,8 @@ def normalize_padding(
         return total_h // 2, total_h - total_h // 2, total_w // 2, total_w - total_w // 2
     if isinstance(padding, (tuple, list)):
         if len(padding) == 4:
+            if all_whole(padding, 0):
+                return padding[0], padding[1], padding[2], padding[3]  # type: ignore[return-value]
             sides = [whole(f"padding[{i}]", side, 0) for i, side in enumerate(padding)]
             return sides[0], sides[1], sides[2], sides[3]
         if len(padding) != 2:
@@ -275,6 +289,15 @@ class Pool2dShape:
         check_elements("the output", (self.N, self.C, p, q))
         object.__setattr__(self, "P", p)
         object.__setattr__(self, "Q", q)
+
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def of(
+        x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
+    ) -> Pool2dShape:
+        """The problem of pooling an array of `x_shape`; remembered, so cheap to repeat."""
+        n, c, h, w = x_shape
+        return Pool2dShape(n, c, h, w, kernel, stride, padding, dilation, ceil_mode)
 
     def _out(self, name: str, size: int, before: int, after: int, axis: int) -> int:
         window, stride, dilation = self.kernel[axis], self.stride[axis], self.dilation[axis]

@@ -98,6 +98,23 @@ def test_channel_affine_equals_reference(dtype: type) -> None:
             (y,) = check(cpu.channel_affine, x, scale, shift)
             # A product and a sum, each rounded at most once.
             close(y, reference.channel_affine(*wide(x, scale, shift)), 2, scale=20.0)
+            (y,) = check(cpu.channel_affine, x, None, shift)
+            np.testing.assert_array_equal(y, reference.channel_affine(x, None, shift))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("affine", [False, True])
+def test_batch_norm_by_given_statistics_equals_reference(affine: bool, dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    for _ in instruction_sets():
+        for shape in [*SHAPES, (0, 3, 2), (20, 1000)]:
+            x = rng.normal(size=shape).astype(dtype)
+            mean = rng.normal(size=shape[1]).astype(dtype)
+            var = rng.uniform(0.5, 2, shape[1]).astype(dtype)
+            weight, bias = rng.normal(size=(2, shape[1])).astype(dtype) if affine else (None, None)
+            (y,) = check(lambda x, m, v, w, b: cpu.batch_norm_eval(x, m, v, w, b, 1e-5), x, mean, var, weight, bias)
+            # A product and a sum of rounded coefficients: each of the three terms is at most some 25 in size.
+            close(y, reference.batch_norm_eval(*wide(x, mean, var, weight, bias), 1e-5), 4, scale=25.0)
 
 
 # size, alpha, beta, k: AlexNet's; PyTorch's defaults; every special exponent; an even and a very wide window.
@@ -155,6 +172,9 @@ TWO, THREE = np.ones(2, np.float32), np.ones(3, np.float32)
         lambda: _cpu.batch_norm_bwd(ONE, ONE, None, THREE, TWO, 1e-5),
         lambda: _cpu.channel_affine(ONE, TWO, THREE),
         lambda: _cpu.channel_affine(ONE, THREE, TWO),
+        lambda: _cpu.channel_affine(ONE, None, TWO),
+        lambda: _cpu.batch_norm_eval(ONE, TWO, THREE, None, None, 0.0),
+        lambda: _cpu.batch_norm_eval(ONE, THREE, THREE, None, TWO, 0.0),
         lambda: _cpu.lrn_fwd(ONE, 0, 1.0, 0.75, 1.0),
         lambda: _cpu.lrn_fwd(THREE, 5, 1.0, 0.75, 1.0),
         lambda: _cpu.lrn_bwd(ONE, ONE[:1].copy(), 5, 1.0, 0.75, 1.0),

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cpu_engine import DTYPES, check, close, instruction_sets
 
-from pycnn import _cpu
+import pycnn
+from pycnn import _cpu, ops
 from pycnn.backends import cpu, reference
 from pycnn.shape import Pool2dShape
 
@@ -66,6 +67,10 @@ ADAPTIVE = [
 ]
 
 
+ONE = np.ones((1, 2, 4, 4), np.float32)
+INDEX = np.zeros((1, 2, 2, 2), np.int64)
+
+
 def images(shape: tuple[int, ...], dtype: type, seed: int) -> Iterator[np.ndarray]:
     """Normal values; few integers, so that many are equal; NaN and both infinities among them; -inf alone."""
     rng = np.random.default_rng(seed)
@@ -84,6 +89,8 @@ def test_max_pool_equals_reference_bit_for_bit(dtype: type) -> None:
                 expected, places = reference.max_pool2d_fwd(x, *window)
                 np.testing.assert_array_equal(y, expected, err_msg=str((shape, window)))
                 np.testing.assert_array_equal(indices, places, err_msg=str((shape, window)))
+                (alone,) = check(lambda x, window=window: cpu.max_pool2d_fwd(x, *window, False)[0], x)
+                assert alone.tobytes() == y.tobytes(), (shape, window)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -95,6 +102,37 @@ def test_adaptive_max_pool_equals_reference_bit_for_bit(dtype: type) -> None:
                 expected, places = reference.adaptive_max_pool2d_fwd(x, out)
                 np.testing.assert_array_equal(y, expected)
                 np.testing.assert_array_equal(indices, places)
+                (alone,) = check(lambda x, out=out: cpu.adaptive_max_pool2d_fwd(x, out, False)[0], x)
+                assert alone.tobytes() == y.tobytes(), (shape, out)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu", "shapes"])
+def test_max_pool_gives_indices_only_if_asked(backend: str) -> None:
+    with pycnn.use_backend(backend):
+        for function, how in ((ops.max_pool2d, 2), (ops.adaptive_max_pool2d, 3)):
+            y, indices = function(ONE, how)
+            alone, nothing = function(ONE, how, return_indices=False)
+            assert indices is not None
+            assert nothing is None
+            np.testing.assert_array_equal(alone, y)
+
+
+def test_max_pool_without_gradient_asks_for_no_indices(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def forward(x: np.ndarray, *how: object) -> tuple[np.ndarray, np.ndarray | None]:
+        asked.append(how[-1])
+        return reference.max_pool2d_fwd(x, *how)
+
+    monkeypatch.setattr(cpu, "max_pool2d_fwd", forward)
+    x = pycnn.Tensor(ONE, requires_grad=True)
+    pycnn.max_pool2d(ONE, 2)
+    with pycnn.no_grad():
+        pycnn.max_pool2d(x, 2)
+    pycnn.max_pool2d(x, 2).sum().backward()
+    pycnn.max_pool2d(ONE, 2, return_indices=True)
+    assert asked == [False, False, True, True]
+    assert float(x.grad.data.sum()) == 8
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -186,31 +224,32 @@ def test_max_pool_equals_torch_to_the_index() -> None:
 def test_an_index_outside_its_plane_raises(bad: int, place: tuple[int, ...]) -> None:
     indices = np.zeros((2, 2, 2, 2), np.int64)
     indices[place] = bad
-    with pytest.raises(ValueError, match="indices must be flat positions inside their plane"):
-        cpu.max_pool2d_bwd(np.ones(indices.shape), indices, (2, 2, 3, 4), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
-    with pytest.raises(ValueError, match="indices must be flat positions inside their plane"):
-        cpu.plane_take(np.ones((2, 2, 3, 4)), indices)
-
-
-ONE = np.ones((1, 2, 4, 4), np.float32)
-INDEX = np.zeros((1, 2, 2, 2), np.int64)
+    for backend in (cpu, reference):
+        with pytest.raises(IndexError, match="indices must be flat positions inside their plane"):
+            backend.max_pool2d_bwd(np.ones(indices.shape), indices, (2, 2, 3, 4), (2, 2), (1, 1), (0, 0, 0, 0), (1, 1))
+        with pytest.raises(IndexError, match="indices must be flat positions inside their plane"):
+            backend.adaptive_max_pool2d_bwd(np.ones(indices.shape), indices, (2, 2, 3, 4))
+        with pytest.raises(IndexError, match="indices must be flat positions inside their plane"):
+            backend.plane_take(np.ones((2, 2, 3, 4)), indices)
+    with pytest.raises(ValueError, match=f"indices must be between -1 and 11 for planes of 3x4, got .*{bad}"):
+        ops.plane_take(np.ones((2, 2, 3, 4)), indices)
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: _cpu.max_pool2d_fwd(ONE[0].copy(), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (0, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (0, 2), (0, 0, 0, 0), (1, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (-1, 0, 0, 0), (1, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (0, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (-1, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2**62, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2)),
-        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (2**33, 1), (2, 2)),
+        lambda: _cpu.max_pool2d_fwd(ONE[0].copy(), (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (0, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (0, 2), (0, 0, 0, 0), (1, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (-1, 0, 0, 0), (1, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (0, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (1, 1), (-1, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2**62, 2), (2, 2), (0, 0, 0, 0), (1, 1), (2, 2), True),
+        lambda: _cpu.max_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (2**33, 1), (2, 2), True),
         lambda: _cpu.avg_pool2d_fwd(ONE, (2, 2), (2, 2), (0, 0, 0, 0), (2, 2), True, 0),
         lambda: _cpu.avg_pool2d_bwd(ONE, (2, 2, 8, 8), (2, 2), (2, 2), (0, 0, 0, 0), True, None),
         lambda: _cpu.adaptive_avg_pool2d_fwd(ONE, (0, 1)),
-        lambda: _cpu.adaptive_max_pool2d_fwd(ONE, (1, -1)),
+        lambda: _cpu.adaptive_max_pool2d_fwd(ONE, (1, -1), False),
         lambda: _cpu.adaptive_avg_pool2d_bwd(ONE, (1, 3, 8, 8)),
         lambda: _cpu.plane_add(ONE, INDEX, (1, 2, 4, 4)),
         lambda: _cpu.plane_add(ONE, np.zeros(ONE.shape, np.int64), (1, 3, 4, 4)),

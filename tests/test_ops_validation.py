@@ -168,6 +168,20 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert ops.dropout(X, np.float32(0.5), np.uint64(3), one).shape == ops.lrn(X, one, np.float32(1)).shape
 
 
+@pytest.mark.parametrize("one", [True, 1.0, (1, True), (1.0, 1), [1, 1.0]])
+def test_what_equals_an_int_is_not_taken_for_it_once_the_shape_is_remembered(one: Any) -> None:
+    for call in (
+        lambda value: ops.conv2d_fprop(X, W, stride=value),
+        lambda value: ops.conv2d_fprop(X, W, padding=value),
+        lambda value: ops.max_pool2d(X, 2, value),
+        lambda value: ops.avg_pool2d(X, 2, padding=value),
+    ):
+        call(1)
+        call((1, 1))
+        with pytest.raises(TypeError, match="must be an int, got"):
+            call(one)
+
+
 def test_unknown_backend_is_named() -> None:
     with pytest.raises(ValueError, match=r"backend must be one of .* got 'gpu'"):
         pycnn.use_backend("gpu")

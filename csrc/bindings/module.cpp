@@ -44,6 +44,8 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_conv(m);
     pycnn::bind_gemm(m);
     pycnn::bind_activation(m);
+    pycnn::bind_half(m);
+    pycnn::bind_loss(m);
     pycnn::bind_norm(m);
     pycnn::bind_pool(m);
     pycnn::bind_random(m);

@@ -10,6 +10,8 @@ namespace py = pybind11;
 void bind_conv(py::module_& m);
 void bind_gemm(py::module_& m);
 void bind_activation(py::module_& m);
+void bind_half(py::module_& m);
+void bind_loss(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_random(py::module_& m);

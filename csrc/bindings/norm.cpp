@@ -1,5 +1,7 @@
 #include <pybind11/stl.h>
 
+#include <cmath>
+
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/module.h"
@@ -78,10 +80,33 @@ py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optio
 }
 
 template <typename T>
-Array<T> channel_affine(const Array<T>& x, const Array<T>& scale, const Array<T>& shift) {
+Array<T> channel_affine(const Array<T>& x, const std::optional<Array<T>>& scale, const Array<T>& shift) {
     const cpu::ChannelShape shape = channel_shape(x);
-    require(one_a_channel(scale, shape) && one_a_channel(shift, shape),
+    require((!scale || one_a_channel(*scale, shape)) && one_a_channel(shift, shape),
             "channel_affine: scale and shift must have one value a channel");
+    Array<T> y = new_array<T>(shape_of(x));
+    const T* from = x.data();
+    T* to = y.mutable_data();
+    const ReleaseGil release;
+    cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, data_or_null(scale), shift.data(), to);
+    return y;
+}
+
+template <typename T>
+Array<T> batch_norm_eval(const Array<T>& x, const Array<T>& mean, const Array<T>& var,
+                         const std::optional<Array<T>>& weight, const std::optional<Array<T>>& bias, double eps) {
+    const cpu::ChannelShape shape = channel_shape(x);
+    require(one_a_channel(mean, shape) && one_a_channel(var, shape) && (!weight || one_a_channel(*weight, shape)) &&
+                (!bias || one_a_channel(*bias, shape)),
+            "batch_norm: mean, var, weight and bias must have one value a channel");
+    std::vector<T> scale(static_cast<std::size_t>(shape.C));
+    std::vector<T> shift(scale.size());
+    for (std::size_t c = 0; c < scale.size(); c++) {
+        const double factor = (weight ? static_cast<double>(weight->data()[c]) : 1.0) /
+                              std::sqrt(static_cast<double>(var.data()[c]) + eps);
+        scale[c] = static_cast<T>(factor);
+        shift[c] = static_cast<T>((bias ? static_cast<double>(bias->data()[c]) : 0.0) - mean.data()[c] * factor);
+    }
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
@@ -126,6 +151,8 @@ void bind(py::module_& m) {
           py::arg("bias").noconvert(), py::arg("eps"));
     m.def("batch_norm_bwd", &batch_norm_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(),
           py::arg("weight").noconvert(), py::arg("mean").noconvert(), py::arg("var").noconvert(), py::arg("eps"));
+    m.def("batch_norm_eval", &batch_norm_eval<T>, py::arg("x").noconvert(), py::arg("mean").noconvert(),
+          py::arg("var").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("eps"));
     m.def("channel_affine", &channel_affine<T>, py::arg("x").noconvert(), py::arg("scale").noconvert(),
           py::arg("shift").noconvert());
     m.def("lrn_fwd", &lrn_fwd<T>, py::arg("x").noconvert(), py::arg("size"), py::arg("alpha"), py::arg("beta"),

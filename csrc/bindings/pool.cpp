@@ -35,6 +35,8 @@ Axis regular_axis(std::int64_t size, std::int64_t out, std::int64_t taps, std::i
             "pooling: sizes must stay below 2**40");
     const std::int64_t reach = (taps - 1) * dilation + 1;
     Axis result;
+    result.windows.reserve(static_cast<std::size_t>(out));
+    result.counts.reserve(static_cast<std::size_t>(out));
     for (std::int64_t i = 0; i < out; i++) {
         const std::int64_t start = i * stride - before;
         const std::int64_t end = std::min(start + reach, size + after);
@@ -54,6 +56,8 @@ Axis adaptive_axis(std::int64_t size, std::int64_t out) {
             "adaptive pooling: sizes must be between 1 and 2**40, output sizes at most 2**20");
     if (size % out == 0) return regular_axis(size, out, size / out, size / out, 0, 0, 1, true);
     Axis result;
+    result.windows.reserve(static_cast<std::size_t>(out));
+    result.counts.reserve(static_cast<std::size_t>(out));
     for (std::int64_t i = 0; i < out; i++) {
         const cpu::Span window = {i * size / out, ((i + 1) * size + out - 1) / out};
         result.windows.push_back(window);
@@ -70,9 +74,10 @@ cpu::PoolAxis placed(const Axis& axis) {
 }
 
 template <typename T>
-py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns) {
+py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns, bool return_indices) {
     Array<T> y = new_array<T>({x.shape(0), x.shape(1), rows.axis.out, columns.axis.out});
-    Indices indices = new_array<std::int64_t>(shape_of(y));
+    std::optional<Indices> indices;
+    if (return_indices) indices = new_array<std::int64_t>(shape_of(y));
     // float kernels hold offsets within a window in 32 bits.
     const std::int64_t height = (rows.axis.taps - 1) * rows.axis.step + 1 + rows.axis.pad;
     require(rows.axis.taps == 0 || columns.axis.taps == 0 ||
@@ -84,7 +89,7 @@ py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns) {
         .columns = placed(columns),
         .x = x.data(),
         .y = y.mutable_data(),
-        .indices = indices.mutable_data(),
+        .indices = indices ? indices->mutable_data() : nullptr,
     };
     {
         const ReleaseGil release;
@@ -95,18 +100,19 @@ py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns) {
 
 template <typename T>
 py::tuple max_pool2d_fwd(const Array<T>& x, const Pair& kernel, const Pair& stride, const Sides& padding,
-                         const Pair& dilation, const Pair& out) {
+                         const Pair& dilation, const Pair& out, bool return_indices) {
     require(x.ndim() == 4, "max_pool2d: x must be (N, C, H, W)");
     require(out[0] >= 0 && out[1] >= 0, "max_pool2d: the output size must not be negative");
     return max_pool(x,
                     regular_axis(x.shape(2), out[0], kernel[0], stride[0], padding[0], padding[1], dilation[0], true),
-                    regular_axis(x.shape(3), out[1], kernel[1], stride[1], padding[2], padding[3], dilation[1], true));
+                    regular_axis(x.shape(3), out[1], kernel[1], stride[1], padding[2], padding[3], dilation[1], true),
+                    return_indices);
 }
 
 template <typename T>
-py::tuple adaptive_max_pool2d_fwd(const Array<T>& x, const Pair& out) {
+py::tuple adaptive_max_pool2d_fwd(const Array<T>& x, const Pair& out, bool return_indices) {
     require(x.ndim() == 4, "adaptive_max_pool2d: x must be (N, C, H, W)");
-    return max_pool(x, adaptive_axis(x.shape(2), out[0]), adaptive_axis(x.shape(3), out[1]));
+    return max_pool(x, adaptive_axis(x.shape(2), out[0]), adaptive_axis(x.shape(3), out[1]), return_indices);
 }
 
 template <typename T>
@@ -137,7 +143,7 @@ Array<T> plane_add(const Array<T>& dy, const Indices& indices, const Sides& x_sh
         const ReleaseGil release;
         good = cpu::plane_add(index, from, to);
     }
-    require(good, kBadIndex);
+    if (!good) throw py::index_error(kBadIndex);
     return dx;
 }
 
@@ -154,7 +160,7 @@ Array<T> plane_take(const Array<T>& x, const Indices& indices) {
         const ReleaseGil release;
         good = cpu::plane_take(index, from, to);
     }
-    require(good, kBadIndex);
+    if (!good) throw py::index_error(kBadIndex);
     return y;
 }
 
@@ -237,8 +243,9 @@ Array<T> adaptive_avg_pool2d_bwd(const Array<T>& dy, const Sides& x_shape) {
 template <typename T>
 void bind(py::module_& m) {
     m.def("max_pool2d_fwd", &max_pool2d_fwd<T>, py::arg("x").noconvert(), py::arg("kernel"), py::arg("stride"),
-          py::arg("padding"), py::arg("dilation"), py::arg("out"));
-    m.def("adaptive_max_pool2d_fwd", &adaptive_max_pool2d_fwd<T>, py::arg("x").noconvert(), py::arg("out"));
+          py::arg("padding"), py::arg("dilation"), py::arg("out"), py::arg("return_indices"));
+    m.def("adaptive_max_pool2d_fwd", &adaptive_max_pool2d_fwd<T>, py::arg("x").noconvert(), py::arg("out"),
+          py::arg("return_indices"));
     m.def("plane_add", &plane_add<T>, py::arg("dy").noconvert(), py::arg("indices").noconvert(), py::arg("x_shape"));
     m.def("plane_take", &plane_take<T>, py::arg("x").noconvert(), py::arg("indices").noconvert());
     m.def("avg_pool2d_fwd", &avg_pool2d_fwd<T>, py::arg("x").noconvert(), py::arg("kernel"), py::arg("stride"),

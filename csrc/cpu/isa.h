@@ -1,6 +1,7 @@
 // Which instruction set runs: detection, forcing, and the table of kernels of the one in force.
 #pragma once
 
+#include "cpu/half.h"
 #include "cpu/operators.h"
 
 namespace pycnn::cpu {
@@ -12,6 +13,7 @@ struct Kernels {
     Operators<double> f64;
     // The first `count` words of a stream.
     void (*philox_uint32)(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
+    HalfOperators half;
 };
 
 template <typename T>

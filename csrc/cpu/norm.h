@@ -38,6 +38,7 @@ template <typename T>
 struct NormOperators {
     void (*batch_norm_fwd)(const BatchNormFwd<T>& problem);
     void (*batch_norm_bwd)(const BatchNormBwd<T>& problem);
+    // y = x * scale[c] + shift[c]; a scale of null is 1.
     void (*channel_affine)(const ChannelShape& shape, const T* x, const T* scale, const T* shift, T* y);
     void (*lrn_fwd)(const LrnShape& shape, const T* x, T* y);
     void (*lrn_bwd)(const LrnShape& shape, const T* dy, const T* x, T* dx);

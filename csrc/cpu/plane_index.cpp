@@ -27,7 +27,7 @@ bool every_plane(const PlaneIndex& index, const Plane& plane) {
                          if (!c.plane(p)) c.good = false;
                      }
                  },
-                 &context);
+                 &context, 2 * index.planes * (index.image + index.count));
     return context.good;
 }
 

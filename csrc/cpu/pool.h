@@ -28,7 +28,7 @@ struct MaxPool {
     PoolAxis rows, columns;
     const T* x;
     T* y;
-    int64_t* indices;  // row * columns.size + column of the maximum; -1 where a window holds no pixel
+    int64_t* indices;  // row * columns.size + column of the maximum, -1 where a window holds no pixel; or null
 };
 
 template <typename T>

@@ -9,10 +9,10 @@ namespace pycnn::cpu {
 namespace {
 
 template <typename Body>
-void parallel(int64_t count, const Body& body) {
+void parallel(int64_t count, int64_t elements, const Body& body) {
     parallel_for(
         count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-        const_cast<void*>(static_cast<const void*>(&body)));
+        const_cast<void*>(static_cast<const void*>(&body)), elements);
 }
 
 }  // namespace
@@ -22,7 +22,7 @@ void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y) {
     int64_t row = 0;
     for (const ConcatPart& part : parts) row += part.bytes;
     const int64_t total = outer * row;
-    parallel((total + kTask - 1) / kTask, [&](int64_t task) {
+    parallel((total + kTask - 1) / kTask, total / 2, [&](int64_t task) {
         const int64_t end = std::min(total, (task + 1) * kTask);
         for (int64_t at = task * kTask; at < end;) {
             const int64_t i = at / row;
@@ -47,7 +47,7 @@ void pad2d(const Pad2d<T>& p) {
     const int64_t height = p.top + p.H + p.bottom;
     const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
     const int64_t rows = p.planes * height;
-    parallel((rows + together - 1) / together, [&](int64_t task) {
+    parallel((rows + together - 1) / together, 2 * rows * width, [&](int64_t task) {
         for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) {
             T* to = p.y + i * width;
             const int64_t h = i % height - p.top;

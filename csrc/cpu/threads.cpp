@@ -48,6 +48,9 @@ class Pool {
         for (auto& thread : threads_) thread.join();
     }
 
+    // Whether every worker sleeps.
+    bool asleep() const { return asleep_.load(std::memory_order_relaxed) == threads_.size(); }
+
     int size() const { return static_cast<int>(threads_.size()) + 1; }
 
     void run(const Loop& loop) {
@@ -102,6 +105,7 @@ class Pool {
     std::atomic<std::int64_t> next_{0};
     std::atomic<std::uint64_t> left_{0};  // workers that joined the loop and have finished with it
     std::atomic<std::uint64_t> gate_{0};
+    std::atomic<std::size_t> asleep_{0};
     std::atomic<bool> stop_{false};
     std::mutex sleep_;
     std::condition_variable wake_;
@@ -117,7 +121,9 @@ void Pool::work() {
         for (int spin = 0; spin < kSpins && !another(); spin++) relax();
         if (!another()) {
             std::unique_lock lock(sleep_);
+            asleep_++;
             wake_.wait(lock, another);
+            asleep_--;
         }
         seen = gate_.load(std::memory_order_acquire) / kLoop;
         if (stop_) return;
@@ -176,7 +182,7 @@ void set_num_threads(int count) {
     wanted = count > 0 ? count : default_num_threads();
 }
 
-void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* context) {
+void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* context, std::int64_t elements) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_after_fork);
     (void)registered;
     if (count <= 1 || inside || num_threads() == 1 || !owner->try_lock()) {
@@ -189,7 +195,11 @@ void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* c
         pool = new Pool(num_threads() - 1);
     }
     inside = true;
-    pool->run({count, body, context});
+    if (elements < kMuch && pool->asleep()) {
+        for (std::int64_t i = 0; i < count; i++) body(context, i);
+    } else {
+        pool->run({count, body, context});
+    }
     inside = false;
 }
 

@@ -7,6 +7,7 @@ plain ints; `reference` lists the whole protocol.  The array's own device choose
 
 from __future__ import annotations
 
+import functools
 import importlib
 from contextvars import ContextVar
 from types import ModuleType
@@ -51,6 +52,7 @@ def selected() -> str | None:
     return use_backend.value()
 
 
+@functools.cache
 def get(name: str) -> ModuleType:
     """The module of backend `name`, imported at its first use."""
     return importlib.import_module(f"pycnn.backends.{name}")

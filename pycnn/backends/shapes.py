@@ -18,6 +18,7 @@ __all__ = [
     "adaptive_max_pool2d_fwd",
     "add",
     "avg_pool2d_fwd",
+    "batch_norm_eval",
     "channel_affine",
     "concat",
     "conv2d_dgrad",
@@ -48,7 +49,8 @@ def _like(x: Array, *settings: object) -> Array:
     return _zeros(x.shape, x.dtype)
 
 
-add = channel_affine = dropout = log_softmax_fwd = lrn_fwd = relu_fwd = sigmoid_fwd = softmax_fwd = tanh_fwd = _like
+add = batch_norm_eval = channel_affine = dropout = lrn_fwd = relu_fwd = sigmoid_fwd = tanh_fwd = _like
+log_softmax_fwd = softmax_fwd = _like
 
 
 def conv2d_fprop(
@@ -82,12 +84,17 @@ def conv2d_dgrad(
 
 
 def max_pool2d_fwd(
-    x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
-) -> tuple[Array, Array]:
-    """Zeros of (N, C, P, Q), twice."""
-    n, c, h, w = x.shape
-    shape = Pool2dShape(n, c, h, w, kernel, stride, padding, dilation, ceil_mode).y_shape
-    return _zeros(shape, x.dtype), _zeros(shape, np.int64)
+    x: Array,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+    return_indices: bool = True,
+) -> tuple[Array, Array | None]:
+    """Zeros of (N, C, P, Q), twice if indices are asked for."""
+    shape = Pool2dShape.of(x.shape, kernel, stride, padding, dilation, ceil_mode).y_shape
+    return _zeros(shape, x.dtype), _zeros(shape, np.int64) if return_indices else None
 
 
 def avg_pool2d_fwd(
@@ -100,8 +107,7 @@ def avg_pool2d_fwd(
     divisor_override: int | None,
 ) -> Array:
     """Zeros of (N, C, P, Q)."""
-    n, c, h, w = x.shape
-    return _zeros(Pool2dShape(n, c, h, w, kernel, stride, padding, (1, 1), ceil_mode).y_shape, x.dtype)
+    return _zeros(Pool2dShape.of(x.shape, kernel, stride, padding, (1, 1), ceil_mode).y_shape, x.dtype)
 
 
 def adaptive_avg_pool2d_fwd(x: Array, out_size: Pair) -> Array:
@@ -109,10 +115,10 @@ def adaptive_avg_pool2d_fwd(x: Array, out_size: Pair) -> Array:
     return _zeros((*x.shape[:2], *out_size), x.dtype)
 
 
-def adaptive_max_pool2d_fwd(x: Array, out_size: Pair) -> tuple[Array, Array]:
-    """Zeros of (N, C, *out_size), twice."""
+def adaptive_max_pool2d_fwd(x: Array, out_size: Pair, return_indices: bool = True) -> tuple[Array, Array | None]:
+    """Zeros of (N, C, *out_size), twice if indices are asked for."""
     shape = (*x.shape[:2], *out_size)
-    return _zeros(shape, x.dtype), _zeros(shape, np.int64)
+    return _zeros(shape, x.dtype), _zeros(shape, np.int64) if return_indices else None
 
 
 def gemm(a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pycnn import graph
 from pycnn.graph import Variable
 from pycnn.ops._arrays import Call, kind
@@ -18,7 +20,7 @@ Array = Any
 def expect_arrays(**arrays: Any) -> None:
     """TypeError that names the first argument which is neither a Tensor nor an array."""
     for name, array in arrays.items():
-        if not isinstance(array, Variable):
+        if not isinstance(array, Variable) and type(array) is not np.ndarray:
             try:
                 kind(array)
             except TypeError:
@@ -49,8 +51,9 @@ def composed(function: F) -> F:
         if not args and first not in options:
             raise TypeError(f"{function.__name__}() needs the argument {first!r}")
         x, *args = args or (options.pop(first),)  # type: ignore[assignment]
-        if isinstance(x, Variable) or any(isinstance(value, Variable) for value in (*args, *options.values())):
-            return function(x, *args, **options)
+        for value in (x, *args, *options.values()):
+            if isinstance(value, Variable):
+                return function(x, *args, **options)
         call = Call(**{first: x})
         array = call.arrays[0]
         with graph.no_grad():

@@ -28,6 +28,19 @@ class ChannelSum(Function):
         return Expand.apply(ds.reshape(shape[1], *(1,) * (len(shape) - 2)), shape)
 
 
+class Bias(Function):
+    """y[n, c, ...] = x[n, c, ...] + b[c]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, b: Array) -> Array:
+        return ops.channel_affine(x, None, b)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        dx, db = ctx.needs_input_grad
+        return dy if dx else None, ChannelSum.apply(dy) if db else None
+
+
 class Gemm(Function):
     """c = a' @ b' where ' transposes if asked."""
 
@@ -119,4 +132,4 @@ def bias(x: Any, b: Any) -> Any:
     expect_arrays(x=x, b=b)
     if len(x.shape) < 2 or tuple(b.shape) != (x.shape[1],):
         raise ValueError(f"b must have one value a channel of x, got b {tuple(b.shape)} for x {tuple(x.shape)}")
-    return x + b.reshape(1, -1, *(1,) * (len(x.shape) - 2))
+    return Bias.apply(x, b)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
+
+from pycnn import ops
 from pycnn.arithmetic import TakeAlong, Where, array_module
 from pycnn.functional._arrays import composed
 from pycnn.functional.activation import LogSoftmax
-from pycnn.graph import Variable
+from pycnn.graph import Function, Variable
+from pycnn.ops.loss import check_reduction
 from pycnn.tensor import Tensor
 
 __all__ = ["cross_entropy", "mse_loss", "nll_loss"]
@@ -16,7 +20,51 @@ __all__ = ["cross_entropy", "mse_loss", "nll_loss"]
 Array = Any
 
 
-@composed
+class Nll(Function):
+    """Negative log-likelihood of class indices: linear in x.  `how` is ignore_index and reduction."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, target: Array, weight: Array | None, *how: Any) -> Array:
+        ctx.save(target, weight)
+        ctx.how, ctx.x_shape = how, x.shape
+        return ops.nll(x, target, weight, *how)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return NllBackward.apply(dy, *ctx.saved, ctx.x_shape, *ctx.how), None, None, None, None
+
+
+class NllBackward(Function):
+    """dx of `Nll`, linear in dy: its own gradient is `Nll` again."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Array, target: Array, weight: Array | None, x_shape: tuple[int, ...], *how: Any) -> Array:
+        ctx.save(target, weight)
+        ctx.how = how
+        return ops.nll_backward(dy, target, weight, x_shape, *how)
+
+    @staticmethod
+    def backward(ctx: Any, g: Any) -> Any:
+        return Nll.apply(g, *ctx.saved, *ctx.how), None, None, None, None, None
+
+
+class Mse(Function):
+    """mean of (a - b)^2, of arrays of one shape and dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        ctx.save(a, b)
+        error = a - b
+        return array_module(error).asarray((error * error).sum() / error.dtype.type(error.size))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        a, b = ctx.saved
+        da = (a - b) * (dy * (2.0 / a.numel()))
+        need_a, need_b = ctx.needs_input_grad
+        return da if need_a else None, -da if need_b else None
+
+
 def cross_entropy(
     input: Any,
     target: Any,
@@ -51,9 +99,18 @@ def cross_entropy(
     >>> pycnn.functional.cross_entropy(np.zeros((1, 2)), np.array([1]))
     array(0.69314718)
     """
+    if not label_smoothing and _plain(input, target, weight):
+        return ops.nll(ops.log_softmax(input, 1), target, None, ignore_index, reduction)
+    return _cross_entropy(input, target, weight, ignore_index, reduction, label_smoothing)
+
+
+@composed
+def _cross_entropy(
+    input: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
+) -> Any:
     if not 0 <= label_smoothing <= 1:
         raise ValueError(f"label_smoothing must lie between 0 and 1, got {label_smoothing}")
-    _check_reduction(reduction)
+    check_reduction(reduction)
     target = _tensor(target)
     axis = 1 if input.ndim > 1 else 0
     if input.ndim == 0:
@@ -64,7 +121,6 @@ def cross_entropy(
     return _hard(logp, target, weight, ignore_index, reduction, label_smoothing)
 
 
-@composed
 def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -100, reduction: str = "mean") -> Any:
     """Negative log-likelihood of class indices: l[n] = -weight[target[n]] * input[n, target[n]].
 
@@ -74,7 +130,14 @@ def nll_loss(input: Any, target: Any, weight: Any = None, ignore_index: int = -1
     >>> pycnn.functional.nll_loss(np.array([[-2.0, -1.0]]), np.array([0]))
     array(2.)
     """
-    _check_reduction(reduction)
+    if _plain(input, target, weight):
+        return ops.nll(input, target, None, ignore_index, reduction)
+    return _nll_loss(input, target, weight, ignore_index, reduction)
+
+
+@composed
+def _nll_loss(input: Any, target: Any, weight: Any, ignore_index: int, reduction: str) -> Any:
+    check_reduction(reduction)
     if input.ndim == 0:
         raise ValueError("input must be (N, C, ...) or (C,), got a scalar")
     return _hard(input, _tensor(target), weight, ignore_index, reduction, 0.0)
@@ -97,14 +160,28 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
     >>> pycnn.functional.mse_loss(np.array([1.0, 3.0]), np.array([1.0, 1.0]))
     array(2.)
     """
-    _check_reduction(reduction)
+    check_reduction(reduction)
     target = _tensor(target)
     if input.shape != target.shape:
         warnings.warn(
             f"mse_loss: input has shape {input.shape} and target {target.shape}; they are broadcast", stacklevel=3
         )
+    elif reduction == "mean" and input.dtype == target.dtype and input.dtype.char in "fd" and input.numel():
+        return Mse.apply(input, target)
     error = input - target
     return _reduced(error * error, reduction)
+
+
+def _plain(input: Any, target: Any, weight: Any) -> bool:
+    """Whether the raw operators take these as they are: arrays of NumPy, scores by class, and whole classes."""
+    return (
+        weight is None
+        and type(input) is np.ndarray
+        and type(target) is np.ndarray
+        and input.ndim > 1
+        and input.dtype.char in "fd"
+        and target.dtype.kind in "iu"
+    )
 
 
 def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str, smoothing: float) -> Any:
@@ -118,6 +195,11 @@ def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str
     if target.shape != expected:
         raise ValueError(f"target must have shape {expected} for an input of {logp.shape}, got {target.shape}")
     weight = _checked_weight(weight, classes)
+    if not smoothing:
+        if weight is not None and weight.dtype != logp.dtype:
+            weight = weight.detach().to(logp.dtype)
+        loss = Nll.apply(logp, target, weight, ignore_index, reduction)
+        return loss.squeeze(0) if single and reduction == "none" else loss
     indices = target._data
     counted = indices != ignore_index
     module = array_module(indices)
@@ -130,12 +212,10 @@ def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str
         factor = factor * weight._data.astype(logp.dtype)[safe]
     nothing = logp.dtype.type(0)  # an ignored row counts for nothing even where it holds infinities or the mean is 0/0
     picked = Where.apply(counted, TakeAlong.apply(logp, module.expand_dims(safe, 1), 1).squeeze(1), nothing)
-    loss = -(picked * factor)
-    if smoothing:
-        column = (1, -1, *(1,) * (logp.ndim - 2))
-        weighted = logp if weight is None else logp * weight.reshape(column)
-        even = -Where.apply(counted, weighted.sum(1), nothing)
-        loss = loss * (1.0 - smoothing) + even * (smoothing / classes)
+    column = (1, -1, *(1,) * (logp.ndim - 2))
+    weighted = logp if weight is None else logp * weight.reshape(column)
+    even = -Where.apply(counted, weighted.sum(1), nothing)
+    loss = -(picked * factor) * (1.0 - smoothing) + even * (smoothing / classes)
     if reduction == "mean":
         return loss.sum() / module.asarray(factor.sum(dtype=module.float64), dtype=logp.dtype)
     return _reduced(loss.squeeze(0) if single else loss, reduction)
@@ -158,11 +238,6 @@ def _soft(logp: Any, target: Any, weight: Any, axis: int, reduction: str, smooth
 
 def _reduced(loss: Any, reduction: str) -> Any:
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
 
 
 def _checked_weight(weight: Any, classes: int) -> Any:

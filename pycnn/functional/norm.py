@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from pycnn import autograd, graph, ops
 from pycnn.arithmetic import array_module
 from pycnn.functional._arrays import composed, expect_arrays, fused
@@ -58,6 +60,34 @@ class BatchNorm(Function):
             dx = scale * (dy - dbias.reshape(column) / count - normal * (dweight.reshape(column) / count))
             dx = dx if weight is None else dx * weight.reshape(column)
         return dx, dweight if need_weight else None, dbias if need_bias else None, None
+
+
+class BatchNormEval(Function):
+    """y = x * scale + shift with scale = weight / sqrt(var + eps) and shift = bias - mean * scale."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
+    ) -> Array:
+        ctx.save(x if any(ctx.needs_input_grad[2:4]) else None, mean, var, weight)
+        ctx.eps = eps
+        return ops.batch_norm_eval(x, mean, var, weight, bias, eps)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        x, mean, var, weight = ctx.saved
+        need_x, need_mean, need_var, need_weight, need_bias, _ = ctx.needs_input_grad
+        inverse = (var + ctx.eps) ** -0.5
+        scale = inverse if weight is None else inverse * weight
+        dshift = ChannelSum.apply(dy)
+        dx = dvar = dweight = None
+        if need_x:
+            dx = ChannelAffine.apply(dy, scale, array_module(dy._data).zeros(dy.shape[1], dy.dtype))
+        if need_weight or need_var:
+            dscale = ChannelSum.apply(dy * x) - mean * dshift
+            dweight = dscale * inverse if need_weight else None
+            dvar = dscale * scale / (var + ctx.eps) * -0.5 if need_var else None
+        return dx, -scale * dshift if need_mean else None, dvar, dweight, dshift if need_bias else None, None
 
 
 class ChannelAffine(Function):
@@ -168,7 +198,9 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")
-        return _with_statistics(x, running_mean, running_var, weight, bias, eps)
+        simple = all(_is_numpy(one, x.dtype) for one in (x, *given.values()) if one is not None)
+        evaluate = BatchNormEval.apply if simple else _with_statistics
+        return evaluate(x, running_mean, running_var, weight, bias, eps)
     count = math.prod(x.shape) // channels
     if count == 1:
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
@@ -195,8 +227,14 @@ def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> N
     running += value * (momentum * factor)
 
 
+def _is_numpy(one: Any, dtype: Any) -> bool:
+    return type(one._data if isinstance(one, graph.Variable) else one) is np.ndarray and one.dtype == dtype
+
+
 @composed
 def _with_statistics(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Any:
+    if all(_is_numpy(one, x.dtype) for one in (mean, var, weight, bias) if one is not None):
+        return BatchNormEval.apply(x, mean, var, weight, bias, eps)
     scale = (_tensor(var) + eps) ** -0.5
     if weight is not None:
         scale = scale * weight

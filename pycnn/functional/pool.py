@@ -8,6 +8,7 @@ from typing import Any
 from pycnn import ops
 from pycnn.functional._arrays import expect_arrays, of_one_image
 from pycnn.graph import Function
+from pycnn.ops._checks import flag
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
 
@@ -16,18 +17,18 @@ IntPair = int | Sequence[int]
 
 
 class MaxPool2d(Function):
-    """(y, indices); the gradient goes to the chosen pixels."""
+    """y, or (y, indices) if asked; the gradient goes to the chosen pixels."""
 
     @staticmethod
-    def forward(ctx: Any, x: Array, *how: Any) -> tuple[Array, Array]:
-        y, indices = ops.max_pool2d(x, *how)
+    def forward(ctx: Any, x: Array, return_indices: bool, *how: Any) -> Any:
+        y, indices = ops.max_pool2d(x, *how, return_indices=return_indices or ctx.needs_input_grad[0])
         ctx.save(indices)
         ctx.x_shape, ctx.how = tuple(x.shape), how
-        return y, indices
+        return (y, indices) if return_indices else y
 
     @staticmethod
-    def backward(ctx: Any, dy: Any, _: Any) -> Any:
-        return MaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape, ctx.how), None, None, None, None, None
+    def backward(ctx: Any, dy: Any, _: Any = None) -> Any:
+        return MaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape, ctx.how), *(None,) * (1 + len(ctx.how))
 
 
 class MaxPool2dBackward(Function):
@@ -45,18 +46,19 @@ class MaxPool2dBackward(Function):
 
 
 class AdaptiveMaxPool2d(Function):
-    """(y, indices) over windows that divide the plane into `out_size`."""
+    """As `MaxPool2d`, over windows that divide the plane into `out_size`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Array, out_size: tuple[int, int]) -> tuple[Array, Array]:
-        y, indices = ops.adaptive_max_pool2d(x, out_size)
+    def forward(ctx: Any, x: Array, return_indices: bool, out_size: tuple[int, int]) -> Any:
+        wanted = return_indices or ctx.needs_input_grad[0]
+        y, indices = ops.adaptive_max_pool2d(x, out_size, return_indices=wanted)
         ctx.save(indices)
         ctx.x_shape = tuple(x.shape)
-        return y, indices
+        return (y, indices) if return_indices else y
 
     @staticmethod
-    def backward(ctx: Any, dy: Any, _: Any) -> Any:
-        return AdaptiveMaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape), None
+    def backward(ctx: Any, dy: Any, _: Any = None) -> Any:
+        return AdaptiveMaxPool2dBackward.apply(dy, ctx.saved[0], ctx.x_shape), None, None
 
 
 class AdaptiveMaxPool2dBackward(Function):
@@ -169,8 +171,8 @@ def max_pool2d(
     """
     if getattr(x, "ndim", 4) != 4:
         return of_one_image(max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
-    y, indices = MaxPool2d.apply(x, kernel_size, stride, padding, dilation, ceil_mode)
-    return (y, indices) if return_indices else y
+    wanted = flag("return_indices", return_indices)
+    return MaxPool2d.apply(x, wanted, kernel_size, stride, padding, dilation, ceil_mode)
 
 
 def avg_pool2d(
@@ -247,8 +249,7 @@ def adaptive_max_pool2d(x: Any, output_size: int | Sequence[int | None] | None, 
     """
     if getattr(x, "ndim", 4) != 4:
         return of_one_image(adaptive_max_pool2d, x, output_size, return_indices)
-    y, indices = AdaptiveMaxPool2d.apply(x, _out_size(x, output_size))
-    return (y, indices) if return_indices else y
+    return AdaptiveMaxPool2d.apply(x, flag("return_indices", return_indices), _out_size(x, output_size))
 
 
 def _out_size(x: Any, output_size: int | Sequence[int | None] | None) -> tuple[Any, Any]:

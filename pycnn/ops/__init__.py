@@ -15,9 +15,11 @@ from pycnn.ops.activation import (
 from pycnn.ops.conv import conv2d_dgrad, conv2d_fprop, conv2d_wgrad
 from pycnn.ops.conv_transpose import conv_transpose2d_dgrad, conv_transpose2d_fprop, conv_transpose2d_wgrad
 from pycnn.ops.linear import gemm, linear
+from pycnn.ops.loss import nll, nll_backward
 from pycnn.ops.norm import (
     batch_norm,
     batch_norm_backward,
+    batch_norm_eval,
     channel_affine,
     channel_sum,
     lrn,
@@ -47,6 +49,7 @@ __all__ = [
     "avg_pool2d_backward",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_eval",
     "channel_affine",
     "channel_sum",
     "concat",
@@ -65,6 +68,8 @@ __all__ = [
     "lrn_backward",
     "max_pool2d",
     "max_pool2d_backward",
+    "nll",
+    "nll_backward",
     "pad",
     "philox_uint32",
     "plane_take",

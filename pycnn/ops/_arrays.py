@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
+from pycnn.backends.cpu import half
 
 Array = Any  # numpy.ndarray, cupy.ndarray, torch.Tensor, jax.Array: whatever the caller holds
 
@@ -55,7 +56,23 @@ class Call:
         arrays: the arrays to pass to it, in the order given (None where None was given).
     """
 
+    __slots__ = ("_dtype", "_half", "_kind", "arrays", "backend")
+
     def __init__(self, *optional: str, **arrays: Array | None) -> None:
+        dtype = _ready(optional, arrays)
+        if dtype is None:
+            self._look(optional, arrays)
+        else:
+            self._kind, self._dtype, self._half = "numpy", dtype, False
+            self.arrays: list[Any] = list(arrays.values())
+        on_device = self._kind == "cupy"
+        name = backends.selected() or ("cuda" if on_device else "cpu")
+        if on_device != (name == "cuda"):
+            raise TypeError(f"the {name} backend does not take {self._kind} arrays")
+        self.backend: ModuleType = backends.get(name)
+
+    def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
+        """Find out what the arrays are, and how to see them as the backends want them."""
         given = {name: array for name, array in arrays.items() if array is not None or name not in optional}
         kinds = {}
         for name, array in given.items():
@@ -79,16 +96,13 @@ class Call:
                 raise TypeError(
                     f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
                 )
-            views = {name: view.astype(np.float32) for name, view in views.items()}
-        self.arrays: list[Any] = [views.get(name) for name in arrays]
-        on_device = self._kind == "cupy"
-        name = backends.selected() or ("cuda" if on_device else "cpu")
-        if on_device != (name == "cuda"):
-            raise TypeError(f"the {name} backend does not take {self._kind} arrays")
-        self.backend: ModuleType = backends.get(name)
+            views = {name: _widened(view) for name, view in views.items()}
+        self.arrays = [views.get(name) for name in arrays]
 
     def index(self, name: str, array: Array) -> Any:
         """`array`, of the same library as the others, as int64 for the backend.  Raises TypeError if it is not."""
+        if self._kind == "numpy" and type(array) is np.ndarray and array.dtype == _INT64 and array.flags.aligned:
+            return array
         try:
             found = kind(array)
         except TypeError:
@@ -103,9 +117,30 @@ class Call:
     def back(self, result: Any) -> Array:
         """`result` of a backend as an array of the caller's library and dtype (integer indices keep theirs)."""
         if self._half and result.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # what is too large for the dtype is infinite, as in any arithmetic
-                result = result.astype(self._dtype)
-        return _FROM_NUMPY.get(self._kind, lambda array: array)(result)
+            result = half.narrow(result, self._dtype) if type(result) is np.ndarray else result.astype(self._dtype)
+        return _FROM_NUMPY[self._kind](result) if self._kind in _FROM_NUMPY else result
+
+
+_FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+
+
+def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
+    """The one dtype of arrays that a backend can have as they are, which is nearly every call; None if they are not."""
+    dtype = None
+    for name, array in arrays.items():
+        if array is None and name in optional:
+            continue
+        if type(array) is not np.ndarray or not array.flags.aligned:
+            return None
+        if dtype is None:
+            dtype = array.dtype
+        elif array.dtype != dtype:
+            return None
+    return dtype if dtype in (_FLOAT32, _FLOAT64) else None
+
+
+def _widened(view: Any) -> Any:
+    return half.widen(view) if type(view) is np.ndarray else view.astype(np.float32)
 
 
 def _listing(named: dict[str, str]) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.shape import whole
+from pycnn.shape import all_whole, whole
 
 _U64 = 2**64
 
 
 def expect_shape(name: str, got: Sequence[int], expected: Sequence[int], what: str = "the output's shape") -> None:
     """ValueError unless the shapes are the same."""
-    if tuple(got) != tuple(expected):
+    if got != expected and tuple(got) != tuple(expected):
         raise ValueError(f"{name} must have {what} {tuple(expected)}, got {tuple(got)}")
 
 
@@ -32,7 +32,7 @@ def expect_rank(name: str, shape: Sequence[int], least: int, layout: str, most: 
 def expect_image(name: str, shape: Sequence[int]) -> None:
     """ValueError unless `shape` is (N, C, H, W), with all but N at least 1."""
     expect_rank(name, shape, 4, "(N, C, H, W)")
-    if min(shape[1:]) < 1:
+    if 0 in shape[1:]:
         raise ValueError(f"{name} must have at least one channel, row and column, got shape {tuple(shape)}")
 
 
@@ -40,6 +40,8 @@ def shape_of(name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Four sizes that a caller gave, as plain ints."""
     if not isinstance(shape, (tuple, list)) or len(shape) != 4:
         raise ValueError(f"{name} must be four ints, got {shape!r}")
+    if all_whole(shape, 0):
+        return shape[0], shape[1], shape[2], shape[3]
     n, c, h, w = (whole(f"{name}[{i}]", size, 0) for i, size in enumerate(shape))
     return n, c, h, w
 
@@ -63,7 +65,7 @@ def flag(name: str, value: object) -> bool:
 
 def number(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> float:
     """A finite float between `least` and `most`, both included."""
-    found = real(name, value)
+    found = value if type(value) is float else real(name, value)
     if not (math.isfinite(found) and least <= found <= most):
         bounds = f" between {least:g} and {most:g}" if math.isfinite(least) or math.isfinite(most) else ""
         raise ValueError(f"{name} must be a finite number{bounds}, got {value!r}")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from pycnn.algorithms import accuracy_of_call
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_rank, expect_shape, shape_of
@@ -76,7 +74,7 @@ def conv_transpose2d_fprop(
     x = _extended(call, x, rest)
     y = backend.conv2d_dgrad(x, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
     if b is not None:
-        y = backend.channel_affine(y, np.ones_like(b), b)
+        y = backend.channel_affine(y, None, b)
     return call.back(y)
 
 

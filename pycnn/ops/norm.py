@@ -127,12 +127,46 @@ def batch_norm_backward(
     return call.back(dx), call.back(dweight), call.back(dbias)
 
 
-def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
+def batch_norm_eval(
+    x: Array,
+    mean: Array,
+    var: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> Array:
+    """Batch normalisation by statistics that are given, as a trained network's are.
+
+        y = (x - mean[c]) / sqrt(var[c] + eps) * weight[c] + bias[c]
+
+    Args:
+        x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
+        mean, var: (C,).
+        weight, bias: (C,), or None for 1 and 0.
+        eps: at least 0.
+
+    Returns:
+        An array of x's shape.
+
+    Raises:
+        TypeError, ValueError: as `batch_norm`; also a mean or var of another shape.
+
+    >>> import numpy as np
+    >>> batch_norm_eval(np.array([[1.0], [5.0]]), np.array([3.0]), np.array([4.0]), eps=0.0).ravel()
+    array([-1.,  1.])
+    """
+    call = Call("weight", "bias", x=x, mean=mean, var=var, weight=weight, bias=bias)
+    x, mean, var, weight, bias = call.arrays
+    _expect_channels(x, mean=mean, var=var, weight=weight, bias=bias)
+    return call.back(call.backend.batch_norm_eval(x, mean, var, weight, bias, number("eps", eps, 0.0)))
+
+
+def channel_affine(x: Array, scale: Array | None, shift: Array) -> Array:
     """y = x * scale[c] + shift[c]: batch normalisation with known statistics, LeNet-5's trainable subsampling.
 
     Args:
         x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
-        scale, shift: (C,).
+        scale, shift: (C,); a scale of None stands for 1.
 
     Returns:
         An array of x's shape.
@@ -145,7 +179,7 @@ def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
     >>> channel_affine(np.array([[1.0, 1.0]]), np.array([2.0, 3.0]), np.array([0.0, 1.0]))
     array([[2., 4.]])
     """
-    call = Call(x=x, scale=scale, shift=shift)
+    call = Call("scale", x=x, scale=scale, shift=shift)
     x, scale, shift = call.arrays
     _expect_channels(x, scale=scale, shift=shift)
     return call.back(call.backend.channel_affine(x, scale, shift))

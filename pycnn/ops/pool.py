@@ -21,7 +21,9 @@ def max_pool2d(
     padding: NumericPadding = 0,
     dilation: IntPair = 1,
     ceil_mode: bool = False,
-) -> tuple[Array, Array]:
+    *,
+    return_indices: bool = True,
+) -> tuple[Array, Array | None]:
     """The largest value of each window, and where it is.
 
         y[n, c, p, q] = max over r, s of
@@ -34,10 +36,12 @@ def max_pool2d(
         padding: an int, (h, w), ((top, bottom), (left, right)) or (top, bottom, left, right); at most half the window.
         dilation: distance between a window's elements; 1 means none.
         ceil_mode: also keep the last window that hangs over the edge, unless it would begin in the padding there.
+        return_indices: without them the backend need not keep track of where the maxima are.
 
     Returns:
         y, (N, C, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, the division rounded up in
         ceil_mode; and indices, int64 of the same shape: h*W + w of the first maximum, -1 for a window without pixels.
+        None in their place without `return_indices`.
 
     Raises:
         TypeError: not an array, an unsupported dtype, or a parameter of a wrong type.
@@ -54,9 +58,15 @@ def max_pool2d(
     (x,) = call.arrays
     shape = _shape("x", x.shape, kernel_size, stride, padding, dilation, ceil_mode)
     y, indices = call.backend.max_pool2d_fwd(
-        x, shape.kernel, shape.stride, shape.padding, shape.dilation, shape.ceil_mode
+        x,
+        shape.kernel,
+        shape.stride,
+        shape.padding,
+        shape.dilation,
+        shape.ceil_mode,
+        flag("return_indices", return_indices),
     )
-    return call.back(y), call.back(indices)
+    return call.back(y), None if indices is None else call.back(indices)
 
 
 def max_pool2d_backward(
@@ -96,9 +106,11 @@ def max_pool2d_backward(
     shape = _shape("x_shape", sizes, kernel_size, stride, padding, dilation, ceil_mode)
     expect_shape("dy", dy.shape, shape.y_shape)
     found = _indices(call, indices, shape.y_shape, sizes)
-    return call.back(
-        call.backend.max_pool2d_bwd(dy, found, sizes, shape.kernel, shape.stride, shape.padding, shape.dilation)
-    )
+    try:
+        dx = call.backend.max_pool2d_bwd(dy, found, sizes, shape.kernel, shape.stride, shape.padding, shape.dilation)
+    except IndexError:
+        raise _outside(found, sizes) from None
+    return call.back(dx)
 
 
 def plane_take(x: Array, indices: Array) -> Array:
@@ -122,7 +134,12 @@ def plane_take(x: Array, indices: Array) -> Array:
     call = Call(x=x)
     (x,) = call.arrays
     expect_image("x", x.shape)
-    return call.back(call.backend.plane_take(x, _indices(call, indices, None, x.shape)))
+    found = _indices(call, indices, None, x.shape)
+    try:
+        y = call.backend.plane_take(x, found)
+    except IndexError:
+        raise _outside(found, x.shape) from None
+    return call.back(y)
 
 
 def avg_pool2d(
@@ -256,11 +273,12 @@ def adaptive_avg_pool2d_backward(dy: Array, x_shape: Sequence[int]) -> Array:
     return call.back(call.backend.adaptive_avg_pool2d_bwd(dy, sizes))
 
 
-def adaptive_max_pool2d(x: Array, output_size: OutSize) -> tuple[Array, Array]:
+def adaptive_max_pool2d(x: Array, output_size: OutSize, *, return_indices: bool = True) -> tuple[Array, Array | None]:
     """The largest value of each of `output_size` windows spread evenly over the image, and where it is.
 
     Args:
         x, output_size: as in `adaptive_avg_pool2d`.
+        return_indices: as in `max_pool2d`.
 
     Returns:
         y, (N, C, P, Q), and indices as in `max_pool2d`.
@@ -276,8 +294,9 @@ def adaptive_max_pool2d(x: Array, output_size: OutSize) -> tuple[Array, Array]:
     call = Call(x=x)
     (x,) = call.arrays
     expect_image("x", x.shape)
-    y, indices = call.backend.adaptive_max_pool2d_fwd(x, _out_size(output_size, x.shape))
-    return call.back(y), call.back(indices)
+    wanted = flag("return_indices", return_indices)
+    y, indices = call.backend.adaptive_max_pool2d_fwd(x, _out_size(output_size, x.shape), wanted)
+    return call.back(y), None if indices is None else call.back(indices)
 
 
 def adaptive_max_pool2d_backward(dy: Array, indices: Array, x_shape: Sequence[int]) -> Array:
@@ -303,7 +322,11 @@ def adaptive_max_pool2d_backward(dy: Array, indices: Array, x_shape: Sequence[in
     sizes = shape_of("x_shape", x_shape)
     _expect_planes("dy", dy.shape, sizes)
     found = _indices(call, indices, dy.shape, sizes)
-    return call.back(call.backend.adaptive_max_pool2d_bwd(dy, found, sizes))
+    try:
+        dx = call.backend.adaptive_max_pool2d_bwd(dy, found, sizes)
+    except IndexError:
+        raise _outside(found, sizes) from None
+    return call.back(dx)
 
 
 def _shape(
@@ -319,8 +342,7 @@ def _shape(
     kernel = pair("kernel_size", kernel_size, 1)
     steps = kernel if stride is None else pair("stride", stride, 1)
     reach = pair("dilation", dilation, 1)
-    n, c, h, w = x_shape
-    return Pool2dShape(n, c, h, w, kernel, steps, _padding(padding, kernel), reach, flag("ceil_mode", ceil_mode))
+    return Pool2dShape.of(x_shape, kernel, steps, _padding(padding, kernel), reach, flag("ceil_mode", ceil_mode))
 
 
 def _padding(padding: NumericPadding, kernel: Pair) -> Padding:
@@ -361,10 +383,12 @@ def _indices(call: Call, indices: Array, shape: tuple[int, ...] | None, x_shape:
     expect_rank("indices", found.shape, 4, "(N, C, P, Q)")
     if found.shape[:2] != x_shape[:2]:
         raise ValueError(f"indices must have x's N and C {x_shape[:2]}, got shape {found.shape}")
-    pixels = x_shape[2] * x_shape[3]
-    if found.size and not (found.min() >= -1 and found.max() < pixels):
-        raise ValueError(
-            f"indices must be between -1 and {pixels - 1} for planes of {x_shape[2]}x{x_shape[3]}, "
-            f"got {int(found.min())} to {int(found.max())}"
-        )
     return found
+
+
+def _outside(indices: Any, x_shape: tuple[int, ...]) -> ValueError:
+    """What to raise when a backend, which looks at every index anyway, met one that is not in its plane."""
+    return ValueError(
+        f"indices must be between -1 and {x_shape[2] * x_shape[3] - 1} for planes of {x_shape[2]}x{x_shape[3]}, "
+        f"got {int(indices.min())} to {int(indices.max())}"
+    )

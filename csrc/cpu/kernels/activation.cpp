@@ -7,21 +7,21 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 template <typename T, typename Function>
 static void map(int64_t count, const T* x, T* y, const Function& function) {
-    parallel(ceil_div(count, kChunk), [&](int64_t task) {
+    parallel(ceil_div(count, kChunk), 2 * count, [&](int64_t task) {
         const int64_t start = task * kChunk;
         for_vectors<T>(least(kChunk, count - start), [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-            store_lanes(y + start + i, function(load_lanes(x + start + i, lanes)), lanes);
+            store_part(y + start + i, function(load_part(x + start + i, lanes)), lanes);
         });
     });
 }
 
 template <typename T, typename Function>
 static void map(int64_t count, const T* a, const T* b, T* y, const Function& function) {
-    parallel(ceil_div(count, kChunk), [&](int64_t task) {
+    parallel(ceil_div(count, kChunk), 2 * count, [&](int64_t task) {
         const int64_t start = task * kChunk;
         for_vectors<T>(least(kChunk, count - start), [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-            const Vec<T> y_i = function(load_lanes(a + start + i, lanes), load_lanes(b + start + i, lanes));
-            store_lanes(y + start + i, y_i, lanes);
+            const Vec<T> y_i = function(load_part(a + start + i, lanes), load_part(b + start + i, lanes));
+            store_part(y + start + i, y_i, lanes);
         });
     });
 }

@@ -5,17 +5,16 @@
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
-// A single window over whole rows is one run of memory.
-static bool whole_rows(const PoolAxis& columns) {
-    return columns.out == 1 && columns.windows[0].begin == 0 && columns.windows[0].end == columns.size;
+// A single window over everything there is; if so for columns, a window's rows are one run of memory.
+static bool whole(const PoolAxis& axis) {
+    return axis.out == 1 && axis.step == 1 && axis.windows[0].begin == 0 && axis.windows[0].end == axis.size;
 }
 
 template <typename T>
 static T sum_run(const T* x, int64_t n) {
     Vec<T> sum = {};
-    for_vectors<T>(n,
-                   [&](int64_t i, int64_t lanes) __attribute__((always_inline)) { sum += load_lanes(x + i, lanes); });
-    return sum_lanes<T>(sum);
+    for_vectors<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) { sum += load_part(x + i, lanes); });
+    return sum_of<T>(sum);
 }
 
 // sums[q] += padded[q * stride + s] over the taps s; the usual strides are constants, so that the loop becomes vectors.
@@ -36,7 +35,7 @@ static void avg_plane_fwd(const AvgPool<T>& p, const T* x, T* y, T* padded, T* s
     for (int64_t i = 0; i < p.rows.out; i++, y += u.out) {
         const Span rows = p.rows.windows[i];
         const T row_count = static_cast<T>(p.row_counts[i]);
-        if (whole_rows(u)) {
+        if (whole(u)) {
             const int64_t run = most(0, rows.end - rows.begin) * u.size;
             y[0] = sum_run(x + rows.begin * u.size, run) / (row_count * static_cast<T>(p.column_counts[0]));
             continue;
@@ -67,13 +66,6 @@ static void avg_plane_fwd(const AvgPool<T>& p, const T* x, T* y, T* padded, T* s
 template <typename T>
 static void avg_plane_bwd(const AvgPool<T>& p, const T* dy, T* dx, T* row) {
     const PoolAxis& u = p.columns;
-    if (whole_rows(u) && p.rows.out == 1 && p.rows.windows[0].begin == 0 && p.rows.windows[0].end == p.rows.size) {
-        const T share = dy[0] / (static_cast<T>(p.row_counts[0]) * static_cast<T>(p.column_counts[0]));
-        for_vectors<T>(p.rows.size * u.size, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-            store_lanes(dx + i, broadcast(share), lanes);
-        });
-        return;
-    }
     __builtin_memset(dx, 0, static_cast<std::size_t>(p.rows.size * u.size) * sizeof(T));
     for (int64_t i = 0; i < p.rows.out; i++, dy += u.out) {
         const T row_count = static_cast<T>(p.row_counts[i]);
@@ -94,15 +86,29 @@ static void avg_plane_bwd(const AvgPool<T>& p, const T* dy, T* dx, T* row) {
 template <typename T, typename Body>
 static void for_planes(const AvgPool<T>& p, int64_t scratch, const Body& body) {
     const int64_t together = most(1, kChunk / most(1, p.rows.size * p.columns.size));
-    parallel(ceil_div(p.planes, together), [&](int64_t task) {
+    parallel(ceil_div(p.planes, together), 4 * p.planes * p.rows.size * p.columns.size, [&](int64_t task) {
         Scratch<T> room(static_cast<std::size_t>(scratch));
         for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) body(i, room.get());
+    });
+}
+
+// body(plane) for every plane, where the whole of it is one window: global pooling.
+template <typename T, typename Body>
+static void for_whole_planes(const AvgPool<T>& p, const Body& body) {
+    const int64_t together = most(1, kChunk / most(1, p.rows.size * p.columns.size));
+    parallel(ceil_div(p.planes, together), 4 * p.planes * p.rows.size * p.columns.size, [&](int64_t task) {
+        for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) body(i);
     });
 }
 
 template <typename T>
 void avg_pool_fwd(const AvgPool<T>& p) {
     const PoolAxis& u = p.columns;
+    if (whole(p.rows) && whole(u)) {
+        const int64_t image = p.rows.size * u.size;
+        const T count = static_cast<T>(p.row_counts[0]) * static_cast<T>(p.column_counts[0]);
+        return for_whole_planes(p, [&](int64_t i) { p.out[i] = sum_run(p.in + i * image, image) / count; });
+    }
     // The last window may reach beyond the padding (ceil_mode); what lies there counts as zero.
     const int64_t reach = u.taps == 0 ? u.size : (u.out - 1) * u.stride + u.taps;
     const int64_t padded = most(reach, u.pad + u.size);
@@ -115,6 +121,11 @@ void avg_pool_fwd(const AvgPool<T>& p) {
 template <typename T>
 void avg_pool_bwd(const AvgPool<T>& p) {
     const PoolAxis& u = p.columns;
+    if (whole(p.rows) && whole(u)) {
+        const int64_t image = p.rows.size * u.size;
+        const T count = static_cast<T>(p.row_counts[0]) * static_cast<T>(p.column_counts[0]);
+        return for_whole_planes(p, [&](int64_t i) { fill(p.out + i * image, p.in[i] / count, image); });
+    }
     for_planes(p, u.size, [&](int64_t plane, T* room) {
         avg_plane_bwd(p, p.in + plane * p.rows.out * u.out, p.out + plane * p.rows.size * u.size, room);
     });

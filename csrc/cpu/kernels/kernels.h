@@ -5,6 +5,7 @@
 // keep the one compiled for AVX-512 on a machine without it.
 #pragma once
 
+#include "cpu/half.h"
 #include "cpu/operators.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
@@ -56,6 +57,9 @@ int64_t winograd_workspace(const Winograd<T>& problem, int64_t threads);
 
 template <typename T>
 int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t threads);
+
+void widen(Half kind, int64_t count, const std::uint16_t* x, float* y);
+void narrow(Half kind, int64_t count, const float* x, std::uint16_t* y);
 
 template <typename T>
 void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum);

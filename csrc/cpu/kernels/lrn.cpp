@@ -49,7 +49,7 @@ static void for_blocks(const ChannelShape& s, int64_t scratch_rows, const Body& 
     const int64_t blocks = ceil_div(s.L, kBlockWidth<T>);
     const int64_t group = most(1, kChunk / (kBlockWidth<T> * most(s.C, 1)));
     const int64_t total = s.N * blocks;
-    parallel(ceil_div(total, group), [&](int64_t task) {
+    parallel(ceil_div(total, group), 8 * s.N * s.C * s.L, [&](int64_t task) {
         Scratch<T> scratch(static_cast<std::size_t>(scratch_rows * kBlockWidth<T>));
         for (int64_t i = task * group; i < least(total, (task + 1) * group); i++) {
             const int64_t start = i % blocks * kBlockWidth<T>;
@@ -73,7 +73,7 @@ void lrn_fwd(const LrnShape& p, const T* x, T* y) {
     for_blocks<T>(p.shape, channels, [&](int64_t base, int64_t width, T* squares) {
         for (int64_t c = 0; c < channels; c++) {
             for_block<T>(width, [&](int v, int64_t lanes) __attribute__((always_inline)) {
-                const Vec<T> value = load_lanes(x + base + c * pixels + v * kLanes<T>, lanes);
+                const Vec<T> value = load_part(x + base + c * pixels + v * kLanes<T>, lanes);
                 store(squares + c * kBlockWidth<T> + v * kLanes<T>, value * value);
             });
         }
@@ -81,7 +81,7 @@ void lrn_fwd(const LrnShape& p, const T* x, T* y) {
             for_block<T>(width, [&](int v, int64_t lanes) __attribute__((always_inline)) {
                 const int64_t at = base + c * pixels + v * kLanes<T>;
                 const Vec<T> s = k + share * window_sum(squares, channels, c - before, c + after, v);
-                store_lanes(y + at, load_lanes(x + at, lanes) * inverse_power<T>(s, p.beta), lanes);
+                store_part(y + at, load_part(x + at, lanes) * inverse_power<T>(s, p.beta), lanes);
             });
         }
     });
@@ -100,7 +100,7 @@ void lrn_bwd(const LrnShape& p, const T* dy, const T* x, T* dx) {
         T* pulls = scaled + rows;    // dy x s^(-beta - 1)
         for (int64_t c = 0; c < channels; c++) {
             for_block<T>(width, [&](int v, int64_t lanes) __attribute__((always_inline)) {
-                const Vec<T> value = load_lanes(x + base + c * pixels + v * kLanes<T>, lanes);
+                const Vec<T> value = load_part(x + base + c * pixels + v * kLanes<T>, lanes);
                 store(squares + c * kBlockWidth<T> + v * kLanes<T>, value * value);
             });
         }
@@ -109,9 +109,9 @@ void lrn_bwd(const LrnShape& p, const T* dy, const T* x, T* dx) {
                 const int64_t at = base + c * pixels + v * kLanes<T>;
                 const int64_t local = c * kBlockWidth<T> + v * kLanes<T>;
                 const Vec<T> s = k + share * window_sum(squares, channels, c - before, c + after, v);
-                const Vec<T> d = load_lanes(dy + at, lanes) * inverse_power<T>(s, p.beta);
+                const Vec<T> d = load_part(dy + at, lanes) * inverse_power<T>(s, p.beta);
                 store(scaled + local, d);
-                store(pulls + local, d * load_lanes(x + at, lanes) / s);
+                store(pulls + local, d * load_part(x + at, lanes) / s);
             });
         }
         for (int64_t c = 0; c < channels; c++) {
@@ -119,7 +119,7 @@ void lrn_bwd(const LrnShape& p, const T* dy, const T* x, T* dx) {
                 const int64_t at = base + c * pixels + v * kLanes<T>;
                 const Vec<T> pull = window_sum(pulls, channels, c - after, c + before, v);
                 const Vec<T> own = load(scaled + c * kBlockWidth<T> + v * kLanes<T>);
-                store_lanes(dx + at, own + slope * load_lanes(x + at, lanes) * pull, lanes);
+                store_part(dx + at, own + slope * load_part(x + at, lanes) * pull, lanes);
             });
         }
     });

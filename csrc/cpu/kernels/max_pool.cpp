@@ -1,4 +1,4 @@
-// Max pooling with indices.
+// Max pooling, with indices or without.
 //
 // A vector holds neighbouring outputs of a row.  For its taps to be plain loads whatever the stride, the rows that a
 // block of outputs needs are first laid out by phase, with -inf around them (here stride 2, one column of padding):
@@ -53,7 +53,7 @@ static void max_windows(const MaxPool<T>& p, const T* x, T* y, int64_t* indices)
                 }
             }
             *y++ = best;
-            *indices++ = index;
+            if (indices != nullptr) *indices++ = index;
         }
     }
 }
@@ -123,8 +123,9 @@ static void place(int64_t n, int64_t origin, int64_t stride, const Offset<T>* __
 }
 
 // Output rows [p0, p1) of one plane.  `rows` is room for the laid-out input rows, `offsets` for one row of outputs.
-// TAPS is the width of the window where it is a usual one, so that its loop is unrolled; else 0.
-template <typename T, int64_t TAPS>
+// TAPS is the width of the window where it is a usual one, so that its loop is unrolled; else 0.  `offsets` and
+// `indices` are used only with INDICES.
+template <typename T, int64_t TAPS, bool INDICES>
 static void max_rows(const MaxRows<T>& shared, int64_t p0, int64_t p1, const T* x, T* rows, Offset<T>* offsets, T* y,
                      int64_t* indices) {
     const PoolAxis& v = shared.problem.rows;
@@ -139,9 +140,11 @@ static void max_rows(const MaxRows<T>& shared, int64_t p0, int64_t p1, const T* 
         const Span window = v.windows[i];
         for (int64_t j = 0; j < u.out; j += kLanes<T>) {
             Vec<T> best = broadcast(kMinusInfinity<T>);
-            Offsets<T> found;
-            __builtin_memcpy(&found, shared.firsts + j, sizeof found);
-            found += static_cast<Offset<T>>((window.begin - corner) * u.size);
+            Offsets<T> found = {};
+            if constexpr (INDICES) {
+                __builtin_memcpy(&found, shared.firsts + j, sizeof found);
+                found += static_cast<Offset<T>>((window.begin - corner) * u.size);
+            }
             for (int64_t h = window.begin; h < window.end; h += v.step) {
                 const T* row = rows + (h - top) * phases.row + j;
                 Offset<T> offset = static_cast<Offset<T>>((h - corner) * u.size);
@@ -149,18 +152,24 @@ static void max_rows(const MaxRows<T>& shared, int64_t p0, int64_t p1, const T* 
                     const Vec<T> value = load(row + shared.taps[s]);
                     const Offsets<T> wins = (value > best) | (value != value);
                     best = wins ? value : best;
-                    found = wins ? Offsets<T>{} + offset : found;
+                    if constexpr (INDICES) found = wins ? Offsets<T>{} + offset : found;
                 }
             }
-            store_lanes(y + i * u.out + j, best, least(kLanes<T>, u.out - j));
-            __builtin_memcpy(offsets + j, &found, sizeof found);
+            store_part(y + i * u.out + j, best, least(kLanes<T>, u.out - j));
+            if constexpr (INDICES) __builtin_memcpy(offsets + j, &found, sizeof found);
         }
+        if constexpr (!INDICES) continue;
         place<T>(u.out, corner * u.size - u.pad, u.stride, offsets, indices + i * u.out);
         if (!shared.empties) continue;
         for (int64_t j = 0; j < u.out; j++) {
             if (window.begin >= window.end || u.windows[j].begin >= u.windows[j].end) indices[i * u.out + j] = -1;
         }
     }
+}
+
+template <typename T, bool INDICES>
+static auto max_rows_of(int64_t taps) {
+    return taps == 3 ? max_rows<T, 3, INDICES> : taps == 2 ? max_rows<T, 2, INDICES> : max_rows<T, 0, INDICES>;
 }
 
 static bool any_empty(const PoolAxis& axis) {
@@ -176,9 +185,9 @@ void max_pool_fwd(const MaxPool<T>& p) {
     const int64_t out = p.rows.out * p.columns.out;
     if (p.rows.taps == 0 || p.columns.taps == 0 || p.columns.out < 4) {
         const int64_t together = most(1, kChunk / most(image, 1));
-        return parallel(ceil_div(p.planes, together), [&](int64_t task) {
+        return parallel(ceil_div(p.planes, together), 8 * p.planes * image, [&](int64_t task) {
             for (int64_t i = task * together; i < least(p.planes, (task + 1) * together); i++) {
-                max_windows(p, p.x + i * image, p.y + i * out, p.indices + i * out);
+                max_windows(p, p.x + i * image, p.y + i * out, p.indices == nullptr ? nullptr : p.indices + i * out);
             }
         });
     }
@@ -192,7 +201,8 @@ void max_pool_fwd(const MaxPool<T>& p) {
         firsts.get()[q] = any ? static_cast<Offset<T>>(p.columns.windows[q].begin - corner) : 0;
     }
     const MaxRows<T> shared = {p, phases, taps.get(), firsts.get(), any_empty(p.rows) || any_empty(p.columns)};
-    const auto run = p.columns.taps == 3 ? max_rows<T, 3> : p.columns.taps == 2 ? max_rows<T, 2> : max_rows<T, 0>;
+    const auto run =
+        p.indices == nullptr ? max_rows_of<T, false>(p.columns.taps) : max_rows_of<T, true>(p.columns.taps);
     // A task is a block of rows whose input stays in L2, or several small planes.
     constexpr int64_t kRoom = (256 << 10) / sizeof(T);
     const int64_t reach = (p.rows.taps - 1) * p.rows.step + 1;
@@ -202,14 +212,14 @@ void max_pool_fwd(const MaxPool<T>& p) {
     const int64_t room = least(p.rows.size, (height - 1) * p.rows.stride + reach) * phases.row;
     const int64_t total = p.planes * blocks;
     const int64_t together = most(1, kChunk / 2 / most(1, image / blocks));
-    parallel(ceil_div(total, together), [&](int64_t task) {
+    parallel(ceil_div(total, together), 4 * p.planes * image, [&](int64_t task) {
         Scratch<T> rows(static_cast<std::size_t>(room));
         Scratch<Offset<T>> offsets(static_cast<std::size_t>(phases.vectors * kLanes<T>));
         for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
             const int64_t plane = i / blocks;
             const int64_t p0 = i % blocks * height;
             run(shared, p0, least(p.rows.out, p0 + height), p.x + plane * image, rows.get(), offsets.get(),
-                p.y + plane * out, p.indices + plane * out);
+                p.y + plane * out, p.indices == nullptr ? nullptr : p.indices + plane * out);
         }
     });
 }

@@ -1,10 +1,12 @@
 // Batch normalisation and the affine map of a channel.
 //
-// A task owns a channel.  Its statistics are taken over chunks that stay in L1: mean, then squared distances from that
-// mean, then the chunks are merged in order in double (Chan, Golub & LeVeque 1983), so that neither many elements nor
-// a mean far from zero costs accuracy, and the number of threads changes nothing.
+// A task owns a channel, or several small ones.  The statistics of each are taken over chunks that stay in L1: mean,
+// then squared distances from that mean, then the chunks are merged in order in double (Chan, Golub & LeVeque 1983), so
+// that neither many elements nor a mean far from zero costs accuracy, and the number of threads changes nothing.
 //
-// Where a channel's runs in memory are shorter than a vector, those of a group of channels are gathered first.
+// Where a channel's runs in memory are shorter than a vector, those of a group of channels are gathered first; where
+// they are single elements (after a linear layer) neighbouring channels are neighbours in memory, and go side by side,
+// row by row, their sums in double.
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes.h"
 
@@ -47,7 +49,7 @@ PYCNN_INLINE void for_chunk(const Runs& chunk, const Add& add) {
 
 template <typename T>
 PYCNN_INLINE double sum_of(const Vec<T> (&parts)[4]) {
-    return static_cast<double>(sum_lanes<T>((parts[0] + parts[1]) + (parts[2] + parts[3])));
+    return static_cast<double>(sum_of<T>((parts[0] + parts[1]) + (parts[2] + parts[3])));
 }
 
 struct Moments {
@@ -62,12 +64,12 @@ static Moments moments(const T* x, const Runs& channel) {
         const double count = static_cast<double>(chunk.runs * chunk.length);
         Vec<T> sums[4] = {};
         for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes)
-                                __attribute__((always_inline)) { sums[j] += load_lanes(from + at, lanes); });
+                                __attribute__((always_inline)) { sums[j] += load_part(from + at, lanes); });
         const T mean = static_cast<T>(sum_of<T>(sums) / count);
         Vec<T> squares[4] = {};
         Vec<T> rests[4] = {};
         for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            const Vec<T> distance = load_lanes(from + at, lanes, mean) - mean;
+            const Vec<T> distance = load_part(from + at, lanes, mean) - mean;
             squares[j] += distance * distance;
             rests[j] += distance;
         });
@@ -93,7 +95,7 @@ struct Access {
 
 template <typename T>
 static Access access(const ChannelShape& s) {
-    if (s.L >= kLanes<T>) return {1, false, {s.N, s.L, s.C * s.L}};
+    if (s.L >= kLanes<T>) return {most(1, kStatisticsChunk / most(s.N * s.L, 1)), false, {s.N, s.L, s.C * s.L}};
     return {kGathered, true, {1, s.N * s.L, 0}};
 }
 
@@ -122,12 +124,15 @@ static void scatter(const ChannelShape& s, int64_t first, int64_t channels, cons
 template <typename T, typename Body>
 static void for_channels(const ChannelShape& s, const T* a, const T* b, T* to, const Body& body) {
     const Access how = access<T>(s);
-    parallel(ceil_div(s.C, how.group), [&](int64_t task) {
+    parallel(ceil_div(s.C, how.group), 4 * s.N * s.C * s.L, [&](int64_t task) {
         const int64_t first = task * how.group;
         const int64_t channels = least(how.group, s.C - first);
         if (!how.gathered) {
-            const int64_t at = first * s.L;
-            return body(first, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+            for (int64_t c = first; c < first + channels; c++) {
+                const int64_t at = c * s.L;
+                body(c, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+            }
+            return;
         }
         const int64_t each = s.N * s.L;
         Scratch<T> scratch(static_cast<std::size_t>(3 * kGathered * each));
@@ -153,8 +158,89 @@ PYCNN_INLINE void for_channel(const Runs& runs, const Body& body) {
     }
 }
 
+constexpr int64_t kBeside = 256;  // channels that go side by side
+
+// body(c0, channels) for blocks of neighbouring channels.
+template <typename Body>
+static void for_columns(const ChannelShape& s, const Body& body) {
+    parallel(ceil_div(s.C, kBeside), 4 * s.N * s.C,
+             [&](int64_t task) { body(task * kBeside, least(kBeside, s.C - task * kBeside)); });
+}
+
+template <typename T>
+static void columns_fwd(const BatchNormFwd<T>& p) {
+    for_columns(p.shape, [&](int64_t c0, int64_t channels) {
+        const double count = static_cast<double>(p.shape.N);
+        double means[kBeside] = {};
+        double squares[kBeside] = {};
+        T mean[kBeside], scale[kBeside], shift[kBeside];
+        for (int64_t n = 0; n < p.shape.N; n++) {
+            const T* __restrict x = p.x + n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) means[c] += static_cast<double>(x[c]);
+        }
+        for (int64_t c = 0; c < channels; c++) means[c] /= count;  // NaN, as the variance, for an empty batch
+        for (int64_t n = 0; n < p.shape.N; n++) {
+            const T* __restrict x = p.x + n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) {
+                const double distance = static_cast<double>(x[c]) - means[c];
+                squares[c] += distance * distance;
+            }
+        }
+        for (int64_t c = 0; c < channels; c++) {
+            const double var = squares[c] / count;
+            const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c0 + c]);
+            p.mean[c0 + c] = mean[c] = static_cast<T>(means[c]);
+            p.var[c0 + c] = static_cast<T>(var);
+            scale[c] = static_cast<T>(weight / __builtin_sqrt(var + p.eps));
+            shift[c] = p.bias == nullptr ? T(0) : p.bias[c0 + c];
+        }
+        for (int64_t n = 0; n < p.shape.N; n++) {
+            const T* __restrict x = p.x + n * p.shape.C + c0;
+            T* __restrict y = p.y + n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) y[c] = (x[c] - mean[c]) * scale[c] + shift[c];
+        }
+    });
+}
+
+template <typename T>
+static void columns_bwd(const BatchNormBwd<T>& p) {
+    for_columns(p.shape, [&](int64_t c0, int64_t channels) {
+        const double count = static_cast<double>(p.shape.N);
+        const T* __restrict mean = p.mean + c0;
+        double sums[kBeside] = {};    // of dy
+        double slopes[kBeside] = {};  // of dy (x - mean)
+        T scale[kBeside], level[kBeside], tilt[kBeside];
+        for (int64_t n = 0; n < p.shape.N; n++) {
+            const T* __restrict x = p.x + n * p.shape.C + c0;
+            const T* __restrict dy = p.dy + n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) {
+                sums[c] += static_cast<double>(dy[c]);
+                slopes[c] += static_cast<double>(dy[c]) * (static_cast<double>(x[c]) - static_cast<double>(mean[c]));
+            }
+        }
+        for (int64_t c = 0; c < channels; c++) {
+            const double inverse = 1.0 / __builtin_sqrt(static_cast<double>(p.var[c0 + c]) + p.eps);
+            const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c0 + c]);
+            p.dweight[c0 + c] = count == 0 ? T(0) : static_cast<T>(slopes[c] * inverse);  // var is NaN when empty
+            p.dbias[c0 + c] = static_cast<T>(sums[c]);
+            scale[c] = static_cast<T>(weight * inverse);
+            level[c] = static_cast<T>(sums[c] / count);
+            tilt[c] = static_cast<T>(slopes[c] * inverse * inverse / count);
+        }
+        for (int64_t n = 0; n < p.shape.N; n++) {
+            const T* __restrict x = p.x + n * p.shape.C + c0;
+            const T* __restrict dy = p.dy + n * p.shape.C + c0;
+            T* __restrict dx = p.dx + n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) {
+                dx[c] = ((dy[c] - level[c]) - (x[c] - mean[c]) * tilt[c]) * scale[c];
+            }
+        }
+    });
+}
+
 template <typename T>
 void batch_norm_fwd(const BatchNormFwd<T>& p) {
+    if (p.shape.L == 1) return columns_fwd(p);
     for_channels<T>(p.shape, p.x, nullptr, p.y, [&](int64_t c, const Runs& runs, const T* x, const T*, T* y) {
         const Moments m = moments(x, runs);
         const double count = static_cast<double>(p.shape.N * p.shape.L);
@@ -166,13 +252,14 @@ void batch_norm_fwd(const BatchNormFwd<T>& p) {
         const T scale = static_cast<T>(weight / __builtin_sqrt(var + p.eps));
         const T shift = p.bias == nullptr ? T(0) : p.bias[c];
         for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            store_lanes(y + at, (load_lanes(x + at, lanes) - mean) * scale + shift, lanes);
+            store_part(y + at, (load_part(x + at, lanes) - mean) * scale + shift, lanes);
         });
     });
 }
 
 template <typename T>
 void batch_norm_bwd(const BatchNormBwd<T>& p) {
+    if (p.shape.L == 1) return columns_bwd(p);
     for_channels<T>(p.shape, p.x, p.dy, p.dx, [&](int64_t c, const Runs& runs, const T* x, const T* dy, T* dx) {
         const T mean = p.mean[c];
         double sum = 0.0;    // of dy
@@ -181,9 +268,9 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
             Vec<T> sums[4] = {};
             Vec<T> slopes[4] = {};
             for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
-                const Vec<T> d = load_lanes(dy + offset + at, lanes);
+                const Vec<T> d = load_part(dy + offset + at, lanes);
                 sums[j] += d;
-                slopes[j] += d * (load_lanes(x + offset + at, lanes, mean) - mean);
+                slopes[j] += d * (load_part(x + offset + at, lanes, mean) - mean);
             });
             sum += sum_of<T>(sums);
             slope += sum_of<T>(slopes);
@@ -197,8 +284,8 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
         const T level = static_cast<T>(sum / count);
         const T tilt = static_cast<T>(slope * inverse * inverse / count);
         for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            const Vec<T> distance = load_lanes(x + at, lanes) - mean;
-            store_lanes(dx + at, ((load_lanes(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
+            const Vec<T> distance = load_part(x + at, lanes) - mean;
+            store_part(dx + at, ((load_part(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
         });
     });
 }
@@ -208,19 +295,21 @@ void channel_affine(const ChannelShape& s, const T* x, const T* scale, const T* 
     const int64_t planes = s.N * s.C;
     if (s.L == 1) {  // neighbours in memory are neighbouring channels
         const int64_t samples = most(1, kChunk / most(s.C, 1));
-        return parallel(ceil_div(s.N, samples), [&](int64_t task) {
+        return parallel(ceil_div(s.N, samples), 2 * s.N * s.C, [&](int64_t task) {
             for (int64_t n = task * samples; n < least(s.N, (task + 1) * samples); n++) {
-                for (int64_t c = 0; c < s.C; c++) y[n * s.C + c] = x[n * s.C + c] * scale[c] + shift[c];
+                for (int64_t c = 0; c < s.C; c++) {
+                    y[n * s.C + c] = (scale == nullptr ? x[n * s.C + c] : x[n * s.C + c] * scale[c]) + shift[c];
+                }
             }
         });
     }
     const int64_t together = most(1, kChunk / most(s.L, 1));
-    parallel(ceil_div(planes, together), [&](int64_t task) {
+    parallel(ceil_div(planes, together), 2 * planes * s.L, [&](int64_t task) {
         for (int64_t i = task * together; i < least(planes, (task + 1) * together); i++) {
-            const T a = scale[i % s.C];
+            const T a = scale == nullptr ? T(1) : scale[i % s.C];
             const T b = shift[i % s.C];
             for_vectors<T>(s.L, [&](int64_t l, int64_t lanes) __attribute__((always_inline)) {
-                store_lanes(y + i * s.L + l, load_lanes(x + i * s.L + l, lanes) * a + b, lanes);
+                store_part(y + i * s.L + l, load_part(x + i * s.L + l, lanes) * a + b, lanes);
             });
         }
     });

@@ -1,6 +1,6 @@
 // Sums over everything but the channels: the gradient of a bias.
 #include "cpu/kernels/kernels.h"
-#include "cpu/kernels/simd.h"
+#include "cpu/kernels/lanes.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
@@ -20,24 +20,28 @@ template <typename T>
 void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum) {
     constexpr int64_t kRun = 8192;
     if (inner == 1) {  // channels lie along memory: a block of them at a time, row by row
-        constexpr int64_t kBlock = 4 * kLanes<T>;
-        parallel(ceil_div(channels, kBlock), [&](int64_t block) {
+        constexpr int64_t kBlock = 256;
+        return parallel(ceil_div(channels, kBlock), n * channels, [&](int64_t block) {
             const int64_t c0 = block * kBlock;
-            for (int64_t c = c0; c < least(channels, c0 + kBlock); c++) {
-                double total = 0;
-                for (int64_t i = 0; i < n; i++) total += static_cast<double>(dy[i * channels + c]);
-                sum[c] = static_cast<T>(total);
+            const int64_t count = least(kBlock, channels - c0);
+            double totals[kBlock] = {};
+            for (int64_t i = 0; i < n; i++) {
+                const T* __restrict row = dy + i * channels + c0;
+                for (int64_t c = 0; c < count; c++) totals[c] += static_cast<double>(row[c]);
             }
+            for (int64_t c = 0; c < count; c++) sum[c0 + c] = static_cast<T>(totals[c]);
         });
-        return;
     }
-    parallel(channels, [&](int64_t c) {
-        double total = 0;
-        for (int64_t i = 0; i < n; i++) {
-            const T* plane = dy + (i * channels + c) * inner;
-            for (int64_t j = 0; j < inner; j += kRun) total += sum_run(plane + j, least(kRun, inner - j));
+    const int64_t together = most(1, kChunk / most(1, n * inner));
+    parallel(ceil_div(channels, together), n * channels * inner, [&](int64_t task) {
+        for (int64_t c = task * together; c < least(channels, (task + 1) * together); c++) {
+            double total = 0;
+            for (int64_t i = 0; i < n; i++) {
+                const T* plane = dy + (i * channels + c) * inner;
+                for (int64_t j = 0; j < inner; j += kRun) total += sum_run(plane + j, least(kRun, inner - j));
+            }
+            sum[c] = static_cast<T>(total);
         }
-        sum[c] = static_cast<T>(total);
     });
 }
 

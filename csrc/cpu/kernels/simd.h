@@ -71,9 +71,52 @@ constexpr bool kMasks = true;
 constexpr bool kMasks = false;
 #endif
 
-// The first `count` (0 to lanes) elements, zeros after them; nothing beyond them is touched.
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// All bits set in the first `count` lanes.
+template <typename T>
+PYCNN_INLINE __m256i first_lanes(int64_t count) {
+    if constexpr (sizeof(T) == 4) {
+        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
+    } else {
+        return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+    }
+}
+#endif
+
+// The first `count` (0 to lanes) elements, `fill` after them; nothing beyond them is touched.  Here and below a count
+// that the compiler knows to be all lanes, as in most of a `for_vectors`, costs no mask.
+template <typename T>
+PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count, T fill) {
+    if (__builtin_constant_p(count) && count == kLanes<T>) return load(from);
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        return (Vec<T>)_mm512_mask_loadu_ps((__m512)broadcast(fill), static_cast<__mmask16>((1u << count) - 1), from);
+    } else {
+        return (Vec<T>)_mm512_mask_loadu_pd((__m512d)broadcast(fill), static_cast<__mmask8>((1u << count) - 1), from);
+    }
+#elif defined(__AVX2__)
+    const __m256i mask = first_lanes<T>(count);
+    if constexpr (sizeof(T) == 4) {
+        const __m256 part = _mm256_maskload_ps(from, mask);
+        return (Vec<T>)_mm256_blendv_ps((__m256)broadcast(fill), part, (__m256)mask);
+    } else {
+        const __m256d part = _mm256_maskload_pd(from, mask);
+        return (Vec<T>)_mm256_blendv_pd((__m256d)broadcast(fill), part, (__m256d)mask);
+    }
+#else
+    Vec<T> value = broadcast(fill);
+    for (int i = 0; i < kLanes<T>; i++) {
+        if (i < count) value[i] = from[i];
+    }
+    return value;
+#endif
+}
+
+// The same with zeros after them.
 template <typename T>
 PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
+    if (__builtin_constant_p(count) && count == kLanes<T>) return load(from);
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4) {
         return (Vec<T>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
@@ -82,28 +125,30 @@ PYCNN_INLINE Vec<T> load_part(const T* from, int64_t count) {
     }
 #elif defined(__AVX2__)
     if constexpr (sizeof(T) == 4) {
-        const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        return (Vec<T>)_mm256_maskload_ps(from, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+        return (Vec<T>)_mm256_maskload_ps(from, first_lanes<T>(count));
     } else {
-        const __m256i lane = _mm256_setr_epi64x(0, 1, 2, 3);
-        return (Vec<T>)_mm256_maskload_pd(from, _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), lane));
+        return (Vec<T>)_mm256_maskload_pd(from, first_lanes<T>(count));
     }
 #else
-    Vec<T> value = {};
-    for (int i = 0; i < kLanes<T>; i++) {
-        if (i < count) value[i] = from[i];
-    }
-    return value;
+    return load_part(from, count, T(0));
 #endif
 }
 
+// Only the first `count` elements to memory.
 template <typename T>
 PYCNN_INLINE void store_part(T* to, Vec<T> value, int64_t count) {
+    if (__builtin_constant_p(count) && count == kLanes<T>) return store(to, value);
 #if defined(__AVX512F__)
     if constexpr (sizeof(T) == 4) {
         _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1), (__m512)value);
     } else {
         _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1), (__m512d)value);
+    }
+#elif defined(__AVX2__)
+    if constexpr (sizeof(T) == 4) {
+        _mm256_maskstore_ps(to, first_lanes<T>(count), (__m256)value);
+    } else {
+        _mm256_maskstore_pd(to, first_lanes<T>(count), (__m256d)value);
     }
 #else
     for (int i = 0; i < kLanes<T>; i++) {
@@ -199,22 +244,45 @@ PYCNN_INLINE void copy_zipped(T* to, const T* even, const T* odd, int64_t count)
     store_part(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b), most(left - kL, 0));
 }
 
-// The sum of the lanes, by halves.
-template <typename T>
-PYCNN_INLINE T sum_of(Vec<T> value) {
-    T lanes[kLanes<T>];
-    store(lanes, value);
-#pragma GCC unroll 4
-    for (int half = kLanes<T> / 2; half > 0; half /= 2) {
-#pragma GCC unroll 8
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+namespace detail {
+
+// join(join(0 + 8, 4 + 12), ...): the upper half of the lanes onto the lower, until one is left.
+template <typename T, typename Join>
+PYCNN_INLINE T fold(Vec<T> value, const Join& join) {
+    typedef T Quarter __attribute__((vector_size(16)));
+    Quarter parts[PYCNN_VECTOR_BYTES / 16];
+    __builtin_memcpy(parts, &value, sizeof value);
+#pragma GCC unroll 2
+    for (int half = PYCNN_VECTOR_BYTES / 32; half > 0; half /= 2) {
+#pragma GCC unroll 2
+        for (int i = 0; i < half; i++) parts[i] = join(parts[i], parts[i + half]);
     }
-    return lanes[0];
+    if constexpr (sizeof(T) == 4) {
+        parts[0] = join(parts[0], __builtin_shufflevector(parts[0], parts[0], 2, 3, 2, 3));
+    }
+    Quarter second = parts[0];
+    second[0] = parts[0][1];
+    return join(parts[0], second)[0];
 }
 
-// parallel_for over a lambda.  The lambda may run out of memory; that is thrown here, after the loop.
+}  // namespace detail
+
+// The sum of the lanes, always in the same order.
+template <typename T>
+PYCNN_INLINE T sum_of(Vec<T> value) {
+    return detail::fold<T>(value, [](auto a, auto b) __attribute__((always_inline)) { return a + b; });
+}
+
+// The largest lane; a NaN may be passed over.
+template <typename T>
+PYCNN_INLINE T max_of(Vec<T> value) {
+    return detail::fold<T>(value, [](auto a, auto b) __attribute__((always_inline)) { return a > b ? a : b; });
+}
+
+// parallel_for over a lambda; `elements` as there.  The lambda may run out of memory; that is thrown here, after the
+// loop.
 template <typename Body>
-static void parallel(int64_t count, const Body& body) {
+static void parallel(int64_t count, int64_t elements, const Body& body) {
     struct Context {
         const Body& body;
         bool failed;
@@ -229,8 +297,13 @@ static void parallel(int64_t count, const Body& body) {
                 __atomic_store_n(&c.failed, true, __ATOMIC_RELAXED);
             }
         },
-        &context);
+        &context, elements);
     if (context.failed) throw std::bad_alloc();
+}
+
+template <typename Body>
+static void parallel(int64_t count, const Body& body) {
+    parallel(count, kMuch, body);
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -2,7 +2,7 @@
 //
 // Every slice along the axis is walked twice or three times: the maximum, the sum of exponentials, the result.  Along
 // the last axis a slice lies in memory and is reduced across the vector; along another, a block of neighbouring slices
-// is walked side by side, a lane each, narrow enough that the block stays in cache between the passes.
+// is walked side by side, a lane each.
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/lanes.h"
 #include "cpu/kernels/vecmath.h"
@@ -23,7 +23,7 @@ PYCNN_INLINE T sum_row(int64_t n, const Term& term) {
                            __attribute__((always_inline)) { part += term(start + i, lanes); });
         total += part;
     }
-    return sum_lanes<T>(total);
+    return sum_of<T>(total);
 }
 
 constexpr auto kLowest = -__builtin_inf();
@@ -33,138 +33,154 @@ static void row_fwd(int64_t n, bool log, const T* x, T* y) {
     constexpr T kLow = static_cast<T>(kLowest);
     Vec<T> largest = broadcast(kLow);
     for_vectors<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        largest = greater<T>(load_lanes(x + i, lanes, kLow), largest);
+        largest = greater<T>(load_part(x + i, lanes, kLow), largest);
     });
-    const T top = max_lanes<T>(largest);
+    const T top = max_of<T>(largest);
     if (log) {
         const T sum = sum_row<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-            return vexp<T>(load_lanes(x + i, lanes, kLow) - top);
+            return vexp<T>(load_part(x + i, lanes, kLow) - top);
         });
         const T log_sum = vlog<T>(broadcast(sum))[0];
         for_vectors<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-            store_lanes(y + i, (load_lanes(x + i, lanes) - top) - log_sum, lanes);
+            store_part(y + i, (load_part(x + i, lanes) - top) - log_sum, lanes);
         });
         return;
     }
     const T sum = sum_row<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        const Vec<T> e = vexp<T>(load_lanes(x + i, lanes, kLow) - top);
-        store_lanes(y + i, e, lanes);
+        const Vec<T> e = vexp<T>(load_part(x + i, lanes, kLow) - top);
+        store_part(y + i, e, lanes);
         return e;
     });
     const T scale = T(1) / sum;
     for_vectors<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        store_lanes(y + i, load_lanes(y + i, lanes) * scale, lanes);
+        store_part(y + i, load_part(y + i, lanes) * scale, lanes);
     });
 }
 
 template <typename T>
 static void row_bwd(int64_t n, bool log, const T* dy, const T* y, T* dx) {
     const T sum = sum_row<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        const Vec<T> d = load_lanes(dy + i, lanes);
-        return log ? d : d * load_lanes(y + i, lanes);
+        const Vec<T> d = load_part(dy + i, lanes);
+        return log ? d : d * load_part(y + i, lanes);
     });
     for_vectors<T>(n, [&](int64_t i, int64_t lanes) __attribute__((always_inline)) {
-        const Vec<T> d = load_lanes(dy + i, lanes);
-        const Vec<T> v = load_lanes(y + i, lanes);
-        store_lanes(dx + i, log ? d - vexp<T>(v) * sum : v * (d - sum), lanes);
+        const Vec<T> d = load_part(dy + i, lanes);
+        const Vec<T> v = load_part(y + i, lanes);
+        store_part(dx + i, log ? d - vexp<T>(v) * sum : v * (d - sum), lanes);
     });
 }
 
-// VECTORS vectors of slices side by side; element t of them at x[t * step].
-template <typename T, int VECTORS>
-PYCNN_INLINE void column_fwd(int64_t n, int64_t step, int64_t lanes, bool log, const T* x, T* y) {
-    constexpr int64_t kL = kLanes<T>;
-    Vec<T> top[VECTORS];
-    Vec<T> total[VECTORS] = {};
-    for (int v = 0; v < VECTORS; v++) top[v] = broadcast(static_cast<T>(kLowest));
-    for (int64_t t = 0; t < n; t++) {
-        for (int v = 0; v < VECTORS; v++) top[v] = greater<T>(load_lanes(x + t * step + v * kL, lanes), top[v]);
-    }
+// Slices that do not lie along memory: `width` of them, side by side.  Element t of all of them is a row of memory,
+// which is walked as such; what belongs to a slice (its maximum, its sum) is in a row of `room`.  The block is narrow
+// enough to stay in cache between the passes, and wide enough that its rows are long.
+constexpr int64_t kColumns = 1024;
+constexpr int64_t kColumnsRoom = 3 * kColumns;
+
+// total[j] = the sum over t of row(t, j, lanes), added up in parts.
+template <typename T, typename Row>
+PYCNN_INLINE void sum_columns(int64_t n, int64_t width, T* total, T* part, const Row& row) {
     for (int64_t start = 0; start < n; start += kPart) {
-        Vec<T> part[VECTORS] = {};
+        T* to = start == 0 ? total : part;
+        for (int64_t j = 0; j < width; j += kLanes<T>) store(to + j, Vec<T>{});
         for (int64_t t = start; t < least(n, start + kPart); t++) {
-            for (int v = 0; v < VECTORS; v++) {
-                const Vec<T> e = vexp<T>(load_lanes(x + t * step + v * kL, lanes) - top[v]);
-                if (!log) store_lanes(y + t * step + v * kL, e, lanes);
-                part[v] += e;
-            }
+            for_vectors<T>(width, [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
+                store(to + j, load(to + j) + row(t, j, lanes));
+            });
         }
-        for (int v = 0; v < VECTORS; v++) total[v] += part[v];
-    }
-    for (int v = 0; v < VECTORS; v++) total[v] = log ? vlog<T>(total[v]) : T(1) / total[v];
-    for (int64_t t = 0; t < n; t++) {
-        for (int v = 0; v < VECTORS; v++) {
-            const int64_t at = t * step + v * kL;
-            const Vec<T> result =
-                log ? (load_lanes(x + at, lanes) - top[v]) - total[v] : load_lanes(y + at, lanes) * total[v];
-            store_lanes(y + at, result, lanes);
-        }
+        if (start == 0) continue;
+        for (int64_t j = 0; j < width; j += kLanes<T>) store(total + j, load(total + j) + load(part + j));
     }
 }
 
-template <typename T, int VECTORS>
-PYCNN_INLINE void column_bwd(int64_t n, int64_t step, int64_t lanes, bool log, const T* dy, const T* y, T* dx) {
-    constexpr int64_t kL = kLanes<T>;
-    Vec<T> total[VECTORS] = {};
-    for (int64_t start = 0; start < n; start += kPart) {
-        Vec<T> part[VECTORS] = {};
-        for (int64_t t = start; t < least(n, start + kPart); t++) {
-            for (int v = 0; v < VECTORS; v++) {
-                const Vec<T> d = load_lanes(dy + t * step + v * kL, lanes);
-                part[v] += log ? d : d * load_lanes(y + t * step + v * kL, lanes);
-            }
-        }
-        for (int v = 0; v < VECTORS; v++) total[v] += part[v];
+template <typename T, bool LOG>
+static void columns_fwd(int64_t n, int64_t step, int64_t width, const T* x, T* y, T* room) {
+    constexpr T kLow = static_cast<T>(kLowest);
+    T* top = room;
+    T* total = top + kColumns;
+    for (int64_t j = 0; j < width; j += kLanes<T>) store(top + j, broadcast(kLow));
+    for (int64_t t = 0; t < n; t++) {
+        for_vectors<T>(width, [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
+            store(top + j, greater<T>(load_part(x + t * step + j, lanes, kLow), load(top + j)));
+        });
+    }
+    sum_columns(n, width, total, total + kColumns,
+                [&](int64_t t, int64_t j, int64_t lanes) __attribute__((always_inline)) {
+                    const int64_t at = t * step + j;
+                    const Vec<T> e = vexp<T>(load_part(x + at, lanes, kLow) - load(top + j));
+                    if (!LOG) store_part(y + at, e, lanes);
+                    return e;
+                });
+    for (int64_t j = 0; j < width; j += kLanes<T>) {
+        store(total + j, LOG ? vlog<T>(load(total + j)) : T(1) / load(total + j));
     }
     for (int64_t t = 0; t < n; t++) {
-        for (int v = 0; v < VECTORS; v++) {
-            const int64_t at = t * step + v * kL;
-            const Vec<T> d = load_lanes(dy + at, lanes);
-            const Vec<T> value = load_lanes(y + at, lanes);
-            store_lanes(dx + at, log ? d - vexp<T>(value) * total[v] : value * (d - total[v]), lanes);
-        }
+        for_vectors<T>(width, [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
+            const int64_t at = t * step + j;
+            store_part(y + at,
+                       LOG ? (load_part(x + at, lanes) - load(top + j)) - load(total + j)
+                           : load_part(y + at, lanes) * load(total + j),
+                       lanes);
+        });
     }
 }
 
-// row(offset) for every slice of the last axis; or for slices of another, four(offset) where four whole vectors of them
-// lie side by side and one(offset, lanes) for the rest.
-template <typename T, typename Row, typename Four, typename One>
-static void for_slices(const SoftmaxShape& s, const Row& row, const Four& four, const One& one) {
+template <typename T, bool LOG>
+static void columns_bwd(int64_t n, int64_t step, int64_t width, const T* dy, const T* y, T* dx, T* room) {
+    T* total = room;
+    sum_columns(n, width, total, total + kColumns,
+                [&](int64_t t, int64_t j, int64_t lanes) __attribute__((always_inline)) {
+                    const Vec<T> d = load_part(dy + t * step + j, lanes);
+                    return LOG ? d : d * load_part(y + t * step + j, lanes);
+                });
+    for (int64_t t = 0; t < n; t++) {
+        for_vectors<T>(width, [&](int64_t j, int64_t lanes) __attribute__((always_inline)) {
+            const int64_t at = t * step + j;
+            const Vec<T> d = load_part(dy + at, lanes);
+            const Vec<T> value = load_part(y + at, lanes);
+            const Vec<T> sum = load(total + j);
+            store_part(dx + at, LOG ? d - vexp<T>(value) * sum : value * (d - sum), lanes);
+        });
+    }
+}
+
+// row(offset) for every slice of the last axis, or columns(offset, width, room) for blocks of slices of another.
+template <typename T, typename Row, typename Columns>
+static void for_slices(const SoftmaxShape& s, const Row& row, const Columns& columns) {
     if (s.outer * s.count * s.inner == 0) return;
     if (s.inner == 1) {
         const int64_t rows = most(1, kChunk / 4 / s.count);  // exponentials are dear: smaller chunks
-        parallel(ceil_div(s.outer, rows), [&](int64_t task) {
+        return parallel(ceil_div(s.outer, rows), 8 * s.outer * s.count, [&](int64_t task) {
             for (int64_t i = task * rows; i < least(s.outer, (task + 1) * rows); i++) row(i * s.count);
         });
-        return;
     }
-    constexpr int64_t kWide = 4 * kLanes<T>;
-    const int64_t width = most(kWide, kChunk / 4 / s.count / kWide * kWide);
+    const int64_t fitting = 2 * kChunk / s.count / kLanes<T> * kLanes<T>;
+    const int64_t width = most(4 * kLanes<T>, least(kColumns, fitting));
     const int64_t blocks = ceil_div(s.inner, width);
-    parallel(s.outer * blocks, [&](int64_t task) {
-        const int64_t start = task % blocks * width;
-        const int64_t offset = task / blocks * s.count * s.inner + start;
-        const int64_t end = least(width, s.inner - start);
-        int64_t j = 0;
-        for (; j + kWide <= end; j += kWide) four(offset + j);
-        for (; j < end; j += kLanes<T>) one(offset + j, least(kLanes<T>, end - j));
+    const int64_t total = s.outer * blocks;
+    const int64_t together = most(1, kChunk / 4 / (s.count * least(width, s.inner)));
+    parallel(ceil_div(total, together), 8 * s.outer * s.count * s.inner, [&](int64_t task) {
+        Scratch<T> room(static_cast<std::size_t>(kColumnsRoom));
+        for (int64_t i = task * together; i < least(total, (task + 1) * together); i++) {
+            const int64_t start = i % blocks * width;
+            columns(i / blocks * s.count * s.inner + start, least(width, s.inner - start), room.get());
+        }
     });
 }
 
 template <typename T>
 void softmax_fwd(const SoftmaxShape& s, const T* x, T* y) {
+    const auto columns = s.log ? columns_fwd<T, true> : columns_fwd<T, false>;
     for_slices<T>(
         s, [&](int64_t at) { row_fwd(s.count, s.log, x + at, y + at); },
-        [&](int64_t at) { column_fwd<T, 4>(s.count, s.inner, kLanes<T>, s.log, x + at, y + at); },
-        [&](int64_t at, int64_t lanes) { column_fwd<T, 1>(s.count, s.inner, lanes, s.log, x + at, y + at); });
+        [&](int64_t at, int64_t width, T* room) { columns(s.count, s.inner, width, x + at, y + at, room); });
 }
 
 template <typename T>
 void softmax_bwd(const SoftmaxShape& s, const T* dy, const T* y, T* dx) {
+    const auto columns = s.log ? columns_bwd<T, true> : columns_bwd<T, false>;
     for_slices<T>(
         s, [&](int64_t at) { row_bwd(s.count, s.log, dy + at, y + at, dx + at); },
-        [&](int64_t at) { column_bwd<T, 4>(s.count, s.inner, kLanes<T>, s.log, dy + at, y + at, dx + at); },
-        [&](int64_t at, int64_t lanes) { column_bwd<T, 1>(s.count, s.inner, lanes, s.log, dy + at, y + at, dx + at); });
+        [&](int64_t at, int64_t width, T* room) { columns(s.count, s.inner, width, dy + at, y + at, dx + at, room); });
 }
 
 template void softmax_fwd(const SoftmaxShape&, const float*, float*);

@@ -36,7 +36,8 @@ static constexpr Operators<T> table() {
 }
 
 extern const Kernels kernels;
-const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE), PYCNN_VECTOR_BYTES, table<float>(), table<double>(),
-                         philox_uint32};
+const Kernels kernels = {
+    PYCNN_TEXT(PYCNN_ISA_NAMESPACE),   PYCNN_VECTOR_BYTES, table<float>(), table<double>(), philox_uint32,
+    {.widen = widen, .narrow = narrow}};
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

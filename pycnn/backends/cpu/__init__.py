@@ -24,7 +24,8 @@ from pycnn.backends.cpu.conv import (
     conv2d_wgrad,
 )
 from pycnn.backends.cpu.linear import gemm, linear_fwd
-from pycnn.backends.cpu.norm import batch_norm_bwd, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
+from pycnn.backends.cpu.loss import nll_bwd, nll_fwd
+from pycnn.backends.cpu.norm import batch_norm_bwd, batch_norm_eval, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
 from pycnn.backends.cpu.pool import (
     adaptive_avg_pool2d_bwd,
     adaptive_avg_pool2d_fwd,
@@ -48,6 +49,7 @@ __all__ = [
     "avg_pool2d_bwd",
     "avg_pool2d_fwd",
     "batch_norm_bwd",
+    "batch_norm_eval",
     "batch_norm_fwd",
     "channel_affine",
     "channel_sum",
@@ -66,6 +68,8 @@ __all__ = [
     "lrn_fwd",
     "max_pool2d_bwd",
     "max_pool2d_fwd",
+    "nll_bwd",
+    "nll_fwd",
     "pad2d",
     "philox_uint32",
     "plane_take",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,8 @@ from pycnn.shape import Conv2dShape
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]
+
+_DTYPES = {"f": "float32", "d": "float64"}  # by character: asking an array for its dtype's name takes a microsecond
 
 
 def conv2d_fprop(
@@ -26,9 +30,8 @@ def conv2d_fprop(
 ) -> np.ndarray:
     """y = x convolved with w, plus b a filter."""
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
-    name = algorithms.resolve(algo, "fprop", shape, x.dtype.name)
+    name, tile = _resolve(algo, "fprop", shape, x.dtype.char, algorithms.accuracy())
     bias = None if b is None else dense(b)
-    tile = winograd.tile_of(name)
     if tile is not None:
         return _cpu.winograd_fprop(dense(x), dense(w), bias, padding, groups, tile)
     return _cpu.conv2d_fprop(
@@ -57,8 +60,7 @@ def conv2d_dgrad(
 ) -> np.ndarray:
     """dx of `x_shape` from dy and w."""
     shape = Conv2dShape.of(x_shape, w.shape, stride, padding, dilation, groups)
-    name = algorithms.resolve(algo, "dgrad", shape, dy.dtype.name)
-    tile = winograd.tile_of(name)
+    name, tile = _resolve(algo, "dgrad", shape, dy.dtype.char, algorithms.accuracy())
     if tile is not None:
         return _cpu.winograd_dgrad(dense(dy), dense(w), x_shape, padding, groups, tile)
     return _cpu.conv2d_dgrad(name, dense(dy), dense(w), x_shape, stride, padding[::2], dilation, groups)
@@ -77,11 +79,20 @@ def conv2d_wgrad(
 ) -> np.ndarray:
     """dw of `w_shape` from dy and x."""
     shape = Conv2dShape.of(x.shape, w_shape, stride, padding, dilation, groups)
-    name = algorithms.resolve(algo, "wgrad", shape, dy.dtype.name)
-    tile = winograd.tile_of(name)
+    name, tile = _resolve(algo, "wgrad", shape, dy.dtype.char, algorithms.accuracy())
     if tile is not None:
         return _cpu.winograd_wgrad(dense(dy), dense(x), w_shape, padding, groups, tile)
     return _cpu.conv2d_wgrad(name, dense(dy), dense(x), w_shape, stride, padding[::2], dilation, groups)
+
+
+@lru_cache(maxsize=4096)
+def _resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str, accuracy: str) -> tuple[str, int | None]:
+    """The implementation that `algo` stands for and its Winograd tile, if any; remembered, so cheap to repeat.
+
+    `accuracy` is what is in force: it goes into the choice.
+    """
+    name = algorithms.resolve(algo, operator, shape, _DTYPES[dtype])
+    return name, winograd.tile_of(name)
 
 
 def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> int:

@@ -32,9 +32,16 @@ def batch_norm_bwd(
     return _cpu.batch_norm_bwd(dense(dy), dense(x), _dense_or_none(weight), dense(mean), dense(var), eps)
 
 
-def channel_affine(x: np.ndarray, scale: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """x * scale[c] + shift[c]."""
-    return _cpu.channel_affine(dense(x), dense(scale), dense(shift))
+def batch_norm_eval(
+    x: np.ndarray, mean: np.ndarray, var: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+) -> np.ndarray:
+    """(x - mean) / sqrt(var + eps) * weight + bias, with statistics that are given."""
+    return _cpu.batch_norm_eval(dense(x), dense(mean), dense(var), _dense_or_none(weight), _dense_or_none(bias), eps)
+
+
+def channel_affine(x: np.ndarray, scale: np.ndarray | None, shift: np.ndarray) -> np.ndarray:
+    """x * scale[c] + shift[c]; a scale of None is 1."""
+    return _cpu.channel_affine(dense(x), _dense_or_none(scale), dense(shift))
 
 
 def _dense_or_none(array: np.ndarray | None) -> np.ndarray | None:

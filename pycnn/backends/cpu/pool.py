@@ -12,11 +12,17 @@ Shape4 = tuple[int, int, int, int]
 
 
 def max_pool2d_fwd(
-    x: np.ndarray, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """The largest value of each window and where it is, as a flat index into the plane."""
+    x: np.ndarray,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+    return_indices: bool = True,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The largest value of each window and, if asked, where it is, as a flat index into the plane."""
     out = _out_size(x.shape, kernel, stride, padding, dilation, ceil_mode)
-    return _cpu.max_pool2d_fwd(dense(x), kernel, stride, padding, dilation, out)
+    return _cpu.max_pool2d_fwd(dense(x), kernel, stride, padding, dilation, out, return_indices)
 
 
 def max_pool2d_bwd(
@@ -75,9 +81,11 @@ def adaptive_avg_pool2d_bwd(dy: np.ndarray, x_shape: Shape4) -> np.ndarray:
     return _cpu.adaptive_avg_pool2d_bwd(dense(dy), x_shape)
 
 
-def adaptive_max_pool2d_fwd(x: np.ndarray, out_size: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """The largest value of each adaptive window and where it is."""
-    return _cpu.adaptive_max_pool2d_fwd(dense(x), out_size)
+def adaptive_max_pool2d_fwd(
+    x: np.ndarray, out_size: Pair, return_indices: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """The largest value of each adaptive window and, if asked, where it is."""
+    return _cpu.adaptive_max_pool2d_fwd(dense(x), out_size, return_indices)
 
 
 def adaptive_max_pool2d_bwd(dy: np.ndarray, indices: np.ndarray, x_shape: Shape4) -> np.ndarray:
@@ -88,6 +96,5 @@ def adaptive_max_pool2d_bwd(dy: np.ndarray, indices: np.ndarray, x_shape: Shape4
 def _out_size(
     x_shape: tuple[int, ...], kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
 ) -> Pair:
-    n, c, h, w = x_shape
-    shape = Pool2dShape(n, c, h, w, kernel, stride, padding, dilation, ceil_mode)
+    shape = Pool2dShape.of(x_shape, kernel, stride, padding, dilation, ceil_mode)
     return shape.P, shape.Q

@@ -8,6 +8,7 @@ order.  Kernel, stride, dilation and output size are pairs (height first), paddi
     conv.py      conv2d_fprop, conv2d_dgrad, conv2d_wgrad, channel_sum
     pool.py      max, average and adaptive pooling, plane_take
     dense.py     gemm, linear_fwd, activations, softmax
+    loss.py      negative log-likelihood
     norm.py      lrn, batch_norm, channel_affine
     random.py    philox_uint32, dropout
     shaping.py   pad2d, concat, add
@@ -35,7 +36,8 @@ from .dense import (
     tanh_bwd,
     tanh_fwd,
 )
-from .norm import batch_norm_bwd, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
+from .loss import nll_bwd, nll_fwd
+from .norm import batch_norm_bwd, batch_norm_eval, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
 from .pool import (
     adaptive_avg_pool2d_bwd,
     adaptive_avg_pool2d_fwd,
@@ -59,6 +61,7 @@ __all__ = [
     "avg_pool2d_bwd",
     "avg_pool2d_fwd",
     "batch_norm_bwd",
+    "batch_norm_eval",
     "batch_norm_fwd",
     "channel_affine",
     "channel_sum",
@@ -77,6 +80,8 @@ __all__ = [
     "lrn_fwd",
     "max_pool2d_bwd",
     "max_pool2d_fwd",
+    "nll_bwd",
+    "nll_fwd",
     "pad2d",
     "philox_uint32",
     "plane_take",

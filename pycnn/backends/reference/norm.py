@@ -56,11 +56,24 @@ def batch_norm_bwd(
     return rounded(dx, dy.dtype), rounded(dweight, dy.dtype), rounded(dbias, dy.dtype)
 
 
-def channel_affine(x: Array, scale: Array, shift: Array) -> Array:
-    """x * scale[c] + shift[c]."""
+def batch_norm_eval(x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
+    """(x - mean) / sqrt(var + eps) * weight + bias, with statistics that are given."""
     x64 = wide(x)
     with np.errstate(all="ignore"):
-        return rounded(x64 * _by_channel(wide(scale), x64) + _by_channel(wide(shift), x64), x.dtype)
+        y = (x64 - _by_channel(wide(mean), x64)) / np.sqrt(_by_channel(wide(var), x64) + eps)
+        if weight is not None:
+            y *= _by_channel(wide(weight), x64)
+        if bias is not None:
+            y += _by_channel(wide(bias), x64)
+    return rounded(y, x.dtype)
+
+
+def channel_affine(x: Array, scale: Array | None, shift: Array) -> Array:
+    """x * scale[c] + shift[c]; a scale of None is 1."""
+    x64 = wide(x)
+    with np.errstate(all="ignore"):
+        scaled = x64 if scale is None else x64 * _by_channel(wide(scale), x64)
+        return rounded(scaled + _by_channel(wide(shift), x64), x.dtype)
 
 
 def _lrn_base(x: np.ndarray, size: int, alpha: float, k: float) -> np.ndarray:

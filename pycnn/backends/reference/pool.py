@@ -18,9 +18,18 @@ Indices = NDArray[np.int64]
 
 
 def max_pool2d_fwd(
-    x: Array, kernel: Pair, stride: Pair, padding: Padding, dilation: Pair, ceil_mode: bool
-) -> tuple[Array, Indices]:
-    """The largest value of each window and where it is; padding is -inf, of equals the first in scan order wins."""
+    x: Array,
+    kernel: Pair,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    ceil_mode: bool,
+    return_indices: bool = True,
+) -> tuple[Array, Indices | None]:
+    """The largest value of each window and where it is (None unless asked for).
+
+    Padding is -inf; of equals the first in scan order wins.
+    """
     n, c, h, w = x.shape
     out = _out_size((h, w), kernel, stride, padding, dilation, ceil_mode)
     y = np.full((n, c, *out), -np.inf, x.dtype)
@@ -32,7 +41,7 @@ def max_pool2d_fwd(
             wins = (index < 0) | (value > best) | np.isnan(value)
         y[window] = np.where(wins, value, best)
         indices[window] = np.where(wins, positions[pixels], index)
-    return y, indices
+    return y, indices if return_indices else None
 
 
 def max_pool2d_bwd(
@@ -45,6 +54,7 @@ def max_pool2d_bwd(
 def plane_take(x: Array, indices: Indices) -> Array:
     """y[n, c, p, q] = x[n, c] at the flat index indices[n, c, p, q], or 0 where that is -1."""
     n, c, h, w = x.shape
+    _expect_inside(indices, h * w)
     if h * w == 0:
         return np.zeros(indices.shape, x.dtype)
     flat = indices.reshape(n, c, indices.shape[2] * indices.shape[3])
@@ -116,8 +126,8 @@ def adaptive_avg_pool2d_bwd(dy: Array, x_shape: Shape4) -> Array:
     return rounded(dx, dy.dtype)
 
 
-def adaptive_max_pool2d_fwd(x: Array, out_size: Pair) -> tuple[Array, Indices]:
-    """The largest value of each adaptive window and where it is, chosen as in `max_pool2d_fwd`."""
+def adaptive_max_pool2d_fwd(x: Array, out_size: Pair, return_indices: bool = True) -> tuple[Array, Indices | None]:
+    """The largest value of each adaptive window and where it is, chosen and returned as by `max_pool2d_fwd`."""
     n, c, h, w = x.shape
     indices = np.empty((n, c, *out_size), np.int64)
     positions = np.arange(h * w).reshape(h, w)
@@ -128,7 +138,7 @@ def adaptive_max_pool2d_fwd(x: Array, out_size: Pair) -> tuple[Array, Indices]:
             nan = np.isnan(values)
             last_nan = pixels.size - 1 - np.argmax(nan[:, :, ::-1], axis=2)
             indices[:, :, p, q] = pixels[np.where(nan.any(axis=2), last_nan, np.argmax(values, axis=2))]
-    return plane_take(x, indices), indices
+    return plane_take(x, indices), indices if return_indices else None
 
 
 def adaptive_max_pool2d_bwd(dy: Array, indices: Indices, x_shape: Shape4) -> Array:
@@ -138,12 +148,19 @@ def adaptive_max_pool2d_bwd(dy: Array, indices: Indices, x_shape: Shape4) -> Arr
 
 def _scatter(dy: Array, indices: Indices, x_shape: Shape4) -> Array:
     n, c, h, w = x_shape
+    _expect_inside(indices, h * w)
     plane = np.arange(n * c).reshape(n, c, 1, 1)
     found = indices >= 0
     target = (plane * (h * w) + indices)[found]
     with np.errstate(all="ignore"):
         dx = np.bincount(target, weights=wide(dy)[found], minlength=n * c * h * w)
     return rounded(dx.astype(np.float64, copy=False).reshape(x_shape), dy.dtype)
+
+
+def _expect_inside(indices: Indices, pixels: int) -> None:
+    """IndexError, as every backend raises it, unless all are positions in a plane of so many pixels, or -1."""
+    if indices.size and not (indices.min() >= -1 and indices.max() < pixels):
+        raise IndexError("indices must be flat positions inside their plane, or -1")
 
 
 def _out_size(
