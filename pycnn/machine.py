@@ -15,7 +15,7 @@ _ISAS = ("baseline", "avx2", "avx512")
 
 _forced = os.environ.get("PYCNN_ISA", "auto")
 if not _cpu.set_isa(_forced):
-    raise ImportError(f"PYCNN_ISA must be auto or one of {', '.join(_ISAS)} that this machine runs, got {_forced!r}")
+    raise ValueError(f"PYCNN_ISA must be auto or one of {', '.join(_ISAS)} that this machine runs, got {_forced!r}")
 
 
 def _default_threads() -> int:

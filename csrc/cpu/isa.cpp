@@ -1,7 +1,6 @@
 #include "cpu/isa.h"
 
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 
 namespace pycnn::cpu {
@@ -62,10 +61,7 @@ bool set_isa(const char* name) {
 }
 
 const Kernels& kernels() {
-    if (current == nullptr) {
-        const char* forced = std::getenv("PYCNN_ISA");
-        if (forced == nullptr || !set_isa(forced)) set_isa("auto");
-    }
+    if (current == nullptr) set_isa("auto");
     return *current;
 }
 

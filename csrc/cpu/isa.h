@@ -25,7 +25,7 @@ const Operators<T>& operators(const Kernels& kernels) {
     }
 }
 
-const Kernels& kernels();              // the table in force: forced by set_isa, else by PYCNN_ISA, else the best
+const Kernels& kernels();              // the table in force: forced by set_isa, else the best
 bool set_isa(const char* name);        // "auto" is the best; false if unknown or not runnable here
 bool isa_supported(const char* name);  // known and able to run here
 

@@ -7,7 +7,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdio>
-#include <cstdlib>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -54,6 +53,7 @@ class Pool {
     int size() const { return static_cast<int>(threads_.size()) + 1; }
 
     void run(const Loop& loop) {
+        caller_.store(sched_getcpu(), std::memory_order_relaxed);
         loop_ = loop;  // nobody is in the last loop any more, and nobody can join it
         next_.store(0, std::memory_order_relaxed);
         left_.store(0, std::memory_order_relaxed);
@@ -83,6 +83,17 @@ class Pool {
         wake_.notify_all();
     }
 
+    // A thread that wakes is often put where the caller runs, and moved only when the system next balances its load:
+    // milliseconds at half speed.  It goes elsewhere by itself.
+    static void leave(int cpu) {
+        cpu_set_t all;
+        if (sched_getcpu() != cpu || sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) return;
+        cpu_set_t others = all;
+        CPU_CLR(cpu, &others);
+        sched_setaffinity(0, sizeof others, &others);
+        sched_setaffinity(0, sizeof all, &all);
+    }
+
     bool join() {
         std::uint64_t gate = gate_.load(std::memory_order_relaxed);
         while ((gate & kOpen) != 0) {
@@ -106,6 +117,7 @@ class Pool {
     std::atomic<std::uint64_t> left_{0};  // workers that joined the loop and have finished with it
     std::atomic<std::uint64_t> gate_{0};
     std::atomic<std::size_t> asleep_{0};
+    std::atomic<int> caller_{0};  // the CPU of the last loop's caller
     std::atomic<bool> stop_{false};
     std::mutex sleep_;
     std::condition_variable wake_;
@@ -124,6 +136,8 @@ void Pool::work() {
             asleep_++;
             wake_.wait(lock, another);
             asleep_--;
+            lock.unlock();
+            leave(caller_.load(std::memory_order_relaxed));
         }
         seen = gate_.load(std::memory_order_acquire) / kLoop;
         if (stop_) return;
@@ -164,22 +178,13 @@ void forget_after_fork() {
 
 }  // namespace
 
-int default_num_threads() {
-    for (const char* name : {"PYCNN_NUM_THREADS", "OMP_NUM_THREADS"}) {
-        const char* value = std::getenv(name);
-        const int count = value ? std::atoi(value) : 0;
-        if (count > 0) return std::min(count, 1024);
-    }
-    return usable_cpus();
-}
-
 int num_threads() {
-    if (wanted == 0) wanted = default_num_threads();
+    if (wanted == 0) wanted = usable_cpus();
     return wanted;
 }
 
 void set_num_threads(int count) {
-    wanted = count > 0 ? count : default_num_threads();
+    wanted = count > 0 ? count : usable_cpus();
 }
 
 void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* context, std::int64_t elements) {

@@ -16,7 +16,6 @@ void parallel_for(std::int64_t count, void (*body)(void* context, std::int64_t i
                   std::int64_t elements = kMuch);
 
 int num_threads();
-void set_num_threads(int count);  // at least 1; 0 returns to the default
-int default_num_threads();        // PYCNN_NUM_THREADS, OMP_NUM_THREADS, or the CPUs this process may use
+void set_num_threads(int count);  // at least 1; 0 stands for the CPUs this process may use
 
 }  // namespace pycnn::cpu
