@@ -32,13 +32,26 @@ struct Loop {
     void* context = nullptr;
 };
 
+// A thread's part of a loop, taken from the front by its owner and from the back by threads that have finished theirs.
+// The parts are the same from one loop to the next, so that a layer mostly finds what the layer before it wrote, and
+// its own results of the last step, in the cache of its core: the cores of a machine may be far apart.
+struct alignas(64) Share {
+    std::int64_t begin = 0;             // next task of the owner
+    std::atomic<std::int64_t> end{0};   // before it lies the next task of a helper
+    std::atomic<std::int64_t> left{0};  // tasks that nobody has claimed; below zero once there is none
+
+    bool claim() {
+        return left.load(std::memory_order_relaxed) > 0 && left.fetch_sub(1, std::memory_order_relaxed) > 0;
+    }
+};
+
 // A loop is open to workers from `run`'s start until its caller has found no task left.  A worker joins an open loop by
 // counting itself in, and the caller waits only for those that did: a worker that the system has not scheduled yet, on
 // a machine busy with other things, costs nothing.
 class Pool {
   public:
-    explicit Pool(int workers) {
-        for (int i = 0; i < workers; i++) threads_.emplace_back([this] { work(); });
+    explicit Pool(int workers) : shares_(workers + 1) {
+        for (int i = 0; i < workers; i++) threads_.emplace_back([this, i] { work(i + 1); });
     }
 
     ~Pool() {
@@ -55,10 +68,16 @@ class Pool {
     void run(const Loop& loop) {
         caller_.store(sched_getcpu(), std::memory_order_relaxed);
         loop_ = loop;  // nobody is in the last loop any more, and nobody can join it
-        next_.store(0, std::memory_order_relaxed);
+        for (std::int64_t i = 0, n = size(); i < n; i++) {
+            const std::int64_t begin = loop.count * i / n;
+            const std::int64_t end = loop.count * (i + 1) / n;
+            shares_[i].begin = begin;
+            shares_[i].end.store(end, std::memory_order_relaxed);
+            shares_[i].left.store(end - begin, std::memory_order_relaxed);
+        }
         left_.store(0, std::memory_order_relaxed);
         open();
-        take();
+        take(0);
         const std::uint64_t joined = gate_.fetch_and(~kOpen, std::memory_order_acq_rel) & kJoined;
         for (int spin = 0; left_.load(std::memory_order_acquire) != joined; spin++) {
             if (spin < kSpins) {
@@ -104,16 +123,19 @@ class Pool {
         return false;
     }
 
-    void take() {
-        for (std::int64_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < loop_.count;) {
-            loop_.body(loop_.context, i);
+    // The tasks of share `own`, then what is left of the others'.
+    void take(std::size_t own) {
+        for (Share& share = shares_[own]; share.claim();) loop_.body(loop_.context, share.begin++);
+        for (std::size_t i = 1; i < shares_.size(); i++) {
+            Share& share = shares_[(own + i) % shares_.size()];
+            while (share.claim()) loop_.body(loop_.context, share.end.fetch_sub(1, std::memory_order_relaxed) - 1);
         }
     }
 
-    void work();
+    void work(std::size_t own);
 
     Loop loop_;
-    std::atomic<std::int64_t> next_{0};
+    std::vector<Share> shares_;           // of the caller, then of each worker
     std::atomic<std::uint64_t> left_{0};  // workers that joined the loop and have finished with it
     std::atomic<std::uint64_t> gate_{0};
     std::atomic<std::size_t> asleep_{0};
@@ -126,7 +148,7 @@ class Pool {
 
 thread_local bool inside = false;
 
-void Pool::work() {
+void Pool::work(std::size_t own) {
     inside = true;
     for (std::uint64_t seen = 0;;) {
         const auto another = [&] { return gate_.load(std::memory_order_acquire) / kLoop != seen; };
@@ -142,7 +164,7 @@ void Pool::work() {
         seen = gate_.load(std::memory_order_acquire) / kLoop;
         if (stop_) return;
         if (join()) {
-            take();
+            take(own);
             left_.fetch_add(1, std::memory_order_release);
         }
     }
