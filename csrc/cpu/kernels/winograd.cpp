@@ -36,11 +36,13 @@ struct Forward {
     const int64_t v_point, v_block, u_point, m_point;
     int64_t multiplies = 0;
 
-    // M of a chunk about 448 KiB, V at most 8 MiB.
-    static int64_t tiles_wanted(int64_t channels) {
+    // M of a chunk about 448 KiB, V at most 8 MiB.  A chunk that one thread takes from end to end stays in its core's
+    // cache, so small problems are cut into eight where that leaves each enough tiles to pay for its filters.
+    static int64_t tiles_wanted(int64_t channels, int64_t all) {
+        const int64_t by_parts = most(64, all / 8);
         const int64_t by_products = (int64_t{448} << 10) / (kPoints * kPanel * static_cast<int64_t>(sizeof(T)));
         const int64_t by_inputs = (int64_t{8} << 20) / (kPoints * channels * static_cast<int64_t>(sizeof(T)));
-        return most(2 * kPointRows, least(by_products, by_inputs) / kPointRows * kPointRows);
+        return most(2 * kPointRows, least(by_parts, least(by_products, by_inputs)) / kPointRows * kPointRows);
     }
 
     static int64_t depth_wanted() {  // U of a block about 256 KiB
@@ -51,10 +53,10 @@ struct Forward {
         : p(problem),
           depth(least(depth_wanted(), ceil_div(p.C, kLine) * kLine)),
           blocks(ceil_div(p.C, depth)),
-          grid(p.N, p.P, p.Q, TILE, tiles_wanted(blocks * depth)),
+          grid(p.N, p.P, p.Q, TILE, tiles_wanted(blocks * depth, p.N * ceil_div(p.P, TILE) * ceil_div(p.Q, TILE))),
           panels(ceil_div(p.K, kPanel)),
           pieces(least(grid.units_in_chunk, ceil_div(4, panels))),
-          shared(grid.chunks * p.groups < 8),
+          shared(grid.chunks * p.groups < 8 && grid.chunks * p.groups % num_threads() != 0),
           v_point(grid.chunk_tiles() * depth + kPointGap<T>),
           v_block(v_point * kPoints),
           u_point(depth * kPanel + kPointGap<T>),
