@@ -129,14 +129,22 @@ PYCNN_INLINE Vec<T> load_column(const T* row, const Column<T>& c, const Axis& w)
     }
 }
 
-// One vector of `count` outputs in each of some rows: to[row][0 .. count) = bias + the sum over r and s.
+// The columns of one phase of a filter.
+template <typename T>
+struct Across {
+    const Column<T>* columns;  // by s
+    const T* weight;           // by r, s
+    int64_t taps;
+};
+
+// A vector of outputs in each of some rows: to[row][0 .. count) = bias + the sum over r and s.  Or two vectors, of the
+// even and of the odd columns, that are zipped.
 template <typename T>
 struct Strip {
     const T* x;
-    const int64_t* down;       // Table::row of the first of the rows
-    const Column<T>* columns;  // by s
-    const T* weight;           // by r, s
-    int64_t taps_h, taps_w;
+    const int64_t* down;  // Table::row of the first of the rows
+    Across<T> across[2];
+    int64_t taps_h;
     Rows clear;  // of the rows [0, rows), those that meet no padding above or below
     int64_t rows;
     T bias;
@@ -149,7 +157,8 @@ struct Strip {
 template <typename T, Step STEP, bool INSIDE, int DOWN>
 void sum_3x3(const Table<T>& table, const Strip<T>& strip) {
     const T* zeros = table.zeros.get();
-    const Column<T> column[3] = {strip.columns[0], strip.columns[1], strip.columns[2]};
+    const Across<T>& across = strip.across[0];
+    const Column<T> column[3] = {across.columns[0], across.columns[1], across.columns[2]};
     const int64_t* down = strip.down;
     Vec<T> seen[3][3];
     const auto see = [&](int r) {
@@ -159,7 +168,7 @@ void sum_3x3(const Table<T>& table, const Strip<T>& strip) {
     };
     Vec<T> weight[9];
 #pragma GCC unroll 9
-    for (int t = 0; t < 9; t++) weight[t] = broadcast(strip.weight[t]);
+    for (int t = 0; t < 9; t++) weight[t] = broadcast(across.weight[t]);
     const Vec<T> bias = broadcast(strip.bias);
 #pragma GCC unroll 3
     for (int r = 0; r < 3 - DOWN; r++) see(r);
@@ -177,31 +186,42 @@ void sum_3x3(const Table<T>& table, const Strip<T>& strip) {
 }
 
 // Any filter: kRows rows of outputs at a time share each weight.
-template <typename T, Step STEP, bool INSIDE>
+template <typename T, Step STEP, bool INSIDE, int PHASES>
 void sum_any(const Table<T>& table, const Strip<T>& strip) {
+    constexpr int64_t kL = kLanes<T>;
     const int64_t x_row = table.h.stride * table.w.size;
     const int64_t* down = strip.down;
     T* to = strip.to;
     const auto block = [&]<int ROWS>() {
-        Vec<T> acc[ROWS];
-#pragma GCC unroll 4
-        for (int j = 0; j < ROWS; j++) acc[j] = broadcast(strip.bias);
-        const T* weight = strip.weight;
+        Vec<T> acc[PHASES][ROWS];
+#pragma GCC unroll 8
+        for (int j = 0; j < PHASES * ROWS; j++) acc[j / ROWS][j % ROWS] = broadcast(strip.bias);
         for (int64_t r = 0; r < strip.taps_h; r++) {
             // Only single rows can meet the padding: the rows of a block are one stride apart.
             const T* from = ROWS == 1 && down[r] < 0 ? table.zeros.get() : strip.x + down[r];
-            for (int64_t s = 0; s < strip.taps_w; s++) {
-                const Vec<T> factor = broadcast(*weight++);
+#pragma GCC unroll 2
+            for (int i = 0; i < PHASES; i++) {
+                const Across<T>& across = strip.across[i];
+                for (int64_t s = 0; s < across.taps; s++) {
+                    const Vec<T> factor = broadcast(across.weight[r * across.taps + s]);
 #pragma GCC unroll 4
-                for (int j = 0; j < ROWS; j++) {
-                    acc[j] += factor * load_column<T, STEP, INSIDE>(from + j * x_row, strip.columns[s], table.w);
+                    for (int j = 0; j < ROWS; j++) {
+                        acc[i][j] +=
+                            factor * load_column<T, STEP, INSIDE>(from + j * x_row, across.columns[s], table.w);
+                    }
                 }
             }
         }
 #pragma GCC unroll 4
-        for (int j = 0; j < ROWS; j++) store_part(to + j * strip.to_row, acc[j], strip.count);
+        for (int j = 0; j < ROWS; j++, to += strip.to_row) {
+            if constexpr (PHASES == 1) {
+                store_part(to, acc[0][j], strip.count);
+            } else {
+                store_part(to, detail::Zip<T, 0>::of(acc[0][j], acc[1][j]), least(kL, strip.count));
+                store_part(to + kL, detail::Zip<T, kL / 2>::of(acc[0][j], acc[1][j]), most(0, strip.count - kL));
+            }
+        }
         down += ROWS * strip.taps_h;
-        to += ROWS * strip.to_row;
     };
     for (int64_t row = 0; row < strip.rows;) {
         if (row >= strip.clear.begin && row + kRows <= strip.clear.end) {
@@ -216,22 +236,26 @@ void sum_any(const Table<T>& table, const Strip<T>& strip) {
 
 template <typename T, Step STEP, bool INSIDE>
 void sum_strip(const Table<T>& table, const Strip<T>& strip) {
+    if constexpr (STEP == Step::kOne) {
+        if (strip.across[1].columns != nullptr) return sum_any<T, STEP, INSIDE, 2>(table, strip);
+    }
     if constexpr (STEP != Step::kAny) {
-        const bool three = strip.taps_h == 3 && strip.taps_w == 3 && table.adjacent;
+        const bool three = strip.taps_h == 3 && strip.across[0].taps == 3 && table.adjacent;
         if (three && table.h.stride == 1) return sum_3x3<T, STEP, INSIDE, 1>(table, strip);
         if (three && table.h.stride == 2) return sum_3x3<T, STEP, INSIDE, 2>(table, strip);
     }
-    sum_any<T, STEP, INSIDE>(table, strip);
+    sum_any<T, STEP, INSIDE, 1>(table, strip);
 }
 
 // Rows [begin, end) of every row phase of one plane.  `weight` holds its filter in the order of the phases, `line` room
-// for a vector of every row of every column phase.
+// for a vector of every row.
 template <typename T, Step STEP>
 void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, const T* weight, T bias, T* y, T* line) {
     constexpr int64_t kL = kLanes<T>;
     const Axis& h = table.h;
     const Axis& w = table.w;
     const Phase* phases = w.phase.get();
+    const bool zipped = w.step == 2 && w.phases == 2;
     for (int64_t i = 0; i < h.phases; i++) {
         const Phase& ph = h.phase.get()[i];
         const int64_t rows = least(end, ph.count) - begin;
@@ -246,31 +270,36 @@ void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, co
         strip.rows = rows;
         strip.bias = bias;
         for (int64_t v = 0; v < table.vectors; v++) {
-            for (int64_t j = 0; j < w.phases; j++) {
-                strip.columns = table.columns_of(v, phases[j]);
-                strip.weight = weight + ph.tap * w.taps + ph.taps * phases[j].tap;
-                strip.taps_w = phases[j].taps;
-                strip.to = w.step == 1 ? y_row + v * kL : line + j * rows * kL;
-                strip.to_row = w.step == 1 ? h.step * w.out_size : kL;
-                strip.count = w.step == 1 ? least(kL, w.out_size - v * kL) : kL;
+            const auto across = [&](const Phase& pw) {
+                return Across<T>{table.columns_of(v, pw), weight + ph.tap * w.taps + ph.taps * pw.tap, pw.taps};
+            };
+            const auto sum = [&] {
                 if (STEP != Step::kAny && table.inside.get()[v]) {
                     sum_strip<T, STEP, STEP != Step::kAny>(table, strip);
                 } else {
                     sum_strip<T, STEP, false>(table, strip);
                 }
+            };
+            if (w.step == 1 || zipped) {
+                const int64_t even = phases[0].first;  // of two phases, the one that starts at column 0
+                strip.across[0] = across(phases[zipped ? even : 0]);
+                if (zipped) strip.across[1] = across(phases[1 - even]);
+                strip.to = y_row + v * kL * w.step;
+                strip.to_row = h.step * w.out_size;
+                strip.count = least(kL * w.step, w.out_size - v * kL * w.step);
+                sum();
+                continue;
             }
-            if (w.step == 1) continue;
-            for (int64_t r = 0; r < rows; r++) {
-                T* to = y_row + r * h.step * w.out_size + v * kL * w.step;
-                const T* from = line + r * kL;
-                if (w.step == 2 && w.phases == 2) {
-                    const int64_t odd = phases[0].first == 0 ? rows * kL : 0;
-                    copy_zipped(to, from + rows * kL - odd, from + odd, least(2 * kL, w.out_size - 2 * v * kL));
-                    continue;
-                }
-                for (int64_t j = 0; j < w.phases; j++) {
-                    const int64_t count = least(kL, phases[j].count - v * kL);
-                    store_segment(to + phases[j].first, from + j * rows * kL, count, w.step, false);
+            for (int64_t j = 0; j < w.phases; j++) {
+                strip.across[0] = across(phases[j]);
+                strip.to = line;
+                strip.to_row = kL;
+                strip.count = kL;
+                sum();
+                const int64_t count = least(kL, phases[j].count - v * kL);
+                for (int64_t r = 0; r < rows; r++) {
+                    T* to = y_row + r * h.step * w.out_size + v * kL * w.step + phases[j].first;
+                    store_segment(to, line + r * kL, count, w.step, false);
                 }
             }
         }
@@ -364,7 +393,7 @@ void depthwise_sum(const TapSum<T>& p) {
             to[j] = r.index * p.w.taps + p.w.tap.get()[pw.tap + j % pw.taps].index;
         }
     }
-    const int64_t line_size = p.w.step == 1 ? 0 : p.w.phases * least(band, p.h.count) * kLanes<T>;
+    const int64_t line_size = p.w.step == 1 ? 0 : least(band, p.h.count) * kLanes<T>;
     const auto sum = p.w.stride == 1 ? sum_plane<T, Step::kOne>
                                      : (p.w.stride == 2 ? sum_plane<T, Step::kTwo> : sum_plane<T, Step::kAny>);
     parallel(ceil_div(planes, some) * bands, [&](int64_t task) {

@@ -225,25 +225,6 @@ struct Zip<T, FIRST, 0, LANES...> {
 
 }  // namespace detail
 
-// to[2 * i] = even[i] and to[2 * i + 1] = odd[i] for all 2 * i (+ 1) < count.
-template <typename T>
-PYCNN_INLINE void copy_zipped(T* to, const T* even, const T* odd, int64_t count) {
-    constexpr int kL = kLanes<T>;
-    int64_t i = 0;
-    for (; 2 * (i + kL) <= count; i += kL) {
-        const Vec<T> a = load(even + i);
-        const Vec<T> b = load(odd + i);
-        store(to + 2 * i, detail::Zip<T, 0>::of(a, b));
-        store(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b));
-    }
-    const int64_t left = count - 2 * i;
-    if (left <= 0) return;
-    const Vec<T> a = load_part(even + i, (left + 1) / 2);
-    const Vec<T> b = load_part(odd + i, left / 2);
-    store_part(to + 2 * i, detail::Zip<T, 0>::of(a, b), least(left, kL));
-    store_part(to + 2 * i + kL, detail::Zip<T, kL / 2>::of(a, b), most(left - kL, 0));
-}
-
 namespace detail {
 
 // join(join(0 + 8, 4 + 12), ...): the upper half of the lanes onto the lower, until one is left.
