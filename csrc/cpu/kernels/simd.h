@@ -223,10 +223,6 @@ struct Zip<T, FIRST, 0, LANES...> {
     PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, LANES...); }
 };
 
-}  // namespace detail
-
-namespace detail {
-
 // join(join(0 + 8, 4 + 12), ...): the upper half of the lanes onto the lower, until one is left.
 template <typename T, typename Join>
 PYCNN_INLINE T fold(Vec<T> value, const Join& join) {

@@ -192,6 +192,7 @@ struct Forward {
             p.bias == nullptr ? Vec<T>{} : load_lanes(p.bias + group * p.K + k, lanes_within<T>(0, channels));
         const int64_t row = unit.row * TILE;
         const int64_t rows = least(TILE, p.P - row);
+        const int64_t end = least(p.Q, (unit.column + unit.tiles) * TILE);  // beyond it lies another unit's
         T* y = p.y + (((unit.plane * p.groups + group) * p.K + k) * p.P + row) * p.Q;
         Vec<T> out[TILE][kWidth] = {};
         for (int64_t t = 0; t < unit.tiles; t += kTiles) {
@@ -213,7 +214,7 @@ struct Forward {
             for (int64_t r = 0; r < rows; r++) {
                 for (int64_t q = 0; q < tiles * TILE; q += kLine) {
                     const int64_t column = (unit.column + t) * TILE + q;
-                    const int64_t width = least(kLine, p.Q - column);
+                    const int64_t width = least(kLine, end - column);
                     if (width <= 0) break;
                     Vec<T> square[kLanes<T>];
 #pragma GCC unroll 16
