@@ -21,7 +21,7 @@ class Machine:
     """This machine and its measured limits.
 
     Attributes:
-        fma_peak: FLOP/s of float32 multiply-adds held in registers, all threads: the most that was seen in half a second.
+        fma_peak: FLOP/s of float32 multiply-adds held in registers, all threads: the most seen in half a second.
         bandwidth: bytes per second of a large copy, read plus written.
     """
 
