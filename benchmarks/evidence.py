@@ -85,32 +85,37 @@ class Task:
 
 def plan(quick: bool = False) -> list[Task]:
     """Every task, most important first; `quick` keeps to a few small ones, for the rehearsal."""
-    both = (_cuda_direct.TILED, _cuda_direct.ANY)
+    fprop, every = (_cuda_direct.TILED, _cuda_direct.ANY), (_cuda_direct.TILED, _cuda_direct.ANY, _cuda_direct.DGRAD)
     tasks = []
-    for algo, kernel in _algorithms().items():
-        chosen = [problem for problem in _proving_problems(quick) if _able(problem, algo)]
+    for algo, (kernel, operator) in _algorithms().items():
+        asked = [replace(problem, operator=operator) for problem in _proving_problems(quick)]
+        chosen = [problem for problem in asked if _able(problem, algo)]
         tasks.append(Task(f"correct/{algo}", (kernel,), 1, 60, _correct(algo, chosen)))
     for problem in _repeat_problems(quick):
-        tasks.append(Task(f"repeat/{problem}", both, 1, 20, _repeat(problem)))
+        tasks.append(Task(f"repeat/{problem}", fprop, 1, 20, _repeat(problem)))
     for tool in ("memcheck", "racecheck"):
-        tasks.append(Task(f"sanitizer/{tool}", both, 1, 120, _sanitize(tool)))
+        tasks.append(Task(f"sanitizer/{tool}", every, 1, 120, _sanitize(tool)))
     tasks.append(Task("machine/peaks", (), 1, 20, lambda place: place.peaks()))
     for number, batch in BATCHES.items():
         timed = _first_layers() if number == 1 else layers()
         for problem in timed[:1] if quick else timed:
             layer = replace(problem, shape=replace(problem.shape, N=1 if quick else batch))
-            tasks.append(Task(f"time/{layer}", both, number, 15, _time(layer)))
+            tasks.append(Task(f"time/{layer}", fprop, number, 15, _time(layer)))
     return sorted(_unique(tasks), key=lambda task: task.slice)
 
 
-def _algorithms() -> dict[str, str]:
-    """Every direct algorithm and the kernel it launches."""
+def _algorithms() -> dict[str, tuple[str, str]]:
+    """Every direct algorithm, the kernel it launches and the pass that is."""
     shape = Problem.parse("n1c1h1_k1r1").shape
-    return {each.name: each.instance.kernel for each in _cuda_direct.fprop_plans(shape, installed())}
+    return {
+        each.name: (each.instance.kernel, operator)
+        for operator in _cuda_direct.PASSES
+        for each in _cuda_direct.plans(operator, shape, installed())
+    }
 
 
 def _able(problem: Problem, algo: str) -> bool:
-    plans = _cuda_direct.fprop_plans(problem.shape, installed())
+    plans = _cuda_direct.plans(problem.operator, problem.shape, installed())
     return any(each.name == algo and each.reason is None for each in plans)
 
 

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pycnn.backends._cuda_direct import fprop_plans
+from pycnn.backends import _cuda_direct
 from pycnn.backends._device import Array
 from pycnn.backends.cuda import Host
 from pycnn.backends.device_cupy import CupyDevice, current_device
@@ -293,11 +294,12 @@ def _worker(mode: str) -> None:
         device = (_ShortDevice if mode == "overrun" else CupyDevice)(number, sources)
         host = Host(device, sources)
         for text in SANITIZED:
-            problem = Problem.parse(text)
-            operands = float_operands(problem)
-            for plan in fprop_plans(problem.shape, sources):
-                if plan.reason is None:
-                    run(OnNumpy(host, cupy), problem, operands, plan.name)
+            for operator in _cuda_direct.PASSES:
+                problem = replace(Problem.parse(text), operator=operator)
+                operands = float_operands(problem)
+                for plan in _cuda_direct.plans(operator, problem.shape, sources):
+                    if plan.reason is None:
+                        run(OnNumpy(host, cupy), problem, operands, plan.name)
         device.sync()
 
 

@@ -36,27 +36,9 @@
 //             few filters (depthwise: most of a tile idles) or where stride skips what a halo holds (1x1 at stride 2).
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016; register tiling as in
 //             Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
-#include "common.cuh"
+#include "direct.cuh"
 
 namespace pycnn {
-
-enum : int { kWarp = 32 };
-
-// Fills shared memory, all threads together: store(i, load(i)) for every i below `count`.  A thread has four loads in
-// flight before it stores the first.
-template <int count, int threads, typename Load, typename Store>
-__device__ __forceinline__ void stage(Load load, Store store) {
-    constexpr int batch = 4;
-#pragma unroll 1
-    for (int first = static_cast<int>(threadIdx.x); first < count; first += batch * threads) {
-        float value[batch];
-#pragma unroll
-        for (int j = 0; j < batch; ++j) value[j] = first + j * threads < count ? load(first + j * threads) : 0.0f;
-#pragma unroll
-        for (int j = 0; j < batch; ++j)
-            if (first + j * threads < count) store(first + j * threads, value[j]);
-    }
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The tiled kernel
@@ -231,15 +213,6 @@ struct AnyTile {
     constexpr int threads() const { return warps * kWarp; }
     constexpr int tile_pq() const { return kWarp * pixels; }
     constexpr int tile_k() const { return warps * filters; }
-};
-
-template <int wide>
-struct IndexOf {
-    using type = int;
-};
-template <>
-struct IndexOf<1> {
-    using type = int64;
 };
 
 // Where a tap looks, relative to the input pixel under filter position (0, 0), channel 0.

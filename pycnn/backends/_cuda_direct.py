@@ -1,7 +1,8 @@
-"""Launch plans for kernels/conv2d_fprop_direct.cu: which instance can run a problem, on what grid, at what cost."""
+"""Launch plans for the direct convolution kernels: which instance can run a problem, on what grid, at what cost."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,9 @@ from pycnn.backends._layout import NARROW, pack_divisors
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
-TILED, ANY = "conv2d_fprop_direct", "conv2d_fprop_direct_any"
+TILED, ANY, DGRAD = "conv2d_fprop_direct", "conv2d_fprop_direct_any", "conv2d_dgrad_direct"
+
+PASSES = ("fprop", "dgrad")
 
 _WARP = 32
 _ROW_OF_BLOCKS = 2**30  # a grid of more blocks than 2^31 - 1 continues along y
@@ -38,10 +41,30 @@ class Plan:
     padded_macs: int
 
 
+def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
+    """Every direct instance's plan for a pass of `PASSES`."""
+    return (fprop_plans if operator == "fprop" else dgrad_plans)(shape, sources)
+
+
+def choice(operator: str, plans: list[Plan]) -> tuple[Plan, str]:
+    """The plan that `auto` takes among the plans of a pass, and why."""
+    return (fprop_choice if operator == "fprop" else dgrad_choice)(plans)
+
+
 def fprop_plans(shape: Conv2dShape, sources: Sources) -> list[Plan]:
     """Every direct instance's plan for `shape`, specialised ones first."""
     tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
     return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
+
+
+def dgrad_plans(shape: Conv2dShape, sources: Sources) -> list[Plan]:
+    """Every direct instance's plan for the gradient of the input, narrow ones first."""
+    return [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
+
+
+def dgrad_choice(plans: list[Plan]) -> tuple[Plan, str]:
+    """The plan that `auto` takes, and why."""
+    return next(plan for plan in plans if plan.reason is None), "the only kernel of this pass"
 
 
 def fprop_choice(plans: list[Plan]) -> tuple[Plan, str]:
@@ -89,11 +112,43 @@ def _any(shape: Conv2dShape, instance: Instance) -> Plan:
         name=f"direct_any_{instance.name}",
         instance=instance,
         reason=reason,
-        grid=(blocks, 1, 1) if blocks < NARROW else (_ROW_OF_BLOCKS, -(-blocks // _ROW_OF_BLOCKS), 1),
+        grid=_grid(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_pq, shape.groups, shape.Q, shape.S, shape.R)),
         padded_macs=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
     )
+
+
+def _dgrad(shape: Conv2dShape, instance: Instance) -> Plan:
+    tile = instance.tile
+    tile_pixels, tile_c = _WARP * tile["pixels"], tile["warps"] * tile["channels"]
+    # Parity classes that have a pixel, and the pixels of the largest.
+    classes = (min(shape.stride[0], shape.H), min(shape.stride[1], shape.W))
+    rows, columns = -(-shape.H // shape.stride[0]), -(-shape.W // shape.stride[1])
+    # r * dilation takes each value (mod stride) that it takes at all once in so many taps.
+    step = tuple(
+        stride // math.gcd(stride, dilation) for stride, dilation in zip(shape.stride, shape.dilation, strict=True)
+    )
+    taps = (-(-shape.R // step[0]), -(-shape.S // step[1]))
+    tiles_c = -(-shape.C // shape.groups // tile_c)
+    tiles_pixels = -(-rows * columns // tile_pixels)
+    blocks = shape.N * shape.groups * classes[0] * classes[1] * tiles_pixels * tiles_c
+    counted = shape.K // shape.groups * taps[0] * taps[1]
+    return Plan(
+        name=f"direct_{instance.name}",
+        instance=instance,
+        reason=None if tile["wide"] else _dgrad_too_wide(shape, blocks, rows * columns + tile_pixels, counted),
+        grid=_grid(blocks),
+        block=(tile["warps"] * _WARP, 1, 1),
+        geometry=pack_divisors(
+            (tiles_c, tiles_pixels, *classes[::-1], shape.groups, columns, *taps[::-1], *step[::-1]),
+        ),
+        padded_macs=blocks * tile_pixels * tile_c * counted,
+    )
+
+
+def _grid(blocks: int) -> Extent:
+    return (blocks, 1, 1) if blocks < NARROW else (_ROW_OF_BLOCKS, -(-blocks // _ROW_OF_BLOCKS), 1)
 
 
 def _mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:
@@ -114,6 +169,27 @@ def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int, pixel
         "taps": shape.C // shape.groups * shape.R * shape.S + 2**10,
         "filters": shape.K + 2**10,
     }
+    return _past_32_bits(indices)
+
+
+def _dgrad_too_wide(shape: Conv2dShape, blocks: int, pixels: int, taps: int) -> str | None:
+    top, _, left, _ = shape.padding
+    reach_h, reach_w = (shape.R * shape.dilation[0] + top, shape.S * shape.dilation[1] + left)
+    return _past_32_bits(
+        {
+            "blocks": blocks,
+            # A thread past the last pixel still computes coordinates: up to `pixels` rows too far.
+            "pixels": pixels,
+            "rows": max(shape.H + reach_h, shape.P + pixels + reach_h),
+            "columns": max(shape.W + reach_w, shape.Q + reach_w),
+            "taps": taps + 2**10,
+            "stride": 2 * max(*shape.stride, *shape.dilation),
+            "channels": shape.C + 2**10,
+        }
+    )
+
+
+def _past_32_bits(indices: Mapping[str, int]) -> str | None:
     for what, most in indices.items():
         if most >= NARROW:
             return f"it counts in 32 bits, and the {what} go up to {most}"

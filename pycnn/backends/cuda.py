@@ -18,7 +18,7 @@ from pycnn.shape import Conv2dShape, Padding, Pair
 
 __all__ = ["Host", "UnavailableError"]
 
-AVAILABLE = "conv2d_fprop in float32, by the direct kernels"
+AVAILABLE = "conv2d_fprop and conv2d_dgrad in float32, by the direct kernels"
 
 
 class UnavailableError(NotImplementedError):
@@ -66,19 +66,47 @@ class Host:
         self.device.launch(self.device.load(plan.instance), plan.grid, plan.block, 0, arguments)
         return y
 
+    def conv2d_dgrad(
+        self,
+        dy: Array,
+        w: Array,
+        x_shape: tuple[int, ...],
+        stride: Pair,
+        padding: Padding,
+        dilation: Pair,
+        groups: int,
+        *,
+        algo: str = "auto",
+    ) -> Array:
+        """As `pycnn.backends.reference.conv2d_dgrad`; `algo` as in `conv2d_fprop`."""
+        shape = Conv2dShape.of(tuple(x_shape), tuple(w.shape), stride, padding, dilation, groups)
+        plan = self._plan("dgrad", shape, dy.dtype, algo)
+        dx = self.device.alloc(shape.x_shape, dy.dtype)
+        if shape.N == 0:
+            return dx
+        arguments: list[Argument] = [
+            pack_conv2d_shape(shape),
+            plan.geometry,
+            Reads("dy", self._dense(dy)),
+            Reads("w", self._dense(w)),
+            Writes("dx", dx),
+        ]
+        self.device.launch(self.device.load(plan.instance), plan.grid, plan.block, 0, arguments)
+        return dx
+
     def conv2d_algorithms(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None]]:
-        """Every algorithm of an operator ("fprop"), and why it cannot run `shape`, or None if it can."""
+        """Every algorithm of an operator ("fprop", "dgrad"), and why it cannot run `shape`, or None if it can."""
         return [(plan.name, plan.reason) for plan in self._plans(operator, shape, dtype)]
 
     def conv2d_choose(self, operator: str, shape: Conv2dShape, dtype: Any) -> tuple[str, str]:
         """What ``algo="auto"`` takes, and the sentence saying why."""
-        plan, why = _cuda_direct.fprop_choice(self._plans(operator, shape, dtype))
+        plan, why = _cuda_direct.choice(operator, self._plans(operator, shape, dtype))
         return plan.name, why
 
     def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> _cuda_direct.Plan:
         plans = self._plans(operator, shape, dtype)
         if algo in ("auto", "direct"):
-            return _cuda_direct.fprop_choice(plans)[0]
+            return _cuda_direct.choice(operator, plans)[0]
         for plan in plans:
             if plan.name == algo:
                 if plan.reason:
@@ -90,11 +118,11 @@ class Host:
         raise ValueError(f"algo must be auto, direct or one of {names}; got {algo!r}")
 
     def _plans(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[_cuda_direct.Plan]:
-        if operator != "fprop":
+        if operator not in _cuda_direct.PASSES:
             self._unavailable(f"conv2d_{operator}")
         if str(dtype) != "float32":
-            self._unavailable(f"conv2d_fprop in {dtype}")
-        return _cuda_direct.fprop_plans(shape, self.sources)
+            self._unavailable(f"conv2d_{operator} in {dtype}")
+        return _cuda_direct.plans(operator, shape, self.sources)
 
     def _dense(self, array: Array) -> Array:
         if array.flags.c_contiguous:

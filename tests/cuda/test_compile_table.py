@@ -75,6 +75,6 @@ def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
     path = nvrtc.compile_cubin(instance, "sm_90a")
     listing = subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
     tile = instance.tile
-    sums = tile["filters"] * tile.get("rows", tile.get("pixels", 0))
+    sums = tile.get("filters", tile.get("channels", 0)) * tile.get("rows", tile.get("pixels", 0))
     assert listing.count(" FFMA ") >= sums, "fewer FFMA than a thread has sums: the loops are not unrolled"
     assert " LDS.128 " in listing, "filter taps are not read four at a time"

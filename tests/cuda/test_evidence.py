@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -69,9 +70,11 @@ def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -
     names = [task.name for task in tasks]
     assert len(set(names)) == len(names)
     shape = Problem.parse("n1c1h1_k1r1").shape
-    for plan in _cuda_direct.fprop_plans(shape, installed()):
-        assert f"correct/{plan.name}" in names
-        assert any(evidence._able(problem, plan.name) for problem in evidence._proving_problems(quick=False))
+    for operator in _cuda_direct.PASSES:
+        for plan in _cuda_direct.plans(operator, shape, installed()):
+            assert f"correct/{plan.name}" in names
+            asked = (replace(problem, operator=operator) for problem in evidence._proving_problems(quick=False))
+            assert any(evidence._able(problem, plan.name) for problem in asked)
     assert sum(name.startswith("time/") for name in names[: len([t for t in tasks if t.slice == 1])]) == 20
     assert [task.slice for task in tasks] == sorted(task.slice for task in tasks)
 

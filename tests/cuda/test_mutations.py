@@ -32,6 +32,9 @@ KERNEL, HEADER = "conv2d_fprop_direct.cu", "common.cuh"
 # Two channel stages, three tiles of filters and two by two of pixels, tails everywhere; groups; strides that differ.
 TILED = ("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1")
 GROUPS = ("direct_r3s3_st1_8x8", "n1c18h9w9_k140r3s3_pd1g2")
+DGRAD_KERNEL, DIRECT = "conv2d_dgrad_direct.cu", "direct.cuh"
+DGRAD = ("direct_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad")
+DGRAD_GROUPS = ("direct_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad")
 ANY = ("direct_any_narrow", "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2")
 
 # name: (file, before, after, what to run it on)
@@ -60,7 +63,7 @@ IN_THE_KERNEL = {
     "no guard on the bottom edge": (KERNEL, "if (p + i < P) out", "out", TILED),
     "no guard on the last filter": (KERNEL, "if (filter + k >= group_filters) break;", "", TILED),
     "no guard on the last channel": (KERNEL, "c0 + c < group_channels && ", "", TILED),
-    "padding left unwritten": (KERNEL, "if (first + j * threads < count) store", "if (value[j] != 0) store", TILED),
+    "padding left unwritten": (DIRECT, "if (first + j * threads < count) store", "if (value[j] != 0) store", TILED),
     "groups forgotten in w": (KERNEL, "block.group) * group_filters + block.k0", "0) + block.k0", GROUPS),
     "bias of the first group": (KERNEL, "b[channel + k]", "b[filter + k]", GROUPS),
     "bias forgotten": (KERNEL, "sum[i][k] + bias;\n        out", "sum[i][k];\n        out", TILED),
@@ -74,6 +77,54 @@ IN_THE_KERNEL = {
     "one tap too few": (KERNEL, "for (int t = 0; t < staged; ++t) {", "for (int t = 0; t + 1 < staged; ++t) {", ANY),
     "no guard on the last pixel": (KERNEL, "if (pixel < pixels) y", "y", ANY),
     "loop that never ends": (KERNEL, "tap0 < all_taps; tap0 += T.taps", "tap0 < all_taps; tap0 += 0 * T.taps", ANY),
+    "dgrad: taps of the wrong class": (
+        DGRAD_KERNEL,
+        "h_padded % stride_h)",
+        "h0 % stride_h)",
+        DGRAD,
+    ),
+    "dgrad: taps of a class next to each other": (
+        DGRAD_KERNEL,
+        "take_digit(k, grid.taps_w) * step_w",
+        "take_digit(k, grid.taps_w)",
+        DGRAD,
+    ),
+    "dgrad: no guard on the last tap": (
+        DGRAD_KERNEL,
+        "k < group_filters && r < R && s < S",
+        "k < group_filters",
+        DGRAD,
+    ),
+    "dgrad: no barrier before the weights are staged": (
+        DGRAD_KERNEL,
+        "dp, dq};\n        }\n        __syncthreads();",
+        "dp, dq};\n        }",
+        DGRAD,
+    ),
+    "dgrad: no barrier before the next stage": (
+        DGRAD_KERNEL,
+        "            }\n        }\n        __syncthreads();\n    }\n\n#pragma unroll\n    for (int c = 0",
+        "            }\n        }\n    }\n\n#pragma unroll\n    for (int c = 0",
+        DGRAD,
+    ),
+    "dgrad: groups forgotten in dy": (
+        DGRAD_KERNEL,
+        "n * shape.K + group * group_filters)",
+        "n * shape.K)",
+        DGRAD_GROUPS,
+    ),
+    "dgrad: row of a class taken for the image's": (
+        DGRAD_KERNEL,
+        "static_cast<int64>(row[i]) * stride_h",
+        "static_cast<int64>(row[i])",
+        DGRAD,
+    ),
+    "dgrad: no guard on the last column": (
+        DGRAD_KERNEL,
+        "h < shape.H && column_w < shape.W",
+        "h < shape.H",
+        DGRAD,
+    ),
     "unsigned test forgotten": (HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
 }
 
@@ -174,7 +225,7 @@ def hold(name: str, verdicts: dict[str, str]) -> None:
     assert set(verdicts.values()) != {"right"}, f"no net caught: {name}"
 
 
-@pytest.mark.parametrize("case", [TILED, GROUPS, ANY], ids=lambda case: case[0])
+@pytest.mark.parametrize("case", [TILED, GROUPS, ANY, DGRAD, DGRAD_GROUPS], ids=lambda case: case[0])
 @pytest.mark.parametrize("net", NETS)
 def test_unchanged_code_is_right(net: str, case: tuple[str, str]) -> None:
     assert verdict(net, installed(), case) == "right"
@@ -183,7 +234,7 @@ def test_unchanged_code_is_right(net: str, case: tuple[str, str]) -> None:
 @pytest.mark.parametrize("name", IN_THE_KERNEL)
 def test_bug_in_the_kernel_is_caught(name: str, tmp_path: Path) -> None:
     file, before, after, case = IN_THE_KERNEL[name]
-    for source in (*installed().closure(KERNEL), "instances.toml"):
+    for source in {*installed().closure(KERNEL), *installed().closure(DGRAD_KERNEL), "instances.toml"}:
         text = (installed().folder / source).read_text()
         if source == file:
             assert before in text, f"the code that {name!r} changes is no longer there"

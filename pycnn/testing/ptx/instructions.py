@@ -144,11 +144,15 @@ def _load(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     registers = _vector(instruction.operands[0])
     if instruction.modifiers[0] == "param":
         name, _, offset = instruction.operands[1].strip("[]").partition("+")
-        begin = machine.parameters[name] + int(offset or 0)
+        if name in machine.parameters:
+            begin = np.array(machine.parameters[name] + int(offset or 0))
+        else:
+            begin = machine.address(instruction.operands[1], lanes).astype(np.int64)
         for i, register in enumerate(registers):
-            at = begin + i * dtype.itemsize
-            value = machine.arguments[at : at + dtype.itemsize].view(dtype)
-            machine.write(register, value, lanes)
+            cells = np.add.outer(begin + i * dtype.itemsize, np.arange(dtype.itemsize))
+            if cells.size and (cells.min() < 0 or cells.max() >= len(machine.arguments)):
+                raise machine.error(instruction, "it reads past the parameters")
+            machine.write(register, machine.arguments[cells].view(dtype)[..., 0], lanes)
         return
     space = "shared" if "shared" in instruction.modifiers else "global"
     addresses = machine.address(instruction.operands[1], lanes)

@@ -173,6 +173,8 @@ class Machine:
     def _constant(self, operand: str, dtype: np.dtype) -> np.ndarray:
         if operand in self.code.shared:
             return np.array(self.code.shared[operand], dtype)
+        if operand in self.parameters:  # its address, in the space of parameters
+            return np.array(self.parameters[operand], dtype)
         if operand.startswith(("0f", "0F")):
             return np.array(int(operand[2:], 16), np.uint32).view(np.float32)
         if operand.startswith(("0d", "0D")):

@@ -1,0 +1,103 @@
+"""conv2d_dgrad_direct: both instances on the problem lists, in the simulator, against the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated import DEVICES, ORDERS, random_problems
+
+from pycnn.backends import reference
+from pycnn.backends._cuda_direct import dgrad_plans
+from pycnn.backends.cuda import Host
+from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import installed
+from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import check_conv2d, layers, problems
+
+pytestmark = pytest.mark.simulator
+
+ALGOS = ("direct_narrow", "direct_wide")
+
+
+def of_dgrad(given: list[Problem]) -> list[Problem]:
+    return [replace(problem, operator="dgrad") for problem in given]
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("problem", of_dgrad(problems()), ids=str)
+def test_problem_list(problem: Problem, algo: str) -> None:
+    if next(plan.reason for plan in dgrad_plans(problem.shape, installed()) if plan.name == algo) is None:
+        check_conv2d(DEVICES["random"], problem, algo)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
+    # Three tiles of channels and of pixels in each of six classes, five stages of taps, tails everywhere.
+    check_conv2d(DEVICES[order], "n2c70h37w41_k19r3s5_st2x3pd1.0.2.1g1_dgrad", algo)
+
+
+@pytest.mark.parametrize("problem", of_dgrad(layers(most_macs=6_000_000)), ids=str)
+def test_layer_by_auto(problem: Problem) -> None:
+    check_conv2d(DEVICES["forward"], problem, "auto")
+
+
+@pytest.mark.parametrize("problem", of_dgrad(random_problems(25)), ids=str)
+def test_random_problem(problem: Problem) -> None:
+    check_conv2d(DEVICES["random"], problem, "auto")
+
+
+def test_pixels_that_no_tap_meets_are_zero() -> None:
+    dy, w = np.ones((1, 1, 3, 3), np.float32), np.ones((1, 1, 1, 1), np.float32)
+    dx = DEVICES["forward"].conv2d_dgrad(dy, w, (1, 1, 8, 9), (3, 4), (0, 0, 0, 0), (1, 1), 1)
+    assert dx.sum() == 9
+    assert (dx[0, 0, ::3, ::4] == 1).all()
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_nan_and_infinity_reach_exactly_their_windows(algo: str) -> None:
+    dy = np.ones((1, 2, 6, 6), np.float32)
+    dy[0, 0, 2, 3], dy[0, 1, 5, 5] = np.nan, np.inf
+    w = np.ones((2, 3, 3, 3), np.float32)
+    rest = ((1, 3, 12, 12), (2, 2), (1, 1, 1, 1), (1, 1), 1)
+    dx = DEVICES["forward"].conv2d_dgrad(dy, w, *rest, algo=algo)
+    assert np.array_equal(dx, reference.conv2d_dgrad(dy, w, *rest), equal_nan=True)
+
+
+def test_past_two_to_the_31_elements() -> None:
+    """dy and dx of 2^31 elements and more, in mappings that nobody touches but the first and the last block."""
+    height, width = 4, 2**29 + 40
+    shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
+    device = SimDevice()
+    narrow, wide = dgrad_plans(shape, installed())
+    assert "counts in 32 bits" in str(narrow.reason)
+    dy, w = device.alloc(shape.y_shape, np.float32), device.alloc(shape.w_shape, np.float32)
+    w[...] = 2
+    dy[0, 0, 0, :5] = 1, 2, 3, 4, 5
+    dy[0, 0, 3, -5:] = 6, 7, 8, 9, 10
+    device.blocks = [0, wide.grid[0] * wide.grid[1] - 1]
+    dx = Host(device).conv2d_dgrad(dy, w, shape.x_shape, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    assert dx[0, 0, 0, :5].tolist() == [2, 4, 6, 8, 10]
+    assert dx[0, 0, 3, -5:].tolist() == [12, 14, 16, 18, 20]
+
+
+def test_more_blocks_than_one_row_of_a_grid_holds() -> None:
+    images = 2**31 + 5
+    device = SimDevice()
+    host = Host(device)
+    dy, w = device.alloc((images, 1, 1, 1), np.float32), device.alloc((1, 1, 1, 1), np.float32)
+    dy[0], dy[2**30], dy[-1], w[...] = 3, 5, 7, 2
+    device.blocks = [0, 2**30, images - 1, images]
+    dx = host.conv2d_dgrad(dy, w, (images, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    assert (dx[0].item(), dx[2**30].item(), dx[-1].item()) == (6, 10, 14)
+
+
+def test_empty_batch_and_other_passes() -> None:
+    simulated = Simulated(Host(SimDevice()))
+    dy, w = np.ones((0, 4, 5, 5), np.float32), np.ones((4, 3, 3, 3), np.float32)
+    assert simulated.conv2d_dgrad(dy, w, (0, 3, 5, 5), (1, 1), (1, 1, 1, 1), (1, 1), 1).shape == (0, 3, 5, 5)
+    with pytest.raises(NotImplementedError, match="conv2d_wgrad"):
+        simulated.conv2d_algorithms("wgrad", Problem.parse("n1c1h5_k1r3").shape, "float32")
