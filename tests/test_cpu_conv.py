@@ -85,6 +85,15 @@ def test_taps_beside_a_small_image_are_left_out(text: str, isa: str) -> None:
         check_conv2d(cpu, problem, "direct")
 
 
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("padding", [(0, 1, 0, 0), (0, 0, 0, 1), (0, 2, 0, 300)])
+def test_a_row_is_padded_after_its_end_alone(padding: tuple[int, int, int, int], algo: str) -> None:
+    """A 1x1 filter reads a row of pixels where it lies, but not on beyond it."""
+    shape = Conv2dShape(2, 3, 1, 700, 4, 1, 1, (1, 1), padding)
+    for operator in ("fprop", "dgrad", "wgrad"):
+        check_conv2d(cpu, Problem(shape, operator), algo)
+
+
 def test_random_problems() -> None:
     rng = np.random.default_rng(2024)
     tried = 0
