@@ -68,6 +68,32 @@ def test_blocks_meet(algo: str, text: str) -> None:
         check_conv2d(cpu, problem, algo)
 
 
+# Images smaller than the stride: some taps of dgrad meet no column, or no row, of them.
+SMALLER_THAN_THE_STRIDE = (
+    "n1c5h8w1_k5r2s2_st2pd1g5",
+    "n2c3h1w9_k3r3s2_st2pd1g3",
+    "n1c4h2w2_k4r5s5_st4pd2g4",
+    "n1c4h1w2_k4r3s4_st3pd1x2g2",
+)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("text", SMALLER_THAN_THE_STRIDE)
+def test_taps_beside_a_small_image_are_left_out(text: str, isa: str) -> None:
+    pycnn.set_isa(isa)
+    for problem in every_pass([Problem.parse(text)]):
+        check_conv2d(cpu, problem, "direct")
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("padding", [(0, 1, 0, 0), (0, 0, 0, 1), (0, 2, 0, 300)])
+def test_a_row_is_padded_after_its_end_alone(padding: tuple[int, int, int, int], algo: str) -> None:
+    """A 1x1 filter reads a row of pixels where it lies, but not on beyond it."""
+    shape = Conv2dShape(2, 3, 1, 700, 4, 1, 1, (1, 1), padding)
+    for operator in ("fprop", "dgrad", "wgrad"):
+        check_conv2d(cpu, Problem(shape, operator), algo)
+
+
 def test_random_problems() -> None:
     rng = np.random.default_rng(2024)
     tried = 0

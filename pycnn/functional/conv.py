@@ -217,13 +217,10 @@ def conv_transpose2d(
            [1., 1., 1., 1.],
            [1., 1., 1., 1.]])
     """
-    how: tuple[Any, ...] = stride, padding, output_padding, groups, dilation
+    how = stride, padding, output_padding, groups, dilation
     if getattr(x, "ndim", 4) != 4:
-        how = w, b, stride, padding, output_padding, groups, dilation
-        return of_one_image(conv_transpose2d, x, *how, algo=algo, accuracy=accuracy)
-    return ConvTranspose2d.apply(
-        x, w, b, (stride, padding, output_padding, groups, dilation), _per_pass(algo, accuracy)
-    )
+        return of_one_image(conv_transpose2d, x, w, b, *how, algo=algo, accuracy=accuracy)
+    return ConvTranspose2d.apply(x, w, b, how, _per_pass(algo, accuracy))
 
 
 _SAME_EVERYWHERE = {name: {key: {"algo": name} for key in PASSES} for name in ("auto", "direct", "im2col", "winograd")}

@@ -52,9 +52,9 @@ struct Table {
         : h(rows),
           w(columns),
           vectors(ceil_div(w.count, kLanes<T>)),
-          row(h.count * h.taps),
+          row(h.count * h.met),
           clear(h.phases),
-          column(vectors * w.taps),
+          column(vectors * w.met),
           inside(vectors),
           zeros(w.size) {
         constexpr int64_t kL = kLanes<T>;
@@ -80,11 +80,11 @@ struct Table {
         }
         for (int64_t v = 0; v < vectors; v++) {
             inside.get()[v] = true;
-            for (int64_t t = 0; t < w.taps; t++) {
+            for (int64_t t = 0; t < w.met; t++) {
                 const int64_t at = first_of(w, t) + v * kL * w.stride;
                 // Beyond the last output a lane is zero too: wgrad multiplies it by a zero of its own.
                 const int64_t end = least(w.size, at + (w.count - v * kL - 1) * w.stride + 1);
-                column.get()[v * w.taps + t] = {at, end, lanes_within<T>(at, end), lanes_within<T>(at + kL, end)};
+                column.get()[v * w.met + t] = {at, end, lanes_within<T>(at, end), lanes_within<T>(at + kL, end)};
                 inside.get()[v] &=
                     at >= 0 && at + (kL - 1) * w.stride < end && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
             }
@@ -105,7 +105,7 @@ struct Table {
         return row.get() + phase.tap * h.count + first * phase.taps;
     }
     const Column<T>* columns_of(int64_t vector, const Phase& phase) const {
-        return column.get() + vector * w.taps + phase.tap;
+        return column.get() + vector * w.met + phase.tap;
     }
 };
 
@@ -271,7 +271,7 @@ void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, co
         strip.bias = bias;
         for (int64_t v = 0; v < table.vectors; v++) {
             const auto across = [&](const Phase& pw) {
-                return Across<T>{table.columns_of(v, pw), weight + ph.tap * w.taps + ph.taps * pw.tap, pw.taps};
+                return Across<T>{table.columns_of(v, pw), weight + ph.tap * w.met + ph.taps * pw.tap, pw.taps};
             };
             const auto sum = [&] {
                 if (STEP != Step::kAny && table.inside.get()[v]) {
@@ -327,7 +327,7 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
     const T* zeros = table.zeros.get();
     const int64_t r[kTile] = {tap_r[0], tap_r[1], tap_r[2]};
     for (int64_t v = 0; v < table.vectors; v++) {
-        const Column<T>* columns = table.column.get() + v * w.taps;
+        const Column<T>* columns = table.column.get() + v * w.met;
         const Column<T> column[kTile] = {columns[tap_s[0]], columns[tap_s[1]], columns[tap_s[2]]};
         const int64_t count = least(kL, w.out_size - v * kL);
         const auto dot = [&]<bool INSIDE>() {
@@ -344,7 +344,7 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
             };
 #pragma GCC unroll 3
             for (int i = 0; i < kKept; i++) see(i);
-            for (int64_t p = 0; p < h.out_size; p++, down += h.taps, from_dy += w.out_size) {
+            for (int64_t p = 0; p < h.out_size; p++, down += h.met, from_dy += w.out_size) {
                 const Vec<T> gradient = load_part(from_dy, count);
 #pragma GCC unroll 3
                 for (int i = kKept; i < kTile; i++) see(i);
@@ -377,7 +377,8 @@ void depthwise_sum(const TapSum<T>& p) {
     constexpr int64_t kElements = 16 << 10;
     const Table<T> table(p.h, p.w);
     const int64_t planes = p.images * p.groups;
-    const int64_t taps = p.h.taps * p.w.taps;
+    const int64_t filter_size = p.h.taps * p.w.taps;
+    const int64_t taps = p.h.met * p.w.met;
     // Large planes are cut into bands of rows, small ones are taken several at a time.
     const int64_t band = most(1, kElements / most(1, p.w.out_size) / kRows) * kRows;
     const int64_t bands = ceil_div(p.h.count, band);
@@ -387,7 +388,7 @@ void depthwise_sum(const TapSum<T>& p) {
     for (int64_t i = 0; i < p.h.phases * p.w.phases; i++) {
         const Phase& ph = p.h.phase.get()[i / p.w.phases];
         const Phase& pw = p.w.phase.get()[i % p.w.phases];
-        int64_t* to = order.get() + ph.tap * p.w.taps + ph.taps * pw.tap;
+        int64_t* to = order.get() + ph.tap * p.w.met + ph.taps * pw.tap;
         for (int64_t j = 0; j < ph.taps * pw.taps; j++) {
             const Tap& r = p.h.tap.get()[table.tap_of(ph, j / pw.taps)];
             to[j] = r.index * p.w.taps + p.w.tap.get()[pw.tap + j % pw.taps].index;
@@ -403,7 +404,7 @@ void depthwise_sum(const TapSum<T>& p) {
         T* const line = scratch.get();
         T* const weight = line + line_size;
         for (int64_t at = first; at < least(planes, first + some); at++) {
-            const T* filter = p.filters + at % p.groups * taps;
+            const T* filter = p.filters + at % p.groups * filter_size;
             for (int64_t t = 0; t < taps; t++) weight[t] = filter[order.get()[t]];
             sum(table, p.x + at * p.h.size * p.w.size, begin, begin + band, weight,
                 p.bias == nullptr ? T(0) : p.bias[at % p.groups], p.y + at * p.h.out_size * p.w.out_size, line);

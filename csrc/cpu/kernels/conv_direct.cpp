@@ -56,7 +56,8 @@ Layout layout_of(const TapSum<T>& p) {
     l.rows = p.h.count;
     l.columns = p.w.count;
     l.channels = p.channels;
-    if (pointwise && p.h.size == 1 && p.w.count >= kPanel && (p.images == 1 || p.w.count >= 4 * kPanel)) {
+    const bool row = p.h.size == 1 && p.h.count == 1 && p.w.count <= p.w.size;  // no padding after it either
+    if (pointwise && row && p.w.count >= kPanel && (p.images == 1 || p.w.count >= 4 * kPanel)) {
         const int64_t blocks = least(p.w.count / kPanel, ceil_div(p.channels * p.w.count, kBudget));
         l.in_place = true;
         l.strips = Layout::kByRow;

@@ -25,6 +25,7 @@ struct Axis {
     Scratch<int64_t> residue;
     Scratch<Phase> phase;
     int64_t taps;
+    int64_t met = 0;  // taps in `tap`: all, but those of dgrad whose phase lies beyond an image smaller than the stride
     int64_t residues = 0;
     int64_t phases = 0;
     int64_t stride = 1;  // between neighbours of a plane, in the image
@@ -44,6 +45,7 @@ static void fprop_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, in
     axis.before = pad;
     axis.count = axis.out_size;
     axis.phases = 1;
+    axis.met = taps;
     axis.phase.get()[0] = {0, taps, 0, axis.out_size};
     for (int64_t r = 0; r < taps; r++) {
         const int64_t residue = r * dilation % stride;
@@ -59,7 +61,6 @@ static void dgrad_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, in
     axis.step = stride;
     axis.residues = 1;
     axis.residue.get()[0] = 0;
-    int64_t filled = 0;
     int64_t lowest = INT64_MAX;
     for (int64_t leader = 0; leader < taps; leader++) {
         const int64_t residue = leader * dilation % stride;
@@ -69,18 +70,18 @@ static void dgrad_axis(Axis& axis, int64_t taps, int64_t pad, int64_t stride, in
         const int64_t first = ((residue - pad) % stride + stride) % stride;
         if (first >= axis.out_size) continue;
         Phase& phase = axis.phase.get()[axis.phases++];
-        phase = {filled, 0, first, ceil_div(axis.out_size - first, stride)};
+        phase = {axis.met, 0, first, ceil_div(axis.out_size - first, stride)};
         axis.count = most(axis.count, phase.count);
         for (int64_t r = leader; r < taps; r++) {
             if (r * dilation % stride != residue) continue;
             const int64_t offset = (first + pad - r * dilation) / stride;
-            axis.tap.get()[filled++] = {r, 0, offset};
+            axis.tap.get()[axis.met++] = {r, 0, offset};
             lowest = least(lowest, offset);
             phase.taps++;
         }
     }
     axis.before = -lowest;
-    for (int64_t i = 0; i < filled; i++) {
+    for (int64_t i = 0; i < axis.met; i++) {
         axis.tap.get()[i].offset -= lowest;
         axis.reach = most(axis.reach, axis.tap.get()[i].offset);
     }
