@@ -190,7 +190,7 @@ int usable_cpus() {
 // destruction, and after fork() the child forgets the parent's pool, whose threads it does not have.
 std::mutex* owner = new std::mutex;
 Pool* pool = nullptr;
-int wanted = 0;
+std::atomic<int> wanted{0};  // 0: not yet asked for
 
 void forget_after_fork() {
     owner = new std::mutex;
@@ -201,8 +201,9 @@ void forget_after_fork() {
 }  // namespace
 
 int num_threads() {
-    if (wanted == 0) wanted = usable_cpus();
-    return wanted;
+    int count = wanted.load(std::memory_order_relaxed);
+    if (count == 0) wanted.store(count = usable_cpus(), std::memory_order_relaxed);
+    return count;
 }
 
 void set_num_threads(int count) {
@@ -212,14 +213,15 @@ void set_num_threads(int count) {
 void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* context, std::int64_t elements) {
     static const int registered = pthread_atfork(nullptr, nullptr, forget_after_fork);
     (void)registered;
-    if (count <= 1 || inside || num_threads() == 1 || !owner->try_lock()) {
+    const int threads = num_threads();
+    if (count <= 1 || inside || threads == 1 || !owner->try_lock()) {
         for (std::int64_t i = 0; i < count; i++) body(context, i);
         return;
     }
     std::lock_guard lock(*owner, std::adopt_lock);
-    if (pool == nullptr || pool->size() != num_threads()) {
+    if (pool == nullptr || pool->size() != threads) {
         delete pool;
-        pool = new Pool(num_threads() - 1);
+        pool = new Pool(threads - 1);
     }
     inside = true;
     if (elements < kMuch && pool->asleep()) {

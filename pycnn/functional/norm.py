@@ -79,7 +79,7 @@ class BatchNormEval(Function):
         need_x, need_mean, need_var, need_weight, need_bias, _ = ctx.needs_input_grad
         inverse = (var + ctx.eps) ** -0.5
         scale = inverse if weight is None else inverse * weight
-        dshift = ChannelSum.apply(dy)
+        dshift: Any = ChannelSum.apply(dy) if any(ctx.needs_input_grad[1:]) else None
         dx = dvar = dweight = None
         if need_x:
             dx = ChannelAffine.apply(dy, scale, array_module(dy._data).zeros(dy.shape[1], dy.dtype))

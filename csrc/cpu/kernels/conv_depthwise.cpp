@@ -65,8 +65,8 @@ struct Table {
             Rows& rows_inside = clear.get()[i];
             rows_inside = {0, phase.count};
             for (int64_t t = phase.tap; t < phase.tap + phase.taps; t++) {
-                const Inside inside(first_of(h, t), h.stride, h.size, phase.count);
-                rows_inside = {most(rows_inside.begin, inside.begin), least(rows_inside.end, inside.end)};
+                const Inside rows_of_tap(first_of(h, t), h.stride, h.size, phase.count);
+                rows_inside = {most(rows_inside.begin, rows_of_tap.begin), least(rows_inside.end, rows_of_tap.end)};
             }
             for (int64_t r = 1; r < phase.taps; r++) {
                 adjacent = adjacent && first_of(h, tap_of(phase, r)) - first_of(h, tap_of(phase, r - 1)) == 1;
