@@ -233,15 +233,6 @@ struct AnyTile {
     constexpr int tile_k() const { return warps * filters; }
 };
 
-template <int wide>
-struct IndexOf {
-    using type = int;
-};
-template <>
-struct IndexOf<1> {
-    using type = int64;
-};
-
 // Where a tap looks, relative to the input pixel under filter position (0, 0), channel 0.
 template <typename Index>
 struct TapPlace {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pycnn.backends._cuda_host import ROW_OF_BLOCKS
 from pycnn.backends._device import Extent
 from pycnn.backends._layout import NARROW, pack_divisors
 from pycnn.jit.sources import Instance, Sources
@@ -13,7 +14,6 @@ from pycnn.shape import Conv2dShape
 TILED, ANY = "conv2d_fprop_direct", "conv2d_fprop_direct_any"
 
 _WARP = 32
-_ROW_OF_BLOCKS = 2**30  # a grid of more blocks than 2^31 - 1 continues along y
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _any(shape: Conv2dShape, instance: Instance) -> Plan:
         name=f"direct_any_{instance.name}",
         instance=instance,
         reason=reason,
-        grid=(blocks, 1, 1) if blocks < NARROW else (_ROW_OF_BLOCKS, -(-blocks // _ROW_OF_BLOCKS), 1),
+        grid=(blocks, 1, 1) if blocks < NARROW else (ROW_OF_BLOCKS, -(-blocks // ROW_OF_BLOCKS), 1),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_pq, shape.groups, shape.Q, shape.S, shape.R)),
         padded_macs=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,

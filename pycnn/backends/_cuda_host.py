@@ -1,0 +1,52 @@
+"""What the parts of the CUDA backend's host code share: the device, dense arrays, launches, refusals."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import NoReturn
+
+from pycnn.backends._device import Array, Device
+from pycnn.jit.sources import Sources, installed
+
+AVAILABLE = "conv2d_fprop in float32, by the direct kernels, and pooling in float32"
+
+ROW_OF_BLOCKS = 2**30  # a grid of more blocks than 2^31 - 1 continues along y
+
+
+class UnavailableError(NotImplementedError):
+    """The backend has no kernel for this; it never falls back to another backend by itself."""
+
+
+class HostBase:
+    """One device, and what every backend function needs of it.
+
+    Args:
+        device: where the kernels run.
+        sources: the kernels.
+    """
+
+    def __init__(self, device: Device, sources: Sources | None = None) -> None:
+        self.device = device
+        self.sources = sources or installed()
+
+    def _dense(self, array: Array) -> Array:
+        if array.flags.c_contiguous:
+            return array
+        dense = self.device.alloc(tuple(array.shape), array.dtype)
+        self.device.fill(dense, array)
+        return dense
+
+    def _unavailable(self, what: str) -> NoReturn:
+        raise UnavailableError(f"the {self.device.name} backend has no kernel for {what}; it has {AVAILABLE}")
+
+    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
+        """Every other function of the protocol: says that it is not there."""
+        reference = importlib.import_module("pycnn.backends.reference")
+        if name.startswith("_") or not hasattr(reference, name):
+            raise AttributeError(f"backends have no function {name!r}")
+
+        def unavailable(*arguments: object, **options: object) -> NoReturn:
+            self._unavailable(name)
+
+        return unavailable
