@@ -23,11 +23,22 @@ from typing import Any, Protocol
 
 import pycnn
 from pycnn._files import replacing
-from pycnn.backends import _cuda_direct, _layout
+from pycnn.backends import _cuda_direct, _cuda_pool, _layout
 from pycnn.jit import MissingToolError, cache
 from pycnn.jit.sources import installed
 from pycnn.shape import Problem
-from pycnn.testing import check_conv2d, float_operands, layers, problems, run
+from pycnn.testing import (
+    ADAPTIVE_POOLS,
+    check_adaptive_pool2d,
+    check_conv2d,
+    check_pool2d,
+    float_operands,
+    layers,
+    pools,
+    problems,
+    random_pools,
+    run,
+)
 
 FOLDER = Path(__file__).with_name("evidence")
 OK, FAILED, NO_DEVICE = 0, 1, 2
@@ -91,6 +102,7 @@ def plan(quick: bool = False) -> list[Task]:
         asked = [replace(problem, operator=operator) for problem in _proving_problems(quick)]
         chosen = [problem for problem in asked if _able(problem, algo)]
         tasks.append(Task(f"correct/{algo}", (kernel,), 1, 60, _correct(algo, chosen)))
+    tasks.append(Task("correct/pool2d", _cuda_pool.KERNELS, 1, 60, _correct_pooling(quick)))
     for problem in _repeat_problems(quick):
         tasks.append(Task(f"repeat/{problem}", fprop, 1, 20, _repeat(problem)))
     for tool in ("memcheck", "racecheck"):
@@ -150,6 +162,18 @@ def _correct(algo: str, chosen: list[Problem]) -> Callable[[Place], dict[str, An
     return work
 
 
+def _correct_pooling(quick: bool) -> Callable[[Place], dict[str, Any]]:
+    def work(place: Place) -> dict[str, Any]:
+        shapes = pools("ceil mode") if quick else pools() + random_pools(40)
+        for shape in shapes:
+            check_pool2d(place.backend, shape)
+        for x_shape, out in ADAPTIVE_POOLS:
+            check_adaptive_pool2d(place.backend, x_shape, out)
+        return {"problems": len(shapes) + len(ADAPTIVE_POOLS)}
+
+    return work
+
+
 def _repeat(problem: Problem) -> Callable[[Place], dict[str, Any]]:
     def work(place: Place) -> dict[str, Any]:
         operands = float_operands(problem)
@@ -176,13 +200,14 @@ def _time(problem: Problem) -> Callable[[Place], dict[str, Any]]:
 
 def source_hashes() -> dict[str, str]:
     """Of each kernel: the hash of its sources, its instances and the host code that launches it."""
-    host = {
-        Path(module.__file__ or "").name: Path(module.__file__ or "").read_text() for module in (_cuda_direct, _layout)
-    }
     hashes = {}
     for kernel in sorted({instance.kernel for instance in installed().instances}):
         instances = installed().of(kernel)
         files = installed().closure(next(iter(instances.values())).source)
+        plans = _cuda_pool if kernel in _cuda_pool.KERNELS else _cuda_direct
+        host = {
+            Path(module.__file__ or "").name: Path(module.__file__ or "").read_text() for module in (plans, _layout)
+        }
         expressions = "\n".join(instance.expression for instance in instances.values())
         hashes[kernel] = cache.key(files=files, instances=expressions, host=host)
     return hashes

@@ -63,11 +63,11 @@ extern "C" __global__ void fma_peak(float* y, float a, float b) {{
 
 
 class NanDevice(CupyDevice):
-    """A GPU whose fresh arrays are full of NaN, so that an output that nobody wrote shows."""
+    """A GPU whose fresh arrays are full of NaN, or the lowest integer, so that an output that nobody wrote shows."""
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         array = super().alloc(shape, dtype)
-        array.fill(np.nan)
+        array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
         return array
 
 
@@ -83,10 +83,14 @@ class OnNumpy:
         function = getattr(self.host, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            result = function(*map(self._into, arguments), **options)
-            return self._cupy.asnumpy(result) if isinstance(result, self._cupy.ndarray) else result
+            return self._out(function(*map(self._into, arguments), **options))
 
         return call
+
+    def _out(self, result: Any) -> Any:
+        if isinstance(result, self._cupy.ndarray):
+            return self._cupy.asnumpy(result)
+        return tuple(map(self._out, result)) if isinstance(result, tuple) else result
 
     def _into(self, value: Any) -> Any:
         if not isinstance(value, np.ndarray):

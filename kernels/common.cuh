@@ -32,6 +32,18 @@ struct Divisor {
     uint32 multiplier, shift;
 };
 
+// One axis of a pooling problem: `out` windows over `size` pixels.  Adaptive pooling reads only the first two.
+struct PoolAxis {
+    Divisor size, out, stride;
+    int64 window, before, after, dilation;  // before, after: the padding
+};
+
+// A pooling problem.  Passed by value; pycnn/backends/_layout.py packs the same fields in the same order.
+struct Pool2dShape {
+    int64 planes;  // N*C
+    PoolAxis rows, columns;
+};
+
 // n / d for 0 <= n: by multiplication where an index has 32 bits, by division where it has 64.
 __device__ __forceinline__ int quotient(int n, const Divisor& d) {
     return static_cast<int>((__umulhi(static_cast<uint32>(n), d.multiplier) + static_cast<uint32>(n)) >> d.shift);
@@ -48,6 +60,16 @@ __device__ __forceinline__ Index take_digit(Index& index, const Divisor& d) {
     index = outer;
     return inner;
 }
+
+// What a kernel counts in: 32 bits, or 64 where wide = 1.
+template <int wide>
+struct IndexOf {
+    using type = int;
+};
+template <>
+struct IndexOf<1> {
+    using type = int64;
+};
 
 // Whether 0 <= i < n, in one comparison.
 __device__ __forceinline__ bool inside(int i, int n) {

@@ -1,4 +1,4 @@
-// What the direct convolution kernels share: staging into shared memory, and the width of coordinates.
+// What the direct convolution kernels share: staging into shared memory.
 #pragma once
 
 #include "common.cuh"
@@ -22,15 +22,5 @@ __device__ __forceinline__ void stage(Load load, Store store) {
             if (first + j * threads < count) store(first + j * threads, value[j]);
     }
 }
-
-// Coordinates have 64 bits in kernels that are compiled with wide = 1, else 32.
-template <int wide>
-struct IndexOf {
-    using type = int;
-};
-template <>
-struct IndexOf<1> {
-    using type = int64;
-};
 
 }  // namespace pycnn

@@ -269,6 +269,12 @@ class Function:
             indices.append(0)
             needs.append(False)
         self.needs_input_grad = tuple(needs)
+        # What `forward` keeps is known by its array, so arguments that share one (a and a.detach()) get one each.
+        for i in range(1, len(arrays)):
+            for j in range(i):
+                if arrays[j] is arrays[i] and args[j] is not args[i]:
+                    arrays[i] = arrays[i].view()
+                    break
         results = self.forward(self, *arrays)
         self._edges, self._indices, self._hooks = edges, indices, []
         self._number = next(_number)
@@ -286,10 +292,12 @@ class Function:
             shared = self.view and _shares_memory(results, arrays[0])
             outputs = wrap(results, self, 0, args[0]._versions if shared else None)
         if self._kept:
-            self._kept = self._pack(args, outputs if type(outputs) is tuple else (outputs,))
+            self._kept = self._pack(args, arrays, outputs if type(outputs) is tuple else (outputs,))
         return outputs
 
-    def _pack(self, args: tuple[Any, ...], outputs: tuple[Variable, ...]) -> tuple[Saved | None, ...]:
+    def _pack(
+        self, args: tuple[Any, ...], arrays: list[Any], outputs: tuple[Variable, ...]
+    ) -> tuple[Saved | None, ...]:
         packed: list[Saved | None] = []
         for array in self._kept:
             if array is None:
@@ -300,8 +308,8 @@ class Function:
                     packed.append(Saved(array, output, output._index if output._requires_grad else -1))
                     break
             else:
-                for arg in args:
-                    if isinstance(arg, Variable) and arg._data is array:
+                for arg, given in zip(args, arrays, strict=True):
+                    if given is array and isinstance(arg, Variable):
                         packed.append(Saved(array, arg, -1))
                         break
                 else:

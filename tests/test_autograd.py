@@ -775,3 +775,16 @@ def test_gradcheck_refuses_what_it_cannot_check() -> None:
         gradcheck(lambda t: t, Tensor([1.0], requires_grad=True))
     with pytest.raises(ValueError, match="requires_grad"):
         gradcheck(lambda t: t, Tensor([1.0]))
+
+
+@pytest.mark.parametrize("detached_first", [False, True])
+@pytest.mark.parametrize("other", ["detach", "array", "leaf"])
+def test_arguments_that_share_an_array_are_told_apart(other: str, detached_first: bool) -> None:
+    """f = (a * c)**2 with c = a's value held constant: f' = 2 a c^2 = 54 and f'' = 2 c^2 = 18 at 3."""
+    data = np.array([3.0])
+    a = pycnn.Tensor(data, requires_grad=True)
+    c = {"detach": a.detach(), "array": data, "leaf": pycnn.Tensor(data)}[other]
+    product = c * a if detached_first else a * c
+    (first,) = pycnn.grad((product**2).sum(), [a], create_graph=True)
+    (second,) = pycnn.grad(first.sum(), [a])
+    assert (first.item(), second.item()) == (54, 18)

@@ -128,6 +128,11 @@ inline int __all_sync(unsigned mask, int predicate, sim::Where where = sim::Wher
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
 }
+inline float __int_as_float(int bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+}
 template <typename Type>
 Type __ldg(const Type* address) {
     return *address;

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pycnn.backends._cuda_host import grid_of
 from pycnn.backends._device import Extent
 from pycnn.backends._layout import NARROW, pack_divisors
 from pycnn.jit.sources import Instance, Sources
@@ -16,7 +17,6 @@ TILED, ANY, DGRAD = "conv2d_fprop_direct", "conv2d_fprop_direct_any", "conv2d_dg
 PASSES = ("fprop", "dgrad")
 
 _WARP = 32
-_ROW_OF_BLOCKS = 2**30  # a grid of more blocks than 2^31 - 1 continues along y
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _any(shape: Conv2dShape, instance: Instance) -> Plan:
         name=f"direct_any_{instance.name}",
         instance=instance,
         reason=reason,
-        grid=_grid(blocks),
+        grid=grid_of(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_pq, shape.groups, shape.Q, shape.S, shape.R)),
         padded_macs=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
@@ -138,17 +138,13 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> Plan:
         name=f"direct_{instance.name}",
         instance=instance,
         reason=None if tile["wide"] else _dgrad_too_wide(shape, blocks, rows * columns + tile_pixels, counted),
-        grid=_grid(blocks),
+        grid=grid_of(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors(
             (tiles_c, tiles_pixels, *classes[::-1], shape.groups, columns, *taps[::-1], *step[::-1]),
         ),
         padded_macs=blocks * tile_pixels * tile_c * counted,
     )
-
-
-def _grid(blocks: int) -> Extent:
-    return (blocks, 1, 1) if blocks < NARROW else (_ROW_OF_BLOCKS, -(-blocks // _ROW_OF_BLOCKS), 1)
 
 
 def _mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:

@@ -27,10 +27,10 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class Writes:
-    """A pointer argument that the kernel writes."""
+    """A pointer argument that the kernel writes; None is a null pointer."""
 
     name: str
-    array: Array
+    array: Array | None
 
 
 Argument = bytes | Reads | Writes  # bytes: a struct passed by value

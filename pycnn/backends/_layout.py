@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pycnn.shape import Conv2dShape
 
@@ -24,6 +25,29 @@ def pack_conv2d_shape(shape: Conv2dShape) -> bytes:
         *shape.dilation,
         shape.groups,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAxis:
+    """`out` windows over `size` pixels along one axis; before, after: the padding."""
+
+    size: int
+    out: int
+    stride: int = 1
+    window: int = 1
+    before: int = 0
+    after: int = 0
+    dilation: int = 1
+
+
+def pack_pool2d_shape(planes: int, rows: PoolAxis, columns: PoolAxis) -> bytes:
+    """`Pool2dShape` of kernels/common.cuh."""
+    return struct.pack("<q", planes) + _pool_axis(rows) + _pool_axis(columns)
+
+
+def _pool_axis(axis: PoolAxis) -> bytes:
+    divisors = pack_divisors((axis.size, axis.out, axis.stride))
+    return divisors + struct.pack("<4q", axis.window, axis.before, axis.after, axis.dilation)
 
 
 def pack_divisors(divisors: Iterable[int]) -> bytes:

@@ -6,36 +6,26 @@ module's backend functions; bound to the simulator they are those of `sim`.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from pycnn.backends import _cuda_direct
-from pycnn.backends._device import Argument, Array, Device, Reads, Writes
+from pycnn.backends._cuda_host import UnavailableError
+from pycnn.backends._cuda_pool import PoolHost
+from pycnn.backends._device import Argument, Array, Reads, Writes
 from pycnn.backends._layout import pack_conv2d_shape
-from pycnn.jit.sources import Sources, installed
 from pycnn.shape import Conv2dShape, Padding, Pair
 
 __all__ = ["Host", "UnavailableError"]
 
-AVAILABLE = "conv2d_fprop and conv2d_dgrad in float32, by the direct kernels"
 
-
-class UnavailableError(NotImplementedError):
-    """The backend has no kernel for this; it never falls back to another backend by itself."""
-
-
-class Host:
-    """The backend functions on one device.
+class Host(PoolHost):
+    """The backend functions on one device: pooling (`_cuda_pool`) and convolution.
 
     Args:
         device: where the kernels run.
         sources: the kernels.
     """
-
-    def __init__(self, device: Device, sources: Sources | None = None) -> None:
-        self.device = device
-        self.sources = sources or installed()
 
     def conv2d_fprop(
         self,
@@ -123,27 +113,6 @@ class Host:
         if str(dtype) != "float32":
             self._unavailable(f"conv2d_{operator} in {dtype}")
         return _cuda_direct.plans(operator, shape, self.sources)
-
-    def _dense(self, array: Array) -> Array:
-        if array.flags.c_contiguous:
-            return array
-        dense = self.device.alloc(tuple(array.shape), array.dtype)
-        self.device.fill(dense, array)
-        return dense
-
-    def _unavailable(self, what: str) -> NoReturn:
-        raise UnavailableError(f"the {self.device.name} backend has no kernel for {what}; it has {AVAILABLE}")
-
-    def __getattr__(self, name: str) -> Callable[..., NoReturn]:
-        """Every other function of the protocol: says that it is not there."""
-        reference = importlib.import_module("pycnn.backends.reference")
-        if name.startswith("_") or not hasattr(reference, name):
-            raise AttributeError(f"backends have no function {name!r}")
-
-        def unavailable(*arguments: object, **options: object) -> NoReturn:
-            self._unavailable(name)
-
-        return unavailable
 
 
 _hosts: dict[int, Host] = {}

@@ -3,6 +3,7 @@
 problems.py   convolution problems by reason, and the lecture networks' layers
 regimes.py    operands on which results must be exact; the bound on errors elsewhere
 check.py      `check_conv2d`: one algorithm of one backend on one problem
+pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
 gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd
@@ -12,6 +13,14 @@ ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 from pycnn.testing.check import check_conv2d, scattered
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
+from pycnn.testing.pooling import (
+    ADAPTIVE_POOLS,
+    POOLS,
+    check_adaptive_pool2d,
+    check_pool2d,
+    pools,
+    random_pools,
+)
 from pycnn.testing.problems import BY_REASON, LAYERS, every_pass, layers, problems
 from pycnn.testing.regimes import (
     Operands,
@@ -27,11 +36,15 @@ from pycnn.testing.regimes import (
 )
 
 __all__ = [
+    "ADAPTIVE_POOLS",
     "BY_REASON",
     "LAYERS",
+    "POOLS",
     "Operands",
+    "check_adaptive_pool2d",
     "check_conv2d",
     "check_gradient",
+    "check_pool2d",
     "conv2d_dgrad_loops",
     "conv2d_fprop_loops",
     "conv2d_wgrad_loops",
@@ -45,7 +58,9 @@ __all__ = [
     "layers",
     "magnitudes",
     "oracle",
+    "pools",
     "problems",
+    "random_pools",
     "run",
     "scattered",
     "terms",

@@ -1,4 +1,4 @@
-"""Every kernel instance compiles for the archs it names; what it takes of the machine, and its FFMA instructions.
+"""Every kernel instance compiles for the archs it names; what it takes of the machine, and what its machine code holds.
 
 The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for all of them.  ``-s`` shows the table.
 """
@@ -67,14 +67,36 @@ def test_instance_compiles_and_fits(instance: Instance, arch: str) -> None:
     assert -(-compiled.registers // 8) * 8 * threads * blocks <= REGISTERS
 
 
-@pytest.mark.parametrize("instance", installed().instances, ids=str)
-def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
+def of_source(source: str) -> list[Instance]:
+    return [instance for instance in installed().instances if instance.source == source]
+
+
+def listing(instance: Instance) -> str:
+    """The machine code for sm_90a."""
     program = _disassembler()
     if program is None:
         pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
     path = nvrtc.compile_cubin(instance, "sm_90a")
-    listing = subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
+
+
+DIRECT = of_source("conv2d_fprop_direct.cu") + of_source("conv2d_dgrad_direct.cu")
+
+
+@pytest.mark.parametrize("instance", DIRECT, ids=str)
+def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
+    code = listing(instance)
     tile = instance.tile
     sums = tile.get("filters", tile.get("channels", 0)) * tile.get("rows", tile.get("pixels", 0))
-    assert listing.count(" FFMA ") >= sums, "fewer FFMA than a thread has sums: the loops are not unrolled"
-    assert " LDS.128 " in listing, "filter taps are not read four at a time"
+    assert code.count(" FFMA ") >= sums, "fewer FFMA than a thread has sums: the loops are not unrolled"
+    assert " LDS.128 " in code, "filter taps are not read four at a time"
+
+
+@pytest.mark.parametrize("instance", of_source("pool2d.cu"), ids=str)
+def test_machine_code_of_pooling_divides_no_index_where_32_bits_do(instance: Instance) -> None:
+    """A 64-bit division is a subroutine with an integer reciprocal; a float one has the reciprocal MUFU.RCP alone."""
+    code = listing(instance)
+    assert ("I2F.U64.RP" in code) == (instance.tile["wide"] == 1)
+    assert " MUFU.RCP " in code or not instance.kernel.startswith("avg")
+    assert " BAR.SYNC" not in code
+    assert " STL" not in code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import pycnn
 from pycnn.backends import sim
 from pycnn.backends._cuda_direct import fprop_choice, fprop_plans
-from pycnn.backends._layout import pack_conv2d_shape, pack_divisors
+from pycnn.backends._layout import PoolAxis, pack_conv2d_shape, pack_divisors, pack_pool2d_shape
 from pycnn.backends.cuda import Host, UnavailableError
 from pycnn.backends.device_cupy import arch_of
 from pycnn.backends.device_sim import SimDevice
@@ -50,6 +51,19 @@ def test_shape_is_packed_in_the_order_of_common_cuh() -> None:
         **{"stride_h": 2, "stride_w": 1, "pad_top": 3, "pad_left": 5, "dilation_h": 1, "dilation_w": 2, "groups": 2},
     )
     assert struct.unpack(f"<{len(order)}q", pack_conv2d_shape(shape)) == tuple(expected[name] for name in order)
+
+
+def test_pooling_shape_is_packed_in_the_order_of_common_cuh() -> None:
+    header = (installed().folder / "common.cuh").read_text()
+    axis = header[header.index("struct PoolAxis {") :].split("};")[0]
+    fields = [name for line in axis.splitlines()[1:] for name in re.findall(r"\w+", line.split("//")[0])]
+    assert fields == ["Divisor", "size", "out", "stride", "int64", "window", "before", "after", "dilation"]
+    assert "int64 planes;  // N*C\n    PoolAxis rows, columns;" in header
+    rows, columns = PoolAxis(11, 12, 13, 14, 15, 16, 17), PoolAxis(21, 22, 23, 24, 25, 26, 27)
+    packed = struct.unpack("<q" + 2 * "qIIqIIqIIqqqq", pack_pool2d_shape(9, rows, columns))
+    assert packed[0] == 9
+    for first, values in ((1, range(11, 18)), (14, range(21, 28))):
+        assert [packed[first + i] for i in (0, 3, 6, 9, 10, 11, 12)] == list(values)
 
 
 def test_auto_takes_the_tile_with_the_fewest_idle_lanes() -> None:

@@ -1,4 +1,4 @@
-"""Seeded bugs in the kernel and its host code: the nets must catch every one.
+"""Seeded bugs in the kernels and their host code: the nets must catch every one.
 
 A mutation is a small edit of a kernel source or of the host code.  The nets are the simulator with threads ascending,
 descending and shuffled, and the PTX interpreter; a net catches a bug by a wrong result or by reporting a fault.  The
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,15 +27,71 @@ from pycnn.testing.ptx import PtxDevice, PtxError
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-KERNEL, HEADER = "conv2d_fprop_direct.cu", "common.cuh"
+KERNEL, POOL, HEADER = "conv2d_fprop_direct.cu", "pool2d.cu", "common.cuh"
+
+
+class Convolution(NamedTuple):
+    """A convolution by one algorithm."""
+
+    algo: str
+    problem: str
+    source: str = KERNEL
+
+    def results(self, backend: Any) -> list[np.ndarray]:
+        """y, on integers."""
+        problem = Problem.parse(self.problem)
+        operands = exact_operands(problem, self.algo)
+        return [run(backend, problem, operands, "auto" if backend is reference else self.algo)]
+
+
+class Pooling(NamedTuple):
+    """A pooling operator with uneven windows, tails everywhere, NaN and equal maxima."""
+
+    operator: str
+    source: str = POOL
+
+    def results(self, backend: Any) -> list[np.ndarray]:
+        """What it returns, on integers that every divisor divides."""
+        rng = np.random.default_rng(0)
+        x = 36 * rng.integers(-1, 2, (2, 3, 9, 10)).astype(np.float32)
+        x[0, 0, 2:4, 3], x[1, 2] = np.nan, -np.inf
+        over = ((2, 2), (1, 1), (1, 1, 1, 1), (10, 4))  # some of its windows step over the whole image
+        window = ((3, 2), (2, 1), (1, 0, 0, 1))
+        _, indices = reference.max_pool2d_fwd(x, *window, (1, 2), False)
+        finite = np.nan_to_num(x, neginf=-72)
+        dy = 36 * rng.integers(-9, 10, indices.shape).astype(np.float32)
+        even = 36 * rng.integers(-9, 10, (2, 3, 4, 3)).astype(np.float32)
+        padded = self.operator.endswith("padded")
+        averaging = (padded, padded, None)
+        result = {
+            "max": lambda: backend.max_pool2d_fwd(x, *window, (1, 2), False),
+            "max backward": lambda: backend.max_pool2d_bwd(dy, indices, x.shape, *window, (1, 2)),
+            "max of nothing": lambda: backend.max_pool2d_fwd(x, *over, False),
+            "take": lambda: backend.plane_take(x, np.where(indices == 0, -1, indices)),
+            "average": lambda: backend.avg_pool2d_fwd(finite, *window, *averaging),
+            "average padded": lambda: backend.avg_pool2d_fwd(finite, *window, *averaging),
+            "average backward": lambda: backend.avg_pool2d_bwd(dy[..., :9], (2, 3, 9, 9), *window, *averaging),
+            "adaptive backward": lambda: backend.adaptive_avg_pool2d_bwd(even, x.shape),
+        }[self.operator]()
+        return list(result) if isinstance(result, tuple) else [result]
+
+
+Case = Convolution | Pooling
 
 # Two channel stages, three tiles of filters and two by two of pixels, tails everywhere; groups; strides that differ.
-TILED = ("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1")
-GROUPS = ("direct_r3s3_st1_8x8", "n1c18h9w9_k140r3s3_pd1g2")
+TILED = Convolution("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1")
+GROUPS = Convolution("direct_r3s3_st1_8x8", "n1c18h9w9_k140r3s3_pd1g2")
+ANY = Convolution("direct_any_narrow", "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2")
 DGRAD_KERNEL, DIRECT = "conv2d_dgrad_direct.cu", "direct.cuh"
-DGRAD = ("direct_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad")
-DGRAD_GROUPS = ("direct_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad")
-ANY = ("direct_any_narrow", "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2")
+DGRAD = Convolution("direct_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad", DGRAD_KERNEL)
+DGRAD_GROUPS = Convolution("direct_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad", DGRAD_KERNEL)
+POOLS = {
+    name: Pooling(name)
+    for name in (
+        *("max", "max of nothing", "max backward", "take"),
+        *("average", "average padded", "average backward", "adaptive backward"),
+    )
+}
 
 # name: (file, before, after, what to run it on)
 IN_THE_KERNEL = {
@@ -126,6 +182,37 @@ IN_THE_KERNEL = {
         DGRAD,
     ),
     "unsigned test forgotten": (HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
+    "last of equal maxima": (POOL, "value > best", "value >= best", POOLS["max"]),
+    "NaN loses": (POOL, " || is_nan", "", POOLS["max"]),
+    "maximum that starts from zero": (POOL, "-positive_infinity()", "0", POOLS["max of nothing"]),
+    "minus infinity is no maximum": (POOL, "index < 0 || value > best", "value > best", POOLS["max"]),
+    "window not clipped at the far edge": (POOL, "end < size ? end : size", "end", POOLS["max"]),
+    "padding forgotten before the image": (POOL, "while (begin < 0) begin += step;", "", POOLS["average"]),
+    "no guard on the last plane": (POOL, "if (place.plane >= shape.planes) return;", "", POOLS["max"]),
+    "first window one too late": (POOL, "beyond + stride - 1", "beyond + stride", POOLS["max backward"]),
+    "last window forgotten": (POOL, "axis.stride) + 1;", "axis.stride);", POOLS["average backward"]),
+    "gradient to every pixel of its window": (POOL, "if (indices[window] == pixel) sum", "sum", POOLS["max backward"]),
+    "dilation forgotten in the gather": (
+        POOL,
+        "- 1) * static_cast<Index>(axis.dilation)",
+        "- 1)",
+        POOLS["max backward"],
+    ),
+    "index -1 is read": (POOL, "if (inside(index, pixels)) value", "value", POOLS["take"]),
+    "plane of the output in the input": (POOL, "x[place.plane * pixels + index]", "x[index]", POOLS["take"]),
+    "divisor beyond the padding": (
+        POOL,
+        "(end < most ? end : most) - begin",
+        "end - begin - 1",
+        POOLS["average padded"],
+    ),
+    "padding counted": (POOL, "averaging.count_include_pad == 0", "false", POOLS["average"]),
+    "adaptive windows do not overlap": (
+        POOL,
+        " + static_cast<Index>(count.value) - 1;",
+        ";",
+        POOLS["adaptive backward"],
+    ),
 }
 
 
@@ -164,12 +251,18 @@ def output_taken_for_an_input(grid: Extent, block: Extent, shared: int, argument
     return grid, block, shared, [*arguments[:-1], Reads("y", arguments[-1].array)]
 
 
+def unsorted_arguments(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    return grid, block, shared, [arguments[0], arguments[2], arguments[1], *arguments[3:]]
+
+
 IN_THE_LAUNCH = {
     "argument order": (argument_order, TILED),
     "grid too small": (grid_too_small, TILED),
     "block too small": (block_too_small, TILED),
     "missing argument": (missing_argument, TILED),
     "output passed as an input": (output_taken_for_an_input, TILED),
+    "gradient taken for indices": (unsorted_arguments, POOLS["max backward"]),
+    "half of every block of a pooling": (block_too_small, POOLS["max"]),
 }
 
 
@@ -206,18 +299,16 @@ def device(net: str, sources: Sources) -> Device:
     return SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",), patience=1)
 
 
-def verdict(net: str, sources: Sources, case: tuple[str, str], change: Callable[..., tuple] | None = None) -> str:
+def verdict(net: str, sources: Sources, case: Case, change: Callable[..., tuple] | None = None) -> str:
     """How a net sees the code: "right", "wrong" (result), or "fault"."""
-    algo, text = case
-    problem = Problem.parse(text)
-    operands = exact_operands(problem, algo)
     place = device(net, sources)
     host = Host(Tampered(place, change) if change else place, sources)  # type: ignore[arg-type]
     try:
-        y = run(Simulated(host), problem, operands, algo)
+        found = case.results(Simulated(host))
     except (SimulationError, PtxError):
         return "fault"
-    return "right" if np.array_equal(y, run(reference, problem, operands, "auto")) else "wrong"
+    pairs = zip(found, case.results(reference), strict=True)
+    return "right" if all(np.array_equal(*pair, equal_nan=True) for pair in pairs) else "wrong"
 
 
 def hold(name: str, verdicts: dict[str, str]) -> None:
@@ -225,16 +316,16 @@ def hold(name: str, verdicts: dict[str, str]) -> None:
     assert set(verdicts.values()) != {"right"}, f"no net caught: {name}"
 
 
-@pytest.mark.parametrize("case", [TILED, GROUPS, ANY, DGRAD, DGRAD_GROUPS], ids=lambda case: case[0])
+@pytest.mark.parametrize("case", [TILED, GROUPS, ANY, DGRAD, DGRAD_GROUPS, *POOLS.values()], ids=lambda case: case[0])
 @pytest.mark.parametrize("net", NETS)
-def test_unchanged_code_is_right(net: str, case: tuple[str, str]) -> None:
+def test_unchanged_code_is_right(net: str, case: Case) -> None:
     assert verdict(net, installed(), case) == "right"
 
 
 @pytest.mark.parametrize("name", IN_THE_KERNEL)
 def test_bug_in_the_kernel_is_caught(name: str, tmp_path: Path) -> None:
     file, before, after, case = IN_THE_KERNEL[name]
-    for source in {*installed().closure(KERNEL), *installed().closure(DGRAD_KERNEL), "instances.toml"}:
+    for source in (*installed().closure(case.source), "instances.toml"):
         text = (installed().folder / source).read_text()
         if source == file:
             assert before in text, f"the code that {name!r} changes is no longer there"

@@ -90,12 +90,17 @@ EXPRESSIONS = {
     "x[i] / 3.f": X / np.float32(3),
     "(unsigned char)(int(x[i]))": N % 256,
     "(signed char)(int(x[i]))": (N + 128) % 256 - 128,
+    "NAN_OR != 0.f": np.where(I % 2, True, X != 0),
+    "!(NAN_OR < 0.f)": np.where(I % 2, True, X >= 0),
+    "!(NAN_OR >= 0.f)": np.where(I % 2, True, X < 0),
+    "!(NAN_OR != 0.f) || NAN_OR != NAN_OR": np.where(I % 2, True, X == 0),
 }
 
 
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_instructions_agree_with_numpy(tmp_path: Path, expression: str) -> None:
-    y = probe(tmp_path, f"y[i] = float({expression});", X)
+    code = expression.replace("NAN_OR", "(i % 2 ? __int_as_float(0x7FC00000) : x[i])")
+    y = probe(tmp_path, f"y[i] = float({code});", X)
     assert np.array_equal(y, EXPRESSIONS[expression].astype(np.float32))
 
 

@@ -16,13 +16,27 @@ if TYPE_CHECKING:
 Handler = Callable[["Machine", Instruction, Selector], None]
 
 _WIDE = {"s32": "s64", "u32": "u64", "s16": "s32", "u16": "u32"}
-_COMPARE = {
+
+
+def _unordered(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.not_equal(a, a) | np.not_equal(b, b)
+
+
+_COMPARE: dict[str, Callable[..., np.ndarray]] = {
     "eq": operator.eq,
-    "ne": operator.ne,
+    "ne": lambda a, b: (a < b) | (a > b),  # ordered: NaN is not unequal to anything
     "lt": operator.lt,
     "le": operator.le,
     "gt": operator.gt,
     "ge": operator.ge,
+    "num": lambda a, b: ~_unordered(a, b),
+    "nan": _unordered,
+    "equ": lambda a, b: _unordered(a, b) | (a == b),
+    "neu": operator.ne,
+    "ltu": lambda a, b: ~(a >= b),
+    "leu": lambda a, b: ~(a > b),
+    "gtu": lambda a, b: ~(a <= b),
+    "geu": lambda a, b: ~(a < b),
 }
 
 
@@ -142,19 +156,7 @@ def _vector(operand: str) -> list[str]:
 def _load(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     dtype = TYPES[instruction.type]
     registers = _vector(instruction.operands[0])
-    if instruction.modifiers[0] == "param":
-        name, _, offset = instruction.operands[1].strip("[]").partition("+")
-        if name in machine.parameters:
-            begin = np.array(machine.parameters[name] + int(offset or 0))
-        else:
-            begin = machine.address(instruction.operands[1], lanes).astype(np.int64)
-        for i, register in enumerate(registers):
-            cells = np.add.outer(begin + i * dtype.itemsize, np.arange(dtype.itemsize))
-            if cells.size and (cells.min() < 0 or cells.max() >= len(machine.arguments)):
-                raise machine.error(instruction, "it reads past the parameters")
-            machine.write(register, machine.arguments[cells].view(dtype)[..., 0], lanes)
-        return
-    space = "shared" if "shared" in instruction.modifiers else "global"
+    space = next((name for name in ("param", "shared") if name in instruction.modifiers), "global")
     addresses = machine.address(instruction.operands[1], lanes)
     size = dtype.itemsize * len(registers)
     for memory, offsets, lanes in machine.memory(instruction, space, addresses, size, writing=False):

@@ -65,8 +65,9 @@ class Machine:
         patience: int = 10_000_000,
     ) -> None:
         self.code = code
-        self.arguments = np.frombuffer(arguments, np.uint8)
-        self.parameters = {name: offset for name, offset, _ in code.parameters}
+        self.arguments = np.frombuffer(arguments + bytes(-len(arguments) % 16), np.uint8)  # whole vectors of any type
+        # The addresses that names stand for: offsets into the parameters and into shared memory.
+        self.symbols = {name: offset for name, offset, _ in code.parameters} | code.shared
         self.buffers = sorted(buffers, key=lambda buffer: buffer.address)
         self.grid, self.block = grid, block
         self.threads = block[0] * block[1] * block[2]
@@ -171,10 +172,8 @@ class Machine:
         return bits.view(dtype) if bits.dtype.itemsize == dtype.itemsize else bits.astype(dtype)
 
     def _constant(self, operand: str, dtype: np.dtype) -> np.ndarray:
-        if operand in self.code.shared:
-            return np.array(self.code.shared[operand], dtype)
-        if operand in self.parameters:  # its address, in the space of parameters
-            return np.array(self.parameters[operand], dtype)
+        if operand in self.symbols:
+            return np.array(self.symbols[operand], dtype)
         if operand.startswith(("0f", "0F")):
             return np.array(int(operand[2:], 16), np.uint32).view(np.float32)
         if operand.startswith(("0d", "0D")):
@@ -207,7 +206,7 @@ class Machine:
         if match is None:
             raise ValueError(f"not an address: {operand}")
         base = match[1]
-        start = self.registers[base][lanes].astype(np.int64) if base in self.registers else self.code.shared[base]
+        start = self.registers[base][lanes].astype(np.int64) if base in self.registers else self.symbols[base]
         return np.broadcast_to(start + int(match[2] or 0), len(self.active))
 
     def memory(
@@ -216,6 +215,12 @@ class Machine:
         """Where the accesses go: (bytes, offsets into them, the lanes that do).  Raises PtxError if they may not."""
         if (addresses % size).any():
             raise self.error(instruction, f"an access of {size} bytes at an address that is no multiple of it")
+        if space == "param":
+            strays = (addresses < 0) | (addresses + size > len(self.arguments))
+            if strays.any():
+                what = f"an access outside the {len(self.arguments)} bytes of parameters"
+                raise self.error(instruction, what, self.active[strays])
+            return [(self.arguments, addresses, self.active)]
         if space == "shared":
             strays = (addresses < 0) | (addresses + size > self.shared_bytes)
             if strays.any():
