@@ -371,3 +371,13 @@ def test_reports_replace_each_other_whole(command, monkeypatch):
     assert (code, err) == (2, "pycnn bench: No space left on device\n")
     assert (command.folder / "bench.html").read_bytes() == before
     assert len(list(command.folder.iterdir())) == 2
+
+
+def test_an_out_that_is_no_folder_is_refused_before_anything_is_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["bench", "--problem", SMALL, "--out", str(tmp_path / "file")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"pycnn bench: --out must be a folder that can be written to, got {tmp_path / 'file'}: ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -65,9 +66,12 @@ def run(args: argparse.Namespace) -> int:
     from pycnn.bench.peers import NumPy, find_peers
     from pycnn.bench.processes import peer_processes
 
+    _make_folder(args.out)  # now, not when minutes of results are to be written
     threads = machines.set_threads(args.threads)
     factories = {"numpy": NumPy, **(find_peers(args.peers.split(",")) if args.peers else {})}
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    if args.peers and len(factories) == 1:
+        console.print("no peer is installed: pip install 'pycnn[peers]'", markup=False)
     machine = machines.measure()
     console.print(
         f"{machine.processor}, {machine.threads} threads, {machine.isa}: {machine.fma_peak / 1e9:.0f} GFLOP/s of "
@@ -241,6 +245,15 @@ def _problem(result: Result) -> str:
     return text if workload.count == 1 else f"{text} x{workload.count}"
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"--out must be a folder that can be written to, got {folder}: {error.strerror}") from error
+
+
 def _write(folder: Path, machine: Machine, runs: list[NetworkRun]) -> tuple[Path, Path]:
     from pycnn._files import replacing
     from pycnn.bench.report import render
@@ -248,7 +261,6 @@ def _write(folder: Path, machine: Machine, runs: list[NetworkRun]) -> tuple[Path
 
     data = as_dict(machine, runs)
     texts = {"bench.html": render(data), "bench.json": json.dumps(data, indent=1, allow_nan=False) + "\n"}
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         with replacing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
