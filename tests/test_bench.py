@@ -1,6 +1,7 @@
 """The benchmark: wrong results caught before they are timed, layers found, sums right, reports whole."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
