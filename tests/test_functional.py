@@ -464,6 +464,13 @@ def test_empty_batch_goes_through_everything() -> None:
     assert not w.grad.data.any()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_batch_norm_of_no_channels_is_refused(training: bool) -> None:
+    none = np.ones(0)
+    with pytest.raises(ValueError, match=r"x must have at least one channel, got shape \(2, 0\)"):
+        F.batch_norm(np.ones((2, 0)), none, none, training=training)
+
+
 def test_batch_norm_of_no_samples_has_a_gradient_of_zero() -> None:
     weight, bias = normal(3), normal(3)
     for backend in ("reference", "cpu"):

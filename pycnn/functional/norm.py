@@ -192,6 +192,8 @@ def batch_norm(
     if len(x.shape) < 2:
         raise ValueError(f"x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
     channels = x.shape[1]
+    if channels == 0:
+        raise ValueError(f"x must have at least one channel, got shape {tuple(x.shape)}")
     for name, array in given.items():
         if array is not None and tuple(array.shape) != (channels,):
             raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(array.shape)}")
