@@ -37,7 +37,7 @@ struct Loop {
 // its own results of the last step, in the cache of its core: the cores of a machine may be far apart.
 struct alignas(64) Share {
     std::int64_t begin = 0;             // next task of the owner
-    std::atomic<std::int64_t> end{0};   // before it lies the next task of a helper
+    std::atomic<std::int64_t> end{0};   // before it lies the next task that another thread takes
     std::atomic<std::int64_t> left{0};  // tasks that nobody has claimed; below zero once there is none
 
     bool claim() {
