@@ -23,10 +23,10 @@ from typing import Any, Protocol
 
 import pycnn
 from pycnn._files import replacing
-from pycnn.backends import _cuda_direct, _cuda_pool, _layout
+from pycnn.backends.cuda import LAUNCHERS, conv, direct, layout, pool
 from pycnn.jit import MissingToolError, cache
 from pycnn.jit.sources import installed
-from pycnn.shape import Problem
+from pycnn.shape import PASSES, Problem
 from pycnn.testing import (
     ADAPTIVE_POOLS,
     check_adaptive_pool2d,
@@ -96,13 +96,13 @@ class Task:
 
 def plan(quick: bool = False) -> list[Task]:
     """Every task, most important first; `quick` keeps to a few small ones, for the rehearsal."""
-    fprop, every = (_cuda_direct.TILED, _cuda_direct.ANY), (_cuda_direct.TILED, _cuda_direct.ANY, _cuda_direct.DGRAD)
+    fprop, every = (direct.TILED, direct.ANY), (direct.TILED, direct.ANY, direct.DGRAD)
     tasks = []
-    for algo, (kernel, operator) in _algorithms().items():
+    for operator, algo, kernels in _algorithms():
         asked = [replace(problem, operator=operator) for problem in _proving_problems(quick)]
         chosen = [problem for problem in asked if _able(problem, algo)]
-        tasks.append(Task(f"correct/{algo}", (kernel,), 1, 60, _correct(algo, chosen)))
-    tasks.append(Task("correct/pool2d", _cuda_pool.KERNELS, 1, 60, _correct_pooling(quick)))
+        tasks.append(Task(f"correct/{operator}/{algo}", kernels, 1, 60, _correct(algo, chosen)))
+    tasks.append(Task("correct/pool2d", pool.KERNELS, 1, 60, _correct_pooling(quick)))
     for problem in _repeat_problems(quick):
         tasks.append(Task(f"repeat/{problem}", fprop, 1, 20, _repeat(problem)))
     for tool in ("memcheck", "racecheck"):
@@ -116,18 +116,16 @@ def plan(quick: bool = False) -> list[Task]:
     return sorted(_unique(tasks), key=lambda task: task.slice)
 
 
-def _algorithms() -> dict[str, tuple[str, str]]:
-    """Every direct algorithm, the kernel it launches and the pass that is."""
+def _algorithms() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Every pass and algorithm of convolution, and the kernels it launches."""
     shape = Problem.parse("n1c1h1_k1r1").shape
-    return {
-        each.name: (each.instance.kernel, operator)
-        for operator in _cuda_direct.PASSES
-        for each in _cuda_direct.plans(operator, shape, installed())
-    }
+    for operator in PASSES:
+        for each in conv.plans(operator, shape, installed()):
+            yield operator, each.name, tuple(instance.kernel for instance in each.kernels)
 
 
 def _able(problem: Problem, algo: str) -> bool:
-    plans = _cuda_direct.plans(problem.operator, problem.shape, installed())
+    plans = conv.plans(problem.operator, problem.shape, installed())
     return any(each.name == algo and each.reason is None for each in plans)
 
 
@@ -204,9 +202,9 @@ def source_hashes() -> dict[str, str]:
     for kernel in sorted({instance.kernel for instance in installed().instances}):
         instances = installed().of(kernel)
         files = installed().closure(next(iter(instances.values())).source)
-        plans = _cuda_pool if kernel in _cuda_pool.KERNELS else _cuda_direct
+        launcher = next(module for module in LAUNCHERS if kernel in module.KERNELS)
         host = {
-            Path(module.__file__ or "").name: Path(module.__file__ or "").read_text() for module in (plans, _layout)
+            Path(module.__file__ or "").name: Path(module.__file__ or "").read_text() for module in (launcher, layout)
         }
         expressions = "\n".join(instance.expression for instance in instances.values())
         hashes[kernel] = cache.key(files=files, instances=expressions, host=host)

@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.backends import _cuda_direct
-from pycnn.backends._device import Array
-from pycnn.backends.cuda import Host
-from pycnn.backends.device_cupy import CupyDevice, current_device
+from pycnn.backends.cuda import Host, conv
+from pycnn.backends.cuda.device import Array
+from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 from pycnn.jit import MissingToolError, nvrtc
 from pycnn.jit.sources import Sources, installed
-from pycnn.shape import Problem
+from pycnn.shape import PASSES, Problem
 from pycnn.testing import error_factor, float_operands, run, terms
 
 RUNS = 30
@@ -298,10 +297,10 @@ def _worker(mode: str) -> None:
         device = (_ShortDevice if mode == "overrun" else CupyDevice)(number, sources)
         host = Host(device, sources)
         for text in SANITIZED:
-            for operator in _cuda_direct.PASSES:
+            for operator in PASSES:
                 problem = replace(Problem.parse(text), operator=operator)
                 operands = float_operands(problem)
-                for plan in _cuda_direct.plans(operator, problem.shape, sources):
+                for plan in conv.plans(operator, problem.shape, sources):
                     if plan.reason is None:
                         run(OnNumpy(host, cupy), problem, operands, plan.name)
         device.sync()

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from pycnn.backends.cuda import Host
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.shape import Problem
 from pycnn.testing import float_operands, run

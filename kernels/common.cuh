@@ -10,7 +10,7 @@ namespace pycnn {
 using int64 = long long;
 using uint32 = unsigned int;
 
-// A convolution problem.  Passed by value; pycnn/backends/_layout.py packs the same fields in the same order.
+// A convolution problem.  Passed by value; pycnn/backends/cuda/layout.py packs the same fields in the same order.
 // All fields are 64 bits wide, so the struct has no padding and no size is too large; a kernel that computes
 // coordinates in 32 bits is launched only where they fit.
 struct Conv2dShape {
@@ -38,7 +38,7 @@ struct PoolAxis {
     int64 window, before, after, dilation;  // before, after: the padding
 };
 
-// A pooling problem.  Passed by value; pycnn/backends/_layout.py packs the same fields in the same order.
+// A pooling problem.  Passed by value; pycnn/backends/cuda/layout.py packs the same fields in the same order.
 struct Pool2dShape {
     int64 planes;  // N*C
     PoolAxis rows, columns;

@@ -30,7 +30,7 @@ struct Buffer {
     const char* name;
 };
 
-// One launch, as pycnn/backends/device_sim.py describes it (a ctypes.Structure of the same fields).
+// One launch, as pycnn/backends/cuda/device_sim.py describes it (a ctypes.Structure of the same fields).
 struct Launch {
     const char* kernel;  // for messages
     std::uint32_t grid[3];

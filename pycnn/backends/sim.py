@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.backends.cuda import Host
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda.device_sim import SimDevice
 
 __all__ = ["Simulated"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from pycnn.backends.cuda import Host
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.shape import Conv2dShape, Problem
 

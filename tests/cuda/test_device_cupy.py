@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pycnn.backends import device_cupy, reference
-from pycnn.backends.cuda import Host
-from pycnn.backends.device_cupy import CupyDevice
-from pycnn.backends.device_sim import SimDevice, _Launch
+from pycnn.backends import reference
+from pycnn.backends.cuda import Host, device_cupy
+from pycnn.backends.cuda.device_cupy import CupyDevice
+from pycnn.backends.cuda.device_sim import SimDevice, _Launch
 from pycnn.jit import cubin
 from pycnn.jit.sources import installed
 from pycnn.shape import Problem

@@ -9,9 +9,8 @@ import pytest
 from simulated import DEVICES, ORDERS, random_problems
 
 from pycnn.backends import reference
-from pycnn.backends._cuda_direct import dgrad_plans
-from pycnn.backends.cuda import Host
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda import Host, direct
+from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
@@ -23,7 +22,7 @@ ALGOS = ("direct_narrow", "direct_wide")
 
 
 def able(problem: Problem) -> list[str]:
-    return [plan.name for plan in dgrad_plans(problem.shape, installed()) if plan.reason is None]
+    return [plan.name for plan in direct.plans("dgrad", problem.shape, installed()) if plan.reason is None]
 
 
 def of_dgrad(given: list[Problem]) -> list[Problem]:
@@ -76,7 +75,7 @@ def test_past_two_to_the_31_elements() -> None:
     height, width = 4, 2**29 + 40
     shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
     device = SimDevice()
-    narrow, wide = dgrad_plans(shape, installed())
+    narrow, wide = direct.plans("dgrad", shape, installed())
     assert "counts in 32 bits" in str(narrow.reason)
     dy, w = device.alloc(shape.y_shape, np.float32), device.alloc(shape.w_shape, np.float32)
     w[...] = 2

@@ -7,9 +7,8 @@ import pytest
 from simulated import DEVICES, ORDERS, random_problems
 
 from pycnn.backends import reference
-from pycnn.backends._cuda_direct import fprop_plans
-from pycnn.backends.cuda import Host
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda import Host, direct
+from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
 from pycnn.testing import check_conv2d, exact_operands, layers, problems, run
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.simulator
 
 
 def able(problem: Problem) -> list[str]:
-    return [plan.name for plan in fprop_plans(problem.shape, installed()) if plan.reason is None]
+    return [plan.name for plan in direct.plans("fprop", problem.shape, installed()) if plan.reason is None]
 
 
 EVERYTHING = [(problem, algo) for problem in problems() for algo in able(problem)]
@@ -42,7 +41,7 @@ TILES = {
 
 def test_every_instance_has_a_problem() -> None:
     shape = Problem.parse("n1c1h1_k1r1").shape
-    assert set(TILES) == {plan.name for plan in fprop_plans(shape, installed())}
+    assert set(TILES) == {plan.name for plan in direct.plans("fprop", shape, installed())}
 
 
 @pytest.mark.parametrize(("problem", "algo"), EVERYTHING, ids=lambda value: str(value))
@@ -90,7 +89,7 @@ def test_past_two_to_the_31_elements() -> None:
     shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
     device = SimDevice()
     host = Host(device)
-    plans = {plan.name: plan for plan in fprop_plans(shape, host.sources)}
+    plans = {plan.name: plan for plan in direct.plans("fprop", shape, host.sources)}
     for algo in ("direct_r1s1_st1_8x32", "direct_any_wide"):
         plan = plans[algo]
         assert plan.reason is None

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks import evidence
-from pycnn.backends import _cuda_direct
+from pycnn.backends.cuda import conv
 from pycnn.jit.sources import installed
-from pycnn.shape import Problem
+from pycnn.shape import PASSES, Problem
 
 pytestmark = pytest.mark.simulator
 
@@ -72,9 +72,9 @@ def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -
     names = [task.name for task in tasks]
     assert len(set(names)) == len(names)
     shape = Problem.parse("n1c1h1_k1r1").shape
-    for operator in _cuda_direct.PASSES:
-        for plan in _cuda_direct.plans(operator, shape, installed()):
-            assert f"correct/{plan.name}" in names
+    for operator in PASSES:
+        for plan in conv.plans(operator, shape, installed()):
+            assert f"correct/{operator}/{plan.name}" in names
             asked = (replace(problem, operator=operator) for problem in evidence._proving_problems(quick=False))
             assert any(evidence._able(problem, plan.name) for problem in asked)
     assert sum(name.startswith("time/") for name in names[: len([t for t in tasks if t.slice == 1])]) == 20
@@ -86,7 +86,7 @@ def test_first_slice_writes_everything_down(tmp_path: Path) -> None:
     written = json.loads((tmp_path / "nvidia-test-100.json").read_text())
     assert written["device"] == {"device": "NVIDIA Test 100"}
     assert set(written["results"]) == {task.name for task in evidence.plan(quick=True) if task.slice == 1}
-    one = written["results"]["correct/direct_any_narrow"]
+    one = written["results"]["correct/fprop/direct_any_narrow"]
     assert one["ok"]
     assert one["sources"] == {"conv2d_fprop_direct_any": evidence.source_hashes()["conv2d_fprop_direct_any"]}
     assert list(tmp_path.iterdir()) == [tmp_path / "nvidia-test-100.json"]

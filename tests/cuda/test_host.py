@@ -11,11 +11,10 @@ import pytest
 
 import pycnn
 from pycnn.backends import sim
-from pycnn.backends._cuda_direct import fprop_choice, fprop_plans
-from pycnn.backends._layout import PoolAxis, pack_conv2d_shape, pack_divisors, pack_pool2d_shape
-from pycnn.backends.cuda import Host, UnavailableError
-from pycnn.backends.device_cupy import arch_of
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda import Host, UnavailableError, direct
+from pycnn.backends.cuda.device_cupy import arch_of
+from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.layout import PoolAxis, pack_conv2d_shape, pack_divisors, pack_pool2d_shape
 from pycnn.jit import MissingToolError
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
@@ -67,10 +66,11 @@ def test_pooling_shape_is_packed_in_the_order_of_common_cuh() -> None:
 
 
 def test_auto_takes_the_tile_with_the_fewest_idle_lanes() -> None:
-    plans = fprop_plans(Problem.parse("n1c64h56_k64r3_pd1").shape, installed())
-    best, why = fprop_choice(plans)
-    able = [plan for plan in plans if plan.reason is None and plan.instance.kernel == "conv2d_fprop_direct"]
-    assert best.padded_macs == min(plan.padded_macs for plan in able)
+    shape = Problem.parse("n1c64h56_k64r3_pd1").shape
+    name, why = Host(SimDevice()).conv2d_choose("fprop", shape, "float32")
+    plans = direct.plans("fprop", shape, installed())
+    able = [plan for plan in plans if plan.reason is None and plan.instance.kernel == direct.TILED]
+    assert name == min(able, key=lambda plan: plan.cost).name
     assert "fewest idle lanes" in why
 
 
@@ -97,14 +97,17 @@ def test_reasons_name_the_condition() -> None:
     ],
 )
 def test_32_bit_kernels_leave_large_problems_to_the_wide_one(text: str, what: str) -> None:
-    plans = {plan.name: plan.reason for plan in fprop_plans(Problem.parse(text).shape, installed())}
+    plans = {plan.name: plan.reason for plan in direct.plans("fprop", Problem.parse(text).shape, installed())}
     for name in ("direct_r1s1_st1_8x32", "direct_any_narrow"):
         assert f"counts in 32 bits, and the {what}" in str(plans[name])
     assert plans["direct_any_wide"] is None
 
 
 def test_32_bit_kernels_take_what_just_fits() -> None:
-    plans = {plan.name: plan.reason for plan in fprop_plans(Problem.parse("n1c1h1w2147480000_k1r1").shape, installed())}
+    plans = {
+        plan.name: plan.reason
+        for plan in direct.plans("fprop", Problem.parse("n1c1h1w2147480000_k1r1").shape, installed())
+    }
     assert plans["direct_r1s1_st1_8x32"] is None
     assert plans["direct_any_narrow"] is None
 
@@ -114,7 +117,7 @@ def test_forced_algorithm_that_cannot_run_is_refused() -> None:
     rest = (SHAPE.stride, SHAPE.padding, SHAPE.dilation, SHAPE.groups)
     with pytest.raises(ValueError, match="compiled for filter 7x7, and the problem has 3x3"):
         sim.conv2d_fprop(x, w, None, *rest, algo="direct_r7s7_st2_8x32")
-    with pytest.raises(ValueError, match="algo must be auto, direct or one of"):
+    with pytest.raises(ValueError, match="algo must be auto or one of direct"):
         sim.conv2d_fprop(x, w, None, *rest, algo="fast")
 
 

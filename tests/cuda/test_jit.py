@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.jit import CompileError, MissingToolError, cache, cubin, host, nvrtc
 from pycnn.jit.sources import ARCHS, Sources, installed
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import pycnn
-from pycnn.backends import _cuda_pool, reference
-from pycnn.backends._cuda_pool import KERNELS, PoolProblem, pool_plan
-from pycnn.backends.cuda import Host, UnavailableError
-from pycnn.backends.device_sim import SimDevice
+from pycnn.backends import reference
+from pycnn.backends.cuda import Host, UnavailableError, pool
+from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.pool import KERNELS, PoolProblem, pool_plan
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import Pair, Pool2dShape
@@ -31,7 +31,7 @@ NO_PADDING = (0, 0, 0, 0)
 def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Whether the instances with 32-bit coordinates run, or those with 64-bit ones."""
     if request.param == "wide":
-        monkeypatch.setattr(_cuda_pool, "NARROW", 0)
+        monkeypatch.setattr(pool, "NARROW", 0)
     return str(request.param)
 
 
@@ -146,7 +146,7 @@ def test_past_two_to_the_31_elements() -> None:
 
 def test_grid_goes_on_in_a_second_row(monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     """With rows of four blocks: the last one is ragged."""
-    monkeypatch.setattr(_cuda_pool, "grid_of", lambda blocks: (4, -(-blocks // 4), 1))
+    monkeypatch.setattr(pool, "grid_of", lambda blocks: (4, -(-blocks // 4), 1))
     shape = Pool2dShape(2, 3, 17, 19, (3, 3), (1, 1), (1, 1, 1, 1))
     problem = PoolProblem.windows((2, 3, 17, 19), (17, 19), *((3, 3), (1, 1)), shape.padding, (1, 1))
     assert pool_plan("max_pool2d_fwd", problem, 2 * 3 * 17 * 19, installed()).grid == (4, 2, 1)

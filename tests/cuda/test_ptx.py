@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pycnn.backends import reference
-from pycnn.backends._device import Reads, Writes
 from pycnn.backends.cuda import Host
+from pycnn.backends.cuda.device import Reads, Writes
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import Sources
 from pycnn.shape import Problem

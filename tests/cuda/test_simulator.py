@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pycnn.backends._device import Reads, Writes
-from pycnn.backends.device_sim import SimDevice, SimulationError
+from pycnn.backends.cuda.device import Reads, Writes
+from pycnn.backends.cuda.device_sim import SimDevice, SimulationError
 from pycnn.jit import CompileError
 from pycnn.jit.sources import Sources
 

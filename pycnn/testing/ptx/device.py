@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.backends._device import Argument, Array, Extent, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Writes
 from pycnn.jit import nvrtc
 from pycnn.jit.sources import Instance, Sources
 from pycnn.testing.ptx.machine import GlobalBuffer, Machine, PtxError

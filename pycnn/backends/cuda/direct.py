@@ -6,78 +6,62 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pycnn.backends._cuda_host import grid_of
-from pycnn.backends._device import Extent
-from pycnn.backends._layout import NARROW, pack_divisors
+from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
+from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
+from pycnn.backends.cuda.plan import Operands, Plan
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
-TILED, ANY, DGRAD = "conv2d_fprop_direct", "conv2d_fprop_direct_any", "conv2d_dgrad_direct"
-
-PASSES = ("fprop", "dgrad")
+KERNELS = TILED, ANY, DGRAD = "conv2d_fprop_direct", "conv2d_fprop_direct_any", "conv2d_dgrad_direct"
 
 _WARP = 32
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One way to run a problem.
+class DirectPlan(Plan):
+    """One launch of one kernel.
 
     Attributes:
-        name: the algorithm's name, as `algo=` takes it.
         instance: the kernel.
-        reason: why it cannot run this problem, or None.
+        shape: the problem.
         grid, block: launch geometry.
         geometry: the kernel's second argument: divisors that take its block index apart.
-        padded_macs: multiply-adds of all tiles, the idle ones included.
     """
 
-    name: str
     instance: Instance
-    reason: str | None
+    shape: Conv2dShape
     grid: Extent
     block: Extent
     geometry: bytes
-    padded_macs: int
+
+    @property
+    def kernels(self) -> tuple[Instance, ...]:
+        """The one."""
+        return (self.instance,)
+
+    def run(self, host: HostBase, operands: Operands) -> None:
+        """Launch it."""
+        arguments: list[Argument] = [pack_conv2d_shape(self.shape), self.geometry]
+        if self.instance.kernel == DGRAD:
+            arguments += [Reads("dy", operands.dy), Reads("w", operands.w), Writes("dx", operands.dx)]
+        else:
+            arguments += [Reads("x", operands.x), Reads("w", operands.w), Reads("b", operands.epilogue.b)]
+            arguments += [Writes("y", operands.y)]
+        host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
 
 
-def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
-    """Every direct instance's plan for a pass of `PASSES`."""
-    return (fprop_plans if operator == "fprop" else dgrad_plans)(shape, sources)
+def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan]:
+    """Every direct instance's plan for a pass, specialised ones first."""
+    if operator == "fprop":
+        tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
+        return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
+    if operator == "dgrad":
+        return [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
+    return []
 
 
-def choice(operator: str, plans: list[Plan]) -> tuple[Plan, str]:
-    """The plan that `auto` takes among the plans of a pass, and why."""
-    return (fprop_choice if operator == "fprop" else dgrad_choice)(plans)
-
-
-def fprop_plans(shape: Conv2dShape, sources: Sources) -> list[Plan]:
-    """Every direct instance's plan for `shape`, specialised ones first."""
-    tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
-    return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
-
-
-def dgrad_plans(shape: Conv2dShape, sources: Sources) -> list[Plan]:
-    """Every direct instance's plan for the gradient of the input, narrow ones first."""
-    return [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
-
-
-def dgrad_choice(plans: list[Plan]) -> tuple[Plan, str]:
-    """The plan that `auto` takes, and why."""
-    return next(plan for plan in plans if plan.reason is None), "the only kernel of this pass"
-
-
-def fprop_choice(plans: list[Plan]) -> tuple[Plan, str]:
-    """The plan that `auto` takes, and why: the tiled one with the fewest idle lanes, else the first that can run."""
-    able = [plan for plan in plans if plan.reason is None]
-    tiled = [plan for plan in able if plan.instance.kernel == TILED]
-    if tiled:
-        best = min(tiled, key=lambda plan: plan.padded_macs)
-        return best, f"specialised on this filter and stride, with the fewest idle lanes of {len(tiled)} tiles"
-    return able[0], "no tile is specialised on this filter, stride and dilation"
-
-
-def _tiled(shape: Conv2dShape, instance: Instance) -> Plan:
+def _tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     tile = instance.tile
     tile_p, tile_q = _WARP // tile["lanes_q"] * tile["rows"], tile["lanes_q"]
     tile_k = tile["warps"] * tile["filters"]
@@ -89,18 +73,22 @@ def _tiled(shape: Conv2dShape, instance: Instance) -> Plan:
         "stride": ((tile["stride_h"], tile["stride_w"]), shape.stride),
         "dilation": ((1, 1), shape.dilation),
     }
-    return Plan(
+    return DirectPlan(
         name=f"direct_{instance.name}",
         instance=instance,
+        tier=0,
+        why="specialised on this filter and stride, with the fewest idle lanes of its tiles",
+        workspace=0,
+        shape=shape,
         reason=_mismatch(wanted) or _too_wide(shape, blocks, tile_p, tile_q),
         grid=(blocks, 1, 1),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_q, tiles_p, shape.groups)),
-        padded_macs=blocks * tile_p * tile_q * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
+        cost=blocks * tile_p * tile_q * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
     )
 
 
-def _any(shape: Conv2dShape, instance: Instance) -> Plan:
+def _any(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     tile = instance.tile
     tile_pq, tile_k = _WARP * tile["pixels"], tile["warps"] * tile["filters"]
     tiles_pq = -(-shape.P * shape.Q // tile_pq)
@@ -108,18 +96,22 @@ def _any(shape: Conv2dShape, instance: Instance) -> Plan:
     blocks = shape.N * shape.groups * tiles_pq * tiles_k
     # A thread past the last pixel still computes coordinates: up to tile_pq pixels, so as many rows, too far.
     reason = None if tile["wide"] else _too_wide(shape, blocks, tile_pq, tile_pq, shape.P * shape.Q + tile_pq)
-    return Plan(
+    return DirectPlan(
         name=f"direct_any_{instance.name}",
         instance=instance,
+        tier=1 + tile["wide"],
+        why="no tile is specialised on this filter, stride and dilation",
+        workspace=0,
+        shape=shape,
         reason=reason,
         grid=grid_of(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_pq, shape.groups, shape.Q, shape.S, shape.R)),
-        padded_macs=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
+        cost=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
     )
 
 
-def _dgrad(shape: Conv2dShape, instance: Instance) -> Plan:
+def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     tile = instance.tile
     tile_pixels, tile_c = _WARP * tile["pixels"], tile["warps"] * tile["channels"]
     # Parity classes that have a pixel, and the pixels of the largest.
@@ -134,16 +126,20 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> Plan:
     tiles_pixels = -(-rows * columns // tile_pixels)
     blocks = shape.N * shape.groups * classes[0] * classes[1] * tiles_pixels * tiles_c
     counted = shape.K // shape.groups * taps[0] * taps[1]
-    return Plan(
+    return DirectPlan(
         name=f"direct_{instance.name}",
         instance=instance,
+        tier=tile["wide"],
+        why="the only direct kernel of this pass",
+        workspace=0,
+        shape=shape,
         reason=None if tile["wide"] else _dgrad_too_wide(shape, blocks, rows * columns + tile_pixels, counted),
         grid=grid_of(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors(
             (tiles_c, tiles_pixels, *classes[::-1], shape.groups, columns, *taps[::-1], *step[::-1]),
         ),
-        padded_macs=blocks * tile_pixels * tile_c * counted,
+        cost=blocks * tile_pixels * tile_c * counted,
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.backends._device import Argument, Array, Extent, Reads, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
 from pycnn.jit import host
 from pycnn.jit.sources import Instance, Sources
 

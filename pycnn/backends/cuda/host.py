@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from typing import NoReturn
 
-from pycnn.backends._device import Array, Device, Extent
+from pycnn.backends.cuda.device import Array, Device, Extent
 from pycnn.jit.sources import Sources, installed
 
 AVAILABLE = "conv2d_fprop and conv2d_dgrad in float32, by the direct kernels, and pooling in float32"

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from pycnn.backends._device import Argument, Array, Extent
+from pycnn.backends.cuda.device import Argument, Array, Extent
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
 from pycnn.jit.sources import ARCHS, Instance, Sources

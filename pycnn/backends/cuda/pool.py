@@ -6,9 +6,9 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from pycnn.backends._cuda_host import HostBase, grid_of
-from pycnn.backends._device import Argument, Array, Extent, Reads, Writes
-from pycnn.backends._layout import NARROW, PoolAxis, pack_pool2d_shape
+from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
+from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.layout import NARROW, PoolAxis, pack_pool2d_shape
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Padding, Pair, Pool2dShape
 

@@ -1,0 +1,79 @@
+"""`Plan`: one way to run one pass of one convolution.  Every family of algorithms makes some, `conv` takes one.
+
+A family is a module (`direct`, ...) with
+
+    KERNELS                            the kernels it launches, by name
+    plans(operator, shape, sources)    its plans, those that cannot run the problem included
+
+Its plans are asked for by the family's name, by a plan's name, or by anything between ("im2col", "im2col_implicit",
+"im2col_implicit_128x128"): the words before an underscore.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from pycnn.backends.cuda.device import Array
+from pycnn.backends.cuda.host import HostBase
+from pycnn.jit.sources import Instance
+
+__all__ = ["Epilogue", "Operands", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What happens to a sum before it is stored: y = relu(scale[k] * sum + b[k] + residual); None leaves a step out."""
+
+    scale: Array | None = None
+    b: Array | None = None
+    residual: Array | None = None
+    relu: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """The dense arrays of a pass.  fprop: x, w -> y.  dgrad: dy, w -> dx.  wgrad: dy, x -> dw, and db where wanted."""
+
+    x: Array | None = None
+    w: Array | None = None
+    y: Array | None = None
+    dx: Array | None = None
+    dw: Array | None = None
+    dy: Array | None = None
+    db: Array | None = None
+    epilogue: Epilogue = Epilogue()
+
+
+@dataclass(frozen=True)
+class Plan(ABC):
+    """One way to run a problem.
+
+    Attributes:
+        name: the algorithm's name, as `algo=` takes it; begins with its family's.
+        reason: why it cannot run this problem, or None.
+        tier: plans of a family are taken in the order of their tiers,
+        cost: and within one, of what they do: multiply-adds of all tiles, the idle ones included.
+        why: why it is taken before the others of its family.
+        workspace: bytes of device memory that it needs beside operands and results.
+    """
+
+    name: str
+    reason: str | None
+    tier: int
+    cost: int
+    why: str
+    workspace: int
+
+    @property
+    @abstractmethod
+    def kernels(self) -> tuple[Instance, ...]:
+        """The kernels it launches."""
+
+    @abstractmethod
+    def run(self, host: HostBase, operands: Operands) -> None:
+        """Launch them on `host.device`.  Called only where `reason` is None and the batch is not empty."""
+
+    def answers_to(self, algo: str) -> bool:
+        """Whether `algo` asks for this plan, or for any of several of which it is one."""
+        return self.name == algo or self.name.startswith(f"{algo}_")
