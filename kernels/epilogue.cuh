@@ -1,0 +1,29 @@
+// What happens to a finished sum of a convolution or a matrix product before it is stored:
+//
+//     y = relu(scale[channel] * sum + b[channel] + residual[index])
+//
+// Each step is left out where its pointer is null, ReLU where `relu` is 0.  A kernel that has an epilogue takes these
+// four, in this order, as its arguments before the output; the branches are the same for every thread of a launch.
+// Batch norm in inference is folded into scale and b:  scale = weight / sqrt(var + eps),  b = bias - mean * scale.
+#pragma once
+
+#include "common.cuh"
+
+namespace pycnn {
+
+struct Epilogue {
+    const float* scale;     // (K,)
+    const float* b;         // (K,)
+    const float* residual;  // of the output's shape
+    int relu;
+
+    // The output at `index` of channel `channel`.
+    __device__ __forceinline__ float operator()(float sum, int64 channel, int64 index) const {
+        if (scale != nullptr) sum *= scale[channel];
+        if (b != nullptr) sum += b[channel];
+        if (residual != nullptr) sum += residual[index];
+        return relu != 0 && sum < 0.0f ? 0.0f : sum;
+    }
+};
+
+}  // namespace pycnn

@@ -1,0 +1,21 @@
+"""Split reductions: the sum of partial results in a fixed order, by kernels/slices.cu."""
+
+from __future__ import annotations
+
+import struct
+
+from pycnn.backends.cuda.device import Array, Reads, Writes
+from pycnn.backends.cuda.host import HostBase, grid_of
+
+KERNELS = ("sum_slices",)
+
+
+def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
+    """Write into `out` the sum of slices[0], slices[1], ...; each has as many elements as `out`, dense."""
+    count, size = int(slices.shape[0]), int(out.size)
+    if size == 0:
+        return
+    (instance,) = host.sources.of("sum_slices").values()
+    threads = 32 * instance.tile["warps"]
+    arguments = [struct.pack("<q", count), struct.pack("<q", size), Reads("slices", slices), Writes("out", out)]
+    host.device.launch(host.device.load(instance), grid_of(-(-size // threads)), (threads, 1, 1), 0, arguments)
