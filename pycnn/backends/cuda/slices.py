@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from pycnn.backends.cuda.device import Array, Reads, Writes
+from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
 
 KERNELS = ("sum_slices",)
@@ -17,5 +17,10 @@ def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
         return
     (instance,) = host.sources.of("sum_slices").values()
     threads = 32 * instance.tile["warps"]
-    arguments = [struct.pack("<q", count), struct.pack("<q", size), Reads("slices", slices), Writes("out", out)]
+    arguments: list[Argument] = [
+        struct.pack("<q", count),
+        struct.pack("<q", size),
+        Reads("slices", slices),
+        Writes("out", out),
+    ]
     host.device.launch(host.device.load(instance), grid_of(-(-size // threads)), (threads, 1, 1), 0, arguments)
