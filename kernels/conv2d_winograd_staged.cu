@@ -4,42 +4,39 @@
 //   dgrad   dx = AT [ (G w' GT) . (BT dy B) ] A        w': filters turned by 180 degrees; sums over filters
 //   wgrad   dw = AT [ (G dy GT) . (BT x B)  ] A        of F(3x3, m x m); sums over tiles
 //
-// GEMM view   one product for each group and each of the (m + 2)^2 points; fprop: gemm_m = K, gemm_n = tiles, gemm_k =
-// C
-//             (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products are
-//             sgemm's; here are the ways into and out of Winograd's domain:
+// GEMM view   one product for each group and each of the (m + 2)^2 points; fprop: gemm_m = K, gemm_n = tiles and
+//             gemm_k = C (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products
+//             are sgemm's; here are the ways into Winograd's domain and out of it:
 //
-//       x or dy --winograd_windows--> V [slice][group][point][channel][tile] --+
-//                                                                              +--sgemm--> M
-//                                                                              [group][point][filter][tile]
-//       w --------winograd_filters--> U [group][point][channel][filter] -------+              |
-//                                                                                  winograd_results + epilogue --> y
+//     fprop, dgrad
+//    x or dy  -winograd_windows->  V [group][point][channel][tile]   -+
+//                                                                     +- sgemm ->  M [group][point][filter][tile]
+//    w        -winograd_filters->  U [group][point][channel][filter] -+            |
+//                                                                    winograd_results, epilogue ->  y or dx
+//     wgrad
+//    x        -winograd_windows->  V [group][point][channel][tile]   -+
+//                                                                     +- sgemm ->  M [group][point][filter][channel]
+//    dy       -winograd_windows->  D [group][point][filter][tile]    -+            |
+//                 gradient = 1                                                      winograd_taps ->  dw
 //
-//       x --------winograd_windows--> V                                        --+
-//                                                                                +--sgemm, sum_slices--> M
-//       dy -------winograd_windows--> D [slice][group][point][filter][tile]    --+         |
-//                  (gradient = 1)                                                   winograd_taps --> dw
+// Who owns what: a thread owns one tile of one channel (windows, results), or one filter's taps for one channel
+// (filters, taps), with all its points in registers.  Neighbouring threads own neighbouring tiles, channels or filters,
+// in the order in which V, U and M lie, so each of a warp's (m + 2)^2 accesses to them is one line of 128 bytes:
 //
-// Who owns what   A thread owns one tile of one channel (windows, results), or one filter's taps for one channel
-//             (filters, taps), with all its points in registers.  Neighbouring threads own neighbouring tiles, channels
-//             or filters, in the order in which V, U and M lie, so each of the (m + 2)^2 accesses of a warp to them is
-//             one line of 128 bytes:
+//                    lane 0    1    2    3          31
+//          point 0  |  t0 | t1 | t2 | t3 | .... | t31 |        V, M: 128 bytes
+//          point 1  |  t0 | t1 | ...
 //
-//                           lane 0    1    2    3          31
-//                 point 0  |  t0 | t1 | t2 | t3 | .... | t31 |   V, M: 128 bytes
-//                 point 1  |  t0 | t1 | ...
+// The windows of a warp lie m pixels apart: its m + 2 accesses to a row of x touch the same lines, which L1 keeps.
+// filters and taps stage the 9 taps of a pair in shared memory, so that w and dw move in whole lines too.
 //
-//             The windows of a warp lie m pixels apart: m + 2 accesses to a row touch the same lines, which L1 keeps.
-//             filters and taps stage the 9 taps of a pair in shared memory, so that w and dw move in whole lines too.
 // Launch      blocks of `warps` warps, one thread for each tile and channel (or pair); the last block is ragged.
-// Shared      filters: 32 x 32 pairs of 9 taps, rows an odd number of words apart; taps: 9 words a thread.  Static,
-// under
-//             48 KiB, no bank conflicts.
+// Shared      filters: 32 x 32 pairs of 9 taps, rows an odd number of words apart; taps: 9 words a thread.  Both are
+//             static, under 48 KiB and free of bank conflicts.
 // Determinism each result is computed by one thread, in one order.
-// Cost        windows: (m + 2)^2 / m^2 floats written for each one read (2.25 at m = 4, 1.78 at m = 6); results: the
-// same
-//             read for each one written; additions: 60 to 100 a line of transforms, under 3 for each float moved.
-// Limit       bandwidth, all four: at one multiply-add for each 4 bytes or so, an H100 could do ten.
+// Cost        windows write (m + 2)^2 / m^2 floats for each one they read (2.25 at m = 4, 1.78 at m = 6), results read
+//             as many for each one they write; 3 to 5 additions and multiplications for each float moved.
+// Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
 #include "epilogue.cuh"
 #include "winograd.cuh"
@@ -57,30 +54,26 @@ struct WinogradTile {
     constexpr int points() const { return (m + 2) * (m + 2); }
 };
 
-// The tiles and channels of one launch; thread i owns tile first + slice*slice_tiles + t of channel c of group g, where
-// i = ((slice*groups + g)*channels + c)*slice_tiles + t.
+// The tiles and channels of one launch: thread i = (group*channels + c)*tiles + t owns tile first + t of channel c.
 struct TileChunk {
     int64 first, threads;
-    Divisor slice_tiles;
-    Divisor plane;  // channels * slice_tiles: one point of V or M
+    Divisor tiles;
+    Divisor plane;  // channels * tiles: one point of V or M
 };
 
-// Where a thread's points lie: `plane` floats apart from `offset` on, and what they belong to.
+// Where a thread's points lie: `plane` floats apart from `offset` on; and what they belong to.
 struct ThreadTile {
     int64 offset;
     int tile, channel, group;
 };
 
 template <WinogradTile T>
-__device__ __forceinline__ ThreadTile thread_tile(const TileChunk& chunk, const TiledImage& image, int i) {
+__device__ __forceinline__ ThreadTile thread_tile(const TileChunk& chunk, int i) {
     ThreadTile mine;
-    int matrix = i;
-    int channel = take_digit(matrix, chunk.plane);
-    mine.offset = static_cast<int64>(matrix) * T.points() * chunk.plane.value + channel;
-    const int t = take_digit(channel, chunk.slice_tiles);
-    mine.channel = channel;
-    mine.group = take_digit(matrix, image.groups);
-    mine.tile = static_cast<int>(chunk.first) + matrix * static_cast<int>(chunk.slice_tiles.value) + t;
+    mine.group = i;
+    mine.channel = take_digit(mine.group, chunk.plane);
+    mine.offset = mine.group * T.points() * chunk.plane.value + mine.channel;
+    mine.tile = static_cast<int>(chunk.first) + take_digit(mine.channel, chunk.tiles);
     return mine;
 }
 
@@ -104,7 +97,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                      float* __restrict__ v) {
     const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
     if (i >= chunk.threads) return;
-    const ThreadTile mine = thread_tile<T>(chunk, image, i);
+    const ThreadTile mine = thread_tile<T>(chunk, i);
     const TileCorner corner = tile_corner<T.m>(image, mine.tile);
     const bool real = mine.tile < image.tiles;
     const int H = static_cast<int>(image.H), W = static_cast<int>(image.W);
@@ -214,7 +207,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     using Vector = typename VectorOf<width>::type;
     const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
     if (i >= chunk.threads) return;
-    const ThreadTile mine = thread_tile<T>(chunk, image, i);
+    const ThreadTile mine = thread_tile<T>(chunk, i);
     if (mine.tile >= image.tiles) return;
     const TileCorner corner = tile_corner<T.m>(image, mine.tile);
     const Epilogue epilogue{scale, b, residual, relu};
