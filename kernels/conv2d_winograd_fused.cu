@@ -107,7 +107,7 @@ struct FusedLoader {
 
     __device__ __forceinline__ FusedLoader(const TiledImage& image, const FusedGrid& grid, const float* x,
                                            const float* all_u, int tile0, int group, int k0) {
-        const int thread = static_cast<int>(threadIdx.x), r = window_row(), tile = window_tile();
+        const int r = window_row(), tile = window_tile();
         const int channel = window_channel();
         const TileCorner corner = tile_corner<2>(image, tile0 + tile);
         const bool real = tile0 + tile < image.tiles && inside(corner.h + r, static_cast<int>(image.H));

@@ -8,16 +8,16 @@
 //             gemm_k = C (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products
 //             are sgemm's; here are the ways into Winograd's domain and out of it:
 //
-//     fprop, dgrad
-//    x or dy  -winograd_windows->  V [group][point][channel][tile]   -+
-//                                                                     +- sgemm ->  M [group][point][filter][tile]
-//    w        -winograd_filters->  U [group][point][channel][filter] -+            |
-//                                                                    winograd_results, epilogue ->  y or dx
-//     wgrad
-//    x        -winograd_windows->  V [group][point][channel][tile]   -+
-//                                                                     +- sgemm ->  M [group][point][filter][channel]
-//    dy       -winograd_windows->  D [group][point][filter][tile]    -+            |
-//                 gradient = 1                                                      winograd_taps ->  dw
+//    fprop, dgrad
+//      x or dy -winograd_windows-> V [group][point][channel][tile]   -+
+//                                                                     +- sgemm -> M [group][point][filter][tile]
+//      w       -winograd_filters-> U [group][point][channel][filter] -+           |
+//                                                                  winograd_results, epilogue -> y or dx
+//    wgrad
+//      x       -winograd_windows-> V [group][point][channel][tile]   -+
+//                                                                     +- sgemm -> M [group][point][filter][channel]
+//      dy      -winograd_windows-> D [group][point][filter][tile]    -+           |
+//                  gradient = 1                                            winograd_taps -> dw
 //
 // Who owns what: a thread owns one tile of one channel (windows, results), or one filter's taps for one channel
 // (filters, taps), with all its points in registers.  Neighbouring threads own neighbouring tiles, channels or filters,

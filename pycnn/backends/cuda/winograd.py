@@ -282,7 +282,7 @@ def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
     stages, blocks_k, blocks_t = _fused_blocks(problem, tile)
     depth, width = stages * tile["channels"], blocks_k * tile["filters"]
     groups, points = problem.tiling.groups, problem.tiling.points
-    indices = {"blocks": groups * blocks_k * blocks_t, **_indices(problem.source), **_indices(problem.result)}
+    indices = _indices(problem.source, problem.result) | {"blocks": groups * blocks_k * blocks_t}
     return FusedPlan(
         name=name,
         reason=winograd.refuses(name, operator, shape) or _past_32_bits(indices),
@@ -316,7 +316,7 @@ def _staged(operator: str, shape: Conv2dShape, m: int, sources: Sources) -> Stag
         kernels += [product.instance, *(sources.of("sum_slices").values() if product.slices > 1 else ())]
         products = max(products, product.slices if product.slices > 1 else 0)
     most = max(sizes, default=0)
-    indices = _indices(problem.source) | _indices(problem.result)
+    indices = _indices(problem.source, problem.result)
     indices["threads"] = tiling.groups * max(depth, width) * most + 2**10
     return StagedPlan(
         name=name,
@@ -353,7 +353,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
         kernels += [product.instance, *(sources.of("sum_slices").values() if product.slices > 1 else ())]
         products = max(products, product.slices + 1 if product.slices > 1 else 1)
     most = max(sizes, default=0)
-    indices = _indices(x) | _indices(dy)
+    indices = _indices(x, dy)
     indices["threads"] = shape.groups * max(max(x.channels, dy.channels) * most, pairs) + 2**10
     return GradientPlan(
         name=name,
@@ -402,15 +402,16 @@ def _distinct(instances: list[Instance]) -> tuple[Instance, ...]:
     return tuple(dict.fromkeys(instances))
 
 
-def _indices(image: Image) -> dict[str, int]:
-    """What kernels count in 32 bits."""
-    m = image.tiling.m
+def _indices(*images: Image) -> dict[str, int]:
+    """What kernels count in 32 bits, of images under one tiling."""
+    tiling = images[0].tiling
+    # A thread past the last tile computes the corner of one of the next image.
+    ends = ((tiling.down + 1) * tiling.m + 8, (tiling.across + 1) * tiling.m + 8)
     return {
-        "tiles": image.tiling.tiles + 2**10,
-        # A thread past the last tile computes the corner of one of the next image.
-        "rows": max(image.size[0], (image.tiling.down + 1) * m + abs(image.corner[0])) + 8,
-        "columns": max(image.size[1], (image.tiling.across + 1) * m + abs(image.corner[1])) + 8,
-        "channels": image.channels + 2**10,
+        "tiles": tiling.tiles + 2**10,
+        "rows": max(max(image.size[0], ends[0] + abs(image.corner[0])) for image in images),
+        "columns": max(max(image.size[1], ends[1] + abs(image.corner[1])) for image in images),
+        "channels": max(image.channels for image in images) + 2**10,
     }
 
 
