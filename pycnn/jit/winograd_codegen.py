@@ -4,8 +4,8 @@
 
 A matrix becomes a list of `Statement`s.  Points come in pairs p, -p, and what the two share is computed once:
 
-    rows of BT and G      row(p) = even + odd, row(-p) = even - odd     over the columns that agree, and those that differ
-    columns of AT         sum = m(p) + m(-p), difference = m(p) - m(-p)     of which each row needs one
+    rows of BT and G    row(p) = even + odd, row(-p) = even - odd        over the columns that agree and that differ
+    columns of AT       sum = m(p) + m(-p), difference = m(p) - m(-p)    of which each row needs one
 
 Common factors are taken out where that turns a factor into 1, so a shared half costs one multiplication less.
 """
@@ -177,7 +177,7 @@ def _terms(row: Sequence[Fraction]) -> Terms:
 
 
 def _halves(row: Sequence[Fraction], other: Sequence[Fraction]) -> tuple[Terms, Terms] | None:
-    """The terms in which two rows agree, and those in which they differ by their sign; None if there is a third kind."""
+    """The terms in which two rows agree, and those in which they differ by sign; None if there is a third kind."""
     if any(abs(a) != abs(b) for a, b in zip(row, other, strict=True)):
         return None
     even = [a if a == b else Fraction(0) for a, b in zip(row, other, strict=True)]

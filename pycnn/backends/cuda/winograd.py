@@ -3,7 +3,8 @@
     winograd_f2x2_3x3                       fprop, dgrad: one fused kernel behind the transform of the filters
     winograd_f4x4_3x3, winograd_f6x6_3x3    fprop, dgrad: transforms around a batched matrix product, a chunk of tiles
                                             at a time
-    winograd_f3x3_2x2, ..._4x4, ..._6x6     wgrad: the same around a product that sums over tiles; chunks add up in order
+    winograd_f3x3_2x2, ..._4x4, ..._6x6     wgrad: the same around a product that sums over tiles; chunks add up in
+                                            order
 
 Workspace is cut so that what grows with the batch stays under `CHUNK_BYTES`.
 """
@@ -20,7 +21,7 @@ from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import epilogue_arguments, gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import NARROW, pack_divisors
-from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
+from pycnn.backends.cuda.plan import Operands, Plan
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -171,7 +172,7 @@ class FusedPlan(Plan):
         problem = self.convolution
         tile, groups = self.instance.tile, problem.tiling.groups
         source, result = problem.arrays(operands)
-        u = host.device.alloc((self.workspace // _FLOAT,), source.dtype)
+        u = host.device.alloc((self.workspace // _FLOAT,), "float32")
         problem.transform_filters(host, operands.w, u, (tile["channels"], tile["filters"]))
         stages, blocks_k, blocks_t = _fused_blocks(problem, tile)
         arguments: list[Argument] = [
@@ -205,9 +206,9 @@ class StagedPlan(Plan):
         matrices = tiling.groups * tiling.points
         chunks = list(_staged_chunks(problem))
         source, result = problem.arrays(operands)
-        u = host.device.alloc((matrices, depth, width), source.dtype)
-        v = host.device.alloc((matrices * depth * chunks[0][1],), source.dtype)
-        m = host.device.alloc((matrices * width * chunks[0][1],), source.dtype)
+        u = host.device.alloc((matrices, depth, width), "float32")
+        v = host.device.alloc((matrices * depth * chunks[0][1],), "float32")
+        m = host.device.alloc((matrices * width * chunks[0][1],), "float32")
         problem.transform_filters(host, operands.w, u, (depth, width))
         for first, tiles in chunks:
             windows = _part(v, (matrices, depth, tiles))
@@ -244,9 +245,9 @@ class GradientPlan(Plan):
         tiling, channels, filters = self.x.tiling, self.x.channels, self.dy.channels
         matrices = tiling.groups * tiling.points
         chunks = list(_gradient_chunks(self.x, self.dy))
-        v = host.device.alloc((matrices * channels * chunks[0][1],), operands.x.dtype)
-        d = host.device.alloc((matrices * filters * chunks[0][1],), operands.x.dtype)
-        products = host.device.alloc((matrices, filters, channels), operands.x.dtype)
+        v = host.device.alloc((matrices * channels * chunks[0][1],), "float32")
+        d = host.device.alloc((matrices * filters * chunks[0][1],), "float32")
+        products = host.device.alloc((matrices, filters, channels), "float32")
         instance = host.sources.of(TAPS)[f"f{tiling.m}"]
         pairs = filters * channels
         for first, tiles in chunks:
@@ -269,9 +270,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     """Every tile's plan for a pass."""
     if operator == "wgrad":
         return [_gradient(shape, m, sources) for m in winograd.TILES]
-    return [_fused(operator, shape, sources)] + [
-        _staged(operator, shape, m, sources) for m in winograd.TILES if m > 2
-    ]
+    return [_fused(operator, shape, sources)] + [_staged(operator, shape, m, sources) for m in winograd.TILES if m > 2]
 
 
 def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
