@@ -3,6 +3,7 @@
 problems.py   convolution problems by reason, and the lecture networks' layers
 regimes.py    operands on which results must be exact; the bound on errors elsewhere
 check.py      `check_conv2d`: one algorithm of one backend on one problem
+epilogue.py   `check_epilogue`, `check_bias_gradient`: what is fused with a convolution
 pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
@@ -11,6 +12,7 @@ ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
 
 from pycnn.testing.check import check_conv2d, scattered
+from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
 from pycnn.testing.pooling import (
@@ -42,7 +44,9 @@ __all__ = [
     "POOLS",
     "Operands",
     "check_adaptive_pool2d",
+    "check_bias_gradient",
     "check_conv2d",
+    "check_epilogue",
     "check_gradient",
     "check_pool2d",
     "conv2d_dgrad_loops",
