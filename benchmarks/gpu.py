@@ -8,42 +8,27 @@ benchmark mode on, in the same process, on the same arrays.
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import shutil
 import statistics
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from benchmarks import sanitized
+from benchmarks.tasks import Moved
 from pycnn.backends.cuda import Host, conv
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
-from pycnn.jit import MissingToolError, nvrtc
-from pycnn.jit.sources import Sources, installed
-from pycnn.shape import PASSES, Problem
-from pycnn.testing import error_factor, float_operands, run, terms
+from pycnn.jit import nvrtc
+from pycnn.jit.sources import Instance
+from pycnn.shape import Problem
+from pycnn.testing import error_factor, float_operands, terms
 
 RUNS = 30
-CAUGHT = 86  # compute-sanitizer's exit status when it has found something
-
-# One problem an algorithm: full tiles and tails, several channel stages.
-SANITIZED = (
-    "n1c37h19w70_k130r1s1",
-    "n1c19h60w68_k130r1s1_st2",
-    "n1c19h19w70_k130r3s3_pd1",
-    "n1c10h60w70_k130r3s3_st2pd1",
-    "n1c10h30w35_k130r5s5_pd2",
-    "n1c3h38w138_k130r7s7_st2pd3",
-    "n1c3h43w271_k130r11s11_st4pd2",
-    "n2c14h17w19_k70r3s3_st1pd1dl2x1g2",
-)
 
 _FMA_CHAINS, _FMA_STEPS = 8, 4096
 _FMA_KERNEL = f"""
@@ -145,70 +130,84 @@ class Gpu:
         flops = 2.0 * blocks * threads * _FMA_CHAINS * _FMA_STEPS
         return {"copy_gbytes": 2 * source.nbytes / copy / 1e9, "fma_gflops": flops / fma / 1e9}
 
+    def prepare(self) -> None:
+        """Compile every kernel, several at a time."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda each: nvrtc.compile_cubin(each, self.device.arch), self._instances()))
+
+    def _instances(self) -> list[Instance]:
+        return [instance for instance in self.host.sources.instances if self.device.arch in instance.archs]
+
     def seconds(self, problem: Problem) -> dict[str, Any]:
-        """One layer, checked at its full size, then timed; cuDNN beside it where torch is installed."""
-        s = problem.shape
+        """One layer and pass, checked at its full size, then timed: by `auto`, by each family, and by cuDNN."""
         operands = float_operands(problem)
-        x, w, b = (self.cupy.asarray(array) for array in (operands.left, operands.right, operands.b))
-
-        def ours() -> Any:
-            return self.host.conv2d_fprop(x, w, b, s.stride, s.padding, s.dilation, s.groups)
-
-        algo, why = self.host.conv2d_choose("fprop", s, problem.dtype)
-        torch = _torch()
-        checked = self._check_large(problem, algo, x, w, b, ours()) if torch else {}
-        median = self._median(ours)
+        left, right = self.cupy.asarray(operands.left), self.cupy.asarray(operands.right)
+        b = self.cupy.asarray(operands.b) if problem.operator == "fprop" else None
+        calls = {algo: self._call(problem, left, right, b, algo) for algo in ("auto", *self._families(problem))}
+        algo, why = self.host.conv2d_choose(problem.operator, problem.shape, problem.dtype)
+        peer = _cudnn(problem, left, right, b)
+        checked = self._check_large(problem, algo, left, right, b, calls["auto"]()) if peer else {}
+        times = {name: self._median(call) for name, call in calls.items()}
+        ours = times.pop("auto")
         result = {
             "algo": algo,
             "why": why,
-            "ours_us": 1e6 * median,
-            "gflops": s.flops / median / 1e9,
+            "ours_us": 1e6 * ours,
+            "gflops": problem.shape.flops / ours / 1e9,
+            "families_us": {name: 1e6 * each for name, each in times.items()},
             "cudnn_us": None,
             **checked,
         }
-        if torch:
-            given = [torch.from_dlpack(array) for array in (x, w, b)]
-            top, _, left, _ = s.padding
-            with torch.no_grad():
-
-                def cudnn() -> Any:
-                    return torch.nn.functional.conv2d(*given, s.stride, (top, left), s.dilation, s.groups)
-
-                cudnn()  # chooses its algorithm
-                result["cudnn_us"] = 1e6 * self._median(cudnn)
+        if peer:
+            peer()  # chooses its algorithm
+            result["cudnn_us"] = 1e6 * self._median(peer)
             result["speed_up"] = result["cudnn_us"] / result["ours_us"]
         return result
 
-    def _check_large(self, problem: Problem, algo: str, x: Array, w: Array, b: Array, y: Array) -> dict[str, float]:
+    def _families(self, problem: Problem) -> list[str]:
+        plans = conv.plans(problem.operator, problem.shape, self.host.sources)
+        return list(dict.fromkeys(plan.name.partition("_")[0] for plan in plans if plan.reason is None))
+
+    def _call(self, problem: Problem, left: Array, right: Array, b: Array | None, algo: str) -> Callable[[], Array]:
+        s = problem.shape
+        how = (s.stride, s.padding, s.dilation, s.groups)
+        if problem.operator == "fprop":
+            return lambda: self.host.conv2d_fprop(left, right, b, *how, algo=algo)
+        if problem.operator == "dgrad":
+            return lambda: self.host.conv2d_dgrad(left, right, s.x_shape, *how, algo=algo)
+        return lambda: self.host.conv2d_wgrad(left, right, s.w_shape, *how, algo=algo)
+
+    def bandwidth(self, moved: Moved) -> dict[str, Any]:
+        """One operator, timed; the bytes are those of its arrays and results."""
+        rng = self.cupy.random.default_rng(0)
+        arrays = [rng.random(shape, dtype=np.float32) for shape in moved.shapes]
+
+        def call() -> Any:
+            return getattr(self.host, moved.function)(*arrays, *moved.settings)
+
+        result = call()
+        results = result if isinstance(result, tuple) else (result,)
+        seconds = self._median(call)
+        total = sum(array.nbytes for array in (*arrays, *results))
+        return {"us": 1e6 * seconds, "gbytes": total / seconds / 1e9}
+
+    def _check_large(
+        self, problem: Problem, algo: str, left: Array, right: Array, b: Array | None, found: Array
+    ) -> dict[str, float]:
         """The error against float64 on the GPU by torch (an oracle of its own), within the bound of pycnn.testing."""
         torch = _torch()
-        s = problem.shape
-        top, bottom, left, right = s.padding
-
-        def exact(*arrays: Any) -> Any:
-            image, filters, bias = (torch.from_dlpack(array).double() for array in arrays)
-            padded = torch.nn.functional.pad(image, (left, right, top, bottom))
-            return torch.nn.functional.conv2d(padded, filters, bias, s.stride, 0, s.dilation, s.groups)
-
-        y64 = exact(x, w, b)
-        largest = exact(abs(x), abs(w), 0 * b).max().item()
+        doubles = [None if each is None else torch.from_dlpack(each).double() for each in (left, right, b)]
+        exact = _by_torch(problem, *doubles)()
+        largest = _by_torch(problem, doubles[0].abs(), doubles[1].abs(), None)().max().item()
         unit = 2.0**-24
-        bound = error_factor(algo) * terms(problem) ** 0.5 * unit * largest + unit * y64.abs().max().item()
-        error = (torch.from_dlpack(y).double() - y64).abs().max().item()
+        bound = error_factor(algo) * terms(problem) ** 0.5 * unit * largest + unit * exact.abs().max().item()
+        error = (torch.from_dlpack(found).double() - exact).abs().max().item()
         assert error <= bound, f"{problem} by {algo}: error {error:.3g} exceeds the bound {bound:.3g}"
         return {"error": error, "bound": bound}
 
-    def sanitize(self, tool: str) -> dict[str, Any]:
-        """compute-sanitizer over every algorithm, in processes of their own, after it has caught a planted bug."""
-        program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
-        if program is None:
-            raise RuntimeError("compute-sanitizer is not installed; it comes with the CUDA toolkit")
-        planted = {"memcheck": "overrun", "racecheck": "race"}[tool]
-        caught = _under(program, tool, planted)
-        assert caught.returncode == CAUGHT, f"{tool} missed the planted {planted}:\n{caught.stdout[-2000:]}"
-        clean = _under(program, tool, "clean")
-        assert clean.returncode == 0, f"{tool} on the kernels as they are:\n{clean.stdout[-4000:]}"
-        return {"tool": tool, "planted": f"{planted} caught", "problems": len(SANITIZED)}
+    def sanitize(self, tool: str, part: str) -> dict[str, Any]:
+        """compute-sanitizer over what one launcher launches, in a process of its own, or over a planted bug."""
+        return sanitized.under(tool, part)
 
     def _median(self, call: Callable[[], Any]) -> float:
         """Median seconds of `call` on the GPU, caches cold."""
@@ -224,6 +223,30 @@ class Gpu:
             pairs.append((begin, end))
         cuda.get_current_stream().synchronize()
         return statistics.median(cuda.get_elapsed_time(begin, end) for begin, end in pairs) / 1e3
+
+
+def _cudnn(problem: Problem, left: Array, right: Array, b: Array | None) -> Callable[[], Any] | None:
+    """The pass by torch's cuDNN on the same arrays, or None where torch has no GPU."""
+    torch = _torch()
+    if torch is None:
+        return None
+    return _by_torch(problem, *[None if each is None else torch.from_dlpack(each) for each in (left, right, b)])
+
+
+def _by_torch(problem: Problem, left: Any, right: Any, b: Any) -> Callable[[], Any]:
+    """A pass by torch.  The problem's padding must be symmetric."""
+    torch = _torch()
+    s = problem.shape
+    top, bottom, before, after = s.padding
+    assert (top, before) == (bottom, after), f"{problem}: torch pads both sides alike"
+    how = (s.stride, (top, before), s.dilation)
+    if problem.operator == "fprop":
+        return lambda: torch.nn.functional.conv2d(left, right, b, *how, s.groups)
+    # Of the operand whose gradient is asked for torch looks at the shape, but makes it dense first: so it is.
+    x, w = (left.new_empty(s.x_shape), right) if problem.operator == "dgrad" else (right, left.new_empty(s.w_shape))
+    wanted = [problem.operator == "dgrad", problem.operator == "wgrad", False]
+    backward = torch.ops.aten.convolution_backward
+    return lambda: backward(left, x, w, None, *how, False, (0, 0), s.groups, wanted)[wanted.index(True)]
 
 
 def _torch() -> Any:
@@ -254,60 +277,3 @@ def _driver_version() -> str:
     command = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.split("\n")[0].strip() or "unknown"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# What runs under compute-sanitizer: python -m benchmarks.gpu clean | overrun | race
-
-
-def _under(program: str, tool: str, mode: str) -> subprocess.CompletedProcess[str]:
-    command = [program, "--tool", tool, "--error-exitcode", str(CAUGHT), "--target-processes", "all"]
-    command += [sys.executable, "-m", "benchmarks.gpu", mode]
-    folder = Path(__file__).resolve().parents[1]
-    return subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False)
-
-
-class _ShortDevice(CupyDevice):
-    """Allocates one element less than asked for: the planted overrun."""
-
-    def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        whole = super().alloc((int(np.prod(shape)) - 1,), dtype)
-        return self._cupy.ndarray(shape, dtype, memptr=whole.data)
-
-
-def _without_a_barrier(folder: Path) -> Sources:
-    """The kernels with their first barrier gone: the planted race."""
-    source = "conv2d_fprop_direct.cu"
-    for file in (*installed().closure(source), "instances.toml"):
-        text = (installed().folder / file).read_text()
-        if file == source:
-            assert "__syncthreads();" in text
-            text = text.replace("__syncthreads();", "", 1)
-        (folder / file).write_text(text)
-    return Sources(folder)
-
-
-def _worker(mode: str) -> None:
-    number = current_device()
-    import cupy
-
-    cupy.cuda.set_allocator(None)  # every array is an allocation of its own, with nothing of ours behind it
-    with tempfile.TemporaryDirectory() as folder:
-        sources = _without_a_barrier(Path(folder)) if mode == "race" else installed()
-        device = (_ShortDevice if mode == "overrun" else CupyDevice)(number, sources)
-        host = Host(device, sources)
-        for text in SANITIZED:
-            for operator in PASSES:
-                problem = replace(Problem.parse(text), operator=operator)
-                operands = float_operands(problem)
-                for plan in conv.plans(operator, problem.shape, sources):
-                    if plan.reason is None:
-                        run(OnNumpy(host, cupy), problem, operands, plan.name)
-        device.sync()
-
-
-if __name__ == "__main__":
-    try:
-        _worker(sys.argv[1])
-    except MissingToolError as missing:
-        sys.exit(str(missing))

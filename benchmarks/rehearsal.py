@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import numpy as np
+
+from benchmarks.tasks import Moved
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
@@ -22,6 +25,9 @@ class Rehearsal:
         """What it is."""
         return {"device": "simulated device", "rehearsal": "yes", "arch": self.backend.host.device.arch}
 
+    def prepare(self) -> None:
+        """Nothing: g++ compiles at first use."""
+
     def peaks(self) -> dict[str, float]:
         """A simulator has none worth measuring."""
         return {"copy_gbytes": 0.0, "fma_gflops": 0.0}
@@ -31,9 +37,16 @@ class Rehearsal:
         operands = float_operands(problem)
         start = time.perf_counter()
         run(self.backend, problem, operands, "auto")
-        algo, _ = self.backend.conv2d_choose("fprop", problem.shape, problem.dtype)
+        algo, _ = self.backend.conv2d_choose(problem.operator, problem.shape, problem.dtype)
         return {"algo": algo, "ours_us": 1e6 * (time.perf_counter() - start), "cudnn_us": None}
 
-    def sanitize(self, tool: str) -> dict[str, Any]:
+    def bandwidth(self, moved: Moved) -> dict[str, Any]:
+        """One run by the host's clock."""
+        arrays = [np.ones(shape, np.float32) for shape in moved.shapes]
+        start = time.perf_counter()
+        getattr(self.backend, moved.function)(*arrays, *moved.settings)
+        return {"us": 1e6 * (time.perf_counter() - start), "gbytes": 0.0}
+
+    def sanitize(self, tool: str, part: str) -> dict[str, Any]:
         """The simulator's own fences have watched every launch."""
         return {"tool": f"simulator, for {tool}"}

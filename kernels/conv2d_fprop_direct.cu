@@ -1,7 +1,9 @@
 // conv2d_fprop_direct: the convolution itself, as it is written down; float32.
 //
-//     y[n, k, p, q] = b[k] + sum over c, r, s of
+//     y[n, k, p, q] = epilogue of the sum over c, r, s of
 //         x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
+//
+// with the epilogue of epilogue.cuh: relu(scale[k] * sum + b[k] + residual[n, k, p, q]).
 //
 // GEMM view   gemm_m = N*P*Q pixels, gemm_n = K filters, gemm_k = C*R*S taps; nothing is laid out as a matrix.
 //
@@ -37,6 +39,7 @@
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016; register tiling as in
 //             Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 #include "direct.cuh"
+#include "epilogue.cuh"
 
 namespace pycnn {
 
@@ -142,7 +145,8 @@ __device__ __forceinline__ void stage_taps(DirectShared<T>& shared, const Conv2d
 template <DirectTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_fprop_direct(const Conv2dShape shape, const DirectGrid grid, const float* __restrict__ x,
-                        const float* __restrict__ w, const float* __restrict__ b, float* __restrict__ y) {
+                        const float* __restrict__ w, const float* __restrict__ scale, const float* __restrict__ b,
+                        const float* __restrict__ residual, const int relu, float* __restrict__ y) {
     PYCNN_SHARED(DirectShared<T>, shared);
     const DirectBlock block = direct_block<T>(grid);
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
@@ -184,15 +188,18 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int filter = block.k0 + first_filter;
     if (q >= Q) return;
     const int64 channel = static_cast<int64>(block.group) * group_filters + filter;
-    float* out = y + ((block.n * shape.K + channel) * P + p) * Q + q;
+    const Epilogue epilogue{scale, b, residual, relu};
+    int64 index = ((block.n * shape.K + channel) * P + p) * Q + q;
 #pragma unroll
     for (int k = 0; k < T.filters; ++k) {
         if (filter + k >= group_filters) break;
-        const float bias = b == nullptr ? 0.0f : b[channel + k];
 #pragma unroll
         for (int i = 0; i < T.rows; ++i)
-            if (p + i < P) out[i * static_cast<int64>(Q)] = sum[i][k] + bias;
-        out += static_cast<int64>(P) * Q;
+            if (p + i < P) {
+                const int64 at = index + i * static_cast<int64>(Q);
+                y[at] = epilogue(sum[i][k], channel + k, at);
+            }
+        index += static_cast<int64>(P) * Q;
     }
 }
 
@@ -237,7 +244,8 @@ struct AnyGrid {
 template <AnyTile T>
 __global__ void __launch_bounds__(T.threads())
     conv2d_fprop_direct_any(const Conv2dShape shape, const AnyGrid grid, const float* __restrict__ x,
-                            const float* __restrict__ w, const float* __restrict__ b, float* __restrict__ y) {
+                            const float* __restrict__ w, const float* __restrict__ scale, const float* __restrict__ b,
+                            const float* __restrict__ residual, const int relu, float* __restrict__ y) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(AnyShared<T>, shared);
 
@@ -300,16 +308,18 @@ __global__ void __launch_bounds__(T.threads())
         __syncthreads();
     }
 
+    const Epilogue epilogue{scale, b, residual, relu};
 #pragma unroll
     for (int k = 0; k < T.filters; ++k) {
         const Index filter = k0 + first_filter + k;
         if (filter >= group_filters) break;
         const int64 channel = group * group_filters + filter;
-        const float bias = b == nullptr ? 0.0f : b[channel];
 #pragma unroll
         for (int i = 0; i < T.pixels; ++i) {
             const int64 pixel = static_cast<int64>(pixel0) + lane + i * kWarp;
-            if (pixel < pixels) y[(n * shape.K + channel) * pixels + pixel] = sum[i][k] + bias;
+            if (pixel >= pixels) break;
+            const int64 at = (n * shape.K + channel) * pixels + pixel;
+            y[at] = epilogue(sum[i][k], channel, at);
         }
     }
 }

@@ -17,7 +17,7 @@ import pycnn
 from pycnn import _cpu, algorithms
 from pycnn.backends import cpu, reference
 from pycnn.shape import Conv2dShape, Problem
-from pycnn.testing import check_conv2d
+from pycnn.testing import check_bias_gradient, check_conv2d, check_epilogue
 from pycnn.testing.problems import BY_REASON, every_pass, problems
 
 ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
@@ -45,6 +45,18 @@ def test_every_problem_is_right(reason: str, algo: str, isa: str) -> None:
 def test_float64_is_right(algo: str) -> None:
     for problem in every_pass(problems("tail", "stride and tail", "groups", "depthwise", "dilation")):
         check_conv2d(cpu, replace(problem, dtype="float64"), algo)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("algo", ["auto", *ALGORITHMS, "winograd_f2x2_3x3", "winograd_f4x4_3x3"])
+def test_epilogue_and_bias_gradient(algo: str, dtype: str) -> None:
+    check_epilogue(cpu, replace(Problem.parse("n2c6h11w13_k5r3s3_pd1"), dtype=dtype), algo)
+    check_bias_gradient(cpu, replace(Problem.parse("n2c6h11w13_k5r3s3_pd1"), dtype=dtype), "auto")
+
+
+def test_epilogue_of_an_empty_batch() -> None:
+    check_epilogue(cpu, "n0c3h8w8_k4r3s3_pd1")
+    check_bias_gradient(cpu, "n0c3h8w8_k4r3s3_pd1")
 
 
 # Large enough for several blocks of pixels, filters, channels and images in every kernel.

@@ -504,9 +504,9 @@ def test_algo_goes_to_the_pass_it_names(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("fprop", "dgrad", "wgrad"):
         original = getattr(pycnn.ops, f"conv2d_{name}")
 
-        def spy(*args: Any, _name: str = name, _original: Any = original, algo: str) -> Any:
+        def spy(*args: Any, _name: str = name, _original: Any = original, algo: str, **options: Any) -> Any:
             called[_name] = algo
-            return _original(*args, algo="auto")
+            return _original(*args, algo="auto", **options)
 
         monkeypatch.setattr(pycnn.ops, f"conv2d_{name}", spy)
     x, w = normal(1, 1, 4, 4), normal(1, 1, 3, 3)
@@ -514,6 +514,35 @@ def test_algo_goes_to_the_pass_it_names(monkeypatch: pytest.MonkeyPatch) -> None
     assert called == {"fprop": "direct", "dgrad": "auto", "wgrad": "winograd"}
     F.conv2d(x, w, algo="im2col").sum().backward()
     assert called == dict.fromkeys(("fprop", "dgrad", "wgrad"), "im2col")
+
+
+def test_gradients_of_filters_and_bias_come_from_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = pycnn.ops.conv2d_wgrad
+
+    def spy(*args: Any, **options: Any) -> Any:
+        calls.append(options.get("bias", False))
+        return original(*args, **options)
+
+    monkeypatch.setattr(pycnn.ops, "conv2d_wgrad", spy)
+    x, w, b = normal(2, 3, 6, 5), normal(4, 3, 3, 3, seed=1), normal(4, seed=2)
+    F.conv2d(x, w, b).sum().backward()
+    assert calls == [True]
+    assert w.grad is not None
+    assert b.grad is not None
+    fused = w.grad.numpy().copy(), b.grad.numpy().copy()
+    assert np.array_equal(fused[1], np.full(4, 24.0))
+    # Recorded, the two are Functions of their own, which have derivatives.
+    dw, db = autograd.grad((F.conv2d(x, w, b) ** 2).sum(), (w, b), create_graph=True)
+    assert calls == [True, False]
+    (db**2).sum().backward()
+    assert x.grad is not None
+    assert np.abs(dw.detach().numpy()).sum() > 0
+    # One of the two alone is not fused.
+    calls.clear()
+    F.conv2d(x, w, b.detach()).sum().backward()
+    F.conv2d(x, w.detach(), b).sum().backward()
+    assert calls == [False]
 
 
 def test_dropout_keeps_and_scales() -> None:

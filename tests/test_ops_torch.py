@@ -100,7 +100,29 @@ def test_conv2d_agrees() -> None:
         same(ops.conv2d_dgrad(dy, filters, data.shape, *rest), x.grad, config)
         same(ops.conv2d_wgrad(dy, data, filters.shape, *rest), weight.grad, config)
         same(ops.channel_sum(dy), b.grad, config)
+        dw, db = ops.conv2d_wgrad(dy, data, filters.shape, *rest, bias=True)
+        same(dw, weight.grad, config)
+        same(db, b.grad, config)
     assert run > CASES // 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_conv2d_with_folded_batch_norm_agrees(dtype: type) -> None:
+    """scale = weight / sqrt(var + eps), b = bias - (mean - the convolution's own bias) * scale."""
+    rng = np.random.default_rng(5)
+    draw = lambda *shape: rng.standard_normal(shape).astype(dtype)  # noqa: E731
+    x, w, own, weight, bias, mean, var = draw(2, 3, 9, 8), draw(6, 3, 3, 3), *(draw(6) for _ in range(5))
+    var, residual, eps = np.abs(var), draw(2, 6, 9, 8), 1e-5
+    scale = (weight / np.sqrt(var + eps)).astype(dtype)
+    b = (bias - (mean - own) * scale).astype(dtype)
+    y = ops.conv2d_fprop(x, w, b, padding=1, scale=scale, residual=residual, relu=True)
+    assert y.dtype == dtype
+    wide = [torch.from_numpy(one.astype(np.float64)) for one in (x, w, own, mean, var, weight, bias, residual)]
+    z = torch.nn.functional.conv2d(wide[0], wide[1], wide[2], padding=1)
+    z = torch.nn.functional.batch_norm(z, *wide[3:7], eps=eps) + wide[7]
+    # Scales up to some 50; scale and b are themselves rounded to the dtype: a hundred of its units of them.
+    limit = 100 * float(np.abs(scale.astype(np.float64)).max() + 1) * float(np.finfo(dtype).eps)
+    assert np.abs(y - z.relu().numpy()).max() < limit
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

@@ -31,6 +31,8 @@ BAD_VALUE: list[tuple[str, Callable[[], Any], str]] = [
     ("no groups", lambda: ops.conv2d_fprop(X, W, groups=0), "groups must be between 1 and"),
     ("b shape", lambda: ops.conv2d_fprop(X, W, V), r"b must have .* \(6,\), got \(4,\)"),
     ("b rank", lambda: ops.conv2d_fprop(X, W, W[:, :1, 0, 0]), r"b must have .* got \(6, 1\)"),
+    ("scale shape", lambda: ops.conv2d_fprop(X, W, scale=V), r"scale must have .* \(6,\), got \(4,\)"),
+    ("residual shape", lambda: ops.conv2d_fprop(X, W, residual=Y[:1]), r"residual must have .* \(2, 6, 4, 5\), got \(1, "),
     ("stride", lambda: ops.conv2d_fprop(X, W, stride=0), "stride must be between 1"),
     ("stride length", lambda: ops.conv2d_fprop(X, W, stride=(1, 1, 1)), "stride must be an int or a pair"),
     ("dilation", lambda: ops.conv2d_fprop(X, W, dilation=(1, -2)), r"dilation\[1\] must be between 1 .* got -2"),
@@ -123,6 +125,10 @@ BAD_TYPE: list[tuple[str, Callable[[], Any], str]] = [
     ("masked", lambda: ops.relu(np.ma.masked_array(V)), "x must be an array .* got MaskedArray"),
     ("dtypes", lambda: ops.conv2d_fprop(X, W.astype(np.float64)), "one dtype, got x: float32, w: float64"),
     ("bias dtype", lambda: ops.conv2d_fprop(X, W, np.ones(6)), "one dtype, .* b: float64"),
+    ("scale dtype", lambda: ops.conv2d_fprop(X, W, scale=np.ones(6)), "one dtype, .* scale: float64"),
+    ("residual list", lambda: ops.conv2d_fprop(X, W, residual=Y.tolist()), "residual must be an array .* got list"),
+    ("relu flag", lambda: ops.conv2d_fprop(X, W, relu=1), "relu must be True or False, got 1"),  # type: ignore[arg-type]
+    ("bias flag", lambda: ops.conv2d_wgrad(Y, X, W.shape, bias=None), "bias must be True or False"),  # type: ignore[arg-type]
     ("integers", lambda: ops.relu(INDICES), "x must be float16, bfloat16, float32 or float64, got dtype int64"),
     ("bools", lambda: ops.relu(V > 0), "got dtype bool"),
     ("complex", lambda: ops.relu(V * 1j), "got dtype complex64"),

@@ -40,6 +40,10 @@ def test_conv2d_equals_seven_loops(text: str) -> None:
     x, w, b = operands.left, operands.right, operands.b
     y = reference.conv2d_fprop(x, w, b, *rest)
     np.testing.assert_array_equal(y, conv2d_fprop_loops(x, w, b, *rest))
+    scale, residual = np.arange(1, s.K + 1).astype(y.dtype), y[::-1] - 3
+    fused = reference.conv2d_fprop(x, w, b, *rest, scale=scale, residual=residual, relu=True)
+    unfused = (y - b[:, None, None]) * scale[:, None, None] + b[:, None, None] + residual
+    np.testing.assert_array_equal(fused, np.where(unfused > 0, unfused, 0))
     dy = y + 1
     np.testing.assert_array_equal(
         reference.conv2d_dgrad(dy, w, x.shape, *rest), conv2d_dgrad_loops(dy, w, x.shape, *rest)
@@ -47,6 +51,15 @@ def test_conv2d_equals_seven_loops(text: str) -> None:
     np.testing.assert_array_equal(
         reference.conv2d_wgrad(dy, x, w.shape, *rest), conv2d_wgrad_loops(dy, x, w.shape, *rest)
     )
+    dw, db = reference.conv2d_wgrad(dy, x, w.shape, *rest, bias=True)
+    np.testing.assert_array_equal(dw, conv2d_wgrad_loops(dy, x, w.shape, *rest))
+    np.testing.assert_array_equal(db, [sum(dy[:, k].ravel().tolist()) for k in range(s.K)])
+
+
+def test_epilogue_keeps_nan() -> None:
+    x, w = np.array([[[[np.nan, -1.0, 2.0]]]]), np.ones((1, 1, 1, 1))
+    y = reference.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, relu=True)
+    np.testing.assert_array_equal(y, [[[[np.nan, 0.0, 2.0]]]])
 
 
 @pytest.mark.parametrize("algo", ["im2col", "winograd", "Direct", ""])

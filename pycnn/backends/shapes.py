@@ -63,6 +63,9 @@ def conv2d_fprop(
     groups: int,
     *,
     algo: str = "auto",
+    scale: Array | None = None,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> Array:
     """Zeros of (N, K, P, Q)."""
     return _zeros(Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups).y_shape, x.dtype)

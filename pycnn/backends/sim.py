@@ -25,7 +25,8 @@ class Simulated:
         function = getattr(self.host, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            return _out(function(*map(self._into, arguments), **options))
+            given = {name: self._into(value) for name, value in options.items()}
+            return _out(function(*map(self._into, arguments), **given))
 
         return call
 

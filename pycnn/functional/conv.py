@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.functional._arrays import of_one_image
+from pycnn.functional._arrays import fused, of_one_image
 from pycnn.functional.linear import ChannelSum
 from pycnn.functional.shaping import pad
-from pycnn.graph import Function
+from pycnn.graph import Function, is_grad_enabled
 from pycnn.ops.conv_transpose import transposed
 from pycnn.shape import PASSES
 
@@ -50,6 +50,10 @@ class Conv2d(Function):
         x, w = ctx.saved
         need_x, need_w, need_b = ctx.needs_input_grad[:3]
         dx = Conv2dDgrad.apply(dy, w, ctx.x_shape, *ctx.how) if need_x else None
+        if need_w and need_b and not is_grad_enabled():  # one kernel reads dy for both
+            how = ctx.how
+            both = ops.conv2d_wgrad(dy._data, x._data, ctx.w_shape, *how[:4], **how[4]["wgrad"], bias=True)
+            return dx, *map(fused, both), None, None, None, None, None
         dw = Conv2dWgrad.apply(dy, x, ctx.w_shape, *ctx.how) if need_w else None
         db = ChannelSum.apply(dy) if need_b else None
         return dx, dw, db, None, None, None, None, None

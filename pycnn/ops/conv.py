@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pycnn.algorithms import accuracy_of_call
 from pycnn.ops._arrays import Array, Call
-from pycnn.ops._checks import check_algo, expect_shape, shape_of
+from pycnn.ops._checks import check_algo, expect_shape, flag, shape_of
 from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
 
 IntPair = int | Sequence[int]
@@ -24,11 +24,18 @@ def conv2d_fprop(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    scale: Array | None = None,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> Array:
     """Convolve `x` with the filters `w` (cross-correlation, as every framework calls it).
 
-        y[n, k, p, q] = b[k] + sum over c, r, s of
+        sum[n, k, p, q] = sum over c, r, s of
             x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
+        y = relu(scale[k] * sum + b[k] + residual), each step where it is given
+
+    Batch norm in inference is one scale and one bias a channel: scale = weight / sqrt(var + eps) and
+    b = bias - mean * scale, where a bias of the convolution itself is taken off `mean` first.
 
     Args:
         x: input, (N, C, H, W); float16, bfloat16, float32 or float64.
@@ -39,13 +46,16 @@ def conv2d_fprop(
         groups: number of independent groups of channels.
         algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...).
         accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
+        scale: (K,), or None for 1.
+        residual: (N, K, P, Q), or None for 0.
+        relu: whether what is negative in the end becomes 0.
 
     Returns:
         (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, of the caller's array kind.
 
     Raises:
-        TypeError: not an array, an unsupported dtype, or mixed dtypes, libraries or devices.
-        ValueError: a wrong rank, channels that disagree, an output smaller than 1, or an `algo` that is unknown or
+        TypeError: not an array, an unsupported dtype, or mixed dtypes, libraries or devices; a `relu` that is no bool.
+        ValueError: a wrong rank, shapes that disagree, an output smaller than 1, or an `algo` that is unknown or
             cannot run this problem (the message says which condition failed), or an unknown `accuracy`.
 
     Reference: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 2.
@@ -57,17 +67,34 @@ def conv2d_fprop(
            [4., 6., 4.]], dtype=float32)
     """
     check_algo(algo)
+    relu = flag("relu", relu)
     if accuracy is not None:
         with accuracy_of_call(accuracy):
-            return conv2d_fprop(x, w, b, stride, padding, dilation, groups, algo=algo)
-    call = Call("b", x=x, w=w, b=b)
-    x, w, b = call.arrays
+            how = (stride, padding, dilation, groups)
+            return conv2d_fprop(x, w, b, *how, algo=algo, scale=scale, residual=residual, relu=relu)
+    call = Call("b", "scale", "residual", x=x, w=w, b=b, scale=scale, residual=residual)
+    x, w, b, scale, residual = call.arrays
     shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None:
         expect_shape("b", b.shape, (shape.K,), "one value a filter, shape")
-    return call.back(
-        call.backend.conv2d_fprop(x, w, b, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
+    if scale is not None:
+        expect_shape("scale", scale.shape, (shape.K,), "one value a filter, shape")
+    if residual is not None:
+        expect_shape("residual", residual.shape, shape.y_shape)
+    y = call.backend.conv2d_fprop(
+        x,
+        w,
+        b,
+        shape.stride,
+        shape.padding,
+        shape.dilation,
+        shape.groups,
+        algo=algo,
+        scale=scale,
+        residual=residual,
+        relu=relu,
     )
+    return call.back(y)
 
 
 def conv2d_dgrad(
@@ -131,23 +158,26 @@ def conv2d_wgrad(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
-) -> Array:
-    """Gradient of a convolution with respect to its filters.
+    bias: bool = False,
+) -> Array | tuple[Array, Array]:
+    """Gradient of a convolution with respect to its filters, and to its bias if asked for.
 
         dw[k, c, r, s] = sum over n, p, q of
             dy[n, k, p, q] * x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w]
+        db[k] = sum over n, p, q of dy[n, k, p, q]
 
     Args:
         dy: gradient of the output, (N, K, P, Q).
         x: the input, (N, C, H, W).
         w_shape: (K, C // groups, R, S) of the filters.
         stride, padding, dilation, groups, algo, accuracy: as in `conv2d_fprop`.
+        bias: whether db is wanted too.
 
     Returns:
-        dw of shape `w_shape`.
+        dw of shape `w_shape`; with `bias`, (dw, db) with db of shape (K,).
 
     Raises:
-        TypeError, ValueError: as `conv2d_dgrad`.
+        TypeError, ValueError: as `conv2d_dgrad`; TypeError for a `bias` that is no bool.
 
     >>> import numpy as np
     >>> conv2d_wgrad(np.ones((1, 1, 2, 2)), np.arange(9.0).reshape(1, 1, 3, 3), (1, 1, 2, 2))[0, 0]
@@ -155,18 +185,20 @@ def conv2d_wgrad(
            [20., 24.]])
     """
     check_algo(algo)
+    bias = flag("bias", bias)
     if accuracy is not None:
         with accuracy_of_call(accuracy):
-            return conv2d_wgrad(dy, x, w_shape, stride, padding, dilation, groups, algo=algo)
+            return conv2d_wgrad(dy, x, w_shape, stride, padding, dilation, groups, algo=algo, bias=bias)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
     shape = _shape(x.shape, shape_of("w_shape", w_shape), stride, padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.y_shape)
-    return call.back(
-        call.backend.conv2d_wgrad(
-            dy, x, shape.w_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
-        )
-    )
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    found = call.backend.conv2d_wgrad(dy, x, shape.w_shape, *how, algo=algo, bias=bias)
+    if bias:
+        dw, db = found
+        return call.back(dw), call.back(db)
+    return call.back(found)
 
 
 def _shape(

@@ -3,7 +3,9 @@
 problems.py   convolution problems by reason, and the lecture networks' layers
 regimes.py    operands on which results must be exact; the bound on errors elsewhere
 check.py      `check_conv2d`: one algorithm of one backend on one problem
+epilogue.py   `check_epilogue`, `check_bias_gradient`: what is fused with a convolution
 pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
+operators.py  every other operator: cases of it; `check_operator`
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
 gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd
@@ -11,8 +13,10 @@ ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
 
 from pycnn.testing.check import check_conv2d, scattered
+from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
+from pycnn.testing.operators import Case, check_operator, operators
 from pycnn.testing.pooling import (
     ADAPTIVE_POOLS,
     POOLS,
@@ -40,10 +44,14 @@ __all__ = [
     "BY_REASON",
     "LAYERS",
     "POOLS",
+    "Case",
     "Operands",
     "check_adaptive_pool2d",
+    "check_bias_gradient",
     "check_conv2d",
+    "check_epilogue",
     "check_gradient",
+    "check_operator",
     "check_pool2d",
     "conv2d_dgrad_loops",
     "conv2d_fprop_loops",
@@ -57,6 +65,7 @@ __all__ = [
     "is_exact",
     "layers",
     "magnitudes",
+    "operators",
     "oracle",
     "pools",
     "problems",

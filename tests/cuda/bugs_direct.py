@@ -10,7 +10,8 @@ from pycnn.backends.cuda import direct, layout
 from pycnn.backends.cuda.device import Extent, Reads
 from pycnn.shape import Conv2dShape
 
-FPROP, DGRAD_KERNEL, DIRECT, HEADER = "conv2d_fprop_direct.cu", "conv2d_dgrad_direct.cu", "direct.cuh", "common.cuh"
+FPROP, DGRAD_KERNEL, DIRECT = "conv2d_fprop_direct.cu", "conv2d_dgrad_direct.cu", "direct.cuh"
+EPILOGUE, HEADER = "epilogue.cuh", "common.cuh"
 
 # Two channel stages, three tiles of filters and two by two of pixels, tails everywhere; groups; strides that differ.
 TILED = Convolution("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1", FPROP)
@@ -60,15 +61,15 @@ BUGS: dict[str, Bug] = {
         TILED,
     ),
     "no guard on the right edge": InKernel(FPROP, "if (q >= Q) return;", "", TILED),
-    "no guard on the bottom edge": InKernel(FPROP, "if (p + i < P) out", "out", TILED),
+    "no guard on the bottom edge": InKernel(FPROP, "if (p + i < P) {", "{", TILED),
     "no guard on the last filter": InKernel(FPROP, "if (filter + k >= group_filters) break;", "", TILED),
     "no guard on the last channel": InKernel(FPROP, "c0 + c < group_channels && ", "", TILED),
     "padding left unwritten": InKernel(
         DIRECT, "if (first + j * threads < count) store", "if (value[j] != 0) store", TILED
     ),
     "groups forgotten in w": InKernel(FPROP, "block.group) * group_filters + block.k0", "0) + block.k0", GROUPS),
-    "bias of the first group": InKernel(FPROP, "b[channel + k]", "b[filter + k]", GROUPS),
-    "bias forgotten": InKernel(FPROP, "sum[i][k] + bias;\n        out", "sum[i][k];\n        out", TILED),
+    "bias of the first group": InKernel(FPROP, "channel + k, at", "filter + k, at", GROUPS),
+    "bias forgotten": InKernel(EPILOGUE, "b != nullptr", "b == scale", TILED),
     "swapped strides": InKernel(
         FPROP,
         "p * static_cast<Index>(shape.stride_h)",
@@ -79,7 +80,7 @@ BUGS: dict[str, Bug] = {
     "one tap too few": InKernel(
         FPROP, "for (int t = 0; t < staged; ++t) {", "for (int t = 0; t + 1 < staged; ++t) {", ANY
     ),
-    "no guard on the last pixel": InKernel(FPROP, "if (pixel < pixels) y", "y", ANY),
+    "no guard on the last pixel": InKernel(FPROP, "if (pixel >= pixels) break;", "", ANY),
     "loop that never ends": InKernel(
         FPROP, "tap0 < all_taps; tap0 += T.taps", "tap0 < all_taps; tap0 += 0 * T.taps", ANY
     ),

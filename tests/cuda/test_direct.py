@@ -11,7 +11,7 @@ from pycnn.backends.cuda import Host, direct
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
-from pycnn.testing import check_conv2d, exact_operands, layers, problems, run
+from pycnn.testing import check_conv2d, check_epilogue, exact_operands, layers, problems, run
 
 pytestmark = pytest.mark.simulator
 
@@ -38,6 +38,9 @@ TILES = {
     "direct_any_wide": "n2c14h17w19_k70r3s3_st1pd1dl2x1",
 }
 
+# Smaller ones where sixteen runs of the above take long: a tail along P, Q and K.
+EPILOGUES = {algo: text.replace("k130", "k9") for algo, text in TILES.items()}
+
 
 def test_every_instance_has_a_problem() -> None:
     shape = Problem.parse("n1c1h1_k1r1").shape
@@ -57,6 +60,11 @@ def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
     check_conv2d(backend, TILES[algo], algo)
     ran = {instance.name for instance in backend.host.device.launches[before:]}
     assert ran == {algo.removeprefix("direct_").removeprefix("any_")}
+
+
+@pytest.mark.parametrize("algo", TILES)
+def test_epilogue(algo: str) -> None:
+    check_epilogue(DEVICES["random"], EPILOGUES[algo], algo)
 
 
 @pytest.mark.parametrize("problem", layers(most_macs=12_000_000), ids=str)

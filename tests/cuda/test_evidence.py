@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import evidence
+from benchmarks import evidence, ledger, section, tasks
 from pycnn.backends.cuda import conv
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
@@ -43,20 +43,26 @@ class Place:
     def peaks(self) -> dict[str, float]:
         return self._answer("peaks")
 
+    def prepare(self) -> None:
+        pass
+
+    def bandwidth(self, moved: tasks.Moved) -> dict[str, Any]:
+        return self._answer(f"bandwidth {moved.function}")
+
     def seconds(self, problem: Problem) -> dict[str, Any]:
         return self._answer(f"time {problem}")
 
-    def sanitize(self, tool: str) -> dict[str, Any]:
-        return self._answer(tool)
+    def sanitize(self, tool: str, part: str) -> dict[str, Any]:
+        return self._answer(f"{tool} {part}")
 
 
 @pytest.fixture(autouse=True)
 def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """The proofs by `check_conv2d` and `run` are somebody else's tests."""
-    monkeypatch.setattr(evidence, "check_conv2d", lambda backend, problem, algo: None)
-    for check in ("check_pool2d", "check_adaptive_pool2d"):
-        monkeypatch.setattr(evidence, check, lambda backend, *problem: None)
-    monkeypatch.setattr(evidence, "run", lambda backend, problem, operands, algo: operands.left)
+    monkeypatch.setattr(tasks, "check_conv2d", lambda backend, problem, algo: None)
+    for check in ("check_pool2d", "check_adaptive_pool2d", "check_operator"):
+        monkeypatch.setattr(tasks, check, lambda backend, *problem: None)
+    monkeypatch.setattr(tasks, "run", lambda backend, problem, operands, algo: operands.left)
 
 
 def prove(place: Place, folder: Path, budget: float = 1e9, only: int | None = 1) -> int:
@@ -68,32 +74,32 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -> None:
-    tasks = evidence.plan()
-    names = [task.name for task in tasks]
+    planned = tasks.plan()
+    names = [task.name for task in planned]
     assert len(set(names)) == len(names)
     shape = Problem.parse("n1c1h1_k1r1").shape
     for operator in PASSES:
         for plan in conv.plans(operator, shape, installed()):
             assert f"correct/{operator}/{plan.name}" in names
-            asked = (replace(problem, operator=operator) for problem in evidence._proving_problems(quick=False))
-            assert any(evidence._able(problem, plan.name) for problem in asked)
-    assert sum(name.startswith("time/") for name in names[: len([t for t in tasks if t.slice == 1])]) == 20
-    assert [task.slice for task in tasks] == sorted(task.slice for task in tasks)
+            asked = (replace(problem, operator=operator) for problem in tasks._proving_problems(quick=False))
+            assert any(tasks._able(problem, plan.name) for problem in asked)
+    assert sum(name.startswith("time/") for name in names[: len([t for t in planned if t.slice == 1])]) == 20
+    assert [task.slice for task in planned] == sorted(task.slice for task in planned)
 
 
 def test_first_slice_writes_everything_down(tmp_path: Path) -> None:
     assert prove(Place(), tmp_path) == evidence.OK
     written = json.loads((tmp_path / "nvidia-test-100.json").read_text())
     assert written["device"] == {"device": "NVIDIA Test 100"}
-    assert set(written["results"]) == {task.name for task in evidence.plan(quick=True) if task.slice == 1}
+    assert set(written["results"]) == {task.name for task in tasks.plan(quick=True) if task.slice == 1}
     one = written["results"]["correct/fprop/direct_any_narrow"]
     assert one["ok"]
-    assert one["sources"] == {"conv2d_fprop_direct_any": evidence.source_hashes()["conv2d_fprop_direct_any"]}
+    assert one["sources"] == {"conv2d_fprop_direct_any": ledger.source_hashes()["conv2d_fprop_direct_any"]}
     assert list(tmp_path.iterdir()) == [tmp_path / "nvidia-test-100.json"]
 
 
 def test_budget_stops_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    everything = {task.name for task in evidence.plan(quick=True) if task.slice == 1}
+    everything = {task.name for task in tasks.plan(quick=True) if task.slice == 1}
     runs = 0
     while True:
         before = set(results(tmp_path)) if runs else set()
@@ -112,47 +118,47 @@ def test_what_holds_is_not_proven_again(tmp_path: Path, monkeypatch: pytest.Monk
     again = Place()
     prove(again, tmp_path)
     assert again.asked == []
-    changed = {**evidence.source_hashes(), "conv2d_fprop_direct": "changed"}
-    monkeypatch.setattr(evidence, "source_hashes", lambda: changed)
+    changed = {**ledger.source_hashes(), "conv2d_fprop_direct": "changed"}
+    monkeypatch.setattr(ledger, "source_hashes", lambda: changed)
     prove(again, tmp_path)
-    assert "memcheck" in again.asked
+    assert "memcheck direct" in again.asked
     assert "peaks" not in again.asked  # about no kernel, so still true
 
 
 def test_failure_is_written_down_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert prove(Place(fails="racecheck"), tmp_path) == evidence.FAILED
-    assert "FAILED sanitizer/racecheck" in capsys.readouterr().out
-    assert not results(tmp_path)["sanitizer/racecheck"]["ok"]
+    assert prove(Place(fails="racecheck direct"), tmp_path) == evidence.FAILED
+    assert "FAILED sanitizer/racecheck/direct" in capsys.readouterr().out
+    assert not results(tmp_path)["sanitizer/racecheck/direct"]["ok"]
     place = Place()
     assert prove(place, tmp_path) == evidence.OK
-    assert place.asked == ["racecheck"]
+    assert place.asked == ["racecheck direct"]
 
 
 def test_error_of_the_gpu_stops_the_run(tmp_path: Path) -> None:
     class CUDARuntimeError(RuntimeError):
         pass
 
-    place = Place(fails="memcheck", error=CUDARuntimeError)
+    place = Place(fails="memcheck planted", error=CUDARuntimeError)
     assert prove(place, tmp_path) == evidence.FAILED
-    assert place.asked == ["memcheck"]
+    assert place.asked == ["memcheck planted"]
 
 
 def test_status_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(line.endswith("never proven on a GPU") for line in evidence.status(tmp_path))
-    full = evidence.plan()
-    monkeypatch.setattr(evidence, "plan", lambda quick=False: [task for task in full if task.slice == 1])
+    assert all(line.endswith("never proven on a GPU") for line in ledger.status(tmp_path))
+    full = tasks.plan()
+    monkeypatch.setattr(tasks, "plan", lambda quick=False: [task for task in full if task.slice == 1])
     prove(Place(), tmp_path)
-    assert all(line.endswith(": proven on NVIDIA Test 100") for line in evidence.status(tmp_path))
-    changed = {**evidence.source_hashes(), "conv2d_fprop_direct_any": "changed"}
-    monkeypatch.setattr(evidence, "source_hashes", lambda: changed)
-    lines = evidence.status(tmp_path)
+    assert all(line.endswith(": proven on NVIDIA Test 100") for line in ledger.status(tmp_path))
+    changed = {**ledger.source_hashes(), "conv2d_fprop_direct_any": "changed"}
+    monkeypatch.setattr(ledger, "source_hashes", lambda: changed)
+    lines = ledger.status(tmp_path)
     assert "are older than the sources" in next(line for line in lines if "direct_any" in line)
 
 
 def test_hash_covers_source_header_instances_and_host_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pycnn.jit.sources import Sources
 
-    before = evidence.source_hashes()
+    before = ledger.source_hashes()
     for file in ("common.cuh", "instances.toml"):
         folder = tmp_path / file
         folder.mkdir()
@@ -163,9 +169,49 @@ def test_hash_covers_source_header_instances_and_host_code(tmp_path: Path, monke
                     text = text.replace("warps = 8", "warps = 4").replace("pixels = 4", "pixels = 1") + "\n"
                 (folder / each.name).write_text(text)
         with monkeypatch.context() as patch:
-            patch.setattr(evidence, "installed", lambda folder=folder: Sources(folder))
-            after = evidence.source_hashes()
+            patch.setattr(ledger, "installed", lambda folder=folder: Sources(folder))
+            after = ledger.source_hashes()
         assert all(before[kernel] != after[kernel] for kernel in before)
+
+
+def test_readme_says_what_the_evidence_says() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"{section.BEGIN}\n{section.text(evidence.FOLDER)}{section.END}" in readme
+
+
+def test_section_is_written_from_the_results(tmp_path: Path) -> None:
+    """A device with one kernel's proofs, peaks, a layer with cuDNN beside it, one without, and one operator."""
+    book = ledger.Ledger(tmp_path / "gpu.json")
+    book.content["device"] = {"device": "GPU 9", "driver": "1.2", "nvrtc": "13.0", "torch": "2.9", "cudnn": "91"}
+    hashes = ledger.source_hashes()
+    measured = {
+        "machine/peaks": {"copy_gbytes": 3000.0, "fma_gflops": 60000.0},
+        "time/n32c64h56_k64r3_pd1": {"algo": "one", "ours_us": 200.0, "gflops": 37000.0, "cudnn_us": 300.0},
+        "time/n32c64h56_k64r1": {"algo": "two", "ours_us": 100.0, "gflops": 8000.0, "cudnn_us": None},
+        "bandwidth/relu": {"us": 80.0, "gbytes": 2400.0},
+    }
+    for task in tasks.plan():
+        if "max_pool2d_bwd" in task.kernels and not task.name.startswith(("time/", "bandwidth/")):
+            book.write(task, hashes, True, {}, 1.0)
+    for name, result in measured.items():
+        book.write(tasks.Task(name, (), 1, 1, lambda place: {}), hashes, True, result, 1.0)
+    said = section.text(tmp_path)
+    assert f"5 of {len(hashes)} kernels are proven" in said  # those of pooling
+    # 2 * 32 * 64 * 64 * 9 * 56^2 flops at 60 TFLOP/s are 123.3 us; the 1x1 layer's 51 MB at 3 TB/s take 17.1.
+    assert "| n32c64h56w56_k64r3s3_st1pd1dl1g1 | one | 200.0 | 37.0 | 123.3 | 300.0 | 1.50 |" in said
+    assert "| n32c64h56w56_k64r1s1_st1pd0dl1g1 | two | 100.0 | 8.0 | 17.1 |  |  |" in said
+    assert "over these 1 layers, cuDNN's time over ours: 1.50" in said
+    assert "| relu | 80.0 | 2400 | 80% |" in said
+
+
+def test_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(ValueError, match="has no section"):
+        section.rewrite(tmp_path / "README.md", tmp_path)
+    (tmp_path / "README.md").write_text(f"a\n{section.BEGIN}\nold\n{section.END}\nb\n")
+    section.rewrite(tmp_path / "README.md", tmp_path)
+    expected = f"a\n{section.BEGIN}\nNo GPU has run the kernels yet.\n{section.END}\nb\n"
+    assert (tmp_path / "README.md").read_text() == expected
 
 
 def test_rehearsal_runs_the_real_command(

@@ -9,6 +9,9 @@ import numpy.typing as npt
 
 from pycnn import _cpu, algorithms, winograd
 from pycnn.backends.cpu._dense import dense
+from pycnn.backends.cpu.activation import relu_fwd
+from pycnn.backends.cpu.norm import channel_affine
+from pycnn.backends.cpu.shaping import add
 from pycnn.shape import Conv2dShape
 
 Pair = tuple[int, int]
@@ -27,6 +30,33 @@ def conv2d_fprop(
     groups: int,
     *,
     algo: str = "auto",
+    scale: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
+) -> np.ndarray:
+    """y = relu(scale[k] * (x convolved with w) + b[k] + residual), each step where it is given.
+
+    The engine's convolutions add b themselves; the other steps are its operators, run one after another.
+    """
+    if scale is not None:
+        y = _convolved(x, w, None, stride, padding, dilation, groups, algo)
+        y = channel_affine(y, scale, np.zeros_like(scale) if b is None else b)
+    else:
+        y = _convolved(x, w, b, stride, padding, dilation, groups, algo)
+    if residual is not None:
+        y = add(y, residual)
+    return relu_fwd(y) if relu else y
+
+
+def _convolved(
+    x: np.ndarray,
+    w: np.ndarray,
+    b: np.ndarray | None,
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    algo: str,
 ) -> np.ndarray:
     """y = x convolved with w, plus b a filter."""
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
@@ -76,6 +106,22 @@ def conv2d_wgrad(
     groups: int,
     *,
     algo: str = "auto",
+    bias: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """dw of `w_shape` from dy and x; with `bias` (dw, db), db by `channel_sum`."""
+    dw = _gradient_of_w(dy, x, w_shape, stride, padding, dilation, groups, algo)
+    return (dw, channel_sum(dy)) if bias else dw
+
+
+def _gradient_of_w(
+    dy: np.ndarray,
+    x: np.ndarray,
+    w_shape: tuple[int, int, int, int],
+    stride: Pair,
+    padding: Padding,
+    dilation: Pair,
+    groups: int,
+    algo: str,
 ) -> np.ndarray:
     """dw of `w_shape` from dy and x."""
     shape = Conv2dShape.of(x.shape, w_shape, stride, padding, dilation, groups)

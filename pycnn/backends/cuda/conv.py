@@ -35,14 +35,18 @@ class ConvHost(HostBase):
         groups: int,
         *,
         algo: str = "auto",
+        scale: Array | None = None,
+        residual: Array | None = None,
+        relu: bool = False,
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_fprop`; `algo` is "auto" or (part of) a name of `conv2d_algorithms`."""
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
         plan = self._plan("fprop", shape, x.dtype, algo)
         y = self.device.alloc(shape.y_shape, x.dtype)
         if shape.N:
-            b = None if b is None else self._dense(b)
-            plan.run(self, Operands(x=self._dense(x), w=self._dense(w), y=y, epilogue=Epilogue(b=b)))
+            scale, b, residual = (None if each is None else self._dense(each) for each in (scale, b, residual))
+            epilogue = Epilogue(scale, b, residual, relu)
+            plan.run(self, Operands(x=self._dense(x), w=self._dense(w), y=y, epilogue=epilogue))
         return y
 
     def conv2d_dgrad(
@@ -76,16 +80,26 @@ class ConvHost(HostBase):
         groups: int,
         *,
         algo: str = "auto",
-    ) -> Array:
-        """As `pycnn.backends.reference.conv2d_wgrad`; `algo` as in `conv2d_fprop`."""
+        bias: bool = False,
+    ) -> Array | tuple[Array, Array]:
+        """As `pycnn.backends.reference.conv2d_wgrad`; `algo` as in `conv2d_fprop`.
+
+        db comes from the same kernels as dw where they can, else from `channel_sum`.
+        """
         shape = Conv2dShape.of(tuple(x.shape), tuple(w_shape), stride, padding, dilation, groups)
         plan = self._plan("wgrad", shape, dy.dtype, algo)
         dw = self.device.alloc(shape.w_shape, dy.dtype)
+        db = self.device.alloc((shape.K,), dy.dtype) if bias and (plan.bias_gradient or not shape.N) else None
         if shape.N:
-            plan.run(self, Operands(dy=self._dense(dy), x=self._dense(x), dw=dw))
+            dy = self._dense(dy)
+            plan.run(self, Operands(dy=dy, x=self._dense(x), dw=dw, db=db))
         else:
             self.device.fill(dw, 0.0)
-        return dw
+            if db is not None:
+                self.device.fill(db, 0.0)
+        if not bias:
+            return dw
+        return dw, self.channel_sum(dy) if db is None else db
 
     def conv2d_algorithms(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None]]:
         """Every algorithm of an operator ("fprop", "dgrad", "wgrad"), and why it cannot run `shape`, or None."""

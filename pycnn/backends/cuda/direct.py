@@ -46,8 +46,8 @@ class DirectPlan(Plan):
         if self.instance.kernel == DGRAD:
             arguments += [Reads("dy", operands.dy), Reads("w", operands.w), Writes("dx", operands.dx)]
         else:
-            arguments += [Reads("x", operands.x), Reads("w", operands.w), Reads("b", operands.epilogue.b)]
-            arguments += [Writes("y", operands.y)]
+            arguments += [Reads("x", operands.x), Reads("w", operands.w)]
+            arguments += [*operands.epilogue.arguments, Writes("y", operands.y)]
         host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
 
 

@@ -11,10 +11,11 @@ Its plans are asked for by the family's name, by a plan's name, or by anything b
 
 from __future__ import annotations
 
+import struct
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pycnn.backends.cuda.device import Array
+from pycnn.backends.cuda.device import Argument, Array, Reads
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import Instance
 
@@ -29,6 +30,12 @@ class Epilogue:
     b: Array | None = None
     residual: Array | None = None
     relu: bool = False
+
+    @property
+    def arguments(self) -> list[Argument]:
+        """What a kernel that includes epilogue.cuh takes before its output."""
+        relu = struct.pack("<i", self.relu)
+        return [Reads("scale", self.scale), Reads("b", self.b), Reads("residual", self.residual), relu]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Plan(ABC):
         cost: and within one, of what they do: multiply-adds of all tiles, the idle ones included.
         why: why it is taken before the others of its family.
         workspace: bytes of device memory that it needs beside operands and results.
+        bias_gradient: whether, in wgrad, its kernels write db where the operands have one; otherwise they are not given
+            one, and db is summed from dy by itself.
     """
 
     name: str
@@ -64,6 +73,7 @@ class Plan(ABC):
     cost: int
     why: str
     workspace: int
+    bias_gradient: bool = field(default=False, kw_only=True)
 
     @property
     @abstractmethod

@@ -24,8 +24,14 @@ def conv2d_fprop(
     groups: int,
     *,
     algo: str = "auto",
+    scale: Array | None = None,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> Array:
-    """y[n, k, p, q] = b[k] + sum over c, r, s of padded_x[n, c, p*stride + r*dilation, ...] * w[k, c, r, s]."""
+    """relu(scale[k] * y + b[k] + residual), each step where it is given, with the convolution
+
+    y[n, k, p, q] = sum over c, r, s of padded_x[n, c, p*stride + r*dilation, ...] * w[k, c, r, s].
+    """
     _only_direct(algo)
     image, filters = _padded(x, padding, groups), _grouped_filters(w, groups)
     p, q = _out_size(image.shape[3:], w.shape[2:], stride, dilation)
@@ -35,8 +41,14 @@ def conv2d_fprop(
         for r, s, pixels in _taps(w.shape[2:], (p, q), stride, dilation):
             y += filters[r, s] @ _matrix(image[pixels])
         y = y.reshape(n, k, p, q)
+        if scale is not None:
+            y *= wide(scale)[:, None, None]
         if b is not None:
             y += wide(b)[:, None, None]
+        if residual is not None:
+            y += wide(residual)
+        if relu:
+            y = np.maximum(y, 0.0)  # NaN stays
     return rounded(y, x.dtype)
 
 
@@ -77,8 +89,12 @@ def conv2d_wgrad(
     groups: int,
     *,
     algo: str = "auto",
-) -> Array:
-    """dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] * padded_x[n, c, p*stride + r*dilation, ...]."""
+    bias: bool = False,
+) -> Array | tuple[Array, Array]:
+    """dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q] * padded_x[n, c, p*stride + r*dilation, ...].
+
+    With `bias`, (dw, db): the gradient of the bias too.
+    """
     _only_direct(algo)
     n, k, p, q = dy.shape
     image = _padded(x, padding, groups)
@@ -87,7 +103,8 @@ def conv2d_wgrad(
     with np.errstate(all="ignore"):
         for r, s, pixels in _taps(w_shape[2:], (p, q), stride, dilation):
             dw[:, :, :, r, s] = (gradient @ _matrix(image[pixels]).swapaxes(2, 3)).sum(axis=0)
-    return rounded(dw.reshape(w_shape), dy.dtype)
+    gradient_of_w = rounded(dw.reshape(w_shape), dy.dtype)
+    return (gradient_of_w, channel_sum(dy)) if bias else gradient_of_w
 
 
 def conv2d_algorithms(operator: str, shape: object, dtype: object) -> list[tuple[str, str | None]]:
