@@ -18,7 +18,7 @@ from math import prod
 
 from pycnn import winograd
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
-from pycnn.backends.cuda.gemm import epilogue_arguments, gemm_plan, sgemm
+from pycnn.backends.cuda.gemm import gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import NARROW, pack_divisors
 from pycnn.backends.cuda.plan import Operands, Plan
@@ -181,7 +181,7 @@ class FusedPlan(Plan):
             problem.result.pack(),
             Reads("x", source),
             Reads("u", u),
-            *epilogue_arguments(operands.epilogue),
+            *operands.epilogue.arguments,
             Writes("y", result),
         ]
         _launch(host, self.instance, groups * blocks_k * blocks_t, arguments)
@@ -221,7 +221,7 @@ class StagedPlan(Plan):
                 chunk,
                 problem.result.pack(),
                 Reads("m", products),
-                *epilogue_arguments(operands.epilogue),
+                *operands.epilogue.arguments,
                 Writes("y", result),
             ]
             _launch(host, instance, _blocks(instance, threads), arguments)
