@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import bugs_direct
+import bugs_gemm
 import bugs_pool
 import pytest
 from seeded import NETS, Bug, Case, verdict
@@ -18,7 +19,7 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "pool": bugs_pool}
+FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool}
 
 TABLE: dict[str, dict[str, str]] = {}
 

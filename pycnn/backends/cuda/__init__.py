@@ -8,6 +8,7 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
     direct.py          plans of the direct kernels
+    gemm.py            matrix products
     slices.py          sums of partial results
     pool.py            pooling
 """
@@ -18,18 +19,19 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, pool, slices
+from pycnn.backends.cuda import direct, gemm, pool, slices
 from pycnn.backends.cuda.conv import ConvHost
+from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
 from pycnn.backends.cuda.pool import PoolHost
 
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, pool, slices)
+LAUNCHERS = (direct, gemm, pool, slices)
 
 
-class Host(ConvHost, PoolHost):
+class Host(ConvHost, GemmHost, PoolHost):
     """The backend functions on one device.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
@@ -92,9 +93,18 @@ def _buffers(arguments: Sequence[Argument]) -> list[GlobalBuffer]:
         GlobalBuffer(
             argument.name,
             int(argument.array.ctypes.data),
-            argument.array.reshape(-1).view(np.uint8),
+            _bytes(argument.array),
             isinstance(argument, Writes),
         )
         for argument in arguments
         if not isinstance(argument, bytes) and argument.array is not None
     ]
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory from an array's first element to the end of its last, gaps included; strides are not negative."""
+    if array.size == 0:
+        return np.zeros(0, np.uint8)
+    last = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    memory = (ctypes.c_uint8 * (last + array.itemsize)).from_address(array.ctypes.data)
+    return np.frombuffer(memory, np.uint8)

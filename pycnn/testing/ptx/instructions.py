@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pycnn.testing.ptx.async_copy import execute_copy
 from pycnn.testing.ptx.parse import TYPES, Instruction, Selector
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ _HANDLERS: dict[str, Handler] = {
     "abs": _plain(np.abs),
     "add": _plain(operator.add),
     "and": _plain(np.bitwise_and),
+    "cp": execute_copy,
     "cvt": _convert,
     "cvta": _to_address,
     "div": _plain(_divide),
