@@ -7,8 +7,8 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
-    direct.py          plans of the direct kernels
     gemm.py            matrix products
+    direct*.py         plans of the direct kernels
     slices.py          sums of partial results
     pool.py            pooling
 """
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, gemm, pool, slices
+from pycnn.backends.cuda import direct, direct_wgrad, gemm, pool, slices
 from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
@@ -28,7 +28,7 @@ from pycnn.backends.cuda.pool import PoolHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, gemm, pool, slices)
+LAUNCHERS = (direct, direct_wgrad, gemm, pool, slices)
 
 
 class Host(ConvHost, GemmHost, PoolHost):
