@@ -129,8 +129,9 @@ class NormHost(HostBase):
             instance, grid = self._channel_grid("channel_map", x.shape)
             order = ("mean", "low", "var", "scale", "shift")
             given = [self._reads(name, coefficients.get(name)) for name in order]
-            arrays = (self._reads("x", x), *given, Writes("y", y))
-            self._launch(instance, stretch_blocks(instance, x.size), grid, pack_float32(eps), *arrays)
+            arrays = (self._reads("x", x), *given)
+            blocks = stretch_blocks(instance, x.size)
+            self._launch(instance, blocks, grid, pack_float32(eps), *arrays, Writes("y", y))
         return y
 
     def _channel_grid(self, kernel: str, shape: Sequence[int]) -> tuple[Instance, bytes]:

@@ -19,7 +19,7 @@ class RandomHost(HostBase):
     """The functions of `pycnn.backends.reference.random`, and the counter of draws that a CUDA graph replays."""
 
     def philox_uint32(self, count: int, seed: int, offset: int) -> Array:
-        """`count` words of the stream, four to a block: block i encrypts the counter offset + i under the key `seed`."""
+        """`count` words of the stream: block i, four words, encrypts the counter offset + i under the key `seed`."""
         words = self.device.alloc((count,), "uint32")
         if count:
             instance = self._only("philox_words")
@@ -42,9 +42,9 @@ class RandomHost(HostBase):
         elif x.size:
             instance = self._only("dropout")
             numbers = [pack_int64(x.size), _stream(seed, offset), struct.pack("<I", threshold)]
-            arrays = [Reads("counter", counter), self._reads("x", x), Writes("y", y)]
+            given = (Reads("counter", counter), self._reads("x", x))
             blocks = stretch_blocks(instance, x.size)
-            self._launch(instance, blocks, *numbers, pack_float32(1 / (1 - p)), *arrays)
+            self._launch(instance, blocks, *numbers, pack_float32(1 / (1 - p)), *given, Writes("y", y))
         return y
 
     def advance(self, counter: Array, by: int) -> None:
