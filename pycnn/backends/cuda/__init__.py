@@ -7,6 +7,7 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
+    winograd.py        plans of the Winograd kernels
     gemm.py            matrix products
     direct*.py         plans of the direct kernels
     slices.py          sums of partial results
@@ -39,6 +40,7 @@ from pycnn.backends.cuda import (
     reduce,
     shaping,
     slices,
+    winograd,
 )
 from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.conv import ConvHost
@@ -55,7 +57,7 @@ from pycnn.backends.cuda.shaping import ShapingHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, direct_wgrad, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
 ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
