@@ -144,7 +144,7 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
 
 
 def mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:
-    """Why an instance is not for a problem, or None.  `wanted` has, by name, what it is compiled for and what is asked."""
+    """Why an instance is not for a problem, or None.  `wanted`: by name, what it is compiled for and what is asked."""
     for what, (has, needs) in wanted.items():
         if has != needs:
             return f"it is compiled for {what} {has[0]}x{has[1]}, and the problem has {needs[0]}x{needs[1]}"
