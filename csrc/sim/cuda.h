@@ -174,3 +174,19 @@ template <typename Type>
 Type __ldg(const Type* address) {
     return *address;
 }
+// Each rounded by itself, never fused with a neighbour; the simulator fuses nothing anyway.
+inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+inline float __fsub_rn(float a, float b) {
+    return a - b;
+}
+inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
+inline float __fdiv_rn(float a, float b) {
+    return a / b;
+}
+inline float __fsqrt_rn(float a) {
+    return std::sqrt(a);
+}

@@ -7,11 +7,18 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
-    direct.py          plans of the direct kernels
     winograd.py        plans of the Winograd kernels
     gemm.py            matrix products
+    direct*.py         plans of the direct kernels
     slices.py          sums of partial results
     pool.py            pooling
+    activation.py      activations, softmax, add
+    norm.py            batch norm, LRN, coefficients a channel
+    reduce.py          sums over all axes but the channels
+    loss.py            negative log-likelihood
+    random.py          the random stream, dropout
+    shaping.py         padding, concatenation
+    optim.py           optimiser steps over many arrays
 """
 
 from __future__ import annotations
@@ -20,19 +27,54 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, gemm, pool, slices, winograd
+from pycnn.backends.cuda import (
+    activation,
+    direct,
+    direct_wgrad,
+    gemm,
+    loss,
+    norm,
+    optim,
+    pool,
+    random,
+    reduce,
+    shaping,
+    slices,
+    winograd,
+)
+from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
+from pycnn.backends.cuda.loss import LossHost
+from pycnn.backends.cuda.norm import NormHost
+from pycnn.backends.cuda.optim import OptimHost
 from pycnn.backends.cuda.pool import PoolHost
+from pycnn.backends.cuda.random import RandomHost
+from pycnn.backends.cuda.reduce import ReduceHost
+from pycnn.backends.cuda.shaping import ShapingHost
 
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, gemm, pool, slices, winograd)
+LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+
+# What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
+ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
 
 
-class Host(ConvHost, GemmHost, PoolHost):
+class Host(
+    ConvHost,
+    GemmHost,
+    PoolHost,
+    ActivationHost,
+    NormHost,
+    ReduceHost,
+    LossHost,
+    RandomHost,
+    ShapingHost,
+    OptimHost,
+):
     """The backend functions on one device.
 
     Args:
@@ -48,8 +90,8 @@ def _host(*arguments: object) -> Host:
     """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
     from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 
-    held = (array.device.id for array in arguments if hasattr(array, "device"))
-    number = next(held, None)
+    flat = (one for given in arguments for one in (given if isinstance(given, (list, tuple)) else (given,)))
+    number = next((array.device.id for array in flat if hasattr(array, "device")), None)
     if number is None:
         number = current_device()
     if number not in _hosts:
@@ -58,7 +100,7 @@ def _host(*arguments: object) -> Host:
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    if name not in reference.__all__:
+    if name not in reference.__all__ and name not in ON_DEVICE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def function(*arguments: Any, **options: Any) -> Any:

@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-from pycnn.backends.cuda.device import Argument, Array, Extent
+from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
 from pycnn.jit.sources import ARCHS, Instance, Sources
@@ -109,6 +109,12 @@ class CupyDevice:
 
 def _value(argument: Argument) -> Any:
     """An argument as memory that the driver can copy it from."""
+    if isinstance(argument, Pointers):
+        argument = argument.pack(_address)
     if isinstance(argument, bytes):
         return ctypes.create_string_buffer(argument, len(argument))
-    return ctypes.c_void_p(None if argument.array is None else argument.array.data.ptr)
+    return ctypes.c_void_p(_address(argument))
+
+
+def _address(argument: Reads | Writes) -> int:
+    return 0 if argument.array is None else int(argument.array.data.ptr)

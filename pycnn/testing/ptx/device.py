@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.backends.cuda.device import Argument, Array, Extent, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes, pointers_of
 from pycnn.jit import nvrtc
 from pycnn.jit.sources import Instance, Sources
 from pycnn.testing.ptx.machine import GlobalBuffer, Machine, PtxError
@@ -77,28 +77,29 @@ def _pack(instance: Instance, code: Code, arguments: Sequence[Argument]) -> byte
         raise PtxError(f"{instance} takes {len(code.parameters)} arguments, the launch has {len(arguments)}")
     packed = bytearray(sum(code.parameters[-1][1:]) if code.parameters else 0)
     for (name, offset, size), argument in zip(code.parameters, arguments, strict=True):
-        if isinstance(argument, bytes):
-            value = argument
+        if isinstance(argument, Pointers):
+            value = argument.pack(_address)
         else:
-            address = 0 if argument.array is None else int(argument.array.ctypes.data)
-            value = address.to_bytes(8, "little")
+            value = argument if isinstance(argument, bytes) else _address(argument).to_bytes(8, "little")
         if len(value) != size:
             raise PtxError(f"{instance}: parameter {name} has {size} bytes, got {len(value)}")
         packed[offset : offset + size] = value
     return bytes(packed)
 
 
+def _address(argument: Reads | Writes) -> int:
+    return 0 if argument.array is None else int(argument.array.ctypes.data)
+
+
 def _buffers(arguments: Sequence[Argument]) -> list[GlobalBuffer]:
-    return [
-        GlobalBuffer(
-            argument.name,
-            int(argument.array.ctypes.data),
-            _bytes(argument.array),
-            isinstance(argument, Writes),
-        )
-        for argument in arguments
-        if not isinstance(argument, bytes) and argument.array is not None
-    ]
+    """Each array once, writable if any of the arguments that name it is."""
+    buffers: dict[int, GlobalBuffer] = {}
+    for argument in sorted(pointers_of(arguments), key=lambda pointer: isinstance(pointer, Writes)):
+        if argument.array is not None and argument.array.size:
+            buffers[_address(argument)] = GlobalBuffer(
+                argument.name, _address(argument), _bytes(argument.array), isinstance(argument, Writes)
+            )
+    return list(buffers.values())
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
