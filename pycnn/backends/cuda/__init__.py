@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, direct_wgrad, pool, slices
+from pycnn.backends.cuda import direct, direct_depthwise, direct_wgrad, pool, slices
 from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.host import UnavailableError
 from pycnn.backends.cuda.pool import PoolHost
@@ -26,7 +26,7 @@ from pycnn.backends.cuda.pool import PoolHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, direct_wgrad, pool, slices)
+LAUNCHERS = (direct, direct_depthwise, direct_wgrad, pool, slices)
 
 
 class Host(ConvHost, PoolHost):

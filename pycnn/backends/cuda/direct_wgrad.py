@@ -18,7 +18,9 @@ KERNELS = TILED, ANY = "conv2d_wgrad_direct", "conv2d_wgrad_direct_any"
 
 _WARP = 32
 
-_THREADS = 2**17  # in a grid: enough to fill the largest GPUs twice over; fixed, so that results do not depend on the GPU
+_THREADS = (
+    2**17
+)  # in a grid: enough to fill the largest GPUs twice over; fixed, so that results do not depend on the GPU
 _MOST_PARTIAL = 2**26  # bytes of partial results
 
 
