@@ -30,6 +30,7 @@ from pycnn.backends import reference
 from pycnn.backends.cuda import (
     activation,
     direct,
+    direct_depthwise,
     direct_wgrad,
     gemm,
     loss,
@@ -57,7 +58,22 @@ from pycnn.backends.cuda.shaping import ShapingHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+LAUNCHERS = (
+    direct,
+    direct_depthwise,
+    direct_wgrad,
+    winograd,
+    gemm,
+    pool,
+    slices,
+    activation,
+    norm,
+    reduce,
+    loss,
+    random,
+    shaping,
+    optim,
+)
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
 ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
