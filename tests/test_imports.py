@@ -19,6 +19,7 @@ FLOORS = [
     ["shape"],
     ["algorithms", "winograd", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
+    ["arrays"],
     ["ops"],
     ["random"],
     ["graph", "arithmetic", "autograd", "tensor"],

@@ -43,15 +43,26 @@ _hosts: dict[int, Host] = {}
 
 def _host(*arguments: object) -> Host:
     """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
-    from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
+    for array in arguments:
+        if type(array).__module__ == "cupy":
+            number = array.data.device_id  # type: ignore[attr-defined]
+            break
+    else:
+        number = _current()
+    host = _hosts.get(number)
+    return host if host is not None else _hosts.setdefault(number, _made(number))
 
-    held = (array.device.id for array in arguments if hasattr(array, "device"))
-    number = next(held, None)
-    if number is None:
-        number = current_device()
-    if number not in _hosts:
-        _hosts[number] = Host(CupyDevice(number))
-    return _hosts[number]
+
+def _current() -> int:
+    from pycnn.backends.cuda.device_cupy import current_device
+
+    return current_device()
+
+
+def _made(number: int) -> Host:
+    from pycnn.backends.cuda.device_cupy import CupyDevice
+
+    return Host(CupyDevice(number))
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -62,4 +73,5 @@ def __getattr__(name: str) -> Callable[..., Any]:
         return getattr(_host(*arguments), name)(*arguments, **options)
 
     function.__name__ = name
+    globals()[name] = function  # found there from now on
     return function
