@@ -24,7 +24,7 @@ FLOORS = [
     ["random"],
     ["graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
-    ["nn", "optim", "data", "checkpoint"],
+    ["cuda", "nn", "optim", "data", "checkpoint"],
     ["models", "training", "testing"],
     ["viz", "bench"],
     ["cli"],

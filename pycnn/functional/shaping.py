@@ -165,7 +165,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
         return Where.apply(mask, a, b)
-    a, b = (one if hasattr(one, "dtype") else Tensor(one, dtype=like.dtype) for one in (a, b))
+    a, b = (one if hasattr(one, "dtype") else like.dtype.type(one) for one in (a, b))
     return Where.apply(mask, a, b)
 
 

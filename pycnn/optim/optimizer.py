@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.arrays import beside, is_array
 from pycnn.nn.parameter import changed
 from pycnn.tensor import Tensor
 
@@ -146,7 +147,8 @@ class Optimizer:
 def _fitting(name: str, value: Any, parameter: Tensor) -> Any:
     if isinstance(value, (int, float)) or value is None:
         return value
-    array = np.array(value, dtype=parameter.data.dtype)
+    array = value if is_array(value) else np.asarray(value)
+    array = beside(array, parameter.data).astype(parameter.data.dtype, order="C", copy=True)
     if array.shape != tuple(parameter.shape):
         raise ValueError(f"saved {name} has shape {array.shape}, its parameter {tuple(parameter.shape)}")
     return array

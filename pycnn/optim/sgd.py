@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from pycnn.arrays import module_of
 from pycnn.optim.optimizer import Optimizer, blocks
 
 __all__ = ["SGD"]
@@ -63,15 +62,16 @@ class SGD(Optimizer):
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
         fresh, nesterov = 1.0 - float(group["dampening"]), group["nesterov"]
+        xp = module_of(p)
         first = bool(momentum) and "momentum_buffer" not in state
         if first:
-            state["momentum_buffer"] = np.empty_like(p, order="C")
+            state["momentum_buffer"] = xp.empty_like(p, order="C")
         arrays = (p, g, state["momentum_buffer"]) if momentum else (p, g)
         for parts in blocks(*arrays):
             p_part, d = parts[0], parts[1]
-            scratch = np.empty_like(p_part)
+            scratch = xp.empty_like(p_part)
             if decay:
-                d = np.multiply(p_part, decay, out=np.empty_like(p_part))
+                d = xp.multiply(p_part, decay, out=xp.empty_like(p_part))
                 d += parts[1]
             if momentum:
                 v = parts[2]
@@ -79,11 +79,11 @@ class SGD(Optimizer):
                     v[...] = d
                 else:
                     v *= momentum
-                    v += d if fresh == 1.0 else np.multiply(d, fresh, out=scratch)
+                    v += d if fresh == 1.0 else xp.multiply(d, fresh, out=scratch)
                 if nesterov:
-                    np.multiply(v, momentum, out=scratch)
+                    xp.multiply(v, momentum, out=scratch)
                     scratch += d
                     d = scratch
                 else:
                     d = v
-            p_part -= np.multiply(d, lr, out=scratch)
+            p_part -= xp.multiply(d, lr, out=scratch)

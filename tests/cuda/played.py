@@ -255,7 +255,7 @@ class Ndarray:
     # -- views
 
     def _view(self, host: np.ndarray) -> Ndarray:
-        return Ndarray(host, self.block, self.base or self)
+        return Ndarray(host, self.block, self if self.base is None else self.base)
 
     def view(self, dtype: Any = None) -> Ndarray:
         return self._view(self.host.view() if dtype is None else self.host.view(dtype))
@@ -270,7 +270,8 @@ class Ndarray:
         result = self.host.reshape(*shape)
         if self.size == 0 or np.shares_memory(result, self.host, max_work=1):
             return self._view(result)
-        return _compute(lambda: _plain(self.host).reshape(*shape))
+        host = _plain(self.host)
+        return _compute(lambda: host.reshape(*shape))
 
     def ravel(self, order: str = "C") -> Ndarray:
         return self.reshape(-1)
@@ -282,13 +283,16 @@ class Ndarray:
                 raise TypeError(f"Unsupported type {type(part)}")
         basic = all(part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer)) for part in parts)
         if basic and not any(isinstance(part, bool) for part in parts):
-            return self._view(self.host[(*parts, *(() if Ellipsis in parts else (...,)))])
+            whole = any(part is Ellipsis for part in parts)
+            return self._view(self.host[parts if whole else (*parts, ...)])
         if any(isinstance(part, Ndarray) and part.dtype.kind == "b" for part in parts):
             Gpu.playing.transfer("boolean index")  # how many there are
-        return _compute(lambda: _plain(self.host)[_index(index)])
+        host = _plain(self.host)
+        place = _index(index)
+        return _compute(lambda: host[place])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        other = _operand(value)
+        other, host = _operand(value), self.host
         if other is NotImplemented:
             raise TypeError(f"Unsupported type {type(value)}")
         parts = index if isinstance(index, tuple) else (index,)
@@ -296,8 +300,10 @@ class Ndarray:
             if isinstance(part, np.ndarray):
                 raise TypeError(f"Unsupported type {type(part)}")
 
+        place = _index(index)
+
         def work() -> None:
-            self.host[_index(index)] = other() if callable(other) else other
+            host[place] = other
 
         _do(work)
 
@@ -306,37 +312,47 @@ class Ndarray:
     def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> Ndarray:
         if not copy and self.dtype == dtype:
             return self
-        return _compute(lambda: _plain(self.host).astype(dtype, order=order), order)
+        host = _plain(self.host)
+        return _compute(lambda: host.astype(dtype, order=order), order)
 
     def copy(self, order: str = "C") -> Ndarray:
-        return _compute(lambda: _plain(self.host).copy(order), order)
+        host = _plain(self.host)
+        return _compute(lambda: host.copy(order), order)
 
     def fill(self, value: Any) -> None:
         self[...] = value
 
     def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: _plain(self.host).sum(axis=axis, dtype=dtype, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: host.sum(axis=axis, dtype=dtype, keepdims=keepdims))
 
     def argmax(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: np.argmax(_plain(self.host), axis=axis, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: np.argmax(host, axis=axis, keepdims=keepdims))
 
     def argmin(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: np.argmin(_plain(self.host), axis=axis, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: np.argmin(host, axis=axis, keepdims=keepdims))
 
     def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: _plain(self.host).max(axis=axis, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: host.max(axis=axis, keepdims=keepdims))
 
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: _plain(self.host).min(axis=axis, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: host.min(axis=axis, keepdims=keepdims))
 
     def mean(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        return _compute(lambda: _plain(self.host).mean(axis=axis, keepdims=keepdims))
+        host = _plain(self.host)
+        return _compute(lambda: host.mean(axis=axis, keepdims=keepdims))
 
     def all(self, axis: Any = None) -> Ndarray:
-        return _compute(lambda: _plain(self.host).all(axis=axis))
+        host = _plain(self.host)
+        return _compute(lambda: host.all(axis=axis))
 
     def any(self, axis: Any = None) -> Ndarray:
-        return _compute(lambda: _plain(self.host).any(axis=axis))
+        host = _plain(self.host)
+        return _compute(lambda: host.any(axis=axis))
 
 
 Ndarray.__name__ = Ndarray.__qualname__ = "ndarray"
@@ -348,12 +364,12 @@ def _plain(host: np.ndarray) -> np.ndarray:
 
 
 def _operand(value: Any) -> Any:
-    """What NumPy computes with: a function giving the memory, a scalar, or NotImplemented."""
+    """What NumPy computes with: the memory itself, which keeps no array alive, a scalar, or NotImplemented."""
     if isinstance(value, Ndarray):
         gpu = Gpu.playing
         if value.block.device_id != gpu.current and not gpu.peers:
             raise ValueError(f"Array device must be same as the current device: {value.block.device_id}, {gpu.current}")
-        return lambda: _plain(value.host)
+        return _plain(value.host)
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     return value if isinstance(value, (int, float, complex, bool, np.generic)) else NotImplemented
@@ -363,7 +379,7 @@ def _value(value: Any) -> Any:
     found = _operand(value)
     if found is NotImplemented:
         raise TypeError(f"Unsupported type {type(value)}")
-    return found() if callable(found) else found
+    return found
 
 
 def _index(index: Any) -> Any:
@@ -402,30 +418,24 @@ def _compute(function: Callable[[], Any], order: str = "C") -> Ndarray:
 
 def _binary(function: Callable[[Any, Any], Any], swapped: bool = False) -> Callable[[Ndarray, Any], Any]:
     def method(self: Ndarray, other: Any) -> Any:
-        found = _operand(other)
-        if found is NotImplemented:
+        right = _operand(other)
+        if right is NotImplemented:
             return NotImplemented
-        _operand(self)
-
-        def run() -> Any:
-            right = found() if callable(found) else found
-            left = _plain(self.host)
-            return function(right, left) if swapped else function(left, right)
-
-        return _compute(run)
+        left = _operand(self)
+        return _compute(lambda: function(right, left) if swapped else function(left, right))
 
     return method
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Ndarray, Any], Ndarray]:
     def method(self: Ndarray, other: Any) -> Ndarray:
-        found = _operand(other)
-        if found is NotImplemented:
+        right, left = _operand(other), _operand(self)
+        if right is NotImplemented:
             return NotImplemented
 
         def work() -> None:
             with np.errstate(all="ignore"):
-                function(_plain(self.host), found() if callable(found) else found)
+                function(left, right)
 
         _do(work)
         return self
@@ -445,7 +455,7 @@ for _name in ("neg", "pos", "abs", "invert"):
     setattr(
         Ndarray,
         f"__{_name}__",
-        lambda self, function=getattr(operator, _name): _compute(lambda: function(_plain(self.host))),
+        lambda self, function=getattr(operator, _name): _compute(partial(function, _plain(self.host))),
     )
 
 
@@ -471,6 +481,9 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> Ndarray:
 def asarray(value: Any, dtype: Any = None) -> Ndarray:
     """An array of the current device: `value` itself where it is one."""
     if isinstance(value, Ndarray):
+        if value.block.device_id != Gpu.playing.current:
+            other = value.host
+            value = _compute(lambda: _plain(other))
         return value if dtype is None or value.dtype == dtype else value.astype(dtype)
     value = np.asarray(value, dtype)
     gpu = Gpu.playing
@@ -514,50 +527,45 @@ class _Ufunc:
         self._function = getattr(np, name)
 
     def __call__(self, *arrays: Any, out: Ndarray | None = None) -> Ndarray:
-        def run() -> Any:
-            return self._function(*map(_value, arrays))
-
+        values = [_value(array) for array in arrays]
         if out is None:
-            return _compute(run)
-
-        def work() -> None:
-            np.copyto(out.host, run(), casting="same_kind")
-
-        _do(work)
+            return _compute(partial(self._function, *values))
+        target = out.host
+        _do(lambda: np.copyto(target, self._function(*values), casting="same_kind"))
         return out
 
     def at(self, array: Ndarray, index: Any, value: Any) -> None:
-        _do(lambda: self._function.at(_plain(array.host), _index(index), _value(value)))
+        _do(partial(self._function.at, _plain(array.host), _index(index), _value(value)))
 
 
 UFUNCS = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "exp", "log", "sqrt", "sign", "isfinite")
 
 
 def concatenate(arrays: Sequence[Ndarray], axis: int = 0) -> Ndarray:
-    return _compute(lambda: np.concatenate([_value(array) for array in arrays], axis))
+    return _compute(partial(np.concatenate, [_value(array) for array in arrays], axis))
 
 
 def stack(arrays: Sequence[Ndarray], axis: int = 0) -> Ndarray:
-    return _compute(lambda: np.stack([_value(array) for array in arrays], axis))
+    return _compute(partial(np.stack, [_value(array) for array in arrays], axis))
 
 
 def where(condition: Any, a: Any, b: Any) -> Ndarray:
-    return _compute(lambda: np.where(_value(condition), _value(a), _value(b)))
+    return _compute(partial(np.where, _value(condition), _value(a), _value(b)))
 
 
 def clip(x: Any, low: Any, high: Any, out: Ndarray | None = None) -> Ndarray:
     if out is None:
-        return _compute(lambda: np.clip(_value(x), low, high))
-    _do(lambda: np.clip(_value(x), low, high, out=_plain(out.host)))
+        return _compute(partial(np.clip, _value(x), low, high))
+    _do(partial(np.clip, _value(x), low, high, out=_plain(out.host)))
     return out
 
 
 def take_along_axis(x: Ndarray, index: Ndarray, axis: int) -> Ndarray:
-    return _compute(lambda: np.take_along_axis(_value(x), _value(index), axis))
+    return _compute(partial(np.take_along_axis, _value(x), _value(index), axis))
 
 
 def copyto(target: Ndarray, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
-    _do(lambda: np.copyto(target.host, _value(source), casting=casting))
+    _do(partial(np.copyto, target.host, _value(source), casting=casting))
 
 
 def expand_dims(x: Ndarray, axis: int) -> Ndarray:
@@ -569,7 +577,7 @@ def broadcast_to(x: Ndarray, shape: Any) -> Ndarray:
 
 
 def vdot(a: Ndarray, b: Ndarray) -> Ndarray:
-    return _compute(lambda: np.vdot(_value(a), _value(b)))
+    return _compute(partial(np.vdot, _value(a), _value(b)))
 
 
 def arange(*given: Any, dtype: Any = None) -> Ndarray:

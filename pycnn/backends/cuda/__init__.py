@@ -23,7 +23,7 @@ from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.host import UnavailableError
 from pycnn.backends.cuda.pool import PoolHost
 
-__all__ = ["LAUNCHERS", "Host", "UnavailableError"]
+__all__ = ["LAUNCHERS", "Host", "UnavailableError", "device_count", "host_on", "within"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
 LAUNCHERS = (direct, pool, slices)
@@ -41,28 +41,38 @@ class Host(ConvHost, PoolHost):
 _hosts: dict[int, Host] = {}
 
 
-def _host(*arguments: object) -> Host:
+def host_on(number: int | None = None) -> Host:
+    """The host code of GPU `number`, or of the current one.  Raises MissingToolError if there is none."""
+    from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
+
+    if number is None:
+        number = current_device()
+    found = _hosts.get(number)
+    return found if found is not None else _hosts.setdefault(number, Host(CupyDevice(number)))
+
+
+def within(number: int) -> Any:
+    """A context in which GPU `number` is CuPy's current one."""
+    from pycnn.backends.cuda import device_cupy
+
+    return device_cupy.device(number)
+
+
+def device_count() -> int:
+    """How many GPUs there are.  Raises MissingToolError without CuPy or a driver."""
+    from pycnn.backends.cuda import device_cupy
+
+    return device_cupy.device_count()
+
+
+def _host_of(arguments: tuple[Any, ...]) -> Host:
     """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
-    for array in arguments:
+    for argument in arguments:
+        array = argument[0] if type(argument) is list else argument
         if type(array).__module__ == "cupy":
-            number = array.data.device_id  # type: ignore[attr-defined]
-            break
-    else:
-        number = _current()
-    host = _hosts.get(number)
-    return host if host is not None else _hosts.setdefault(number, _made(number))
-
-
-def _current() -> int:
-    from pycnn.backends.cuda.device_cupy import current_device
-
-    return current_device()
-
-
-def _made(number: int) -> Host:
-    from pycnn.backends.cuda.device_cupy import CupyDevice
-
-    return Host(CupyDevice(number))
+            number = array.data.device_id
+            return _hosts.get(number) or host_on(number)
+    return host_on()
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
@@ -70,7 +80,7 @@ def __getattr__(name: str) -> Callable[..., Any]:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def function(*arguments: Any, **options: Any) -> Any:
-        return getattr(_host(*arguments), name)(*arguments, **options)
+        return getattr(_host_of(arguments), name)(*arguments, **options)
 
     function.__name__ = name
     globals()[name] = function  # found there from now on

@@ -38,14 +38,30 @@ def current_device() -> int:
         ) from None
 
 
-def put(array: Array, number: int) -> Array:
-    """A copy of a NumPy array, or of another GPU's, on GPU `number`.  Raises MissingToolError if there is none such."""
-    cupy = _cupy()
+def device_count() -> int:
+    """How many GPUs there are.  Raises MissingToolError without CuPy or a driver."""
     current_device()
-    count = int(cupy.cuda.runtime.getDeviceCount())
-    if number >= count:
+    return int(_cupy().cuda.runtime.getDeviceCount())
+
+
+def device(number: int) -> Any:
+    """A context in which GPU `number` is the current one.  Raises MissingToolError if there is none such."""
+    count = device_count()
+    if not 0 <= number < count:
         raise MissingToolError(f"there is no cuda:{number}; this machine has {count} GPUs, cuda:0 to cuda:{count - 1}")
-    with cupy.cuda.Device(number):
+    return _cupy().cuda.Device(number)
+
+
+def put(array: Array, number: int) -> Array:
+    """A copy of a NumPy array, or of another GPU's, on GPU `number`.
+
+    Raises MissingToolError if there is no such GPU, CaptureError while a step is captured: the copy would be of what
+    the array holds then, for ever.
+    """
+    with device(number):
+        cupy = _cupy()
+        if cupy.cuda.get_current_stream().is_capturing():
+            raise CaptureError("an array of the host would be copied while a graph is captured; make it an input")
         return cupy.asarray(array)
 
 
@@ -180,7 +196,10 @@ class CupyRecorder:
                 raise
             except Exception as error:
                 # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in an error of its own.
-                raise CaptureError(f"the step cannot be captured: {error}") from error
+                raise CaptureError(
+                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, belongs "
+                    "behind the step)"
+                ) from error
             finally:
                 self._capturing = False
                 graph = self._ended()
