@@ -49,7 +49,8 @@ class use_backend(Scoped):
 
 def selected() -> str | None:
     """The backend that `use_backend` chose, or None where the array decides."""
-    return use_backend.value()
+    chosen: str | None = use_backend.value()
+    return chosen
 
 
 @functools.cache

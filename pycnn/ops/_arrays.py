@@ -73,7 +73,9 @@ class Call:
 
     def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
         """Find out what the arrays are, and how to see them as the backends want them."""
-        given = {name: array for name, array in arrays.items() if array is not None or name not in optional}
+        given: dict[str, Any] = {
+            name: array for name, array in arrays.items() if array is not None or name not in optional
+        }
         kinds = {}
         for name, array in given.items():
             try:
@@ -150,6 +152,7 @@ def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> tuple[
 def _ready_on_device(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
     """The one dtype of CuPy's arrays on one GPU, or None."""
     dtype = device = None
+    array: Any
     for name, array in arrays.items():
         if array is None and name in optional:
             continue

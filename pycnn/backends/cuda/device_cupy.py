@@ -258,5 +258,5 @@ def _addresses(arguments: Sequence[Argument], pointer: int) -> Any:
             places.append(pointer)
             pointer += 8
     addresses = _ARRAYS[len(places)](*places)
-    addresses.held = held  # though another thread empty `_constants` meanwhile
+    addresses.held = held  # type: ignore[attr-defined]  # though another thread empty `_constants` meanwhile
     return addresses
