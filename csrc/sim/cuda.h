@@ -123,6 +123,43 @@ inline int __all_sync(unsigned mask, int predicate, sim::Where where = sim::Wher
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Copies that go on by themselves (cp.async)
+//
+// A copy takes its bytes when it is started and lands when its thread waits for it.  In between its destination is NaN:
+// whoever reads it too early, or still needs what was there before, finds out.
+
+namespace sim {
+
+inline void cp_async(void* to, const void* from, unsigned bytes, unsigned real) {
+    Thread& thread = engine().current();
+    const auto misses = [bytes](const void* address) { return reinterpret_cast<std::uintptr_t>(address) % bytes != 0; };
+    if (real > bytes) engine().fail("copies %u real bytes of %u", real, bytes);
+    if (misses(to)) engine().fail("copies %u bytes to shared memory at an address that is no multiple of it", bytes);
+    if (real > 0 && misses(from)) engine().fail("copies %u bytes from an address that is no multiple of it", bytes);
+    AsyncCopy& copy = thread.copies.emplace_back();
+    copy.to = static_cast<unsigned char*>(to);
+    copy.group = thread.groups;
+    copy.bytes = bytes;
+    std::memset(copy.value, 0, sizeof copy.value);
+    if (real > 0) std::memcpy(copy.value, from, real);
+    std::memset(to, 0xFF, bytes);
+}
+
+inline void cp_async_commit() {
+    ++engine().current().groups;
+}
+
+inline void cp_async_wait(unsigned pending) {
+    Thread& thread = engine().current();
+    std::size_t landed = 0;
+    for (; landed < thread.copies.size() && thread.copies[landed].group + pending < thread.groups; ++landed)
+        std::memcpy(thread.copies[landed].to, thread.copies[landed].value, thread.copies[landed].bytes);
+    thread.copies.erase(thread.copies.begin(), thread.copies.begin() + static_cast<std::ptrdiff_t>(landed));
+}
+
+}  // namespace sim
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Arithmetic
 
 inline unsigned __umulhi(unsigned a, unsigned b) {
@@ -136,4 +173,20 @@ inline float __int_as_float(int bits) {
 template <typename Type>
 Type __ldg(const Type* address) {
     return *address;
+}
+// Each rounded by itself, never fused with a neighbour; the simulator fuses nothing anyway.
+inline float __fadd_rn(float a, float b) {
+    return a + b;
+}
+inline float __fsub_rn(float a, float b) {
+    return a - b;
+}
+inline float __fmul_rn(float a, float b) {
+    return a * b;
+}
+inline float __fdiv_rn(float a, float b) {
+    return a / b;
+}
+inline float __fsqrt_rn(float a) {
+    return std::sqrt(a);
 }

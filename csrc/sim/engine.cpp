@@ -174,6 +174,8 @@ bool Engine::run_block(std::uint64_t block) {
         thread.warp = &warps_[i / 32];
         thread.waiting = nullptr;
         thread.finished = false;
+        thread.copies.clear();
+        thread.groups = 0;
         unsigned char* stack = stacks_ + i * kStackStride;
         std::memcpy(stack, &kStackEnd, sizeof kStackEnd);
         thread.fiber.prepare(stack, kStack, &Engine::thread_main);

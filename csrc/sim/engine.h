@@ -56,6 +56,14 @@ struct Warp {
     std::uint32_t arrived;
 };
 
+// A cp.async that has not landed: what it will write, and which of its thread's groups it belongs to.
+struct AsyncCopy {
+    unsigned char* to;
+    std::uint64_t group;
+    std::uint32_t bytes;
+    unsigned char value[16];
+};
+
 struct Thread {
     Fiber fiber;
     uint3 index;
@@ -64,6 +72,8 @@ struct Thread {
     const char* waiting;  // for what; null while it can run
     std::source_location where;
     bool finished;
+    std::vector<AsyncCopy> copies;  // in the order of their groups
+    std::uint64_t groups;           // closed so far
 
     std::uint32_t lane() const { return number % 32; }
 };

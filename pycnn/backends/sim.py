@@ -31,6 +31,8 @@ class Simulated:
         return call
 
     def _into(self, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [self._into(one) for one in value]
         if not isinstance(value, np.ndarray):
             return value
         device = self.host.device

@@ -63,13 +63,15 @@ class InKernel(NamedTuple):
 
     def verdicts(self, folder: Path, patch: pytest.MonkeyPatch) -> dict[str, str]:
         """What each net says of it."""
-        for source in (*installed().closure(self.case.source), "instances.toml"):
-            text = (installed().folder / source).read_text()
-            if source == self.file:
-                assert self.before in text, f"{source} no longer has the code that is changed here: {self.before!r}"
+        kernels = installed().folder
+        for path in kernels.rglob("*.*"):  # all: a plan may launch kernels of several sources
+            text = path.read_text()
+            if path == kernels / self.file:
+                assert self.before in text, f"{self.file} no longer has the code that is changed here: {self.before!r}"
                 text = text.replace(self.before, self.after, 1)
-            (folder / source).parent.mkdir(exist_ok=True)
-            (folder / source).write_text(text)
+            copy = folder / path.relative_to(kernels)
+            copy.parent.mkdir(exist_ok=True)
+            copy.write_text(text)
         return _verdicts(self.case, Sources(folder))
 
 

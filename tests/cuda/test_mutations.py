@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import bugs_direct
+import bugs_gemm
 import bugs_pool
+import bugs_wgrad
 import pytest
 from seeded import NETS, Bug, Case, verdict
 
@@ -18,7 +20,7 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "pool": bugs_pool}
+FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad}
 
 TABLE: dict[str, dict[str, str]] = {}
 

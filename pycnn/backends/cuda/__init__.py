@@ -7,9 +7,18 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
-    direct.py          plans of the direct kernels
+    winograd.py        plans of the Winograd kernels
+    gemm.py            matrix products
+    direct*.py         plans of the direct kernels
     slices.py          sums of partial results
     pool.py            pooling
+    activation.py      activations, softmax, add
+    norm.py            batch norm, LRN, coefficients a channel
+    reduce.py          sums over all axes but the channels
+    loss.py            negative log-likelihood
+    random.py          the random stream, dropout
+    shaping.py         padding, concatenation
+    optim.py           optimiser steps over many arrays
 """
 
 from __future__ import annotations
@@ -18,18 +27,54 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, pool, slices
+from pycnn.backends.cuda import (
+    activation,
+    direct,
+    direct_wgrad,
+    gemm,
+    loss,
+    norm,
+    optim,
+    pool,
+    random,
+    reduce,
+    shaping,
+    slices,
+    winograd,
+)
+from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.conv import ConvHost
+from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
+from pycnn.backends.cuda.loss import LossHost
+from pycnn.backends.cuda.norm import NormHost
+from pycnn.backends.cuda.optim import OptimHost
 from pycnn.backends.cuda.pool import PoolHost
+from pycnn.backends.cuda.random import RandomHost
+from pycnn.backends.cuda.reduce import ReduceHost
+from pycnn.backends.cuda.shaping import ShapingHost
 
 __all__ = ["LAUNCHERS", "Host", "UnavailableError", "device_count", "host_on", "within"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, pool, slices)
+LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+
+# What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
+ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
 
 
-class Host(ConvHost, PoolHost):
+class Host(
+    ConvHost,
+    GemmHost,
+    PoolHost,
+    ActivationHost,
+    NormHost,
+    ReduceHost,
+    LossHost,
+    RandomHost,
+    ShapingHost,
+    OptimHost,
+):
     """The backend functions on one device.
 
     Args:
@@ -68,7 +113,7 @@ def device_count() -> int:
 def _host_of(arguments: tuple[Any, ...]) -> Host:
     """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
     for argument in arguments:
-        array = argument[0] if type(argument) is list else argument
+        array = argument[0] if isinstance(argument, (list, tuple)) and argument else argument
         if type(array).__module__ == "cupy":
             number = array.data.device_id
             return _hosts.get(number) or host_on(number)
@@ -76,7 +121,7 @@ def _host_of(arguments: tuple[Any, ...]) -> Host:
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    if name not in reference.__all__:
+    if name not in reference.__all__ and name not in ON_DEVICE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def function(*arguments: Any, **options: Any) -> Any:

@@ -7,6 +7,7 @@ argument packing) holds on the GPU.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -39,7 +40,44 @@ class Writes:
     array: Array | None
 
 
-Argument = bytes | Reads | Writes  # bytes: a struct passed by value
+@dataclass(frozen=True, slots=True)
+class Pointers:
+    """A struct of `capacity` pointers passed by value, the first of them to `arrays`, the others null.
+
+    `written` says whether the kernel writes the arrays or only reads them.  None is a null pointer.
+    """
+
+    name: str
+    arrays: Sequence[Array | None]
+    written: bool
+    capacity: int
+
+    @property
+    def parts(self) -> list[Reads | Writes]:
+        """One pointer argument for each array."""
+        kind = Writes if self.written else Reads
+        return [kind(f"{self.name}[{i}]", array) for i, array in enumerate(self.arrays)]
+
+    def pack(self, address: Callable[[Reads | Writes], int]) -> bytes:
+        """The struct, with the addresses that a device gives its arrays."""
+        addresses = [address(part) for part in self.parts]
+        if len(addresses) > self.capacity:
+            raise ValueError(f"{self.name}: {len(addresses)} arrays do not fit into a struct of {self.capacity}")
+        return struct.pack(f"<{self.capacity}Q", *addresses, *(0,) * (self.capacity - len(addresses)))
+
+
+Argument = bytes | Reads | Writes | Pointers  # bytes: a struct passed by value
+
+
+def pointers_of(arguments: Sequence[Argument]) -> list[Reads | Writes]:
+    """Every array that a launch is given, those in structs included; null pointers are left out."""
+    found: list[Reads | Writes] = []
+    for argument in arguments:
+        if isinstance(argument, Pointers):
+            found += argument.parts
+        elif not isinstance(argument, bytes):
+            found.append(argument)
+    return [pointer for pointer in found if pointer.array is not None]
 
 
 class Device(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from pycnn.backends.cuda.device import Argument, Array, CaptureError, Extent
+from pycnn.backends.cuda.device import Argument, Array, CaptureError, Extent, Pointers, Reads, Writes
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
 from pycnn.jit.sources import ARCHS, Instance, Sources
@@ -234,12 +234,12 @@ _ARRAYS = [ctypes.c_void_p * count for count in range(33)]
 
 def _pointers(arguments: Sequence[Argument]) -> Any:
     """The pointer arguments, where the driver can copy them from."""
-    found = [
-        None if argument.array is None else argument.array.data.ptr
-        for argument in arguments
-        if not isinstance(argument, bytes)
-    ]
+    found = [_address(argument) for argument in arguments if isinstance(argument, (Reads, Writes))]
     return _ARRAYS[len(found)](*found)
+
+
+def _address(argument: Reads | Writes) -> int:
+    return 0 if argument.array is None else int(argument.array.data.ptr)
 
 
 def _addresses(arguments: Sequence[Argument], pointer: int) -> Any:
@@ -254,6 +254,10 @@ def _addresses(arguments: Sequence[Argument], pointer: int) -> Any:
                 kept = _constants[argument] = ctypes.create_string_buffer(argument, len(argument))
             held.append(kept)
             places.append(ctypes.addressof(kept))
+        elif isinstance(argument, Pointers):
+            packed = argument.pack(_address)
+            held.append(ctypes.create_string_buffer(packed, len(packed)))
+            places.append(ctypes.addressof(held[-1]))
         else:
             places.append(pointer)
             pointer += 8

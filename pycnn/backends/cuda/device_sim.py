@@ -16,7 +16,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pycnn.backends.cuda.device import Argument, Array, CaptureError, Extent, Reads, Writes
+from pycnn.backends.cuda.device import (
+    Argument,
+    Array,
+    CaptureError,
+    Extent,
+    Pointers,
+    Reads,
+    Writes,
+    pointers_of,
+)
 from pycnn.jit import host
 from pycnn.jit.sources import Instance, Sources
 
@@ -201,9 +210,7 @@ class SimDevice:
         limit = _MOST_SHARED_KIB[int(self.arch[3:].rstrip("a"))] * 1024
         _check_limits(label, grid, block, shared, limit)
         packed = _pack(label, kernel.parameters, arguments)
-        pointers = [
-            _checked(label, each) for each in arguments if not isinstance(each, bytes) and each.array is not None
-        ]
+        pointers = [_checked(label, each) for each in pointers_of(arguments)]
         buffers = (_Buffer * len(pointers))(*map(_buffer, pointers))
         blocks = range(grid[0] * grid[1] * grid[2]) if self.blocks is None else self.blocks
         chosen = None if self.blocks is None else (ctypes.c_uint64 * len(blocks))(*blocks)
@@ -298,11 +305,17 @@ def _pack(label: str, parameters: Sequence[tuple[int, int]], arguments: Sequence
         raise SimulationError(f"{label} takes {len(parameters)} arguments, the launch has {len(arguments)}")
     packed = bytearray(max((offset + size for offset, size in parameters), default=0))
     for (offset, size), argument in zip(parameters, arguments, strict=True):
-        value = argument if isinstance(argument, bytes) else _address(argument).to_bytes(8, "little")
+        value = _packed(argument)
         if len(value) != size:
             raise SimulationError(f"{label}: the parameter at offset {offset} has {size} bytes, got {len(value)}")
         packed[offset : offset + size] = value
     return bytes(packed)
+
+
+def _packed(argument: Argument) -> bytes:
+    if isinstance(argument, Pointers):
+        return argument.pack(_address)
+    return argument if isinstance(argument, bytes) else _address(argument).to_bytes(8, "little")
 
 
 def _address(argument: Reads | Writes) -> int:

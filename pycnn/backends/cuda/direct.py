@@ -80,7 +80,7 @@ def _tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:
         why="specialised on this filter and stride, with the fewest idle lanes of its tiles",
         workspace=0,
         shape=shape,
-        reason=_mismatch(wanted) or _too_wide(shape, blocks, tile_p, tile_q),
+        reason=mismatch(wanted) or _too_wide(shape, blocks, tile_p, tile_q),
         grid=(blocks, 1, 1),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_q, tiles_p, shape.groups)),
@@ -143,7 +143,8 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     )
 
 
-def _mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:
+def mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:
+    """Why an instance is not for a problem, or None.  `wanted`: by name, what it is compiled for and what is asked."""
     for what, (has, needs) in wanted.items():
         if has != needs:
             return f"it is compiled for {what} {has[0]}x{has[1]}, and the problem has {needs[0]}x{needs[1]}"
@@ -161,13 +162,13 @@ def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int, pixel
         "taps": shape.C // shape.groups * shape.R * shape.S + 2**10,
         "filters": shape.K + 2**10,
     }
-    return _past_32_bits(indices)
+    return past_32_bits(indices)
 
 
 def _dgrad_too_wide(shape: Conv2dShape, blocks: int, pixels: int, taps: int) -> str | None:
     top, _, left, _ = shape.padding
     reach_h, reach_w = (shape.R * shape.dilation[0] + top, shape.S * shape.dilation[1] + left)
-    return _past_32_bits(
+    return past_32_bits(
         {
             "blocks": blocks,
             # A thread past the last pixel still computes coordinates: up to `pixels` rows too far.
@@ -181,7 +182,8 @@ def _dgrad_too_wide(shape: Conv2dShape, blocks: int, pixels: int, taps: int) -> 
     )
 
 
-def _past_32_bits(indices: Mapping[str, int]) -> str | None:
+def past_32_bits(indices: Mapping[str, int]) -> str | None:
+    """Why 32 bits do not hold these indices, or None."""
     for what, most in indices.items():
         if most >= NARROW:
             return f"it counts in 32 bits, and the {what} go up to {most}"

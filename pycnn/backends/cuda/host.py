@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pycnn.backends.cuda.device import Array, Device, Extent
-from pycnn.jit.sources import Sources, installed
-
-AVAILABLE = "conv2d_fprop and conv2d_dgrad in float32, by the direct kernels, and pooling in float32"
+from pycnn.backends.cuda.device import Argument, Array, Device, Extent, Reads
+from pycnn.jit.sources import Instance, Sources, installed
 
 _ROW_OF_BLOCKS = 2**30
 
@@ -42,16 +40,46 @@ class HostBase:
         self.device.fill(dense, array)
         return dense
 
+    def _reads(self, name: str, array: Array | None) -> Reads:
+        """An operand, made dense; None is a null pointer."""
+        return Reads(name, None if array is None else self._dense(array))
+
+    def _launch(self, instance: Instance, blocks: int, *arguments: Argument) -> None:
+        """Start a kernel on so many blocks of its tile's warps."""
+        self._launch_on(instance, grid_of(blocks), *arguments)
+
+    def _launch_on(self, instance: Instance, grid: Extent, *arguments: Argument) -> None:
+        block = (32 * instance.tile["warps"], 1, 1)
+        self.device.launch(self.device.load(instance), grid, block, 0, arguments)
+
+    def _only(self, kernel: str) -> Instance:
+        """The one instance of a kernel that has no others."""
+        (instance,) = self.sources.of(kernel).values()
+        return instance
+
+    def _expect_float32(self, what: str, dtype: Any) -> None:
+        if str(dtype) != "float32":
+            self._unavailable(f"{what} in {dtype}")
+
     def _unavailable(self, what: str) -> NoReturn:
-        raise UnavailableError(f"the {self.device.name} backend has no kernel for {what}; it has {AVAILABLE}")
+        missing = [name for name in _protocol() if not hasattr(type(self), name)]
+        rest = f", and it has none for {', '.join(missing)}" if missing else ""
+        raise UnavailableError(
+            f"the {self.device.name} backend has no kernel for {what}; its kernels compute in float32{rest}"
+        )
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:
         """Every other function of the protocol: says that it is not there."""
-        reference = importlib.import_module("pycnn.backends.reference")
-        if name.startswith("_") or not hasattr(reference, name):
+        if name not in _protocol():
             raise AttributeError(f"backends have no function {name!r}")
 
         def unavailable(*arguments: object, **options: object) -> NoReturn:
             self._unavailable(name)
 
         return unavailable
+
+
+def _protocol() -> list[str]:
+    """The names of all backend functions."""
+    names: list[str] = importlib.import_module("pycnn.backends.reference").__all__
+    return names

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from pycnn.shape import Conv2dShape
 
@@ -61,3 +64,62 @@ def _divisor(value: int) -> bytes:
     shift = (value - 1).bit_length()
     multiplier = (2**32 * (2**shift - value)) // value + 1
     return struct.pack("<qII", value, multiplier, shift)
+
+
+def pack_int64(*values: int) -> bytes:
+    """64-bit integers, one parameter or the fields of a struct."""
+    return struct.pack(f"<{len(values)}q", *values)
+
+
+def pack_float32(*values: float) -> bytes:
+    """32-bit floats, one parameter or the fields of a struct; what float32 cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.array(values, np.float64).astype("<f4").tobytes()
+
+
+def pack_arrays(sizes: Sequence[int], chunk: int, capacity: int) -> tuple[bytes, int]:
+    """`Arrays` of kernels/tensors.cuh for arrays cut into chunks of a block each, and how many blocks that are."""
+    first, blocks = [], 0
+    for size in sizes:
+        first.append(blocks)
+        blocks += -(-size // chunk)
+    rest = capacity - len(sizes)
+    return struct.pack(f"<{capacity}q{capacity}i", *sizes, *(0,) * rest, *first, *(NARROW - 1,) * rest), blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """An array (outer, length, inner) and who in a block walks along `length`: `RowsShape` of kernels/rows.cuh.
+
+    Attributes:
+        lanes: neighbours of the inner axis that a group of threads owns.
+        rows: threads that share the length.
+    """
+
+    outer: int
+    length: int
+    inner: int
+    lanes: int
+    rows: int
+
+    @staticmethod
+    def of(shape: Sequence[int], axis: int, threads: int) -> Rows:
+        """Lanes as many as the inner axis has, up to a warp; rows so that each has some four elements."""
+        axis %= len(shape)
+        outer, inner = math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        lanes = min(32, _power_of_two(inner))
+        rows = min(threads // lanes, _power_of_two(-(-shape[axis] // 4)))
+        return Rows(outer, shape[axis], inner, lanes, rows)
+
+    def blocks(self, threads: int) -> int:
+        """Blocks of so many threads that cover the array."""
+        groups = threads // (self.lanes * self.rows)
+        return -(-(self.outer * -(-self.inner // self.lanes)) // groups)
+
+    def pack(self) -> bytes:
+        """The struct."""
+        return pack_int64(self.outer, self.length, self.inner, self.lanes, self.rows)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (max(least, 1) - 1).bit_length()

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, PoolAxis, pack_pool2d_shape
 from pycnn.jit.sources import Instance, Sources
@@ -194,12 +194,8 @@ class PoolHost(HostBase):
         self._pool("avg_pool2d_bwd", problem, dx, [averaging, self._reads("dy", dy), Writes("dx", dx)])
         return dx
 
-    def _reads(self, name: str, array: Array) -> Reads:
-        return Reads(name, self._dense(array))
-
     def _pool(self, kernel: str, problem: PoolProblem, output: Any, arguments: list[Argument]) -> None:
-        if str(output.dtype) != "float32":
-            self._unavailable(f"{kernel} in {output.dtype}")
+        self._expect_float32(kernel, output.dtype)
         if output.size == 0:
             return
         plan = pool_plan(kernel, problem, output.size, self.sources)

@@ -6,6 +6,7 @@ runs the result.  What it cannot see are races: it executes the threads of a blo
     parse.py          text -> instructions
     machine.py        one block: lanes, registers, memory, divergence and reconvergence
     instructions.py   what each instruction does
+    async_copy.py     cp.async, which lands when it is waited for
     device.py         `PtxDevice`: the five calls of pycnn.backends.cuda.device
 
 Reference: NVIDIA, "Parallel Thread Execution ISA", version 9.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pycnn.backends.cuda.device import Argument, Array, Extent, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes, pointers_of
 from pycnn.jit import nvrtc
 from pycnn.jit.sources import Instance, Sources
 from pycnn.testing.ptx.machine import GlobalBuffer, Machine, PtxError
@@ -76,25 +77,35 @@ def _pack(instance: Instance, code: Code, arguments: Sequence[Argument]) -> byte
         raise PtxError(f"{instance} takes {len(code.parameters)} arguments, the launch has {len(arguments)}")
     packed = bytearray(sum(code.parameters[-1][1:]) if code.parameters else 0)
     for (name, offset, size), argument in zip(code.parameters, arguments, strict=True):
-        if isinstance(argument, bytes):
-            value = argument
+        if isinstance(argument, Pointers):
+            value = argument.pack(_address)
         else:
-            address = 0 if argument.array is None else int(argument.array.ctypes.data)
-            value = address.to_bytes(8, "little")
+            value = argument if isinstance(argument, bytes) else _address(argument).to_bytes(8, "little")
         if len(value) != size:
             raise PtxError(f"{instance}: parameter {name} has {size} bytes, got {len(value)}")
         packed[offset : offset + size] = value
     return bytes(packed)
 
 
+def _address(argument: Reads | Writes) -> int:
+    return 0 if argument.array is None else int(argument.array.ctypes.data)
+
+
 def _buffers(arguments: Sequence[Argument]) -> list[GlobalBuffer]:
-    return [
-        GlobalBuffer(
-            argument.name,
-            int(argument.array.ctypes.data),
-            argument.array.reshape(-1).view(np.uint8),
-            isinstance(argument, Writes),
-        )
-        for argument in arguments
-        if not isinstance(argument, bytes) and argument.array is not None
-    ]
+    """Each array once, writable if any of the arguments that name it is."""
+    buffers: dict[int, GlobalBuffer] = {}
+    for argument in sorted(pointers_of(arguments), key=lambda pointer: isinstance(pointer, Writes)):
+        if argument.array is not None and argument.array.size:
+            buffers[_address(argument)] = GlobalBuffer(
+                argument.name, _address(argument), _bytes(argument.array), isinstance(argument, Writes)
+            )
+    return list(buffers.values())
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """The memory from an array's first element to the end of its last, gaps included; strides are not negative."""
+    if array.size == 0:
+        return np.zeros(0, np.uint8)
+    last = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    memory = (ctypes.c_uint8 * (last + array.itemsize)).from_address(array.ctypes.data)
+    return np.frombuffer(memory, np.uint8)

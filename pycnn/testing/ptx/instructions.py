@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pycnn.testing.ptx.async_copy import execute_copy
 from pycnn.testing.ptx.parse import TYPES, Instruction, Selector
 
 if TYPE_CHECKING:
@@ -177,10 +178,35 @@ def _store(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
             cells[offsets // dtype.itemsize + i] = machine.read(register, instruction.type, lanes)
 
 
+def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """shfl.sync: a register of another lane of the warp, as the PTX manual's pseudocode has it."""
+    mode = instruction.modifiers[1]
+    distance, bounds, members = (machine.read(operand, "u32", lanes) for operand in instruction.operands[2:5])
+    lane = (machine.active % machine.threads % 32).astype(np.int64)
+    warp = machine.active - lane
+    here = np.zeros(machine.lanes, np.uint32)  # of the warp that begins at a lane: who executes this
+    np.bitwise_or.at(here, warp, np.uint32(1) << lane.astype(np.uint32))
+    absent = (here[warp] & members) != members
+    if absent.any():
+        raise machine.error(instruction, "not every lane of its mask is here", machine.active[absent])
+    b, last, segment = distance & 31, (bounds & 31).astype(np.int64), (bounds >> 8 & 31).astype(np.int64)
+    first, last = lane & segment, (lane & segment) | (last & ~segment)
+    source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | (b & ~segment)}[mode]
+    within = source >= last if mode == "up" else source <= last
+    source = np.where(within, source, lane)
+    if ((members >> source.astype(np.uint32) & 1) == 0).any():
+        raise machine.error(instruction, "it reads a lane that is not in its mask")
+    target, _, predicate = instruction.operands[0].partition("|")
+    machine.write(target, machine.read(instruction.operands[1], "u32", warp + source), lanes)
+    if predicate:
+        machine.write(predicate, within, lanes)
+
+
 _HANDLERS: dict[str, Handler] = {
     "abs": _plain(np.abs),
     "add": _plain(operator.add),
     "and": _plain(np.bitwise_and),
+    "cp": execute_copy,
     "cvt": _convert,
     "cvta": _to_address,
     "div": _plain(_divide),
@@ -197,6 +223,7 @@ _HANDLERS: dict[str, Handler] = {
     "rem": _plain(_remainder),
     "selp": _select,
     "setp": _set_predicate,
+    "shfl": _shuffle,
     "shl": _shift(left=True),
     "shr": _shift(left=False),
     "st": _store,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pycnn.testing.ptx.async_copy import AsyncCopies
 from pycnn.testing.ptx.instructions import execute
 from pycnn.testing.ptx.parse import TYPES, Code, Instruction, Selector
 
@@ -89,6 +90,7 @@ class Machine:
         self.lanes = len(self.block_of)
         self.shared = np.full(len(blocks) * self.shared_bytes, 0xFF, np.uint8)  # NaN until written
         self.registers = self._special()
+        self.copies = AsyncCopies(self.lanes)
         self.steps = 0
         runnable: dict[int, Lanes] = {0: np.arange(self.lanes)}
         waiting: dict[int, Lanes] = {}  # at barriers

@@ -1,0 +1,225 @@
+// batchnorm: normalisation of each channel over the batch, its gradients, and maps with one coefficient a channel; f32.
+//
+//     batch_norm_moments      of each slice of a channel: mean and sum of squared distances from it
+//     batch_norm_statistics   mean[c], var[c] (biased) from the slices' moments
+//     channel_map             y = (x - mean[c]) * scale[c] / sqrt(var[c] + eps) + shift[c]; what is null is left out
+//     batch_norm_slopes       of each slice of a channel: sum of dy, sum of dy * (x - mean)
+//     batch_norm_gradients    dbias[c] and dweight[c] = sum of dy * u from the slices' sums
+//     batch_norm_dx           dx = weight[c] / sqrt(var[c] + eps) * (dy - mean of dy - u * mean of dy * u)
+//     with u = (x - mean[c]) / sqrt(var[c] + eps)
+//
+// Statistics in one pass.  A thread takes the mean and the squared distances of up to 16 elements while they are in its
+// registers, then merges them into what it has (Chan et al.), so no sum of squares is ever taken far from the mean. All
+// of it is done on x - x[0, c, 0]: where a channel lies far from zero beside its spread, the difference is exact and
+// small, and the mean comes out as the float32 `mean` plus a remainder `low` that float32 could not hold.  A NaN or an
+// infinity makes the statistics of its channel NaN.
+//
+// Who owns what   channels.cuh has the drawings of reductions, stream.cuh that of maps; statistics and gradients have a
+//             thread a channel.
+// Launch      reductions: grid (channels or tiles of 32; slices; more channels past 2^31 - 1).  Others: a thread or
+//             stretch each, the grid going on along y.
+// Shared      moments: 16 bytes a warp and lane; slopes: 8.
+// Determinism elements in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
+// Cost        bytes an element: 4 for moments, 8 for channel_map, 8 for slopes, 12 for dx.
+// Limit       bandwidth.  Moments and slopes keep kAhead * 16 bytes a thread in flight (channels.cuh); the maps
+//             vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
+// Reference   Ioffe & Szegedy, "Batch normalization", 2015; Chan, Golub & LeVeque, 1979 (reduce.cuh).
+#include "channels.cuh"
+
+namespace pycnn {
+
+// A kernel with a thread a channel.
+struct PerChannelTile {
+    int warps;  // in a block
+
+    constexpr int threads() const { return warps * 32; }
+};
+
+// What to subtract from the elements of a channel before looking at them closely.
+__device__ __forceinline__ float origin_of(const ChannelSlices& slices, int64 channel, const float* x) {
+    return x[channel * slices.L];
+}
+
+// partial[slice][0][C]: mean - origin; partial[slice][1][C]: sum of squared distances.
+template <ChannelTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    batch_norm_moments(const ChannelSlices slices, const float* __restrict__ x, float* __restrict__ partial) {
+    using Meeting = RowMeeting<Moments, T.warps>;
+    PYCNN_SHARED(Meeting, meeting);
+    const int64 channel = reduced_channel<T>();
+    Moments moments{0, 0.0f, 0.0f};
+    if (channel < slices.C) {
+        const float origin = origin_of(slices, channel, x);
+        const float* const from[] = {x};
+        walk_channel<T>(slices, channel, from, [&](const auto& visited) {
+            constexpr int most = sizeof(visited.value) / sizeof(float);
+            float sum = 0.0f, squares = 0.0f;
+#pragma unroll
+            for (int i = 0; i < most; ++i) {
+                if (i < visited.count) sum += visited.value[0][i] - origin;
+            }
+            const float mean = sum / static_cast<float>(visited.count);
+#pragma unroll
+            for (int i = 0; i < most; ++i) {
+                const float distance = (visited.value[0][i] - origin) - mean;
+                if (i < visited.count) squares = fmaf(distance, distance, squares);
+            }
+            moments.merge({visited.count, mean, squares});
+        });
+    }
+    moments = over_rows<T.warps>(moments, T.layout(), meeting);
+    if (writes_partial<T>() && channel < slices.C) {
+        float* to = partial + 2 * blockIdx.y * slices.C + channel;
+        to[0] = moments.mean;
+        to[slices.C] = moments.squares;
+    }
+}
+
+template <PerChannelTile T>
+__global__ void __launch_bounds__(T.threads())
+    batch_norm_statistics(const ChannelSlices slices, const int64 count, const float* __restrict__ x,
+                          const float* __restrict__ partial, float* __restrict__ mean, float* __restrict__ low,
+                          float* __restrict__ var) {
+    const int64 channel = block_number() * T.threads() + threadIdx.x;
+    if (channel >= slices.C) return;
+    Moments moments{0, 0.0f, 0.0f};
+    for (int i = 0; i < static_cast<int>(count); ++i) {
+        const ChannelSlice slice = slice_of(slices, i);
+        const float* from = partial + 2 * i * slices.C + channel;
+        moments.merge({(slice.n_end - slice.n) * (slice.l_end - slice.l), from[0], from[slices.C]});
+    }
+    const float origin = origin_of(slices, channel, x);
+    const float rounded = origin + moments.mean;
+    mean[channel] = rounded;
+    low[channel] = (origin - rounded) + moments.mean;
+    var[channel] = moments.squares / static_cast<float>(moments.count);
+}
+
+// Coefficients of a channel: y = ((x - mean) - low) * scale + shift.
+struct ChannelCoefficients {
+    const float* mean;
+    const float* low;
+    const float* var;
+    const float* scale;
+    const float* shift;
+    float eps;
+};
+
+struct ChannelLine {
+    float mean, low, scale, shift;
+
+    __device__ __forceinline__ ChannelLine(const ChannelCoefficients& given, int64 channel) {
+        mean = given.mean == nullptr ? 0.0f : given.mean[channel];
+        low = given.low == nullptr ? 0.0f : given.low[channel];
+        scale = given.scale == nullptr ? 1.0f : given.scale[channel];
+        if (given.var != nullptr) scale /= sqrtf(given.var[channel] + given.eps);
+        shift = given.shift == nullptr ? 0.0f : given.shift[channel];
+    }
+};
+
+template <ChannelMapTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    channel_map(const ChannelGrid grid, const float eps, const float* __restrict__ x, const float* __restrict__ mean,
+                const float* __restrict__ low, const float* __restrict__ var, const float* __restrict__ scale,
+                const float* __restrict__ shift, float* __restrict__ y) {
+    const ChannelCoefficients given{mean, low, var, scale, shift, eps};
+    const Stretch<T.threads(), T.vectors> stretch(block_number(), grid.size, aligned16(x, y));
+    float value[T.vectors][4];
+    stretch.read(x, value);
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+        ChannelCursor<T.wide> cursor(stretch.place(i), grid);
+        ChannelLine line(given, cursor.channel);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+            if (v > 0 && cursor.advance(grid)) line = ChannelLine(given, cursor.channel);
+            value[i][v] = fmaf((value[i][v] - line.mean) - line.low, line.scale, line.shift);
+        }
+    }
+    stretch.write(y, value);
+}
+
+// partial[slice][0][C]: sum of dy; partial[slice][1][C]: sum of dy * (x - mean).
+template <ChannelTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    batch_norm_slopes(const ChannelSlices slices, const float* __restrict__ dy, const float* __restrict__ x,
+                      const float* __restrict__ mean, float* __restrict__ partial) {
+    using Meeting = RowMeeting<TwoSums, T.warps>;
+    PYCNN_SHARED(Meeting, meeting);
+    const int64 channel = reduced_channel<T>();
+    TwoSums sums{0.0f, 0.0f};
+    if (channel < slices.C) {
+        const float centre = mean[channel];
+        const float* const from[] = {dy, x};
+        walk_channel<T>(slices, channel, from, [&](const auto& visited) {
+            constexpr int most = sizeof(visited.value[0]) / sizeof(float);
+            TwoSums part{0.0f, 0.0f};
+#pragma unroll
+            for (int i = 0; i < most; ++i) {
+                if (i < visited.count) {
+                    part.first += visited.value[0][i];
+                    part.second = fmaf(visited.value[0][i], visited.value[1][i] - centre, part.second);
+                }
+            }
+            sums.merge(part);
+        });
+    }
+    sums = over_rows<T.warps>(sums, T.layout(), meeting);
+    if (writes_partial<T>() && channel < slices.C) {
+        float* to = partial + 2 * blockIdx.y * slices.C + channel;
+        to[0] = sums.first;
+        to[slices.C] = sums.second;
+    }
+}
+
+template <PerChannelTile T>
+__global__ void __launch_bounds__(T.threads())
+    batch_norm_gradients(const int64 channels, const int64 count, const float eps, const float* __restrict__ partial,
+                         const float* __restrict__ var, float* __restrict__ dweight, float* __restrict__ dbias) {
+    const int64 channel = block_number() * T.threads() + threadIdx.x;
+    if (channel >= channels) return;
+    TwoSums sums{0.0f, 0.0f};
+    for (int64 i = 0; i < count; ++i) {
+        const float* from = partial + 2 * i * channels + channel;
+        sums.merge({from[0], from[channels]});
+    }
+    dbias[channel] = sums.first;
+    dweight[channel] = sums.second / sqrtf(var[channel] + eps);
+}
+
+// dx = ((dy - level) - (x - mean) * tilt) * scale, with what the channel's sums come to.
+struct ChannelTangent {
+    float mean, level, tilt, scale;
+};
+
+template <ChannelMapTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    batch_norm_dx(const ChannelGrid grid, const float eps, const float per_element, const float* __restrict__ dy,
+                  const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ mean,
+                  const float* __restrict__ var, const float* __restrict__ dweight, const float* __restrict__ dbias,
+                  float* __restrict__ dx) {
+    const auto tangent_of = [&](int64 channel) {
+        const float inverse = 1.0f / sqrtf(var[channel] + eps);
+        const float factor = weight == nullptr ? 1.0f : weight[channel];
+        return ChannelTangent{mean[channel], dbias[channel] * per_element, dweight[channel] * inverse * per_element,
+                              factor * inverse};
+    };
+    const Stretch<T.threads(), T.vectors> stretch(block_number(), grid.size, aligned16(dy, x, dx));
+    float slope[T.vectors][4], value[T.vectors][4];
+    stretch.read(dy, slope);
+    stretch.read(x, value);
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+        ChannelCursor<T.wide> cursor(stretch.place(i), grid);
+        ChannelTangent tangent = tangent_of(cursor.channel);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+            if (v > 0 && cursor.advance(grid)) tangent = tangent_of(cursor.channel);
+            const float distance = value[i][v] - tangent.mean;
+            slope[i][v] = fmaf(-distance, tangent.tilt, slope[i][v] - tangent.level) * tangent.scale;
+        }
+    }
+    stretch.write(dx, slope);
+}
+
+}  // namespace pycnn

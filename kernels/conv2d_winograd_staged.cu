@@ -1,0 +1,278 @@
+// The four transforms around a batched matrix product that make a Winograd convolution; float32.
+//
+//   fprop   y  = AT [ (G w GT) . (BT x B)  ] A         sums over channels
+//   dgrad   dx = AT [ (G w' GT) . (BT dy B) ] A        w': filters turned by 180 degrees; sums over filters
+//   wgrad   dw = AT [ (G dy GT) . (BT x B)  ] A        of F(3x3, m x m); sums over tiles
+//
+// GEMM view   one product for each group and each of the (m + 2)^2 points; fprop: gemm_m = K, gemm_n = tiles and
+//             gemm_k = C (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products
+//             are sgemm's; here are the ways into Winograd's domain and out of it:
+//
+//    fprop, dgrad
+//      x or dy -winograd_windows-> V [group][point][channel][tile]   -+
+//                                                                     +- sgemm -> M [group][point][filter][tile]
+//      w       -winograd_filters-> U [group][point][channel][filter] -+           |
+//                                                                  winograd_results, epilogue -> y or dx
+//    wgrad
+//      x       -winograd_windows-> V [group][point][channel][tile]   -+
+//                                                                     +- sgemm -> M [group][point][filter][channel]
+//      dy      -winograd_windows-> D [group][point][filter][tile]    -+           |
+//                  gradient = 1                                            winograd_taps -> dw
+//
+// Who owns what: a thread owns one tile of one channel (windows, results), or one filter's taps for one channel
+// (filters, taps), with all its points in registers.  Neighbouring threads own neighbouring tiles, channels or filters,
+// in the order in which V, U and M lie, so each of a warp's (m + 2)^2 accesses to them is one line of 128 bytes:
+//
+//                    lane 0    1    2    3          31
+//          point 0  |  t0 | t1 | t2 | t3 | .... | t31 |        V, M: 128 bytes
+//          point 1  |  t0 | t1 | ...
+//
+// The windows of a warp lie m pixels apart: its m + 2 accesses to a row of x touch the same lines, which L1 keeps.
+// filters and taps stage the 9 taps of a pair in shared memory, so that w and dw move in whole lines too.
+//
+// Launch      blocks of `warps` warps, one thread for each tile and channel (or pair); the last block is ragged.
+// Shared      filters: 32 x 32 pairs of 9 taps, rows an odd number of words apart; taps: 9 words a thread.  Both are
+//             static, under 48 KiB and free of bank conflicts.
+// Determinism each result is computed by one thread, in one order.
+// Cost        windows write (m + 2)^2 / m^2 floats for each one they read (2.25 at m = 4, 1.78 at m = 6), results read
+//             as many for each one they write; 3 to 5 additions and multiplications for each float moved.
+// Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
+// Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
+#include "epilogue.cuh"
+#include "winograd.cuh"
+
+namespace pycnn {
+
+// The constants of one instance; instances.toml lists those that exist.
+struct WinogradTile {
+    int m;         // side of a tile: of results in fprop and dgrad, of dy in wgrad
+    int gradient;  // windows: 1 for the tiles of dy in wgrad, which have no border
+    int warps;     // of a block
+    int blocks;    // blocks an SM should hold: caps the registers of a thread
+
+    constexpr int threads() const { return warps * 32; }
+    constexpr int points() const { return (m + 2) * (m + 2); }
+};
+
+// The tiles and channels of one launch: thread i = (group*channels + c)*tiles + t owns tile first + t of channel c.
+struct TileChunk {
+    int64 first, threads;
+    Divisor tiles;
+    Divisor plane;  // channels * tiles: one point of V or M
+};
+
+// Where a thread's points lie: `plane` floats apart from `offset` on; and what they belong to.
+struct ThreadTile {
+    int64 offset;
+    int tile, channel, group;
+};
+
+template <WinogradTile T>
+__device__ __forceinline__ ThreadTile thread_tile(const TileChunk& chunk, int i) {
+    ThreadTile mine;
+    mine.group = i;
+    mine.channel = take_digit(mine.group, chunk.plane);
+    mine.offset = mine.group * T.points() * chunk.plane.value + mine.channel;
+    mine.tile = static_cast<int>(chunk.first) + take_digit(mine.channel, chunk.tiles);
+    return mine;
+}
+
+// The first pixel of the thread's channel.
+__device__ __forceinline__ int64 image_plane(const TiledImage& image, const ThreadTile& mine, int n) {
+    return ((n * image.groups.value + mine.group) * image.channels + mine.channel) * image.H * image.W;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Windows: V = BT x B, or D = G dy GT; zero outside of the image, and for tiles past the last
+
+template <WinogradTile T>
+struct WindowTransform : InputTransform<T.m> {};
+template <WinogradTile T>
+    requires(T.gradient == 1)
+struct WindowTransform<T> : GradientTransform<T.m> {};
+
+template <WinogradTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    winograd_windows(const TileChunk chunk, const TiledImage image, const float* __restrict__ x,
+                     float* __restrict__ v) {
+    const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
+    if (i >= chunk.threads) return;
+    const ThreadTile mine = thread_tile<T>(chunk, i);
+    const TileCorner corner = tile_corner<T.m>(image, mine.tile);
+    const bool real = mine.tile < image.tiles;
+    const int H = static_cast<int>(image.H), W = static_cast<int>(image.W);
+    const float* window = x + image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
+    float* point = v + mine.offset;
+    transform<WindowTransform<T>>(
+        [&](int r, int s) {
+            const bool inner = real && inside(corner.h + r, H) && inside(corner.w + s, W);
+            return inner ? window[r * image.W + s] : 0.0f;
+        },
+        [&](int, const float (&row)[T.m + 2]) {
+#pragma unroll
+            for (int s = 0; s < T.m + 2; ++s) {
+                *point = row[s];
+                point += chunk.plane.value;
+            }
+        });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Filters: U = G w GT with channels for rows and filters for columns; in dgrad the other way round, the filters turned.
+// U is cut into blocks of rows and columns, [group][column block][row block][point][row][column], and has zeros where
+// the last blocks reach over the edge.  sgemm takes each group's U as one block; the fused kernel reads what a stage of
+// a block needs in one run.
+
+struct FilterGrid {
+    int64 filters, channels;            // of one group
+    int64 turned;                       // 1 in dgrad
+    int64 row_blocks, column_blocks;    // of U
+    Divisor block_rows, block_columns;  // the sizes of a block of U
+    Divisor tiles_c, tiles_r;           // of a block index: (group*tiles_r + r)*tiles_c + c
+};
+
+enum : int { kPairs = 32 };  // rows and columns of U that a block makes
+
+struct FilterShared {
+    float taps[kPairs][kPairs * 9 + 1];  // [filter][channel and tap]
+};
+
+template <WinogradTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    winograd_filters(const FilterGrid grid, const float* __restrict__ w, float* __restrict__ u) {
+    PYCNN_SHARED(FilterShared, shared);
+    int index = static_cast<int>(blockIdx.x);
+    const int column0 = take_digit(index, grid.tiles_c) * kPairs;
+    const int row0 = take_digit(index, grid.tiles_r) * kPairs;
+    const int64 group = index;
+    const bool turned = grid.turned != 0;
+    const int k0 = turned ? row0 : column0, c0 = turned ? column0 : row0;
+    const int filters = static_cast<int>(grid.filters) - k0, channels = static_cast<int>(grid.channels) - c0;
+
+    const float* from = w + ((group * grid.filters + k0) * grid.channels + c0) * 9;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < kPairs * kPairs * 9; i += T.threads()) {
+        const int k = i / (kPairs * 9), tap = i % (kPairs * 9);
+        const bool real = k < filters && tap < channels * 9;
+        shared.taps[k][tap] = real ? from[k * grid.channels * 9 + tap] : 0.0f;
+    }
+    __syncthreads();
+
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    int block_c = column0 + lane;
+    const int column = take_digit(block_c, grid.block_columns);
+    if (block_c >= grid.column_blocks) return;
+    const int64 plane = grid.block_rows.value * grid.block_columns.value;
+#pragma unroll 1
+    for (int r = static_cast<int>(threadIdx.x) / 32; r < kPairs; r += T.warps) {
+        int block_r = row0 + r;
+        const int row = take_digit(block_r, grid.block_rows);
+        if (block_r >= grid.row_blocks) break;
+        const float* tap = turned ? &shared.taps[r][lane * 9] : &shared.taps[lane][r * 9];
+        const int64 block = (group * grid.column_blocks + block_c) * grid.row_blocks + block_r;
+        float* point = u + block * T.points() * plane + row * grid.block_columns.value + column;
+        transform<FilterTransform<T.m>>(
+            [&](int i, int j) {
+                const int at = i * 3 + j;
+                return tap[turned ? 8 - at : at];
+            },
+            [&](int, const float (&points)[T.m + 2]) {
+#pragma unroll
+                for (int s = 0; s < T.m + 2; ++s) {
+                    *point = points[s];
+                    point += plane;
+                }
+            });
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Results: y = AT M A and the epilogue.  A row of a tile is stored in vectors where y and its rows are aligned to them.
+
+template <int width>
+struct VectorOf {
+    using type = float2;
+};
+template <>
+struct VectorOf<4> {
+    using type = float4;
+};
+
+template <WinogradTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    winograd_results(const TileChunk chunk, const TiledImage image, const float* __restrict__ m,
+                     const float* __restrict__ scale, const float* __restrict__ b, const float* __restrict__ residual,
+                     const int relu, float* __restrict__ y) {
+    constexpr int width = T.m % 4 == 0 ? 4 : 2;
+    using Vector = typename VectorOf<width>::type;
+    const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
+    if (i >= chunk.threads) return;
+    const ThreadTile mine = thread_tile<T>(chunk, i);
+    if (mine.tile >= image.tiles) return;
+    const TileCorner corner = tile_corner<T.m>(image, mine.tile);
+    const Epilogue epilogue{scale, b, residual, relu};
+    const int64 channel = mine.group * image.channels + mine.channel;
+    const int64 first = image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
+    const bool aligned = image.W % width == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(Vector) == 0;
+    const float* point = m + mine.offset;
+    transform<OutputTransform<T.m>>([&](int r, int s) { return point[(r * (T.m + 2) + s) * chunk.plane.value]; },
+                                    [&](int r, const float (&row)[T.m]) {
+                                        if (corner.h + r >= image.H) return;
+                                        const int64 at = first + r * image.W;
+                                        float done[T.m];
+#pragma unroll
+                                        for (int s = 0; s < T.m; ++s)
+                                            done[s] = corner.w + s < image.W ? epilogue(row[s], channel, at + s) : 0.0f;
+#pragma unroll
+                                        for (int s = 0; s < T.m; s += width) {
+                                            if (aligned) {
+                                                if (corner.w + s >= image.W)
+                                                    continue;  // then none of the vector is inside
+                                                if constexpr (width == 4)
+                                                    *reinterpret_cast<Vector*>(y + at + s) =
+                                                        make_float4(done[s], done[s + 1], done[s + 2], done[s + 3]);
+                                                else
+                                                    *reinterpret_cast<Vector*>(y + at + s) =
+                                                        make_float2(done[s], done[s + 1]);
+                                            } else {
+#pragma unroll
+                                                for (int j = s; j < s + width; ++j)
+                                                    if (corner.w + j < image.W) y[at + j] = done[j];
+                                            }
+                                        }
+                                    });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Taps: dw (+)= AT M A, M as [group][point][filter][channel].  Chunks of tiles add to dw one after another.
+
+template <WinogradTile T>
+struct TapsShared {
+    float taps[T.threads() * 9];
+};
+
+template <WinogradTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    winograd_taps(const int64 count, const Divisor pairs, const int more, const float* __restrict__ m,
+                  float* __restrict__ dw) {
+    PYCNN_SHARED(TapsShared<T>, shared);
+    const int first = static_cast<int>(blockIdx.x) * T.threads(), thread = static_cast<int>(threadIdx.x);
+    if (first + thread < count) {
+        int group = first + thread;
+        const int pair = take_digit(group, pairs);
+        const float* point = m + static_cast<int64>(group) * T.points() * pairs.value + pair;
+        transform<TapsTransform<T.m>>([&](int r, int s) { return point[(r * (T.m + 2) + s) * pairs.value]; },
+                                      [&](int r, const float (&row)[3]) {
+#pragma unroll
+                                          for (int s = 0; s < 3; ++s) shared.taps[thread * 9 + r * 3 + s] = row[s];
+                                      });
+    }
+    __syncthreads();
+    float* out = dw + static_cast<int64>(first) * 9;
+    const int staged = static_cast<int>(count - first < T.threads() ? count - first : T.threads()) * 9;
+#pragma unroll
+    for (int i = thread; i < T.threads() * 9; i += T.threads())
+        if (i < staged) out[i] = more != 0 ? out[i] + shared.taps[i] : shared.taps[i];
+}
+
+}  // namespace pycnn

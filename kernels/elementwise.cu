@@ -1,0 +1,92 @@
+// elementwise: activations, their gradients, and the sum of two arrays; float32.
+//
+//     unary   relu_fwd      y = x where not x <= 0, else 0 (NaN stays)
+//             tanh_fwd      y = tanh(x)
+//             sigmoid_fwd   y = 1 / (1 + exp(-x)), by the exponential of a negative number on both sides
+//     binary  relu_bwd      dx = dy where not y <= 0, else 0 (a NaN in y lets the gradient through)
+//             tanh_bwd      dx = dy * (1 - y^2)
+//             sigmoid_bwd   dx = dy * y * (1 - y)
+//             add           y = a + b
+//
+// Who owns what   stream.cuh has the drawing: a thread owns `vectors` vectors of four neighbours, `threads` vectors
+// apart. Launch      ceil(size / (warps * 128 * vectors)) blocks of warps * 32 threads; past 2^31 - 1 the grid goes on
+// along y.
+//             One stretch a block and no loop over stretches: blocks that end make room for others, so there is no last
+//             wave that waits for its slowest.
+// Shared      none.
+// Determinism each element is computed by one thread from its own operands.
+// Cost        8 bytes an element of unary, 12 of binary.
+// Limit       bandwidth of the memory: vectors * 16 bytes a thread and operand are in flight.  expf and tanhf take some
+//             20 to 30 instructions, below what the memory's time allows on all GPUs but the smallest.
+#include "stream.cuh"
+
+namespace pycnn {
+
+// The constants of one instance; instances.toml lists those that exist.
+struct ElementwiseTile {
+    int op;       // of UnaryOp or BinaryOp
+    int vectors;  // of four elements, a thread
+    int warps;    // in a block
+    int blocks;   // on an SM
+
+    constexpr int threads() const { return warps * 32; }
+};
+
+enum UnaryOp { kRelu = 0, kTanh = 1, kSigmoid = 2 };
+enum BinaryOp { kReluBwd = 0, kTanhBwd = 1, kSigmoidBwd = 2, kAdd = 3 };
+
+template <int op>
+__device__ __forceinline__ float unary_of(float x) {
+    if constexpr (op == kRelu) {
+        return x <= 0.0f ? 0.0f : x;
+    } else if constexpr (op == kTanh) {
+        return tanhf(x);
+    } else {
+        const float small = expf(-fabsf(x));
+        return (x < 0.0f ? small : 1.0f) / (1.0f + small);
+    }
+}
+
+template <int op>
+__device__ __forceinline__ float binary_of(float a, float b) {
+    if constexpr (op == kReluBwd) {
+        return b <= 0.0f ? 0.0f : a;
+    } else if constexpr (op == kTanhBwd) {
+        return a * fmaf(-b, b, 1.0f);
+    } else if constexpr (op == kSigmoidBwd) {
+        return a * b * (1.0f - b);
+    } else {
+        return a + b;
+    }
+}
+
+template <ElementwiseTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    unary(const int64 size, const float* __restrict__ x, float* __restrict__ y) {
+    const Stretch<T.threads(), T.vectors> stretch(block_number(), size, aligned16(x, y));
+    float value[T.vectors][4];
+    stretch.read(x, value);
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) value[i][v] = unary_of<T.op>(value[i][v]);
+    }
+    stretch.write(y, value);
+}
+
+template <ElementwiseTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    binary(const int64 size, const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ y) {
+    const Stretch<T.threads(), T.vectors> stretch(block_number(), size, aligned16(a, b, y));
+    float left[T.vectors][4], right[T.vectors][4];
+    stretch.read(a, left);
+    stretch.read(b, right);
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+#pragma unroll
+        for (int v = 0; v < 4; ++v) left[i][v] = binary_of<T.op>(left[i][v], right[i][v]);
+    }
+    stretch.write(y, left);
+}
+
+}  // namespace pycnn

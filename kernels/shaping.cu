@@ -1,0 +1,111 @@
+// shaping: padding and concatenation, which move elements and compute nothing; float32.
+//
+//     pad2d    y[plane, h, w] = x[plane, h - top, w - left] inside the image, else `value`
+//     concat   y[o, offset + i] = x[o, i] for each of up to kParts arrays seen as (outer, length), in one launch
+//
+// Who owns what   pad2d: a thread owns vectors of four neighbours of y (stream.cuh) and gathers.  concat: a block owns
+// a
+//             chunk of one array (tensors.cuh), a thread vectors of four neighbours of it, which it sends to y.
+// Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, on along y past 2^31 - 1.  concat: one block a
+//             chunk of that size of each array.
+// Shared      none.
+// Determinism copies.
+// Cost        pad2d: 4 bytes an element of y and 4 of x; concat 8 an element.
+// Limit       bandwidth.  concat moves 128 bits at a time where lengths and offsets are multiples of four and all
+//             pointers of 16 bytes; pad2d's loads are of 32 bits, through L1, because rows of x start anywhere.
+// Reference   torch.nn.functional.pad, torch.cat.
+#include "tensors.cuh"
+
+namespace pycnn {
+
+// The constants of one instance; instances.toml lists those that exist.
+struct ShapingTile {
+    int wide;     // 1: 64-bit coordinates; 0: 32-bit ones
+    int vectors;  // of four elements, a thread
+    int warps;    // in a block
+    int blocks;   // on an SM
+
+    constexpr int threads() const { return warps * 32; }
+};
+
+// Passed by value; pycnn/backends/cuda/shaping.py packs the same fields in the same order.
+struct PadShape {
+    int64 size;             // of y
+    Divisor rows, columns;  // of a plane of y
+    int64 H, W;             // of a plane of x
+    int64 top, left;
+};
+
+template <ShapingTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    pad2d(const PadShape s, const float value, const float* __restrict__ x, float* __restrict__ y) {
+    using Index = typename IndexOf<T.wide>::type;
+    const Index H = static_cast<Index>(s.H), W = static_cast<Index>(s.W);
+    const Index rows = static_cast<Index>(s.rows.value), columns = static_cast<Index>(s.columns.value);
+    const Stretch<T.threads(), T.vectors> stretch(block_number(), s.size, aligned16(y));
+    float moved[T.vectors][4];
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+        Index plane = static_cast<Index>(stretch.place(i));
+        Index column = take_digit(plane, s.columns);
+        Index row = take_digit(plane, s.rows);
+#pragma unroll
+        for (int v = 0; v < 4; ++v) {
+            const Index h = row - static_cast<Index>(s.top), w = column - static_cast<Index>(s.left);
+            const bool exists = stretch.place(i) + v < s.size && inside(h, H) && inside(w, W);
+            moved[i][v] = exists ? x[(static_cast<int64>(plane) * H + h) * W + w] : value;
+            if (++column == columns) {
+                column = 0;
+                if (++row == rows) {
+                    row = 0;
+                    ++plane;
+                }
+            }
+        }
+    }
+    stretch.write(y, moved);
+}
+
+enum { kParts = 32 };  // in one launch
+
+// Passed by value; pycnn/backends/cuda/shaping.py packs the same fields in the same order.
+struct ConcatShape {
+    int64 length;          // of a row of y
+    Divisor part[kParts];  // length of a row of each array
+    int64 offset[kParts];  // where it begins in y's
+};
+
+template <ShapingTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    concat(const Arrays<kParts> arrays, const ConcatShape s, const Pointers<const float, kParts> parts,
+           float* __restrict__ y) {
+    using Index = typename IndexOf<T.wide>::type;
+    const int block = static_cast<int>(blockIdx.x), array = array_of(arrays, block);
+    const float* x = parts.pointer[array];
+    const int64 part = s.part[array].value, offset = s.offset[array];
+    const bool fours = (part | offset | s.length) % 4 == 0 && aligned16(x, y);
+    const Stretch<T.threads(), T.vectors> stretch(block - arrays.first[array], arrays.size[array], aligned16(x));
+    float moved[T.vectors][4];
+    stretch.read(x, moved);
+#pragma unroll
+    for (int i = 0; i < T.vectors; ++i) {
+        const int64 left = stretch.size - stretch.place(i);
+        Index row = static_cast<Index>(stretch.place(i));
+        Index column = take_digit(row, s.part[array]);
+        if (fours && left > 0) {
+            float* to = y + row * s.length + offset + column;
+            *reinterpret_cast<float4*>(to) = make_float4(moved[i][0], moved[i][1], moved[i][2], moved[i][3]);
+        } else {
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+                if (v < left) y[row * s.length + offset + column] = moved[i][v];
+                if (++column == static_cast<Index>(part)) {
+                    column = 0;
+                    ++row;
+                }
+            }
+        }
+    }
+}
+
+}  // namespace pycnn

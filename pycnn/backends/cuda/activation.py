@@ -1,0 +1,108 @@
+"""Activations, softmax and their gradients on the CUDA backend: kernels/elementwise.cu and softmax.cu."""
+
+from __future__ import annotations
+
+from pycnn.backends.cuda.device import Array, Writes
+from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.layout import Rows, pack_int64
+from pycnn.jit.sources import Instance
+
+KERNELS = ("unary", "binary", "softmax_fwd", "softmax_bwd")
+
+
+def stretch_blocks(instance: Instance, elements: int) -> int:
+    """Blocks that cover so many elements in stretches (kernels/stream.cuh)."""
+    return -(-elements // stretch_of(instance))
+
+
+def stretch_of(instance: Instance) -> int:
+    """Elements of one block's stretch (kernels/stream.cuh)."""
+    return 128 * instance.tile["warps"] * instance.tile["vectors"]
+
+
+class ActivationHost(HostBase):
+    """The functions of `pycnn.backends.reference.dense` that are no matrix products, and `add`."""
+
+    def relu_fwd(self, x: Array) -> Array:
+        """max(x, 0); NaN stays."""
+        return self._unary("relu_fwd", x)
+
+    def relu_bwd(self, dy: Array, y: Array) -> Array:
+        """dy where y is not <= 0."""
+        return self._binary("relu_bwd", dy, y)
+
+    def tanh_fwd(self, x: Array) -> Array:
+        """tanh(x)."""
+        return self._unary("tanh_fwd", x)
+
+    def tanh_bwd(self, dy: Array, y: Array) -> Array:
+        """dy * (1 - y^2)."""
+        return self._binary("tanh_bwd", dy, y)
+
+    def sigmoid_fwd(self, x: Array) -> Array:
+        """1 / (1 + exp(-x))."""
+        return self._unary("sigmoid_fwd", x)
+
+    def sigmoid_bwd(self, dy: Array, y: Array) -> Array:
+        """dy * y * (1 - y)."""
+        return self._binary("sigmoid_bwd", dy, y)
+
+    def add(self, a: Array, b: Array) -> Array:
+        """a + b, of one shape."""
+        return self._binary("add", a, b)
+
+    def softmax_fwd(self, x: Array, axis: int) -> Array:
+        """exp(x - max) over its sum along `axis`."""
+        return self._softmax_fwd("softmax_fwd", x, axis, logarithm=False)
+
+    def softmax_bwd(self, dy: Array, y: Array, axis: int) -> Array:
+        """y * (dy - sum of dy*y along `axis`)."""
+        return self._softmax_bwd("softmax_bwd", dy, y, axis, logarithm=False)
+
+    def log_softmax_fwd(self, x: Array, axis: int) -> Array:
+        """x - max - log of the sum of exp(x - max) along `axis`."""
+        return self._softmax_fwd("log_softmax_fwd", x, axis, logarithm=True)
+
+    def log_softmax_bwd(self, dy: Array, y: Array, axis: int) -> Array:
+        """dy - exp(y) * sum of dy along `axis`."""
+        return self._softmax_bwd("log_softmax_bwd", dy, y, axis, logarithm=True)
+
+    def _unary(self, name: str, x: Array) -> Array:
+        self._expect_float32(name, x.dtype)
+        y = self.device.alloc(tuple(x.shape), x.dtype)
+        if x.size:
+            instance = self.sources.of("unary")[name]
+            blocks = stretch_blocks(instance, x.size)
+            self._launch(instance, blocks, pack_int64(x.size), self._reads("x", x), Writes("y", y))
+        return y
+
+    def _binary(self, name: str, a: Array, b: Array) -> Array:
+        self._expect_float32(name, a.dtype)
+        y = self.device.alloc(tuple(a.shape), a.dtype)
+        if a.size:
+            instance = self.sources.of("binary")[name]
+            operands = (self._reads("a", a), self._reads("b", b))
+            self._launch(instance, stretch_blocks(instance, a.size), pack_int64(a.size), *operands, Writes("y", y))
+        return y
+
+    def _softmax_fwd(self, name: str, x: Array, axis: int, logarithm: bool) -> Array:
+        self._expect_float32(name, x.dtype)
+        y = self.device.alloc(tuple(x.shape), x.dtype)
+        if x.size:
+            instance = self._only("softmax_fwd")
+            threads = 32 * instance.tile["warps"]
+            rows = Rows.of(x.shape, axis, threads)
+            numbers = (rows.pack(), pack_int64(logarithm))
+            self._launch(instance, rows.blocks(threads), *numbers, self._reads("x", x), Writes("y", y))
+        return y
+
+    def _softmax_bwd(self, name: str, dy: Array, y: Array, axis: int, logarithm: bool) -> Array:
+        self._expect_float32(name, dy.dtype)
+        dx = self.device.alloc(tuple(dy.shape), dy.dtype)
+        if dy.size:
+            instance = self._only("softmax_bwd")
+            threads = 32 * instance.tile["warps"]
+            rows = Rows.of(dy.shape, axis, threads)
+            numbers, operands = (rows.pack(), pack_int64(logarithm)), (self._reads("dy", dy), self._reads("y", y))
+            self._launch(instance, rows.blocks(threads), *numbers, *operands, Writes("dx", dx))
+        return dx

@@ -1,0 +1,148 @@
+"""Optimiser steps over many arrays in one launch on the CUDA backend: kernels/optimizer.cu.
+
+Everything that changes from step to step lies in device memory, so a captured CUDA graph can be replayed:
+
+    settings  a float32 array as `sgd_settings` or `adam_settings` lists it; write to it to change the learning rate
+    step      one int64, the number of this step, the first being 1; `advance(step, 1)` before each
+
+Long lists take several launches of `ARRAYS` arrays each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
+from pycnn.backends.cuda.device import Array, Pointers, Reads, Writes
+from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.layout import pack_arrays, pack_float32, pack_int64
+from pycnn.jit.sources import Instance
+
+KERNELS = ("sgd_step", "adam_step", "squares", "norm_total", "clip")
+
+ARRAYS = 64  # arrays of one launch: kArrays of kernels/optimizer.cu
+_MOST_BLOCKS = 2**31 - 2  # of one launch: block numbers are ints, and 2^31 - 1 stands for none
+
+Arrays = Sequence[Array]
+
+
+def sgd_settings(lr: float, momentum: float, dampening: float, weight_decay: float) -> tuple[float, ...]:
+    """What `sgd_step`'s `settings` holds: `SgdSettings` of kernels/optimizer.cu."""
+    return lr, momentum, 1.0 - dampening, weight_decay
+
+
+def adam_settings(lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> tuple[float, ...]:
+    """What `adam_step`'s `settings` holds: `AdamSettings` of kernels/optimizer.cu."""
+    b1, b2 = betas
+    return lr, 1.0 - b1, b2, 1.0 - b2, eps, weight_decay
+
+
+class OptimHost(HostBase):
+    """Steps of the optimisers in `pycnn.optim`, in place, on lists of dense float32 arrays."""
+
+    def sgd_step(
+        self, params: Arrays, grads: Arrays, buffers: Arrays | None, settings: Array, nesterov: bool, first: bool
+    ) -> None:
+        """One step of `pycnn.optim.SGD`, bit for bit.
+
+        Args:
+            params: changed in place.
+            grads: of the same shapes.
+            buffers: of momentum, changed in place; None for none.
+            settings: four floats, see `sgd_settings`.
+            nesterov: look ahead.
+            first: the buffers hold nothing yet.
+        """
+        _expect_settings(settings, 4)
+        instance = self._only("sgd_step")
+        mode = pack_int64(buffers is not None, first, nesterov)
+        written = {"params": params} if buffers is None else {"params": params, "buffers": buffers}
+        for table, blocks, chosen in self._chunks(instance, written, {"grads": grads}):
+            kept = chosen.get("buffers", Pointers("buffers", (), written=True, capacity=ARRAYS))
+            arrays = (chosen["params"], chosen["grads"], kept)
+            self._launch(instance, blocks, table, *arrays, mode, Reads("settings", settings))
+
+    def adam_step(
+        self,
+        params: Arrays,
+        grads: Arrays,
+        first_moments: Arrays,
+        second_moments: Arrays,
+        settings: Array,
+        step: Array,
+        decoupled: bool,
+    ) -> None:
+        """One step of `pycnn.optim.Adam`, or of `AdamW` where `decoupled`.
+
+        Args:
+            params, first_moments, second_moments: changed in place; the moments zeros before the first step.
+            grads: of the same shapes.
+            settings: six floats, see `adam_settings`.
+            step: one int64, the number of this step, the first being 1.
+            decoupled: weight decay apart from the gradient.
+        """
+        _expect_settings(settings, 6)
+        instance = self._only("adam_step")
+        written = {"params": params, "first_moments": first_moments, "second_moments": second_moments}
+        device = (Reads("settings", settings), Reads("step", step))
+        for table, blocks, chosen in self._chunks(instance, written, {"grads": grads}):
+            arrays = (chosen[name] for name in ("params", "grads", "first_moments", "second_moments"))
+            self._launch(instance, blocks, table, *arrays, pack_int64(decoupled), *device)
+
+    def gradient_norm(self, grads: Arrays) -> Array:
+        """The square root of the sum of all squares, as an array without axes: nothing waits for it."""
+        instance = self._only("squares")
+        count = sum(stretch_blocks(instance, grad.size) for grad in grads)
+        partial, norm = self.device.alloc((count,), "float32"), self.device.alloc((), "float32")
+        base = 0
+        for table, blocks, chosen in self._chunks(instance, {}, {"grads": grads}):
+            self._launch(instance, blocks, table, chosen["grads"], pack_int64(base), Writes("partial", partial))
+            base += blocks
+        total = (pack_int64(count), Reads("partial", partial), Writes("norm", norm))
+        self._launch(self._only("norm_total"), 1, *total)
+        return norm
+
+    def clip_gradients(self, grads: Arrays, norm: Array, max_norm: float) -> None:
+        """Scale all of `grads` in place by min(1, max_norm / (norm + 1e-6)), `norm` as `gradient_norm` gives it."""
+        instance = self._only("clip")
+        for table, blocks, chosen in self._chunks(instance, {"grads": grads}, {}):
+            self._launch(instance, blocks, table, chosen["grads"], pack_float32(max_norm), Reads("norm", norm))
+
+    def _chunks(
+        self, instance: Instance, written: dict[str, Arrays], read: dict[str, Arrays]
+    ) -> Iterator[tuple[bytes, int, dict[str, Pointers]]]:
+        """For each launch: the table of its arrays, how many blocks that are, and its pointers by name."""
+        lists = {**written, **read}
+        models = next(iter(lists.values()))
+        for name, arrays in lists.items():
+            self._expect_like(name, arrays, models, dense=name in written)
+        full = [i for i, array in enumerate(models) if array.size]
+        for begin in range(0, len(full), ARRAYS):
+            numbers = full[begin : begin + ARRAYS]
+            table, blocks = pack_arrays([models[i].size for i in numbers], stretch_of(instance), ARRAYS)
+            if blocks > _MOST_BLOCKS:
+                raise ValueError(f"{blocks} blocks are more than a launch may have; give fewer arrays at a time")
+            yield (
+                table,
+                blocks,
+                {
+                    name: Pointers(name, [self._dense(arrays[i]) for i in numbers], name in written, ARRAYS)
+                    for name, arrays in lists.items()
+                },
+            )
+
+    def _expect_like(self, name: str, arrays: Arrays, models: Arrays, dense: bool) -> None:
+        """Raise unless `arrays` are float32, of the shapes of `models`, and, to be written to, dense."""
+        if len(arrays) != len(models):
+            raise ValueError(f"{name} has {len(arrays)} arrays where there are {len(models)} parameters")
+        for i, (array, model) in enumerate(zip(arrays, models, strict=True)):
+            self._expect_float32(f"an optimiser's {name}", array.dtype)
+            if tuple(array.shape) != tuple(model.shape):
+                raise ValueError(f"{name}[{i}] has shape {tuple(array.shape)}, its parameter {tuple(model.shape)}")
+            if dense and not array.flags.c_contiguous:
+                raise ValueError(f"{name}[{i}] is changed in place, so it must be C-contiguous")
+
+
+def _expect_settings(settings: Array, count: int) -> None:
+    if str(settings.dtype) != "float32" or settings.size != count:
+        raise ValueError(f"settings must be {count} float32, got {settings.dtype} of shape {tuple(settings.shape)}")

@@ -1,0 +1,94 @@
+"""Reductions to a value a channel on the CUDA backend: how channels are cut into slices, and kernels/channel_sum.cu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pycnn.backends.cuda.device import Array, Extent, Writes
+from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.layout import pack_int64
+from pycnn.backends.cuda.slices import sum_slices
+
+KERNELS = ("channel_sum",)
+
+# How many blocks a reduction is cut into where it has the work for them: several for each SM of the largest GPUs.  The
+# same on every GPU, for the order of a sum must not depend on the machine.
+_BLOCKS = 1024
+_MOST_SLICES = 256
+_LEAST_ELEMENTS = 4096  # of a slice of one channel, where neighbours in memory are in one channel
+_LEAST_SAMPLES = 64  # of a slice of 32 channels, where they are in 32
+_MOST_ELEMENTS = 2**30  # of a slice, which counts in 32 bits
+
+
+@dataclass(frozen=True)
+class ChannelSlices:
+    """How a reduction of (N, C, L) to (C,) is cut: `ChannelSlices` of kernels/channels.cuh.
+
+    Attributes:
+        samples, columns: of a slice.
+        column_slices: slices side by side.
+        across: threads side by side in a slice of one channel.
+    """
+
+    N: int
+    C: int
+    L: int
+    samples: int
+    columns: int
+    column_slices: int
+    across: int
+
+    @staticmethod
+    def of(shape: Sequence[int], threads: int) -> ChannelSlices:
+        """Slices enough to fill a GPU, each with work enough to pay for its merging; by samples first."""
+        N, C, L = shape[0], shape[1], math.prod(shape[2:])
+        tiles = C if L > 1 else -(-C // 32)
+        worth = -(-N * L // _LEAST_ELEMENTS) if L > 1 else -(-N // _LEAST_SAMPLES)
+        wanted = max(1, min(-(-_BLOCKS // tiles), worth, _MOST_SLICES), -(-N * L // _MOST_ELEMENTS))
+        samples = -(-N // min(N, wanted))
+        beside = max(1, wanted // -(-N // samples)) if L > 1 else 1
+        columns = -(-L // beside)
+        columns += -columns % 4  # a slice begins where 128 bits may
+        across = min(threads, 1 << (-(-L // (4 if L % 4 == 0 else 1)) - 1).bit_length())
+        return ChannelSlices(N, C, L, samples, columns, -(-L // columns), across)
+
+    @property
+    def count(self) -> int:
+        """How many slices a channel has."""
+        return -(-self.N // self.samples) * self.column_slices
+
+    @property
+    def layout(self) -> str:
+        """The instance: neighbours in memory are in one channel ("planes"), or each in another."""
+        return "planes" if self.L > 1 else "columns"
+
+    @property
+    def grid(self) -> Extent:
+        """Channels (or tiles of 32) along x and on along z, slices along y."""
+        x, z, _ = grid_of(self.C if self.L > 1 else -(-self.C // 32))
+        return (x, self.count, z)
+
+    def pack(self) -> bytes:
+        """The struct."""
+        return pack_int64(self.N, self.C, self.L, self.samples, self.columns, self.column_slices, self.across)
+
+
+class ReduceHost(HostBase):
+    """`channel_sum`, and what other reductions over channels share with it."""
+
+    def channel_sum(self, dy: Array) -> Array:
+        """Sum over all axes but the second: the gradient of a bias, (C,)."""
+        self._expect_float32("channel_sum", dy.dtype)
+        total = self.device.alloc((dy.shape[1],), dy.dtype)
+        if dy.size == 0:
+            self.device.fill(total, 0.0)
+            return total
+        instances = self.sources.of("channel_sum")
+        slices = ChannelSlices.of(dy.shape, 32 * instances["planes"].tile["warps"])
+        partial = self.device.alloc((slices.count, slices.C), dy.dtype)
+        arrays = (self._reads("dy", dy), Writes("partial", partial))
+        self._launch_on(instances[slices.layout], slices.grid, slices.pack(), *arrays)
+        sum_slices(self, partial, total)
+        return total

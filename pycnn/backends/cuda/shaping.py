@@ -1,0 +1,69 @@
+"""Padding and concatenation on the CUDA backend: kernels/shaping.cu."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
+from pycnn.backends.cuda.device import Array, Pointers, Writes
+from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.layout import NARROW, pack_arrays, pack_divisors, pack_float32, pack_int64
+from pycnn.jit.sources import Instance
+from pycnn.shape import Padding
+
+KERNELS = ("pad2d", "concat")
+
+PARTS = 32  # arrays of one concat launch: kParts of kernels/shaping.cu
+
+
+class ShapingHost(HostBase):
+    """The functions of `pycnn.backends.reference.shaping` that move elements."""
+
+    def pad2d(self, x: Array, padding: Padding, value: float) -> Array:
+        """x with `value` around the last two axes."""
+        self._expect_float32("pad2d", x.dtype)
+        top, bottom, left, right = padding
+        n, c, h, w = x.shape
+        y = self.device.alloc((n, c, top + h + bottom, left + w + right), x.dtype)
+        if y.size:
+            instance = self._fitting("pad2d", y.size)
+            shape = pack_int64(y.size) + pack_divisors(y.shape[2:]) + pack_int64(h, w, top, left)
+            arrays = (self._reads("x", x), Writes("y", y))
+            self._launch(instance, stretch_blocks(instance, y.size), shape, pack_float32(value), *arrays)
+        return y
+
+    def concat(self, arrays: Sequence[Array], axis: int) -> Array:
+        """The arrays one after another along `axis`."""
+        first = arrays[0]
+        for array in arrays:
+            self._expect_float32("concat", array.dtype)
+        axis %= len(first.shape)
+        width = sum(array.shape[axis] for array in arrays)
+        y = self.device.alloc((*first.shape[:axis], width, *first.shape[axis + 1 :]), first.dtype)
+        inner = math.prod(first.shape[axis + 1 :])
+        parts, offset = [], 0
+        for array in arrays:
+            length = array.shape[axis] * inner
+            if array.size:
+                parts.append((self._dense(array), length, offset))
+            offset += length
+        for begin in range(0, len(parts), PARTS):
+            self._concat(parts[begin : begin + PARTS], offset, y)
+        return y
+
+    def _concat(self, parts: list[tuple[Array, int, int]], length: int, y: Array) -> None:
+        """One launch: each part is an array, the length of its rows, and where in y's they begin."""
+        arrays, lengths, offsets = zip(*parts, strict=True)
+        instance = self._fitting("concat", max(array.size for array in arrays))
+        table, blocks = pack_arrays([array.size for array in arrays], stretch_of(instance), PARTS)
+        rest = PARTS - len(parts)
+        shape = pack_int64(length) + pack_divisors((*lengths, *(1,) * rest)) + pack_int64(*offsets, *(0,) * rest)
+        given = Pointers("arrays", arrays, written=False, capacity=PARTS)
+        self._launch(instance, blocks, table, shape, given, Writes("y", y))
+
+    def _fitting(self, kernel: str, elements: int) -> Instance:
+        """The instance that counts in 32 bits where that reaches."""
+        instances = self.sources.of(kernel)
+        narrow = elements + stretch_of(instances["narrow"]) < NARROW
+        return instances["narrow" if narrow else "wide"]
