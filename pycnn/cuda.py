@@ -25,8 +25,7 @@ from typing import Any
 
 from pycnn import backends, graph
 from pycnn.arrays import beside, is_array, parse_device
-from pycnn.backends.cuda.device import CaptureError
-from pycnn.backends.replay import Replay
+from pycnn.backends.replay import CaptureError, Replay
 from pycnn.graph import Variable
 from pycnn.jit.errors import MissingToolError
 
@@ -158,28 +157,21 @@ class _Run:
                 "keep what it computes?"
             )
         self._warm += 1
-
-        def step() -> Any:
-            with self.replay.step():
-                return self._call(args, options)
-
-        result, taken = self._recorder.run(step)
+        self.replay.before()
+        result, taken = self._recorder.run(lambda: self._call(args, options))
         self._quiet = taken == 0 and self._warm > 1
         return result
 
     def _record(self, args: Any, options: Any) -> None:
-        def step() -> Any:
-            with self.replay.step():
-                return self._call(args, options)
-
-        self._result = self._recorder.record(step)
+        self.replay.before()
+        self._result = self._recorder.record(lambda: self._call(args, options))
         self.replay.recorded()
         self.ready = True
 
     def _call(self, args: Any, options: Any) -> Any:
-        buffers = iter(self._buffers)
-        given, named = _rebuilt((args, options), buffers)
-        return _detached(self._step(*given, **named))
+        given, named = _rebuilt((args, options), iter(self._buffers))
+        with self.replay.step():
+            return _detached(self._step(*given, **named))
 
 
 def _name(step: Callable[..., Any]) -> str:

@@ -14,10 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Replay", "active"]
-
+__all__ = ["CaptureError", "Replay", "active"]
 
 Array = Any
+
+
+class CaptureError(RuntimeError):
+    """A step that cannot be recorded as it is; the message says what stands in the way."""
 
 
 class Stream(Protocol):
@@ -82,8 +85,7 @@ class Replay:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Around a step that runs, or is written down, with its host code."""
-        self.before()
+        """Around a step that runs, or is written down, with its host code; `before` is called first."""
         for stream, place in self._places.values():
             place.start, place.used = stream.get_state(), 0
         token = _active.set(self)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pycnn.arrays import module_of
+from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import Optimizer, blocks
 
 __all__ = ["SGD"]
@@ -58,6 +59,28 @@ class SGD(Optimizer):
         super()._check(settings)
         if settings["nesterov"] and (not settings["momentum"] or settings["dampening"]):
             raise ValueError("nesterov needs a momentum and no dampening")
+
+    def _numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        from pycnn.backends.cuda.optim import sgd_settings
+
+        names = ("lr", "momentum", "dampening", "weight_decay")
+        return sgd_settings(*(float(group[name]) for name in names))
+
+    def _update_together(
+        self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any], settings: Any
+    ) -> None:
+        host, nesterov = host_of(settings), bool(group["nesterov"])
+        if not group["momentum"]:
+            host.sgd_step([p.data for p in parameters], [p.grad.data for p in parameters], None, settings, False, False)
+            return
+        fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
+        known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
+        for i in fresh:
+            states[i]["momentum_buffer"] = host.device.alloc(parameters[i].shape, parameters[i].dtype)
+        for chosen, first in ((fresh, True), (known, False)):
+            if chosen:
+                params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
+                host.sgd_step(params, grads, [states[i]["momentum_buffer"] for i in chosen], settings, nesterov, first)
 
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])

@@ -761,20 +761,20 @@ def _cupy(gpu: Gpu) -> Any:
 @contextmanager
 def playing(count: int = 1, **options: Any) -> Iterator[Gpu]:
     """A played machine in place of CuPy until the end of the block."""
-    from pycnn.backends import cuda
+    from pycnn.backends.cuda import bound
 
     gpu = Gpu(count, **options)
     before = {name: each for name, each in sys.modules.items() if name.partition(".")[0] == "cupy"}
     for name in before:
         del sys.modules[name]
     sys.modules["cupy"], sys.modules["cupy.cuda"] = gpu.module, gpu.module.cuda
-    hosts = dict(cuda._hosts)
-    cuda._hosts.clear()
+    hosts = dict(bound._hosts)
+    bound._hosts.clear()
     try:
         yield gpu
     finally:
-        cuda._hosts.clear()
-        cuda._hosts.update(hosts)
+        bound._hosts.clear()
+        bound._hosts.update(hosts)
         for name in [name for name in sys.modules if name.partition(".")[0] == "cupy"]:
             del sys.modules[name]
         sys.modules.update(before)

@@ -13,8 +13,8 @@ from played import UFUNCS, CaptureRefused, Gpu, playing
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, device_cupy
-from pycnn.backends.cuda.device import CaptureError
 from pycnn.backends.cuda.device_cupy import CupyDevice
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import MissingToolError
 from pycnn.shape import Problem
 from pycnn.testing import exact_operands, run

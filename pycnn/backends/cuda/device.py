@@ -19,10 +19,6 @@ Extent = tuple[int, int, int]
 T = TypeVar("T")
 
 
-class CaptureError(RuntimeError):
-    """A step that cannot be recorded as it is; the message says what stands in the way."""
-
-
 
 @dataclass(frozen=True, slots=True)
 class Reads:

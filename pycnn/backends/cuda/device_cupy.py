@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
-from pycnn.backends.cuda.device import Argument, Array, CaptureError, Extent, Pointers, Reads, Writes
+from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
 from pycnn.jit.sources import ARCHS, Instance, Sources

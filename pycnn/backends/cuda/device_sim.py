@@ -16,16 +16,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pycnn.backends.cuda.device import (
-    Argument,
-    Array,
-    CaptureError,
-    Extent,
-    Pointers,
-    Reads,
-    Writes,
-    pointers_of,
-)
+from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes, pointers_of
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import host
 from pycnn.jit.sources import Instance, Sources
 
