@@ -1,12 +1,14 @@
 """The CUDA backend: host code written once, for whatever answers the five calls of `device.Device`.
 
-`Host` plans a call (instance, grid, arguments), allocates and launches.  Bound to the GPU by CuPy, its methods are this
-module's backend functions; bound to the simulator they are those of `pycnn.backends.sim`.
+`Host` plans a call (instance, grid, arguments), allocates and launches.  Bound to the GPU by CuPy, its methods are the
+backend functions in `bound`; bound to the simulator they are those of `pycnn.backends.sim`.
 
     device.py          the five calls; device_cupy.py is a GPU, device_sim.py the simulator
+    bound.py           the backend functions of the GPU that holds the arrays
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
-    plan.py, conv.py   convolution: what a plan is, and which is taken
+    plan.py, conv.py   convolution: what a plan is, and all of them
+    order.py           which of them is taken
     winograd.py        plans of the Winograd kernels
     gemm.py            matrix products
     direct*.py         plans of the direct kernels
@@ -23,10 +25,6 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from pycnn.backends import reference
 from pycnn.backends.cuda import (
     activation,
     direct,
@@ -97,30 +95,3 @@ class Host(
         device: where the kernels run.
         sources: the kernels.
     """
-
-
-_hosts: dict[int, Host] = {}
-
-
-def _host(*arguments: object) -> Host:
-    """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
-    from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
-
-    flat = (one for given in arguments for one in (given if isinstance(given, (list, tuple)) else (given,)))
-    number = next((array.device.id for array in flat if hasattr(array, "device")), None)
-    if number is None:
-        number = current_device()
-    if number not in _hosts:
-        _hosts[number] = Host(CupyDevice(number))
-    return _hosts[number]
-
-
-def __getattr__(name: str) -> Callable[..., Any]:
-    if name not in reference.__all__ and name not in ON_DEVICE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def function(*arguments: Any, **options: Any) -> Any:
-        return getattr(_host(*arguments), name)(*arguments, **options)
-
-    function.__name__ = name
-    return function
