@@ -8,6 +8,8 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
     host.py            what the parts of the host code share
     plan.py, conv.py   convolution: what a plan is, and which is taken
     direct.py          plans of the direct kernels
+    im2col.py          plans of implicit GEMM
+    columns.py         the plan of explicit im2col
     gemm.py            matrix products
     slices.py          sums of partial results
     pool.py            pooling
@@ -19,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import direct, gemm, pool, slices
+from pycnn.backends.cuda import columns, direct, gemm, im2col, pool, slices
 from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
@@ -28,7 +30,7 @@ from pycnn.backends.cuda.pool import PoolHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, gemm, pool, slices)
+LAUNCHERS = (columns, direct, gemm, im2col, pool, slices)
 
 
 class Host(ConvHost, GemmHost, PoolHost):

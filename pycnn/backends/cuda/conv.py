@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn.algorithms import FAMILIES
-from pycnn.backends.cuda import direct
+from pycnn.backends.cuda import columns, direct, im2col
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
@@ -13,7 +13,7 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 
 # The modules that make plans, in the order in which `auto` asks them.
-PLANNERS = (direct,)
+PLANNERS = (direct, im2col, columns)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:

@@ -9,7 +9,7 @@ from typing import NoReturn
 from pycnn.backends.cuda.device import Array, Device, Extent
 from pycnn.jit.sources import Sources, installed
 
-AVAILABLE = "conv2d_fprop and conv2d_dgrad by the direct kernels, matrix products and pooling, all in float32"
+AVAILABLE = "convolution by the direct and im2col kernels, matrix products and pooling, all in float32"
 
 _ROW_OF_BLOCKS = 2**30
 
