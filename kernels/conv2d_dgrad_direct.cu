@@ -33,6 +33,7 @@
 // Limit       the loads of dy through L1: one for `channels` FMAs.
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
 #include "direct_tile.cuh"
+#include "parity.cuh"
 
 namespace pycnn {
 
@@ -79,19 +80,6 @@ struct DgradGrid {
     Divisor taps_w, taps_h;                                       // of a tap: (k*taps_h + i)*taps_w + j
     Divisor step_w, step_h;
 };
-
-// The taps of a class along one axis: those with r*dilation = residue (mod stride), `step` apart; R if there are none.
-template <typename Index>
-__device__ __forceinline__ Index first_tap(Index R, Index step, Index dilation, Index stride, Index residue) {
-    const Index advance = dilation % stride;
-    Index remainder = 0;  // of r*dilation, which itself may not fit
-    for (Index r = 0; r < step && r < R; ++r) {
-        if (remainder == residue) return r;
-        remainder += advance;
-        if (remainder >= stride) remainder -= stride;
-    }
-    return R;
-}
 
 template <DgradTile T>
 __global__ void __launch_bounds__(T.threads())

@@ -309,7 +309,9 @@ class Ndarray:
 
     # -- copies and reductions
 
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> Ndarray:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> Ndarray:
         if not copy and self.dtype == dtype:
             return self
         host = _plain(self.host)
@@ -747,9 +749,7 @@ def _cupy(gpu: Gpu) -> Any:
     cuda.get_current_stream = lambda: gpu.stream
     cuda.get_elapsed_time = lambda start, end: (end.time - start.time) * 1e3
     cuda.function = SimpleNamespace(Module=Module)
-    cuda.driver = SimpleNamespace(
-        launchKernel=gpu.launch, funcSetAttribute=lambda *given: gpu.attributes.append(given)
-    )
+    cuda.driver = SimpleNamespace(launchKernel=gpu.launch, funcSetAttribute=lambda *given: gpu.attributes.append(given))
     cuda.runtime = SimpleNamespace(
         getDevice=lambda: gpu.current, getDeviceCount=lambda: gpu.count, CUDARuntimeError=NoGpuError
     )

@@ -227,13 +227,18 @@ def test_states_cross_devices(gpu: Gpu, tmp_path: Path) -> None:
 def digits(count: int) -> Split:
     rng = np.random.default_rng(5)
     images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
-    sets = [ArrayDataset(part, rng.integers(0, 3, len(part)), list("abc")) for part in (images[: count - 8], images[count - 8 :])]
+    sets = [
+        ArrayDataset(part, rng.integers(0, 3, len(part)), list("abc"))
+        for part in (images[: count - 8], images[count - 8 :])
+    ]
     return Split("noise", *sets, "made up")
 
 
 def run(device: str) -> Trainer:
     pycnn.manual_seed(1)
-    trainer = Trainer(Small().to(device), digits(32), (1, 8, 8), Recipe(epochs=2, batch=8, lr=0.02, label_smoothing=0.1))
+    trainer = Trainer(
+        Small().to(device), digits(32), (1, 8, 8), Recipe(epochs=2, batch=8, lr=0.02, label_smoothing=0.1)
+    )
     trainer.fit()
     return trainer
 

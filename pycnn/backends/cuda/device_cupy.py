@@ -215,7 +215,9 @@ class CupyRecorder:
     def _ended(self) -> Any:
         try:
             return self._stream.end_capture()
-        except self._cupy.cuda.runtime.CUDARuntimeError as error:  # a capture that was broken, whose cause is on its way
+        except (
+            self._cupy.cuda.runtime.CUDARuntimeError
+        ) as error:  # a capture that was broken, whose cause is on its way
             return error
 
     def _fresh(self, size: int) -> Any:
