@@ -52,4 +52,4 @@ def __getattr__(name: str) -> Callable[..., Any]:
         host = _host.get()
     except LookupError:
         raise RuntimeError("the trace backend works within `with pycnn.backends.trace.tracing(arch)`") from None
-    return getattr(host, name)  # type: ignore[no-any-return]
+    return getattr(host, name)

@@ -7,8 +7,8 @@ A bundle is a zip file:
     log/<key>.log      what ptxas said of it
 
 A kernel is found by the hash of its sources, instance, options, arch and pycnn's version.  NVRTC's version is not part
-of that key, so a bundle serves a machine with another NVRTC, or with none.  A kernel whose sources have changed since is
-not found, and is compiled as if there were no bundle.
+of that key, so a bundle serves a machine with another NVRTC, or with none.  A kernel whose sources have changed since
+is not found, and is compiled as if there were no bundle.
 """
 
 from __future__ import annotations

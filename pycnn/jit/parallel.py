@@ -25,7 +25,7 @@ def compile_all(
 ) -> dict[Instance, Path]:
     """The cubins of `instances`, several compiled at a time, each as by `pycnn.jit.nvrtc.compile_cubin`.
 
-    Threads do it: NVRTC is called without Python's lock, and two compilations in one process do not wait for each other.
+    Threads do it: NVRTC runs without Python's lock, and two compilations in one process do not wait for each other.
 
     Args:
         instances: which; the same one again costs nothing.

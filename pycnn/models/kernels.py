@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from pycnn import optim
 from pycnn.autograd import no_grad
 from pycnn.backends.trace import hollow, tracing
 from pycnn.functional import cross_entropy
-from pycnn.jit.sources import Instance, Sources
+from pycnn.jit.sources import Instance, Sources, installed
 from pycnn.nn.module import Module
 from pycnn.tensor import Tensor
 
 __all__ = ["kernels_of"]
 
-# What a training step of `pycnn train` may be: the update rules, and targets as they are or smoothed.
-_OPTIMIZERS: tuple[Callable[[list[Tensor]], optim.Optimizer], ...] = (
-    lambda parameters: optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-4),
-    lambda parameters: optim.AdamW(parameters, lr=0.1),
-)
-_SMOOTHING = (0.0, 0.1)
+_SMOOTHING = (0.0, 0.1)  # of targets: one has a fused kernel, the other is composed
+_OPTIMIZERS = "optimizer.cu"  # whose kernels take any arrays, so that no plan chooses between them
 
 
 def kernels_of(
@@ -44,8 +40,8 @@ def kernels_of(
         input_shape: (C, H, W).
         arch: the GPU's, such as "sm_90a".
         batch: images at a time; the plans of some layers depend on it.
-        train: besides the forward pass in evaluation mode, two steps of training with cross-entropy, with and without
-            smoothed targets, by SGD and by AdamW.
+        train: besides the forward pass in evaluation mode, a step of training with cross-entropy, with and without
+            smoothed targets, and the kernels of all optimisers.
         sources: the kernels; the installed ones by default.
 
     Raises:
@@ -68,22 +64,19 @@ def kernels_of(
         if train:
             model.train()
             for smoothing in _SMOOTHING:
-                for make in _OPTIMIZERS:
-                    _train(model, x, make(list(model.parameters())), smoothing)
-    return list(dict.fromkeys(device.launches))
+                _loss(model(x), smoothing).backward()
+    found = device.launches
+    if train:
+        everything = (sources or installed()).instances
+        found += [each for each in everything if each.source == _OPTIMIZERS and arch in each.archs]
+    return list(dict.fromkeys(found))
 
 
-def _train(model: Module, x: Tensor, optimizer: optim.Optimizer, smoothing: float) -> None:
-    """Two steps: in the first one an optimiser makes its state."""
-    for _ in range(2):
-        outputs = model(x)
-        total = None
-        for logits in outputs if isinstance(outputs, (tuple, list)) else (outputs,):
-            if logits is not None:
-                target = Tensor(np.zeros((logits.shape[0], *logits.shape[2:]), np.int64))
-                loss = cross_entropy(logits, target, label_smoothing=smoothing)
-                total = loss if total is None else total + loss
-        optimizer.zero_grad()
-        if total is not None:
-            total.backward()
-        optimizer.step()
+def _loss(outputs: Any, smoothing: float) -> Any:
+    """Cross-entropy of the logits, those of auxiliary heads added."""
+    total: Any = 0.0
+    for logits in outputs if isinstance(outputs, (tuple, list)) else (outputs,):
+        if logits is not None:
+            target = Tensor(np.zeros((logits.shape[0], *logits.shape[2:]), np.int64))
+            total = total + cross_entropy(logits, target, label_smoothing=smoothing)
+    return total

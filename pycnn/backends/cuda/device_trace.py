@@ -24,7 +24,8 @@ _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 class Hollow(np.ndarray):
     """An array of zeros that nothing can be written into: pages of memory that are never there.
 
-    NumPy's ufuncs and reductions of it give hollow arrays of the shape and dtype they would have, and compute nothing.
+    NumPy's ufuncs, reductions, ``concatenate`` and ``where`` give hollow arrays of the shape and dtype that their results
+    would have, and compute nothing.
     What asks for its values (an element, a sort, a copy by a function of NumPy's) finds zeros.
     """
 
@@ -43,6 +44,11 @@ class Hollow(np.ndarray):
     def __array_function__(self, function: Callable[..., Any], types: Any, args: Any, options: Any) -> Any:
         if function is np.copyto:
             return None
+        if function is np.concatenate:
+            return _joined(*args, **options)
+        if function is np.where and len(args) == 3:
+            shape = np.broadcast_shapes(*map(np.shape, args))
+            return hollow(shape, np.where(*map(_sample, args)).dtype)
         return super().__array_function__(function, types, args, options)
 
     def __setitem__(self, index: Any, value: Any) -> None:
@@ -98,6 +104,12 @@ def _reduced(ufunc: np.ufunc, x: Any, axis: Any = 0, dtype: Any = None, *rest: A
     keep = options.get("keepdims", False)
     shape = [1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes]
     return hollow(shape, ufunc.reduce(_sample(x), axis=axis, dtype=dtype).dtype)
+
+
+def _joined(arrays: Sequence[Any], axis: int = 0, **options: Any) -> Hollow:
+    shape = list(arrays[0].shape)
+    shape[axis] = sum(array.shape[axis] for array in arrays)
+    return hollow(shape, np.result_type(*arrays))
 
 
 class TraceDevice:
