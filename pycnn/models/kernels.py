@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.autograd import no_grad
+from pycnn.backends.cuda import optim
 from pycnn.backends.trace import hollow, tracing
 from pycnn.functional import cross_entropy
 from pycnn.jit.sources import Instance, Sources, installed
@@ -17,7 +18,8 @@ from pycnn.tensor import Tensor
 __all__ = ["kernels_of"]
 
 _SMOOTHING = (0.0, 0.1)  # of targets: one has a fused kernel, the other is composed
-_OPTIMIZERS = "optimizer.cu"  # whose kernels take any arrays, so that no plan chooses between them
+# What else a step may launch: it takes any arrays, so that no plan chooses.
+_STEP = (*optim.KERNELS, "advance")
 
 
 def kernels_of(
@@ -41,7 +43,7 @@ def kernels_of(
         arch: the GPU's, such as "sm_90a".
         batch: images at a time; the plans of some layers depend on it.
         train: besides the forward pass in evaluation mode, a step of training with cross-entropy, with and without
-            smoothed targets, and the kernels of all optimisers.
+            smoothed targets, and the kernels of all optimisers and of captured steps.
         sources: the kernels; the installed ones by default.
 
     Raises:
@@ -67,8 +69,7 @@ def kernels_of(
                 _loss(model(x), smoothing).backward()
     found = device.launches
     if train:
-        everything = (sources or installed()).instances
-        found += [each for each in everything if each.source == _OPTIMIZERS and arch in each.archs]
+        found += [each for each in (sources or installed()).instances if each.kernel in _STEP and arch in each.archs]
     return list(dict.fromkeys(found))
 
 
