@@ -101,7 +101,7 @@ def test_networks_can_be_trained(name: str, arch: str) -> None:
 
 
 def test_an_operator_without_a_kernel_is_named() -> None:
-    with pytest.raises(UnavailableError, match="the cuda backend has no kernel for .*float64"):
+    with pytest.raises(UnavailableError, match=r"the cuda backend has no kernel for .*float64"):
         kernels_of(nn.Conv2d(3, 3, 3).to("float64"), (3, 8, 8), "sm_90a")
 
 
@@ -114,7 +114,7 @@ def test_outside_of_a_trace_the_backend_says_so() -> None:
 
 def test_an_instance_of_another_arch_is_refused() -> None:
     instance = installed().instances[0]
-    with pytest.raises(ValueError, match="is for .*, not sm_60"):
+    with pytest.raises(ValueError, match=r"is for .*, not sm_60"):
         TraceDevice("sm_60").load(instance)
 
 
