@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("name either a network or --all")
     if not args.out.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {args.out.absolute().parent} for --out")
-    version = ".".join(map(str, nvrtc.version()))  # before any work: raises if there is no NVRTC
+    version = nvrtc.build()  # before any work: raises if there is no NVRTC
     for arch in archs:
         if not nvrtc.supports(arch):
             raise ValueError(f"NVRTC {version} does not compile for {arch}")

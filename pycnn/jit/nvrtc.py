@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache as remember
 from pathlib import Path
@@ -68,6 +69,23 @@ def version() -> tuple[int, int]:
     return major, minor
 
 
+@remember
+def build() -> str:
+    """NVRTC's version to the last figure, such as "13.5.37": what it writes into its PTX.
+
+    Raises MissingToolError if it is not installed.
+    """
+    nvrtc = _load()
+    program = nvrtc.createProgram("", "empty.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, ("--gpu-architecture=compute_90",))
+        text = nvrtc.getPTX(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    found = re.search(rb"tools, release [\d.]+, V([\d.]+)", text)
+    return found[1].decode() if found else ".".join(map(str, version()))
+
+
 def supports(arch: str) -> bool:
     """Whether this NVRTC compiles for `arch`.  Raises MissingToolError if it is not installed."""
     number = int(arch.removeprefix("sm_").rstrip("af"))
@@ -94,7 +112,7 @@ def _compile(instance: Instance, arch: str, sources: Sources, kind: Literal["cub
         raise ValueError(f"{instance} is for {', '.join(instance.archs)}, not {arch}")
     if not supports(arch):
         raise ValueError(f"NVRTC {'.'.join(map(str, version()))} does not compile for {arch}")
-    key = cache.key(nvrtc=str(version()), **_parts(instance, arch, sources, kind))
+    key = cache.key(nvrtc=build(), **_parts(instance, arch, sources, kind))
     path = cache.path(key, f".{kind}")
     if path.is_file():
         return path

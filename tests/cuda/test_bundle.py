@@ -145,7 +145,7 @@ def test_a_machine_without_cupy_loads_a_bundle(made: Path, code: bytes, tmp_path
 
 
 def test_nvrtcs_version_does_not_matter(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvrtc, "version", lambda: (99, 0))
+    monkeypatch.setattr(nvrtc, "build", lambda: "99.0.1")
     monkeypatch.setattr(nvrtc, "_run", lambda *given: pytest.fail("compiled"))
     with use_bundle(made):
         nvrtc.compile_cubin(PACKED, ARCH)

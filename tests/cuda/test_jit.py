@@ -92,7 +92,7 @@ def test_key_covers_arch_options_nvrtc_and_pycnn(folder: Path, monkeypatch: pyte
         patch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "-lineinfo"))
         paths.append(nvrtc.compile_cubin(SMALL, "sm_75"))
     with monkeypatch.context() as patch:
-        patch.setattr(nvrtc, "version", lambda: (99, 0))
+        patch.setattr(nvrtc, "build", lambda: "99.0.1")
         paths.append(nvrtc.compile_cubin(SMALL, "sm_75"))
     with monkeypatch.context() as patch:
         patch.setattr("pycnn.__version__", "99")
@@ -217,6 +217,12 @@ def test_argument_layout_is_one_for_cubin_and_simulator(instance) -> None:  # ty
 
 
 FEW = [*installed().of("plane_take").values(), *installed().of("sum_slices").values()]
+
+
+@pytest.mark.nvrtc
+def test_nvrtc_says_its_whole_version() -> None:
+    assert nvrtc.build().split(".")[:2] == [str(part) for part in nvrtc.version()]
+    assert nvrtc.build().count(".") == 2
 
 
 @pytest.mark.nvrtc
