@@ -51,7 +51,7 @@ def _table(entries: Sequence[Entry]) -> list[str]:
             age = newest if newest == oldest else f"{newest} to {oldest}"
             size = sum(entry.size for entry in found)
             lines.append(f"{kind:7}{len(found):7}{size / 2**20:10.1f} MiB  {age + ' old':24}{words}")
-    return [f"{'kind':7}{'files':>7}{'size':>14}  {'age':24}", *lines] if lines else []
+    return [f"{'kind':7}{'files':>7}{'size':>14}  age", *lines] if lines else []
 
 
 def _total(entries: Sequence[Entry]) -> str:
