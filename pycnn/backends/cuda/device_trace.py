@@ -25,7 +25,8 @@ class Hollow(np.ndarray):
     """An array of zeros that nothing can be written into: pages of memory that are never there.
 
     NumPy's ufuncs, reductions, ``concatenate`` and ``where`` give hollow arrays of the shape and dtype that their
-    results would have, and compute nothing.  What asks for its values (an element, a sort, a copy by a function of NumPy's) finds zeros.
+    results would have, and compute nothing.  What asks for its values (an element, a sort, a copy by a function of
+    NumPy's) finds zeros.
     """
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
