@@ -78,5 +78,8 @@ def _print(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     lines = [columns, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns) - 1)]
     for line in lines:
-        cells = [line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:], strict=True))]
+        cells = [
+            line[0].ljust(widths[0]),
+            *(cell.rjust(width) for cell, width in zip(line[1:-1], widths[1:], strict=True)),
+        ]
         print("  " + "  ".join([*cells, line[-1]]).rstrip())

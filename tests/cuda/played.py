@@ -309,7 +309,9 @@ class Ndarray:
 
     # -- copies and reductions
 
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> Ndarray:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> Ndarray:
         if not copy and self.dtype == dtype:
             return self
         host = _plain(self.host)
@@ -715,7 +717,7 @@ def _cupy(gpu: Gpu) -> Any:
         setattr(module, name, _Ufunc(name))
     for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "uint64", "bool_", "newaxis"):
         setattr(module, name, getattr(np, name))
-    module.ndarray = Ndarray
+    module.ndarray, module.__version__ = Ndarray, "14.0.0"
     module.array = lambda value, dtype=None: asarray(value, dtype).copy()
     module.ascontiguousarray = lambda x: x if x.flags.c_contiguous else x.copy()
     module.asnumpy = lambda x: x.get() if isinstance(x, Ndarray) else np.asarray(x)
@@ -747,11 +749,14 @@ def _cupy(gpu: Gpu) -> Any:
     cuda.get_current_stream = lambda: gpu.stream
     cuda.get_elapsed_time = lambda start, end: (end.time - start.time) * 1e3
     cuda.function = SimpleNamespace(Module=Module)
-    cuda.driver = SimpleNamespace(
-        launchKernel=gpu.launch, funcSetAttribute=lambda *given: gpu.attributes.append(given)
-    )
+    cuda.driver = SimpleNamespace(launchKernel=gpu.launch, funcSetAttribute=lambda *given: gpu.attributes.append(given))
     cuda.runtime = SimpleNamespace(
-        getDevice=lambda: gpu.current, getDeviceCount=lambda: gpu.count, CUDARuntimeError=NoGpuError
+        getDevice=lambda: gpu.current,
+        getDeviceCount=lambda: gpu.count,
+        CUDARuntimeError=NoGpuError,
+        driverGetVersion=lambda: 13000,
+        deviceGetAttribute=lambda attribute, number: {13: 1980000, 16: 132}[attribute],
+        getDeviceProperties=lambda number: {"name": b"played"},
     )
     cuda.nvrtc = nvrtc._load()
     module.cuda = cuda

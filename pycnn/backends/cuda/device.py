@@ -19,7 +19,6 @@ Extent = tuple[int, int, int]
 T = TypeVar("T")
 
 
-
 @dataclass(frozen=True, slots=True)
 class Reads:
     """A pointer argument that the kernel only reads; None is a null pointer."""

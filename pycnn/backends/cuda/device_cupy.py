@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _FREE_SHARED = 48 * 1024  # dynamic shared memory that needs no opting in
+_CLOCK, _MULTIPROCESSORS = 13, 16  # cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount
+_LANES = {"75": 64, "80": 64}  # float32 multiply-adds of a multiprocessor in a clock, where they are not 128
 _MOST_CONSTANTS = 4096  # structs kept where the driver can copy them from
 
 
@@ -51,6 +53,34 @@ def device(number: int) -> Any:
     if not 0 <= number < count:
         raise MissingToolError(f"there is no cuda:{number}; this machine has {count} GPUs, cuda:0 to cuda:{count - 1}")
     return _cupy().cuda.Device(number)
+
+
+def describe() -> dict[str, Any]:
+    """The current GPU: name, multiprocessors, peak (FLOP/s of float32 multiply-adds at its highest clock), versions."""
+    cupy = _cupy()
+    number = current_device()
+    runtime = cupy.cuda.runtime
+    count = runtime.deviceGetAttribute(_MULTIPROCESSORS, number)
+    kilohertz = runtime.deviceGetAttribute(_CLOCK, number)
+    lanes = _LANES.get(cupy.cuda.Device(number).compute_capability, 128)
+    return {
+        "name": runtime.getDeviceProperties(number)["name"].decode(),
+        "multiprocessors": count,
+        "peak": 2.0 * lanes * count * kilohertz * 1e3,
+        "versions": {"cupy": cupy.__version__, "driver": str(runtime.driverGetVersion())},
+    }
+
+
+def timed(call: Callable[[], object], count: int) -> list[float]:
+    """Seconds that the GPU takes for each of `count` calls, between events in the current stream; then waits for all."""
+    cuda = _cupy().cuda
+    events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
+    for start, end in events:
+        start.record()
+        call()
+        end.record()
+    events[-1][1].synchronize()
+    return [cuda.get_elapsed_time(start, end) / 1e3 for start, end in events]
 
 
 def put(array: Array, number: int) -> Array:
@@ -215,7 +245,9 @@ class CupyRecorder:
     def _ended(self) -> Any:
         try:
             return self._stream.end_capture()
-        except self._cupy.cuda.runtime.CUDARuntimeError as error:  # a capture that was broken, whose cause is on its way
+        except (
+            self._cupy.cuda.runtime.CUDARuntimeError
+        ) as error:  # a capture that was broken, whose cause is on its way
             return error
 
     def _fresh(self, size: int) -> Any:

@@ -69,7 +69,9 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
     if channels == 1 and shape.groups > 1:
         what = "depthwise: each tap is used by one channel alone, so there is no matrix product to share it"
     elif channels < _FEW:
-        what = f"{channels} channels a group: direct reads the image where it lies, a product's steps would be mostly idle"
+        what = (
+            f"{channels} channels a group: direct reads the image where it lies, a product's steps would be mostly idle"
+        )
     else:
         what = f"{filters} filters a group: a product's narrowest tile, 32 wide, would be mostly idle"
     return least(direct), what
@@ -91,7 +93,10 @@ def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice
     if share > _WORTH:
         return None
     strict = " that strict accuracy allows" if accuracy() == "strict" else ""
-    return best, f"{share:.2f} of the work of the best other kernel, transforms and their traffic included, the least{strict}"
+    return (
+        best,
+        f"{share:.2f} of the work of the best other kernel, transforms and their traffic included, the least{strict}",
+    )
 
 
 def _implicit(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
