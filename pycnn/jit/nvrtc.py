@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache as remember
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
-from pycnn.jit import cache, cubin
+from pycnn.jit import bundle, cache, cubin
 from pycnn.jit.errors import CompileError, MissingToolError
 from pycnn.jit.sources import Instance, Sources, installed
 
@@ -17,7 +20,7 @@ _INSTALL = "install the CUDA parts with: pip install 'pycnn[cuda13]'"
 
 
 def compile_cubin(instance: Instance, arch: str, sources: Sources | None = None) -> Path:
-    """The cubin of `instance` for `arch` (such as "sm_90a"): from the cache, or compiled and kept there.
+    """The cubin of `instance` for `arch` (such as "sm_90a"): from a bundle or the cache, or compiled and kept there.
 
     ptxas's report of registers and spills lies beside it with the suffix .log.
 
@@ -25,8 +28,52 @@ def compile_cubin(instance: Instance, arch: str, sources: Sources | None = None)
         ValueError: the instance is not made for this arch, or this NVRTC does not know the arch.
         CompileError: NVRTC refuses the source; the message carries its log.
         MissingToolError: NVRTC is not installed.
+        BundleError: $PYCNN_BUNDLE names a file that is no whole bundle.
     """
-    return _compile(instance, arch, sources or installed(), "cubin")
+    sources = sources or installed()
+    key = bundle_key(instance, arch, sources)
+    path = cache.path(key, ".cubin")
+    if path.is_file():
+        return path
+    found = bundle.find(key)
+    return cache.publish(key, ".cubin", found) if found is not None else _compile(instance, arch, sources, "cubin")
+
+
+def bundle_key(instance: Instance, arch: str, sources: Sources | None = None) -> str:
+    """A kernel's name in a bundle: the hash of all that it depends on but NVRTC's version."""
+    return cache.key(kind="bundle", **_parts(instance, arch, sources or installed(), "cubin"))
+
+
+def compile_all(
+    instances: Sequence[Instance],
+    arch: str,
+    sources: Sources | None = None,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int, int, Instance], None] | None = None,
+) -> dict[Instance, Path]:
+    """The cubins of many instances, compiled by several threads at once: NVRTC runs outside of Python's lock.
+
+    Args:
+        instances, arch, sources: as in `compile_cubin`.
+        jobs: how many at once; as many as there are cores if not said.
+        progress: told how many of how many are done, and which one was the last.
+
+    Raises:
+        as `compile_cubin`, for the first that fails; those that have not begun are left out.
+    """
+    wanted = list(dict.fromkeys(instances))
+    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
+        waiting = {pool.submit(compile_cubin, instance, arch, sources): instance for instance in wanted}
+        try:
+            for done, future in enumerate(as_completed(waiting), 1):
+                future.result()
+                if progress is not None:
+                    progress(done, len(wanted), waiting[future])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return {instance: future.result() for future, instance in waiting.items()}
 
 
 def compile_ptx(instance: Instance, arch: str, sources: Sources | None = None) -> str:
@@ -66,23 +113,30 @@ def _compile(instance: Instance, arch: str, sources: Sources, kind: Literal["cub
         raise ValueError(f"{instance} is for {', '.join(instance.archs)}, not {arch}")
     if not supports(arch):
         raise ValueError(f"NVRTC {'.'.join(map(str, version()))} does not compile for {arch}")
-    target = arch if kind == "cubin" else arch.replace("sm_", "compute_")
-    options = (f"--gpu-architecture={target}", *OPTIONS)
+    options = _options(arch, kind)
     files = sources.closure(instance.source)
-    key = cache.key(
-        kind=kind,
-        files=files,
-        source=instance.source,
-        expression=instance.expression,
-        options="\n".join(options),
-        nvrtc=str(version()),
-    )
+    key = cache.key(kind=kind, nvrtc=str(version()), **_parts(instance, arch, sources, kind))
     path = cache.path(key, f".{kind}")
     if path.is_file():
         return path
     code, log = _run(instance, files, options, kind)
     cache.publish(key, ".log", log.encode())
     return cache.publish(key, f".{kind}", code)
+
+
+def _options(arch: str, kind: str) -> tuple[str, ...]:
+    target = arch if kind == "cubin" else arch.replace("sm_", "compute_")
+    return (f"--gpu-architecture={target}", *OPTIONS)
+
+
+def _parts(instance: Instance, arch: str, sources: Sources, kind: str) -> dict[str, Any]:
+    """What a result depends on, the compiler apart."""
+    return {
+        "files": sources.closure(instance.source),
+        "source": instance.source,
+        "expression": instance.expression,
+        "options": "\n".join(_options(arch, kind)),
+    }
 
 
 def _run(instance: Instance, files: dict[str, str], options: tuple[str, ...], kind: str) -> tuple[bytes, str]:

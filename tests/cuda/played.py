@@ -429,6 +429,10 @@ def _binary(function: Callable[[Any, Any], Any], swapped: bool = False) -> Calla
     return method
 
 
+def _unary(function: Callable[[Any], Any]) -> Callable[[Ndarray], Ndarray]:
+    return lambda self: _compute(partial(function, _plain(self.host)))
+
+
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Ndarray, Any], Ndarray]:
     def method(self: Ndarray, other: Any) -> Ndarray:
         right, left = _operand(other), _operand(self)
@@ -454,11 +458,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and_
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Ndarray, f"__{_name}__", _binary(getattr(operator, _name)))
 for _name in ("neg", "pos", "abs", "invert"):
-    setattr(
-        Ndarray,
-        f"__{_name}__",
-        lambda self, function=getattr(operator, _name): _compute(partial(function, _plain(self.host))),
-    )
+    setattr(Ndarray, f"__{_name}__", _unary(getattr(operator, _name)))
 
 
 # ------------------------------------------------------------------------------------------------ functions of cupy

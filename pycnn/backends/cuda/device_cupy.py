@@ -72,7 +72,7 @@ def describe() -> dict[str, Any]:
 
 
 def timed(call: Callable[[], object], count: int) -> list[float]:
-    """Seconds that the GPU takes for each of `count` calls, between events in the current stream; then waits for all."""
+    """Seconds that the GPU takes for each of `count` calls, between events in the current stream."""
     cuda = _cupy().cuda
     events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
     for start, end in events:
@@ -199,7 +199,7 @@ class CupyRecorder:
         self._graph: Any = None
 
     def run(self, step: Callable[[], T]) -> tuple[T, int]:
-        """Run it now, after what the current stream holds and before what follows there; and the bytes it newly took."""
+        """Run it now, after what the current stream holds and before what follows; and the bytes it newly took."""
         before = self._pool.total_bytes()
         cuda = self._cupy.cuda
         with self._device:
@@ -228,8 +228,8 @@ class CupyRecorder:
             except Exception as error:
                 # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in an error of its own.
                 raise CaptureError(
-                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, belongs "
-                    "behind the step)"
+                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, "
+                    "belongs behind the step)"
                 ) from error
             finally:
                 self._capturing = False
@@ -253,8 +253,8 @@ class CupyRecorder:
     def _fresh(self, size: int) -> Any:
         if self._capturing:
             raise CaptureError(
-                f"{size} bytes would have to be allocated while a graph is captured; run the step before with inputs of "
-                "the same shapes"
+                f"{size} bytes would have to be allocated while a graph is captured; run the step before with inputs "
+                "of the same shapes"
             )
         cuda = self._cupy.cuda
         return cuda.MemoryPointer(cuda.Memory(size), 0)

@@ -6,7 +6,6 @@ NVRTC.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,23 +16,35 @@ from pycnn.jit.sources import Instance
 
 
 class ShapeArray(np.ndarray):
-    """Zeros of any shape that take no memory: NumPy's functions of them, element by element, give such arrays again."""
+    """An array whose elements nobody looks at, so that its memory is never touched and costs nothing.
+
+    NumPy's functions of such arrays, element by element, and their reductions give such arrays again.
+    """
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         if out is not None and isinstance(out[0], ShapeArray):
-            return out[0]  # nobody will look at what would be written there
+            return out[0]
         plain = [one.view(np.ndarray) if isinstance(one, ShapeArray) else one for one in inputs]
-        if method != "__call__" or out is not None or ufunc.signature is not None:
+        if out is not None or ufunc.signature is not None or method not in ("__call__", "reduce"):
             return getattr(ufunc, method)(*plain, **({} if out is None else {"out": out}), **options)
-        shape = np.broadcast_shapes(*(np.shape(one) for one in plain))
-        first = [one.reshape(-1)[:1].reshape(()) if isinstance(one, np.ndarray) and one.size else one for one in plain]
+        # One element of each will do to find out the dtype, and one line of a reduction's operand.
+        first = [np.zeros((1,) * one.ndim, one.dtype) if isinstance(one, np.ndarray) else one for one in plain]
         with np.errstate(all="ignore"):
-            return zeros(shape, ufunc(*first, **options).dtype) if math.prod(shape) else ufunc(*plain, **options)
+            result = getattr(ufunc, method)(*first, **options)
+        if method == "__call__":
+            return untouched(np.broadcast_shapes(*(np.shape(one) for one in plain)), result.dtype)
+        return untouched(_reduced(plain[0].shape, options.get("axis", 0), options.get("keepdims", False)), result.dtype)
 
 
-def zeros(shape: Sequence[int], dtype: Any) -> ShapeArray:
+def untouched(shape: Sequence[int], dtype: Any) -> ShapeArray:
     """Such an array."""
-    return np.broadcast_to(np.zeros((), dtype), tuple(shape)).view(ShapeArray)
+    return np.empty(tuple(shape), dtype).view(ShapeArray)
+
+
+def _reduced(shape: Sequence[int], axis: Any, keepdims: bool) -> list[int]:
+    axes = range(len(shape)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
+    gone = {one % len(shape) for one in axes}
+    return [1 if i in gone else size for i, size in enumerate(shape) if keepdims or i not in gone]
 
 
 class ShapesDevice:
@@ -53,8 +64,8 @@ class ShapesDevice:
         self.launched: dict[Instance, None] = {}
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Only its shape."""
-        return zeros(shape, dtype)
+        """Only its shape will be looked at."""
+        return untouched(shape, dtype)
 
     def fill(self, array: Array, value: Array | float) -> None:
         """Nothing to do."""
