@@ -32,7 +32,7 @@ class Simulated:
 
     def _into(self, value: Any) -> Any:
         if isinstance(value, (list, tuple)):
-            return type(value)([self._into(one) for one in value])
+            return type(value)(self._into(one) for one in value)  # a shape stays a tuple
         if not isinstance(value, np.ndarray):
             return value
         device = self.host.device

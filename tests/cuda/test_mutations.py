@@ -13,6 +13,7 @@ import bugs_direct
 import bugs_gemm
 import bugs_pool
 import bugs_wgrad
+import bugs_winograd
 import pytest
 from seeded import NETS, Bug, Case, verdict
 
@@ -20,7 +21,7 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad}
+FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad, "winograd": bugs_winograd}
 
 TABLE: dict[str, dict[str, str]] = {}
 

@@ -10,6 +10,8 @@ backend functions in `bound`; bound to the simulator they are those of `pycnn.ba
     plan.py, conv.py   convolution: what a plan is, and all of them
     order.py           which of them is taken
     winograd.py        plans of the Winograd kernels
+    im2col.py          plans of implicit GEMM
+    columns.py         the plan of explicit im2col
     gemm.py            matrix products
     direct*.py         plans of the direct kernels
     slices.py          sums of partial results
@@ -27,9 +29,12 @@ from __future__ import annotations
 
 from pycnn.backends.cuda import (
     activation,
+    columns,
     direct,
+    direct_depthwise,
     direct_wgrad,
     gemm,
+    im2col,
     loss,
     norm,
     optim,
@@ -55,7 +60,24 @@ from pycnn.backends.cuda.shaping import ShapingHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+LAUNCHERS = (
+    direct,
+    direct_depthwise,
+    direct_wgrad,
+    im2col,
+    columns,
+    winograd,
+    gemm,
+    pool,
+    slices,
+    activation,
+    norm,
+    reduce,
+    loss,
+    random,
+    shaping,
+    optim,
+)
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
 ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")

@@ -1,0 +1,178 @@
+"""Seeded bugs of the Winograd kernels, of their generated transforms and of what launches them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from seeded import Bug, Convolution, InHost, InKernel, InLaunch, grid_too_small
+
+from pycnn.backends.cuda import winograd
+from pycnn.backends.cuda.device import Extent
+from pycnn.shape import Conv2dShape
+
+FUSED, STAGED = "conv2d_winograd_fused.cu", "conv2d_winograd_staged.cu"
+TRANSFORMS, HEADER = "winograd_transforms.cuh", "winograd.cuh"
+
+
+class Rounded(Convolution):
+    """A tile that is not exact: on small integers its results are within a half of the true ones."""
+
+    def results(self, backend: Any) -> list[np.ndarray]:
+        """The nearest integers."""
+        return [np.rint(each) for each in super().results(backend)]
+
+
+# Three stages of channels, two blocks of filters, two of tiles, tails everywhere; groups; paddings that differ.
+SMALL = Convolution("winograd_f2x2_3x3", "n2c9h7w10_k70r3s3_pd1.0.2.1", FUSED)
+SMALL_DGRAD = Convolution("winograd_f2x2_3x3", "n1c6h8w7_k10r3s3_pd1.0.2.3g2_dgrad", FUSED)
+MIDDLE = Rounded("winograd_f4x4_3x3", "n2c3h9w11_k5r3s3_pd1.0.2.1", STAGED)
+LARGE_DGRAD = Rounded("winograd_f6x6_3x3", "n1c4h8w13_k6r3s3_pd1g2_dgrad", STAGED)
+WGRAD = Convolution("winograd_f3x3_2x2", "n2c4h7w8_k6r3s3_pd1.0.2.1g2_wgrad", STAGED)
+CASES = {
+    "fused": SMALL,
+    "fused dgrad": SMALL_DGRAD,
+    "staged": MIDDLE,
+    "staged dgrad": LARGE_DGRAD,
+    "wgrad": WGRAD,
+}
+
+
+def chunk_and_image_exchanged(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    """The two structs of winograd_windows, which takes four arguments."""
+    if len(arguments) == 4:
+        arguments[:2] = arguments[1::-1]
+    return grid, block, shared, arguments
+
+
+def padded_as_fprop(original: type[winograd.Convolution]) -> type[winograd.Convolution]:
+    """A dgrad that pads dy as fprop pads x."""
+
+    class Wrong(original):  # type: ignore[misc, valid-type]
+        @staticmethod
+        def of(operator: str, shape: Conv2dShape, m: int) -> winograd.Convolution:
+            found = original.of(operator, shape, m)
+            top, _, left, _ = shape.padding
+            return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=(-top, -left)))
+
+    return Wrong
+
+
+BUGS: dict[str, Bug] = {
+    "fused: no barrier after the first stage": InKernel(
+        FUSED,
+        "loader.store(shared.stages, 0);\n    __syncthreads();",
+        "loader.store(shared.stages, 0);",
+        SMALL,
+    ),
+    "fused: no barrier between stages": InKernel(
+        FUSED,
+        "(stage + 1) % 2);\n        __syncthreads();",
+        "(stage + 1) % 2);",
+        SMALL,
+    ),
+    "fused: the stage that is multiplied is overwritten": InKernel(
+        FUSED, "loader.store(shared.stages, (stage + 1) % 2)", "loader.store(shared.stages, stage % 2)", SMALL
+    ),
+    "fused: stale half in the last stage": InKernel(
+        FUSED, "shared.stages, (stages - 1) % 2, warp", "shared.stages, stages % 2, warp", SMALL
+    ),
+    "fused: products change hands over the last stage": InKernel(
+        FUSED,
+        "(stages - 1) % 2, warp, lane_k, lane_t);\n    __syncthreads();",
+        "(stages - 1) % 2, warp, lane_k, lane_t);",
+        SMALL,
+    ),
+    "fused: no barrier before products are collected": InKernel(
+        FUSED,
+        "products[6], products[7]);\n        }\n        __syncthreads();",
+        "products[6], products[7]);\n        }",
+        SMALL,
+    ),
+    "fused: no barrier before the next round": InKernel(
+        FUSED,
+        "                });\n        }\n        __syncthreads();\n    }\n}",
+        "                });\n        }\n    }\n}",
+        SMALL,
+    ),
+    "fused: row from the wrong partner": InKernel(FUSED, "r == 0 || r == 1 ? 2 : 1", "r == 0 ? 2 : 1", SMALL),
+    "fused: sign of the third row": InKernel(FUSED, "r == 1 ? 1.0f : -1.0f", "r == 2 ? 1.0f : -1.0f", SMALL),
+    "fused: swizzle forgotten where tiles are read": InKernel(
+        FUSED, "const int swizzle = point / 4 * 8;", "const int swizzle = 0;", SMALL
+    ),
+    "fused: filters of the other half": InKernel(
+        FUSED, "round / 2 * (T.filters / 2)", "(1 - round / 2) * (T.filters / 2)", SMALL
+    ),
+    "fused: no guard on the last channel": InKernel(FUSED, " && window_channel() < left", "", SMALL),
+    "fused: no guard on the last filter": InKernel(FUSED, "if (real && k < result.channels)", "if (real)", SMALL),
+    "fused: no guard on the last tile": InKernel(
+        FUSED, "if (real && k < result.channels)", "if (k < result.channels)", SMALL
+    ),
+    "fused: no guard on the bottom edge": InKernel(FUSED, "if (corner.h + r >= result.H) return;", "", SMALL),
+    "fused: no guard on the right edge": InKernel(FUSED, "corner.w + 1 < result.W;", "true;", SMALL_DGRAD),
+    "fused: groups forgotten in x": InKernel(
+        FUSED, "* image.groups.value + group)", "* image.groups.value)", SMALL_DGRAD
+    ),
+    "fused: groups forgotten in U": InKernel(FUSED, "group * grid.blocks_k.value + k0", "k0", SMALL_DGRAD),
+    "fused: bias of the first group": InKernel(
+        FUSED, "epilogue(row[0], channel, to)", "epilogue(row[0], channel + 1 - warp % 2, to)", SMALL
+    ),
+    "wrong coefficient": InKernel(
+        TRANSFORMS, "fmaf(-5.0f, in2, fmaf(4.0f, in0, in4))", "fmaf(-5.0f, in2, in0 + in4)", MIDDLE
+    ),
+    "swapped points": InKernel(
+        TRANSFORMS,
+        "const float out3 = fmaf(-2.0f, odd3, even3);",
+        "const float out3 = fmaf(2.0f, odd3, even3);",
+        MIDDLE,
+    ),
+    "wrong point of the largest tile": InKernel(
+        TRANSFORMS, "fmaf(0.03125f, difference5", "fmaf(0.0625f, difference5", LARGE_DGRAD
+    ),
+    "rows and columns of a tile exchanged": InKernel(
+        HEADER, "column[i] = load(i, j)", "column[i] = load(j, i)", MIDDLE
+    ),
+    "columns counted before rows": InKernel(
+        HEADER,
+        "corner.w = take_digit(tile, image.tiles_w) * step",
+        "corner.w = take_digit(tile, image.tiles_h) * step",
+        MIDDLE,
+    ),
+    "windows: no guard on the top edge": InKernel(STAGED, "inside(corner.h + r, H)", "corner.h + r < H", MIDDLE),
+    "windows: tiles past the last are not zero": InKernel(
+        STAGED, "const bool real = mine.tile < image.tiles;", "const bool real = true;", WGRAD
+    ),
+    "windows: next channel's plane": InKernel(
+        STAGED, "image.channels + mine.channel) * image.H", "image.channels + mine.channel + 1) * image.H", MIDDLE
+    ),
+    "windows: the last threads are missing": InKernel(
+        STAGED, "if (i >= chunk.threads) return;", "if (i + 1 >= chunk.threads) return;", MIDDLE
+    ),
+    "filters: no barrier after staging": InKernel(
+        STAGED, "0.0f;\n    }\n    __syncthreads();\n\n    const int lane", "0.0f;\n    }\n\n    const int lane", MIDDLE
+    ),
+    "filters: not turned": InKernel(STAGED, "tap[turned ? 8 - at : at]", "tap[at]", LARGE_DGRAD),
+    "filters: exchanged, and should not be": InKernel(
+        STAGED, "turned ? &shared.taps[r][lane * 9]", "!turned ? &shared.taps[r][lane * 9]", MIDDLE
+    ),
+    "filters: groups forgotten": InKernel(STAGED, "((group * grid.filters + k0)", "((k0)", LARGE_DGRAD),
+    "results: bottom edge": InKernel(STAGED, "if (corner.h + r >= image.H) return;", "", MIDDLE),
+    "results: vectors where rows are not aligned": InKernel(STAGED, "image.W % width == 0 && ", "", MIDDLE),
+    "results: bias of the first group": InKernel(
+        STAGED, "mine.group * image.channels + mine.channel;", "mine.channel + 1;", MIDDLE
+    ),
+    "taps: no barrier before they are stored": InKernel(
+        STAGED, "        });\n    }\n    __syncthreads();", "            });\n    }", WGRAD
+    ),
+    "taps: last pair": InKernel(STAGED, "if (first + thread < count) {", "if (first + thread + 1 < count) {", WGRAD),
+    "argument order": InLaunch(chunk_and_image_exchanged, MIDDLE),
+    "grid too small": InLaunch(grid_too_small, SMALL),
+    "dgrad padded as fprop": InHost("pycnn.backends.cuda.winograd.Convolution", padded_as_fprop, LARGE_DGRAD),
+    "a chunk is taken twice": InHost(
+        "pycnn.backends.cuda.winograd._gradient_chunks", lambda _: lambda *images: iter([(0, 32), (0, 32)]), WGRAD
+    ),
+}
+
+# In the run that takes no --slow.
+FAST = ("fused: no barrier between stages", "wrong coefficient")
