@@ -138,7 +138,7 @@ def test_what_cannot_be_recorded_is_named(gpu: Gpu) -> None:
         recorder.record(lambda: host.device.alloc((1024,), np.float32))
     with pytest.raises(CaptureError, match=r"conv2d_fprop_direct.* would have to be loaded while a graph is captured"):
         recorder.record(lambda: host.device.load(next(iter(host.sources.of("conv2d_fprop_direct").values()))))
-    with pytest.raises(CaptureError, match="the step cannot be captured: item: .* belongs behind the step"):
+    with pytest.raises(CaptureError, match=r"the step cannot be captured: item: .* belongs behind the step"):
         recorder.record(lambda: x[0, 0, 0, 0].item())
     assert not gpu.stream.is_capturing()
     assert float(w[0, 0, 0, 0]) == -3.0

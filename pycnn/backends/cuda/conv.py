@@ -144,6 +144,13 @@ class ConvHost(HostBase):
             names = ", ".join((*FAMILIES, *(plan.name for plan in plans)))
             raise ValueError(f"algo must be auto or one of {names}; got {algo!r}")
         able = [plan for plan in asked if plan.reason is None and _over(plan, limit) is None]
+        fitting = [plan for plan in asked if plan.reason is None]
+        if not able and algo == "auto" and fitting:
+            least = min(fitting, key=lambda plan: plan.workspace)
+            raise ValueError(
+                f"no algorithm for {operator} of {shape} keeps to the workspace limit of {limit} bytes; {least.name} "
+                f"needs the least, {least.workspace}"
+            )
         if not able:
             listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
