@@ -112,7 +112,7 @@ struct ChannelLine {
         mean = given.mean == nullptr ? 0.0f : given.mean[channel];
         low = given.low == nullptr ? 0.0f : given.low[channel];
         scale = given.scale == nullptr ? 1.0f : given.scale[channel];
-        if (given.var != nullptr) scale /= sqrtf(given.var[channel] + given.eps);
+        if (given.var != nullptr) scale *= rsqrtf(given.var[channel] + given.eps);
         shift = given.shift == nullptr ? 0.0f : given.shift[channel];
     }
 };
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(T.threads())
         sums.merge({from[0], from[channels]});
     }
     dbias[channel] = sums.first;
-    dweight[channel] = sums.second / sqrtf(var[channel] + eps);
+    dweight[channel] = sums.second * rsqrtf(var[channel] + eps);
 }
 
 // dx = ((dy - level) - (x - mean) * tilt) * scale, with what the channel's sums come to.
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                   const float* __restrict__ var, const float* __restrict__ dweight, const float* __restrict__ dbias,
                   float* __restrict__ dx) {
     const auto tangent_of = [&](int64 channel) {
-        const float inverse = 1.0f / sqrtf(var[channel] + eps);
+        const float inverse = rsqrtf(var[channel] + eps);
         const float factor = weight == nullptr ? 1.0f : weight[channel];
         return ChannelTangent{mean[channel], dbias[channel] * per_element, dweight[channel] * inverse * per_element,
                               factor * inverse};
