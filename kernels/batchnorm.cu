@@ -21,8 +21,8 @@
 // Shared      moments: 16 bytes a warp and lane; slopes: 8.
 // Determinism elements in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
 // Cost        bytes an element: 4 for moments, 8 for channel_map, 8 for slopes, 12 for dx.
-// Limit       bandwidth.  Moments and slopes keep kAhead * 16 bytes a thread in flight (channels.cuh); the maps
-//             vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
+// Limit       bandwidth.  Moments and slopes keep 64 bytes a thread and array in flight, 32 where no vectors may be
+//             (channels.cuh); the maps vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
 // Reference   Ioffe & Szegedy, "Batch normalization", 2015; Chan, Golub & LeVeque, 1979 (reduce.cuh).
 #include "channels.cuh"
 

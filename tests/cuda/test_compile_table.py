@@ -139,7 +139,7 @@ def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: 
     if "columns" in instance.tile:
         arrays = 2 if instance.kernel == "batch_norm_slopes" else 1
         wanted = 0 if instance.tile["columns"] else 4 * arrays
-        assert code.count(" LDG.E.128") == wanted, "kAhead vectors of each array, before the first is used"
+        assert code.count(" LDG.E.128") == wanted, "four vectors of each array, before the first is used"
         assert (" SHFL.BFLY" in code) == (not instance.tile["columns"])
     assert " STL" not in code
     assert " ATOM" not in code
