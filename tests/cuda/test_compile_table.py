@@ -100,3 +100,47 @@ def test_machine_code_of_pooling_divides_no_index_where_32_bits_do(instance: Ins
     assert " MUFU.RCP " in code or not instance.kernel.startswith("avg")
     assert " BAR.SYNC" not in code
     assert " STL" not in code
+
+
+# Kernels that stream arrays: how many they read and write by 128 bits, vectors apart.
+STREAMS = {
+    "unary": (1, 1),
+    "binary": (2, 1),
+    "pad2d": (0, 1),
+    "concat": (1, 1),
+    "channel_map": (1, 1),
+    "batch_norm_dx": (2, 1),
+    "dropout": (1, 1),
+    "sgd_step": (3, 2),
+    "adam_step": (4, 3),
+    "squares": (1, 0),
+    "clip": (1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "instance", [instance for instance in installed().instances if instance.kernel in STREAMS], ids=str
+)
+def test_machine_code_streams_by_128_bits(instance: Instance) -> None:
+    code = listing(instance)
+    reads, writes = STREAMS[instance.kernel]
+    vectors = instance.tile["vectors"]
+    assert code.count(" LDG.E.128") == reads * vectors
+    assert code.count(" STG.E.128") == writes * vectors
+    assert ("I2F.U64.RP" in code) == (instance.tile.get("wide", 0) == 1), "a 64-bit division where 32 bits do"
+    assert " STL" not in code
+
+
+@pytest.mark.parametrize(
+    "instance", of_source("channel_sum.cu") + of_source("batchnorm.cu") + of_source("softmax.cu"), ids=str
+)
+def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: Instance) -> None:
+    code = listing(instance)
+    if "columns" in instance.tile:
+        arrays = 2 if instance.kernel == "batch_norm_slopes" else 1
+        wanted = 0 if instance.tile["columns"] else 4 * arrays
+        assert code.count(" LDG.E.128") == wanted, "four vectors of each array, before the first is used"
+        assert (" SHFL.BFLY" in code) == (not instance.tile["columns"])
+    assert " STL" not in code
+    assert " ATOM" not in code
+    assert " RED" not in code

@@ -11,6 +11,7 @@ from typing import Any
 
 import bugs_direct
 import bugs_gemm
+import bugs_ops
 import bugs_pool
 import bugs_wgrad
 import bugs_winograd
@@ -21,7 +22,14 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad, "winograd": bugs_winograd}
+FAMILIES = {
+    "direct": bugs_direct,
+    "gemm": bugs_gemm,
+    "ops": bugs_ops,
+    "pool": bugs_pool,
+    "wgrad": bugs_wgrad,
+    "winograd": bugs_winograd,
+}
 
 TABLE: dict[str, dict[str, str]] = {}
 
