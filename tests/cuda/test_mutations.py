@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bugs_depthwise
 import bugs_direct
 import bugs_gemm
 import bugs_pool
@@ -21,7 +22,14 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad, "winograd": bugs_winograd}
+FAMILIES = {
+    "depthwise": bugs_depthwise,
+    "direct": bugs_direct,
+    "gemm": bugs_gemm,
+    "pool": bugs_pool,
+    "wgrad": bugs_wgrad,
+    "winograd": bugs_winograd,
+}
 
 TABLE: dict[str, dict[str, str]] = {}
 
