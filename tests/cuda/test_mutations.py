@@ -12,6 +12,7 @@ from typing import Any
 import bugs_depthwise
 import bugs_direct
 import bugs_gemm
+import bugs_pointwise
 import bugs_pool
 import bugs_wgrad
 import bugs_winograd
@@ -26,6 +27,7 @@ FAMILIES = {
     "depthwise": bugs_depthwise,
     "direct": bugs_direct,
     "gemm": bugs_gemm,
+    "pointwise": bugs_pointwise,
     "pool": bugs_pool,
     "wgrad": bugs_wgrad,
     "winograd": bugs_winograd,
