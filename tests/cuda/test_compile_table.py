@@ -5,6 +5,7 @@ The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -81,6 +82,31 @@ def listing(instance: Instance) -> str:
 
 
 DIRECT = of_source("conv2d_fprop_direct.cu") + of_source("conv2d_dgrad_direct.cu")
+
+# Their loops have all their operands in shared memory, and nothing to do but multiply.
+IN_REGISTERS = [
+    instance
+    for source in ("fprop_direct", "dgrad_direct", "wgrad_direct", "pointwise_direct")
+    for instance in of_source(f"conv2d_{source}.cu")
+    if instance.tile_type != "AnyTile" and instance.tile_type != "DgradTile"
+]
+
+
+@pytest.mark.parametrize("instance", IN_REGISTERS, ids=str)
+def test_machine_code_of_the_inner_loop_is_multiply_adds(instance: Instance) -> None:
+    """Of what is issued in it, the rest being loads of several operands at a time and the counting of the loop."""
+    blocks = [
+        re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ )?([A-Z0-9_.]+)", text) for text in labelled(listing(instance))
+    ]
+    loop = max(blocks, key=lambda block: block.count("FFMA"))
+    assert loop.count("FFMA") >= 0.82 * len(loop)
+    assert "LDS.128" in loop
+    assert not {"LDL", "STL", "LDG.E", "LDG.E.CONSTANT"}.intersection(loop)
+
+
+def labelled(code: str) -> list[str]:
+    """The stretches between labels."""
+    return re.split(r"^\.L_x_\d+:", code, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("instance", DIRECT, ids=str)

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bugs_depthwise
 import bugs_direct
 import bugs_gemm
 import bugs_ops
+import bugs_pointwise
 import bugs_pool
 import bugs_wgrad
 import bugs_winograd
@@ -23,9 +25,11 @@ from pycnn.jit.sources import installed
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
 FAMILIES = {
+    "depthwise": bugs_depthwise,
     "direct": bugs_direct,
     "gemm": bugs_gemm,
     "ops": bugs_ops,
+    "pointwise": bugs_pointwise,
     "pool": bugs_pool,
     "wgrad": bugs_wgrad,
     "winograd": bugs_winograd,

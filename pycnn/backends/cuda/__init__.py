@@ -32,6 +32,7 @@ from pycnn.backends.cuda import (
     columns,
     direct,
     direct_depthwise,
+    direct_pointwise,
     direct_wgrad,
     gemm,
     im2col,
@@ -63,6 +64,7 @@ __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 LAUNCHERS = (
     direct,
     direct_depthwise,
+    direct_pointwise,
     direct_wgrad,
     im2col,
     columns,
