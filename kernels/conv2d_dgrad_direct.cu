@@ -15,6 +15,11 @@
 //           d c d c      each letter a     (h + pad_top = 0 mod 2 where r*dilation_h is)
 //           b a b a      class of its own
 //
+// Two kernels.  `conv2d_dgrad_direct_tiled` is compiled for one filter size at stride 1 without dilation, where there
+// is one class: it is the tiled convolution of direct_tile.cuh, of dy with the filters turned by half a turn and padded
+// by R - 1 - pad_top and S - 1 - pad_left (which may be negative: then the first rows of dy are left out).  The filters
+// are read where they lie.  `conv2d_dgrad_direct` takes every valid problem; the rest of this is about it.
+//
 // Who owns what: a block owns 32*pixels consecutive pixels of one class of one image, counted i*columns + j, and
 // warps*channels channels of one group.  A thread owns `pixels` pixels, 32 apart, of `channels` channels.  `taps` taps
 // at a time are staged in shared memory together with where they look.
@@ -27,9 +32,19 @@
 //             read C/groups / tile_c times by the warps of a block together, w once for each tile of pixels.
 // Limit       the loads of dy through L1: one for `channels` FMAs.
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 4.
-#include "direct.cuh"
+#include "direct_tile.cuh"
+#include "parity.cuh"
 
 namespace pycnn {
+
+// `turned` is the shape of the convolution of dy: its C and K are the problem's K and C, its H and W the problem's P,
+// Q.
+template <DirectTile T>
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    conv2d_dgrad_direct_tiled(const Conv2dShape turned, const DirectGrid grid, const float* __restrict__ dy,
+                              const float* __restrict__ w, float* __restrict__ dx) {
+    direct_convolution<T, true>(turned, grid, dy, w, Epilogue{}, dx);
+}
 
 struct DgradTile {
     int wide;      // 1: 64-bit coordinates; 0: 32-bit ones
@@ -65,19 +80,6 @@ struct DgradGrid {
     Divisor taps_w, taps_h;                                       // of a tap: (k*taps_h + i)*taps_w + j
     Divisor step_w, step_h;
 };
-
-// The taps of a class along one axis: those with r*dilation = residue (mod stride), `step` apart; R if there are none.
-template <typename Index>
-__device__ __forceinline__ Index first_tap(Index R, Index step, Index dilation, Index stride, Index residue) {
-    const Index advance = dilation % stride;
-    Index remainder = 0;  // of r*dilation, which itself may not fit
-    for (Index r = 0; r < step && r < R; ++r) {
-        if (remainder == residue) return r;
-        remainder += advance;
-        if (remainder >= stride) remainder -= stride;
-    }
-    return R;
-}
 
 template <DgradTile T>
 __global__ void __launch_bounds__(T.threads())

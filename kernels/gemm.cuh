@@ -81,8 +81,8 @@ struct NoWatch {
 };
 
 // Adds up `tiles` tiles of k.  watch(&shared.a[...][0][0]) sees each of them, in order, while it is in shared memory.
-template <GemmTile T, typename LoadA, typename LoadB, typename Watch>
-__device__ __forceinline__ void gemm_mainloop(GemmShared<T>& shared, int tiles, LoadA& a, LoadB& b,
+template <GemmTile T, typename Index, typename LoadA, typename LoadB, typename Watch>
+__device__ __forceinline__ void gemm_mainloop(GemmShared<T>& shared, Index tiles, LoadA& a, LoadB& b,
                                               float (&sum)[T.thread_m][T.thread_n], Watch watch) {
     static_assert(T.sound(), "the tile does not fall apart into warps, lanes and float4");
     const GemmThread<T> thread;
@@ -103,7 +103,7 @@ __device__ __forceinline__ void gemm_mainloop(GemmShared<T>& shared, int tiles, 
 
     int used = 0, filled = T.stages - 1;  // stages
 #pragma unroll 1
-    for (int tile = 0; tile < tiles; ++tile) {
+    for (Index tile = 0; tile < tiles; ++tile) {
         cp_async_wait<T.stages - 2>();
         __syncthreads();  // everyone's copies of this tile are there, and nobody uses the tile before it any more
         if (tile + T.stages - 1 < tiles) {
@@ -136,15 +136,38 @@ __device__ __forceinline__ void gemm_mainloop(GemmShared<T>& shared, int tiles, 
     }
 }
 
+// Stores four neighbours of a row of the result, of which `real` exist: at once where they are aligned.
+__device__ __forceinline__ void store_neighbours(float* out, const float (&value)[4], int real, bool vectors) {
+    if (vectors && real >= 4) {
+        *reinterpret_cast<float4*>(out) = {value[0], value[1], value[2], value[3]};
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            if (i < real) out[i] = value[i];
+    }
+}
+
+// Whether every address `out` + a multiple of `distance` (in floats) is one that a float4 may have.
+__device__ __forceinline__ bool takes_vectors(const float* out, int64 distance) {
+    return (reinterpret_cast<unsigned long long>(out) | static_cast<unsigned long long>(distance * 4)) % 16 == 0;
+}
+
+// How many of `size` are left from `first` on, as far as a tile cares.
+template <typename Index>
+__device__ __forceinline__ int tile_left(Index size, Index first) {
+    const Index left = size - first;
+    return left > 4096 ? 4096 : static_cast<int>(left);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Loaders of matrices
 
 // A matrix whose k lie side by side: element (row, k) at from[row * pitch + k].  Eight neighbouring threads copy eight
 // k of a row (one sector), transposing on the way, so 4 bytes at a time; `rows` of the tile are real, and `ks` of k.
-template <int extent, int tile_k, int threads>
+template <int extent, int tile_k, int threads, typename Index = int>
 class AlongK {
   public:
-    __device__ __forceinline__ AlongK(const float* from, int64 pitch, int rows, int ks)
+    __device__ __forceinline__ AlongK(const float* from, int64 pitch, int rows, Index ks)
         : row_(static_cast<int>(threadIdx.x) / 8), k_(static_cast<int>(threadIdx.x) % 8) {
         from_ = from + row_ * pitch + k_;
         step_ = pass * pitch;
@@ -152,9 +175,9 @@ class AlongK {
         ks_left_ = ks - k_;
     }
 
-    __device__ __forceinline__ void prepare(int) {}
+    __device__ __forceinline__ void prepare(Index) {}
 
-    __device__ __forceinline__ void copy(int, float (*to)[extent + 4]) {
+    __device__ __forceinline__ void copy(Index, float (*to)[extent + 4]) {
         const float* from = from_;
 #pragma unroll
         for (int i = 0; i < extent; i += pass) {
@@ -174,16 +197,17 @@ class AlongK {
     const int row_, k_;  // where the thread begins
     const float* from_;
     int64 step_;
-    int rows_left_, ks_left_;  // from there
+    int rows_left_;
+    Index ks_left_;  // from there
 };
 
 // A matrix whose k lie below one another: element (column, k) at from[k * pitch + column].  Copied 16 bytes at a time
 // where every row begins at a multiple of 16 bytes, else 4.
-template <int extent, int tile_k, int threads>
+template <int extent, int tile_k, int threads, typename Index = int>
 class AcrossK {
   public:
-    __device__ __forceinline__ AcrossK(const float* from, int64 pitch, int columns, int ks)
-        : vectors_((reinterpret_cast<unsigned long long>(from) | static_cast<unsigned long long>(pitch * 4)) % 16 == 0),
+    __device__ __forceinline__ AcrossK(const float* from, int64 pitch, int columns, Index ks)
+        : vectors_(takes_vectors(from, pitch)),
           column_(static_cast<int>(threadIdx.x) * (vectors_ ? 4 : 1) % extent),
           row_(static_cast<int>(threadIdx.x) * (vectors_ ? 4 : 1) / extent) {
         from_ = from + row_ * pitch + column_;
@@ -194,9 +218,9 @@ class AcrossK {
         ks_left_ = ks - row_;
     }
 
-    __device__ __forceinline__ void prepare(int) {}
+    __device__ __forceinline__ void prepare(Index) {}
 
-    __device__ __forceinline__ void copy(int, float (*to)[extent + 4]) {
+    __device__ __forceinline__ void copy(Index, float (*to)[extent + 4]) {
         const float* from = from_;
         if (vectors_) {
 #pragma unroll
@@ -224,7 +248,8 @@ class AcrossK {
     const int column_, row_;  // where the thread begins
     const float* from_;
     int64 step_, tile_step_;
-    int bytes_, ks_left_;  // from there
+    int bytes_;      // of a vector from there that are real
+    Index ks_left_;  // from there
 };
 
 }  // namespace pycnn

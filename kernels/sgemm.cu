@@ -75,12 +75,6 @@ __device__ __forceinline__ GemmBlock gemm_block(const GemmProblem& problem) {
     return block;
 }
 
-// How many of `size` are left from `first` on, as far as a tile cares.
-__device__ __forceinline__ int tile_left(int64 size, int64 first) {
-    const int64 left = size - first;
-    return left > 4096 ? 4096 : static_cast<int>(left);
-}
-
 // Loads a(m, k) or b(k, n): along k, or across.
 template <int along_k, int extent, int tile_k, int threads>
 struct MatrixLoader {
@@ -121,10 +115,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const GemmThread<G> thread;
     const int64 index0 = block.outer * problem.out.outer + block.inner * problem.out.inner;
     out += block.slice * problem.slice;
-    const bool vectors =
-        (reinterpret_cast<unsigned long long>(out + index0) | static_cast<unsigned long long>(problem.out.pitch * 4)) %
-            16 ==
-        0;
+    const bool vectors = takes_vectors(out + index0, problem.out.pitch);
     const int64 channel0 = problem.channel_along_n ? block.inner * problem.N + n0 : block.inner * problem.M + m0;
 #pragma unroll
     for (int i = 0; i < T.thread_m; ++i) {
@@ -140,13 +131,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                 const int64 channel = channel0 + (problem.channel_along_n ? column + l : row);
                 value[l] = column + l < columns ? epilogue(sum[i][j + l], channel, index + column + l) : 0.0f;
             }
-            if (vectors && column + 3 < columns) {
-                *reinterpret_cast<float4*>(&out[index + column]) = {value[0], value[1], value[2], value[3]};
-            } else {
-#pragma unroll
-                for (int l = 0; l < 4; ++l)
-                    if (column + l < columns) out[index + column + l] = value[l];
-            }
+            store_neighbours(&out[index + column], value, columns - column, vectors);
         }
     }
 }

@@ -15,6 +15,7 @@ from pycnn import functional as functional
 from pycnn import ops as ops
 from pycnn import random as random
 from pycnn.algorithms import use_accuracy as use_accuracy
+from pycnn.algorithms import use_workspace_limit as use_workspace_limit
 from pycnn.autograd import Function as Function
 from pycnn.autograd import detect_changes as detect_changes
 from pycnn.autograd import enable_grad as enable_grad
@@ -59,7 +60,7 @@ from pycnn.tensor import zeros as zeros
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import pycnn` alone stays quick.
-_LATER = ("checkpoint", "data", "models", "nn", "optim")
+_LATER = ("checkpoint", "cuda", "data", "models", "nn", "optim")
 
 
 def __getattr__(name: str) -> ModuleType:

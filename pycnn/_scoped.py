@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar, Token
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 __all__ = ["Scoped"]
 
@@ -28,13 +28,13 @@ class Scoped:
     """
 
     # Of each subclass:
-    first: ClassVar[str | None]  # the value before anything is set
+    first: ClassVar[Any]  # the value before anything is set
     inside: ClassVar[ContextVar[Scoped | None]]  # the innermost block
     # Those set for good, the last one holds.  A list, and no `before` to put back: blocks entered by several threads at
     # once would put back each other's.
     lasting: ClassVar[list[Scoped]]
 
-    def __init__(self, value: str | None) -> None:
+    def __init__(self, value: Any) -> None:
         self._value = value
         self.lasting.append(self)
 
@@ -48,7 +48,7 @@ class Scoped:
         self.inside.reset(self._token)
 
     @classmethod
-    def value(cls) -> str | None:
+    def value(cls) -> Any:
         """The value in force."""
         chosen = cls.inside.get()
         if chosen is None:

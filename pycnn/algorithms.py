@@ -1,6 +1,7 @@
 """Which algorithm computes a convolution: the ordered lists of implementations, their guards, and the choice.
 
-Every implementation says, in a sentence, when it cannot run a problem, and, where `auto` might take it, why.  Choosing
+Every implementation says, in a sentence, when it cannot run a problem, and, where `auto` might take it, why.  (Those of
+the CPU are here; a GPU's are plans, see `pycnn.backends.cuda.plan`, ordered by `pycnn.backends.cuda.order`.)  Choosing
 is a pure function of the operator, the shape, the dtype and the accuracy in force, so it can be asked without
 computing anything:
 
@@ -19,7 +20,7 @@ from typing import ClassVar
 
 from pycnn import winograd
 from pycnn._scoped import Scoped
-from pycnn.shape import PASSES, Conv2dShape
+from pycnn.shape import PASSES, Conv2dShape, whole
 
 __all__ = [
     "ACCURACIES",
@@ -31,6 +32,8 @@ __all__ = [
     "choose",
     "resolve",
     "use_accuracy",
+    "use_workspace_limit",
+    "workspace_limit",
 ]
 
 FAMILIES = ("direct", "im2col", "winograd")
@@ -127,6 +130,37 @@ class use_accuracy(Scoped):
 
     def __init__(self, name: str) -> None:
         super().__init__(_known(name))
+
+
+class use_workspace_limit(Scoped):
+    """Say how much memory a convolution on a GPU may take beside its operands and result.
+
+    Until the end of the ``with`` block, or for good if used without one.  `auto` does not choose an algorithm that
+    needs more; one that is asked for by name and needs more is refused, with the limit and the need.
+
+    Args:
+        limit: bytes, at least 0; None for no limit.
+
+    Raises:
+        TypeError, ValueError: a limit that is no such number.
+
+    >>> with use_workspace_limit(2**26):
+    ...     workspace_limit()
+    67108864
+    """
+
+    first = None
+    inside = ContextVar("pycnn_workspace_limit", default=None)
+    lasting: ClassVar[list[Scoped]] = []
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__(None if limit is None else whole("limit", limit, 0))
+
+
+def workspace_limit() -> int | None:
+    """Bytes that `use_workspace_limit` allows, or None."""
+    limit: int | None = use_workspace_limit.value()
+    return limit
 
 
 _of_call: ContextVar[str | None] = ContextVar("pycnn_accuracy_of_call", default=None)

@@ -5,20 +5,14 @@ Every `backward` is written with Tensor operations, so each of them can be diffe
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from pycnn.arrays import beside, device_of, module_of, place
 from pycnn.graph import Function
 
 Array = Any
-
-
-def array_module(array: Array) -> ModuleType:
-    """The library of `array`: NumPy, or CuPy for its arrays."""
-    return np if isinstance(array, (np.ndarray, np.generic)) else sys.modules[type(array).__module__.partition(".")[0]]
 
 
 def _as_array(result: Array) -> Array:
@@ -78,7 +72,7 @@ class Expand(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, shape: tuple[int, ...]) -> Array:
         ctx.shape = x.shape
-        return array_module(x).broadcast_to(x, shape)
+        return module_of(x).broadcast_to(x, shape)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -227,7 +221,7 @@ class Matmul(Function):
 class Exp(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
-        y = _as_array(array_module(x).exp(x))
+        y = _as_array(module_of(x).exp(x))
         ctx.save(y)
         return y
 
@@ -240,7 +234,7 @@ class Log(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
         ctx.save(x)
-        module = array_module(x)
+        module = module_of(x)
         with np.errstate(divide="ignore", invalid="ignore"):  # log(0) = -inf and log(-1) = nan, silently as PyTorch
             return _as_array(module.log(x))
 
@@ -253,7 +247,7 @@ class Sqrt(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
-            y = _as_array(array_module(x).sqrt(x))
+            y = _as_array(module_of(x).sqrt(x))
         ctx.save(y)
         return y
 
@@ -265,7 +259,7 @@ class Sqrt(Function):
 class Abs(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
-        ctx.save(array_module(x).sign(x) if ctx.needs_input_grad[0] else None)
+        ctx.save(module_of(x).sign(x) if ctx.needs_input_grad[0] else None)
         return _as_array(abs(x))
 
     @staticmethod
@@ -286,6 +280,19 @@ class Cast(Function):
         return Cast.apply(dy, ctx.dtype), None
 
 
+class Move(Function):
+    """On another device, a full name; the gradient comes back to the old one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Array, device: str) -> Array:
+        ctx.device = device_of(x)
+        return place(x, device)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        return Move.apply(dy, ctx.device), None
+
+
 class Clone(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
@@ -301,7 +308,7 @@ class Full(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, value: float) -> Array:
-        return array_module(x).full_like(x, value)
+        return module_of(x).full_like(x, value)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -349,7 +356,7 @@ class TakeAlong(Function):
     def forward(ctx: Any, x: Array, index: Array, axis: int) -> Array:
         ctx.save(index)
         ctx.axis, ctx.shape = axis, x.shape
-        return array_module(x).take_along_axis(x, index, axis)
+        return module_of(x).take_along_axis(x, index, axis)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -363,7 +370,7 @@ class PutAlong(Function):
     def forward(ctx: Any, dy: Array, index: Array, axis: int, shape: tuple[int, ...]) -> Array:
         ctx.save(index)
         ctx.axis = axis
-        module = array_module(dy)
+        module = module_of(dy)
         dx = module.zeros(shape, dy.dtype)
         where_to = list(module.ogrid[tuple(slice(size) for size in index.shape)])
         where_to[axis] = index
@@ -436,7 +443,7 @@ class PutItem(Function):
     @staticmethod
     def forward(ctx: Any, dy: Array, index: Any, shape: tuple[int, ...]) -> Array:
         ctx.index = index
-        module = array_module(dy)
+        module = module_of(dy)
         dx = module.zeros(shape, dy.dtype)
         if _is_basic(index):
             dx[index] = dy
@@ -455,7 +462,7 @@ class SetItem(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, value: Array, index: Any) -> Array:
         y = x.copy()
-        y[index] = value
+        y[index] = beside(value, y)
         ctx.index = index
         ctx.meta = (value.shape, value.dtype) if hasattr(value, "shape") else None
         return y
@@ -480,7 +487,7 @@ class Concat(Function):
     @staticmethod
     def forward(ctx: Any, axis: int, *arrays: Array) -> Array:
         ctx.axis, ctx.sizes = axis, [array.shape[axis] for array in arrays]
-        return array_module(arrays[0]).concatenate(arrays, axis)
+        return module_of(arrays[0]).concatenate(arrays, axis)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -498,7 +505,7 @@ class Where(Function):
 
     @staticmethod
     def forward(ctx: Any, condition: Array, a: Array, b: Array) -> Array:
-        y = _as_array(array_module(condition).where(condition, a, b))
+        y = _as_array(module_of(condition).where(condition, a, b))
         ctx.save(condition)
         ctx.meta = _meta(a, y), _meta(b, y)
         return y
@@ -533,7 +540,7 @@ class Bigger(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array, largest: bool) -> Array:
-        module = array_module(a)
+        module = module_of(a)
         y = _as_array(module.maximum(a, b) if largest else module.minimum(a, b))
         if True in ctx.needs_input_grad:
             half = y.dtype.type(0.5)
@@ -561,7 +568,7 @@ class Clamp(Function):
         if ctx.needs_input_grad[0]:
             inside = np.True_ if low is None else x >= low
             ctx.save((inside if high is None else inside & (x <= high)).astype(x.dtype))
-        return _as_array(array_module(x).clip(x, low, high))
+        return _as_array(module_of(x).clip(x, low, high))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

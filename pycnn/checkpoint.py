@@ -25,6 +25,7 @@ import numpy as np
 
 from pycnn import __version__, backends, machine, random
 from pycnn._files import replacing
+from pycnn.arrays import is_array, to_host
 from pycnn.tensor import Tensor
 
 __all__ = ["Checkpoint", "CheckpointError", "load", "restore", "save"]
@@ -214,10 +215,10 @@ def _pack(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any
     """`value` as JSON, its arrays taken out into `arrays` under their path."""
     if isinstance(value, Tensor):
         value = value.detach().numpy()
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         if name in arrays:
             raise TypeError(f"two arrays of a checkpoint have the name {name}")
-        arrays[name] = np.ascontiguousarray(value).reshape(value.shape)
+        arrays[name] = np.ascontiguousarray(to_host(value)).reshape(value.shape)
         return {_ARRAY: name}
     if isinstance(value, Mapping):
         return {str(key): _pack(item, f"{name}/{key}", arrays) for key, item in value.items()}

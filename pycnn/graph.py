@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from pycnn.arrays import to_host
+
 if TYPE_CHECKING:
     from pycnn.tensor import Tensor
 
@@ -414,5 +416,4 @@ def debugging() -> bool:
 
 
 def _digest(array: Array) -> bytes:
-    host = array if type(array) is np.ndarray else array.get()
-    return hashlib.blake2b(host.tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(to_host(array).tobytes(), digest_size=16).digest()

@@ -1,7 +1,7 @@
 """Tensor: an array and its place in the graph.  Names and meanings are PyTorch's.
 
-What differs: ``t.data`` is the array itself (NumPy's or CuPy's), `numpy` of it; there are no devices beyond the array's
-own; and an operation that a method does not offer is a function of `pycnn.functional`.
+What differs: ``t.data`` is the array itself (NumPy's or CuPy's), which says where the tensor is; and an operation that
+a method does not offer is a function of `pycnn.functional`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ import numpy as np
 
 from pycnn import arithmetic as op
 from pycnn import autograd, graph
+from pycnn.arrays import (
+    beside,
+    device_of,
+    is_array,
+    is_device,
+    module_of,
+    parse_device,
+    place,
+    same_elements,
+    to_host,
+)
 from pycnn.graph import Variable, Versions
 
 __all__ = ["Tensor", "ones", "tensor", "zeros"]
@@ -137,12 +148,17 @@ class Tensor(Variable):
     @property
     def device(self) -> str:
         """``"cpu"``, or ``"cuda:0"`` and so on for a CuPy array."""
-        return "cpu" if isinstance(self._data, np.ndarray) else f"cuda:{self._data.device.id}"
+        return device_of(self._data)
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether a GPU holds the array."""
+        return not isinstance(self._data, np.ndarray)
 
     @property
     def array_module(self) -> ModuleType:
         """The library of the array: numpy or cupy."""
-        return op.array_module(self._data)
+        return module_of(self._data)
 
     @property
     def version(self) -> int:
@@ -176,12 +192,17 @@ class Tensor(Variable):
         return self._data.tolist()
 
     def numpy(self) -> np.ndarray:
-        """The array, as NumPy; shared where it is one.  Raises RuntimeError if a gradient is required: detach first."""
+        """The array as NumPy: itself, or a copy of what a GPU holds.
+
+        Raises RuntimeError if a gradient is required: detach first.
+        """
         if self._requires_grad:
             raise RuntimeError("numpy() of a tensor that requires a gradient would lose it; use .detach().numpy()")
-        return self._data if isinstance(self._data, np.ndarray) else self._data.get()
+        return to_host(self._data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if not isinstance(self._data, np.ndarray):
+            raise TypeError(f"this tensor is on {self.device}; NumPy gets a copy of it by .numpy() or .cpu()")
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
             if copy is False:
@@ -227,7 +248,7 @@ class Tensor(Variable):
         return format(self.item(), spec) if spec and self._data.ndim == 0 else format(repr(self), spec)
 
     def __repr__(self) -> str:
-        host = self._data if isinstance(self._data, np.ndarray) else self._data.get()
+        host = to_host(self._data)
         text = np.array2string(host, separator=", ", prefix="tensor(")
         notes = "" if str(host.dtype) in ("float32", "int64", "bool") else f", dtype={host.dtype}"
         if host.size == 0:
@@ -686,16 +707,38 @@ class Tensor(Variable):
         """A copy; the gradient passes through."""
         return op.Clone.apply(self)
 
-    def to(self, dtype: Any) -> Tensor:
-        """In another dtype (or that of another Tensor); the tensor itself if it has it already.
+    def to(self, *wanted: Any, dtype: Any = None, device: Any = None) -> Tensor:
+        """On another device, in another dtype, or both; the tensor itself if it is there already.
+
+        Args:
+            *wanted: a device ("cpu", "cuda", "cuda:1"), a dtype, one after the other, or a Tensor to be like.
+            dtype, device: the same by name.
+
+        Raises:
+            ValueError: a device of another name.  MissingToolError: no CuPy, no driver or no such GPU.
 
         >>> ones(2).to(np.float64).dtype
         dtype('float64')
+        >>> ones(2).to("cpu", np.float16).device
+        'cpu'
         """
-        wanted = np.dtype(dtype.dtype if isinstance(dtype, Variable) else dtype)  # type: ignore[attr-defined]
-        return self if wanted == self._data.dtype else op.Cast.apply(self, wanted)
+        dtype, device = destination(wanted, dtype, device)
+        result = self
+        if device is not None and (name := parse_device(device)) != device_of(self._data):
+            result = op.Move.apply(result, name)
+        return result if dtype is None or dtype == result._data.dtype else op.Cast.apply(result, dtype)
 
-    astype = to
+    def cuda(self, device: int | str | None = None) -> Tensor:
+        """On a GPU: the current one, or the one of this number or name."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+    def cpu(self) -> Tensor:
+        """In main memory."""
+        return self.to("cpu")
+
+    def astype(self, dtype: Any) -> Tensor:
+        """In another dtype."""
+        return self.to(dtype=dtype)
 
     def type_as(self, other: Tensor) -> Tensor:
         """In the dtype of `other`."""
@@ -727,17 +770,11 @@ class Tensor(Variable):
         if graph.is_grad_enabled() and (self._requires_grad or (isinstance(value, Variable) and value._requires_grad)):
             if isinstance(value, Variable) and value._versions is self._versions:
                 # base[index] += v: Python changes the view base[index], then writes it back to where it lies.
-                part = self._data[index]
-                if (
-                    self._seen == self._versions.recorded - 1
-                    and isinstance(part, np.ndarray)
-                    and part.shape == value._data.shape
-                    and part.__array_interface__ == value._data.__array_interface__
-                ):
+                if self._seen == self._versions.recorded - 1 and same_elements(self._data[index], value._data):
                     self._seen = self._versions.recorded
             self._become(op.SetItem.apply(self, value, index))
         else:
-            self._data[index] = value._data if isinstance(value, Variable) else value
+            self._data[index] = beside(value._data if isinstance(value, Variable) else value, self._data)
             self._versions.version += 1
 
     def _become(self, result: Tensor) -> Tensor:
@@ -805,7 +842,7 @@ class Tensor(Variable):
             self._requires_grad or (isinstance(source, Variable) and source._requires_grad)
         ):
             return self._become(op.SetItem.apply(self, source, ...))
-        self._data[...] = source._data if isinstance(source, Variable) else source
+        self._data[...] = beside(source._data if isinstance(source, Variable) else source, self._data)
         self._versions.version += 1
         return self
 
@@ -849,32 +886,48 @@ class _GradKeeper:
             tensor._grad = gradient.clone() if tensor._grad is None else tensor._grad + gradient
 
 
-def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A Tensor with a copy of `data`; see `Tensor` for what that may be.
 
     >>> tensor([[1, 2], [3, 4]], dtype=np.float32).shape
     (2, 2)
     """
     array = _array(data)
-    return Tensor(array.astype(dtype or array.dtype, copy=True), requires_grad)
+    return Tensor(_placed(array.astype(dtype or array.dtype, copy=True), device), requires_grad)
 
 
-def zeros(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
+def zeros(*size: Any, dtype: Any = np.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A Tensor of zeros; the sizes one by one or as a tuple.
 
     >>> zeros(2, 3).shape, zeros((2, 3), dtype=np.float64).dtype
     ((2, 3), dtype('float64'))
     """
-    return Tensor(np.zeros(_sizes(size), dtype), requires_grad)
+    return Tensor(_placed(np.zeros(_sizes(size), dtype), device), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = np.float32, requires_grad: bool = False) -> Tensor:
+def ones(*size: Any, dtype: Any = np.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A Tensor of ones; the sizes one by one or as a tuple.
 
     >>> ones(2)
     tensor([1., 1.])
     """
-    return Tensor(np.ones(_sizes(size), dtype), requires_grad)
+    return Tensor(_placed(np.ones(_sizes(size), dtype), device), requires_grad)
+
+
+def destination(wanted: tuple[Any, ...], dtype: Any, device: Any) -> tuple[np.dtype[Any] | None, Any]:
+    """What the arguments of a `to` ask for: a dtype or None, a device's name or None."""
+    for one in wanted:
+        if isinstance(one, Variable):
+            dtype, device = one._data.dtype, device_of(one._data)
+        elif is_device(one):
+            device = one
+        elif one is not None:
+            dtype = one
+    return None if dtype is None else np.dtype(dtype), device
+
+
+def _placed(array: Array, device: Any) -> Array:
+    return array if device is None else place(array, parse_device(device))
 
 
 def _array(data: Any) -> Array:
@@ -884,8 +937,8 @@ def _array(data: Any) -> Array:
         return data._data
     elif isinstance(data, np.generic):
         array = np.asarray(data)
-    elif type(data).__module__.partition(".")[0] == "cupy":
-        return data
+    elif is_array(data):
+        array = data
     elif hasattr(data, "__dlpack__"):
         array = np.from_dlpack(data.detach() if hasattr(data, "detach") else data)
     else:

@@ -17,6 +17,7 @@ from pycnn._scoped import Scoped
 
 __all__ = ["NAMES", "get", "selected", "use_backend"]
 
+_FUNCTIONS = {"cuda": "cuda.bound"}  # where a backend's functions are, if not in the module of its name
 NAMES = ("reference", "cpu", "cuda", "sim", "shapes")
 
 
@@ -49,10 +50,11 @@ class use_backend(Scoped):
 
 def selected() -> str | None:
     """The backend that `use_backend` chose, or None where the array decides."""
-    return use_backend.value()
+    chosen: str | None = use_backend.value()
+    return chosen
 
 
 @functools.cache
 def get(name: str) -> ModuleType:
     """The module of backend `name`, imported at its first use."""
-    return importlib.import_module(f"pycnn.backends.{name}")
+    return importlib.import_module(f"pycnn.backends.{_FUNCTIONS.get(name, name)}")

@@ -79,6 +79,9 @@ def run(args: argparse.Namespace) -> int:
         whole(f"--{option.replace('_', '-')}", getattr(args, option), least)
     if args.threads is not None:
         pycnn.set_num_threads(whole("--threads", args.threads, 1))
+    if args.backend == "cuda":  # the arrays say it from here on: those of the network and its batches are on the GPU
+        _engine("cuda")
+        return _train(args)
     with pycnn.use_backend(args.backend) if args.backend else nullcontext():
         return _train(args)
 
@@ -131,7 +134,9 @@ def _train_one(
 
     random.manual_seed(seed)
     net = models.create(args.net, num_classes=len(split.classes))
-    settings = {"net": args.net, "data": split.name, "seed": seed, **_engine()}
+    if args.backend == "cuda":
+        net.cuda()
+    settings = {"net": args.net, "data": split.name, "seed": seed, **_engine(args.backend)}
     trainer = Trainer(net, split, input_shape, recipe, seed=seed, workers=args.workers, settings=settings)
     path = folder / CHECKPOINT
     if args.resume and path.exists():
@@ -143,18 +148,26 @@ def _train_one(
     elapsed = time.perf_counter() - start
     evaluation = trainer.evaluate()
     _train_outputs.write_metrics(folder, trainer, evaluation, {**settings, "seconds": elapsed, "source": split.source})
+    net.cpu()
     if not args.no_plots:
         _train_outputs.draw(folder, trainer, evaluation, f"{args.net} on {split.name}, seed {seed}")
     print(f"test accuracy {100 * evaluation.accuracy:.2f} % after {elapsed:.1f} s")
     return evaluation.accuracy
 
 
-def _engine() -> dict[str, Any]:
-    """What of the engine makes the numbers what they are: a run resumed under another would not be the same run."""
+def _engine(backend: str | None) -> dict[str, Any]:
+    """What of the engine makes the numbers what they are: a run resumed under another would not be the same run.
+
+    Raises MissingToolError for "cuda" without CuPy, driver or GPU.
+    """
     import pycnn
     from pycnn import backends
 
-    name = backends.selected() or "cpu"
+    name = backend or backends.selected() or "cpu"
+    if name == "cuda":
+        from pycnn.arrays import parse_device
+
+        parse_device("cuda")
     return {"backend": name, "isa": pycnn.get_isa() if name == "cpu" else None}
 
 

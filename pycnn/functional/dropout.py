@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops, random
+from pycnn.arrays import is_host
+from pycnn.backends.replay import active
 from pycnn.functional._arrays import expect_arrays
-from pycnn.graph import Function
+from pycnn.graph import Function, Variable
 from pycnn.ops._checks import flag, real
 
 __all__ = ["dropout"]
@@ -15,16 +17,19 @@ Array = Any
 
 
 class Dropout(Function):
-    """y = x * m / (1 - p); linear in x and diagonal, so the same call is its backward, and the backward of that."""
+    """y = x * m / (1 - p); linear in x and diagonal, so the same call is its backward, and the backward of that.
+
+    `counter` is None or a device's own offset into the stream, to which `offset` is added.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Array, p: float, seed: int, offset: int) -> Array:
-        ctx.how = p, seed, offset
-        return ops.dropout(x, p, seed, offset)
+    def forward(ctx: Any, x: Array, p: float, seed: int, offset: int, counter: Array | None) -> Array:
+        ctx.how = p, seed, offset, counter
+        return ops.dropout(x, p, seed, offset, counter)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
-        return Dropout.apply(dy, *ctx.how), None, None, None
+        return Dropout.apply(dy, *ctx.how), None, None, None, None
 
 
 def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Generator | None = None) -> Any:
@@ -54,4 +59,8 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: random.Gen
     words = 1
     for size in x.shape:
         words *= size
-    return Dropout.apply(x, p, *(generator or random.default_generator).reserve(words))
+    stream = generator or random.default_generator
+    replay = active()
+    if replay is not None and not is_host(x._data if isinstance(x, Variable) else x):
+        return Dropout.apply(x, p, *replay.reserve(stream, words))
+    return Dropout.apply(x, p, *stream.reserve(words), None)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
-
 from pycnn import ops
-from pycnn.arithmetic import TakeAlong, Where, array_module
+from pycnn.arithmetic import TakeAlong, Where
+from pycnn.arrays import is_array, is_host, module_of
 from pycnn.functional._arrays import composed
 from pycnn.functional.activation import LogSoftmax
 from pycnn.graph import Function, Variable
@@ -55,7 +54,7 @@ class Mse(Function):
     def forward(ctx: Any, a: Array, b: Array) -> Array:
         ctx.save(a, b)
         error = a - b
-        return array_module(error).asarray((error * error).sum() / error.dtype.type(error.size))
+        return module_of(error).asarray((error * error).sum() / error.dtype.type(error.size))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -173,11 +172,11 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 def _plain(input: Any, target: Any, weight: Any) -> bool:
-    """Whether the raw operators take these as they are: arrays of NumPy, scores by class, and whole classes."""
+    """Whether the raw operators take these as they are: arrays, scores by class, and whole classes."""
     return (
         weight is None
-        and type(input) is np.ndarray
-        and type(target) is np.ndarray
+        and is_array(input)
+        and is_array(target)
         and input.ndim > 1
         and input.dtype.char in "fd"
         and target.dtype.kind in "iu"
@@ -202,12 +201,14 @@ def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str
         return loss.squeeze(0) if single and reduction == "none" else loss
     indices = target._data
     counted = indices != ignore_index
-    module = array_module(indices)
+    module = module_of(indices)
     wrong = counted & ((indices < 0) | (indices >= classes))
-    if wrong.any():
+    if is_host(indices) and wrong.any():
         raise IndexError(f"target holds the class {indices[wrong].flat[0]}, but there are classes 0 to {classes - 1}")
-    safe = module.where(counted, indices, 0)
+    safe = module.where(counted & ~wrong, indices, 0)
     factor = counted.astype(logp.dtype)
+    if not is_host(indices):  # asking would mean waiting for the GPU: such a target makes the loss NaN
+        factor = module.where(wrong, factor.dtype.type("nan"), factor)
     if weight is not None:
         factor = factor * weight._data.astype(logp.dtype)[safe]
     nothing = logp.dtype.type(0)  # an ignored row counts for nothing even where it holds infinities or the mean is 0/0

@@ -8,10 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from pycnn import autograd, graph, ops
-from pycnn.arithmetic import array_module
+from pycnn.arrays import is_array, module_of
 from pycnn.functional._arrays import composed, expect_arrays, fused
 from pycnn.functional.linear import ChannelSum
 from pycnn.graph import Function, is_grad_enabled
@@ -82,7 +80,7 @@ class BatchNormEval(Function):
         dshift: Any = ChannelSum.apply(dy) if any(ctx.needs_input_grad[1:]) else None
         dx = dvar = dweight = None
         if need_x:
-            dx = ChannelAffine.apply(dy, scale, array_module(dy._data).zeros(dy.shape[1], dy.dtype))
+            dx = ChannelAffine.apply(dy, scale, module_of(dy._data).zeros(dy.shape[1], dy.dtype))
         if need_weight or need_var:
             dscale = ChannelSum.apply(dy * x) - mean * dshift
             dweight = dscale * inverse if need_weight else None
@@ -103,7 +101,7 @@ class ChannelAffine(Function):
     def backward(ctx: Any, dy: Any) -> Any:
         x, scale = ctx.saved
         dx, dscale, dshift = ctx.needs_input_grad
-        none = array_module(dy._data).zeros(dy.shape[1], dy.dtype) if dx else None
+        none = module_of(dy._data).zeros(dy.shape[1], dy.dtype) if dx else None
         return (
             ChannelAffine.apply(dy, scale, none) if dx else None,
             ChannelSum.apply(dy * x) if dscale else None,
@@ -136,7 +134,7 @@ class ChannelWindow(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, before: int, after: int) -> Array:
         ctx.reach = before, after
-        y = array_module(x).zeros_like(x)
+        y = module_of(x).zeros_like(x)
         channels = x.shape[1]
         for step in range(-before, after + 1):
             first, last = max(0, -step), min(channels, channels - step)
@@ -200,7 +198,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")
-        simple = all(_is_numpy(one, x.dtype) for one in (x, *given.values()) if one is not None)
+        simple = all(_is_ready(one, x.dtype) for one in (x, *given.values()) if one is not None)
         evaluate = BatchNormEval.apply if simple else _with_statistics
         return evaluate(x, running_mean, running_var, weight, bias, eps)
     count = math.prod(x.shape) // channels
@@ -229,13 +227,14 @@ def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> N
     running += value * (momentum * factor)
 
 
-def _is_numpy(one: Any, dtype: Any) -> bool:
-    return type(one._data if isinstance(one, graph.Variable) else one) is np.ndarray and one.dtype == dtype
+def _is_ready(one: Any, dtype: Any) -> bool:
+    """Whether the operators take it as it is."""
+    return is_array(one._data if isinstance(one, graph.Variable) else one) and one.dtype == dtype
 
 
 @composed
 def _with_statistics(x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Any:
-    if all(_is_numpy(one, x.dtype) for one in (mean, var, weight, bias) if one is not None):
+    if all(_is_ready(one, x.dtype) for one in (mean, var, weight, bias) if one is not None):
         return BatchNormEval.apply(x, mean, var, weight, bias, eps)
     scale = (_tensor(var) + eps) ** -0.5
     if weight is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from pycnn import ops
-from pycnn.arithmetic import Concat, Where, array_module
+from pycnn.arithmetic import Concat, Where
+from pycnn.arrays import beside, module_of
 from pycnn.functional._arrays import composed, expect_arrays
 from pycnn.graph import Function, Variable
 from pycnn.ops._checks import integer, real
@@ -30,7 +31,7 @@ class Pad(Function):
     def forward(ctx: Any, x: Array, sides: tuple[tuple[int, int], ...], value: float) -> Array:
         ctx.inside = tuple([slice(before, before + size) for (before, _), size in zip(sides, x.shape, strict=True)])
         shape = [size + before + after for (before, after), size in zip(sides, x.shape, strict=True)]
-        y = array_module(x).full(shape, value, x.dtype)
+        y = module_of(x).full(shape, value, x.dtype)
         y[ctx.inside] = x
         return y
 
@@ -87,7 +88,7 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
             )
         if before or after:
             order = np.pad(np.arange(size), (before, after), mode=_NUMPY_MODE[mode])  # type: ignore[call-overload]
-            x = x[(slice(None),) * axis + (order,)]
+            x = x[(slice(None),) * axis + (beside(order, x._data),)]
     return x
 
 
@@ -164,7 +165,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
     like = a if isinstance(a, Tensor) else b
     if not isinstance(like, Tensor):
         return Where.apply(mask, a, b)
-    a, b = (one if hasattr(one, "dtype") else Tensor(one, dtype=like.dtype) for one in (a, b))
+    a, b = (one if hasattr(one, "dtype") else like.dtype.type(one) for one in (a, b))
     return Where.apply(mask, a, b)
 
 

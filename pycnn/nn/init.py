@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import random
+from pycnn.arrays import beside
 from pycnn.nn.parameter import changed
 from pycnn.tensor import Tensor
 
@@ -202,13 +203,13 @@ def _fan(tensor: Tensor, mode: str) -> int:
 def _fill(tensor: Tensor, draw: Callable[[int], np.ndarray[Any, Any]], where: slice = slice(None)) -> Tensor:
     if _skipping.get():
         return tensor
-    part, module = tensor.data[where], tensor.array_module
+    part = tensor.data[where]
     if part.flags.c_contiguous:
         flat = part.reshape(-1)
         for start in range(0, flat.size, _BLOCK):
             block = flat[start : start + _BLOCK]
-            block[...] = module.asarray(draw(block.size))
+            block[...] = beside(draw(block.size), block)
     else:
-        part[...] = module.asarray(draw(part.size).reshape(part.shape))
+        part[...] = beside(draw(part.size).reshape(part.shape), part)
     changed(tensor)
     return tensor

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from pycnn.arrays import device_of, is_array, parse_device, place
 from pycnn.autograd import no_grad
 from pycnn.nn.parameter import Parameter
-from pycnn.tensor import Tensor
+from pycnn.tensor import Tensor, destination
 
 __all__ = ["HookHandle", "Incompatible", "Module"]
 
@@ -273,20 +274,54 @@ class Module:
         function(self)
         return self
 
-    def to(self: M, dtype: Any) -> M:
-        """Convert floating parameters, buffers and gradients to `dtype`; integers stay.  Returns this module.
+    def to(self: M, *wanted: Any, dtype: Any = None, device: Any = None) -> M:
+        """Move parameters, buffers and gradients to a device, or convert the floating ones to a dtype, or both.
 
-        Raises TypeError for a dtype that is not floating.
+        The parameters stay the same objects, so an optimiser that was made before keeps them.
+
+        Args:
+            *wanted: a device ("cpu", "cuda", "cuda:1"), a floating dtype, one after the other, or a Tensor to be like.
+            dtype, device: the same by name.
+
+        Returns:
+            this module.
+
+        Raises:
+            TypeError: a dtype that is not floating.
+            ValueError: a device of another name.
+            MissingToolError: no CuPy, no driver or no such GPU.
+
+        >>> from pycnn import nn
+        >>> nn.Linear(2, 1).to("cpu", "float64").weight.dtype
+        dtype('float64')
         """
-        wanted = np.dtype(dtype)
-        if wanted.kind != "f" and str(wanted) != "bfloat16":
-            raise TypeError(f"dtype must be a floating dtype, got {wanted}")
+        dtype, device = destination(wanted, dtype, device)
+        if dtype is not None and dtype.kind != "f" and str(dtype) != "bfloat16":
+            raise TypeError(f"dtype must be a floating dtype, got {dtype}")
+        name = None if device is None else parse_device(device)
+
+        def moved(array: Any) -> Any:
+            if dtype is not None and array.dtype.kind in "fV" and array.dtype != dtype:
+                array = array.astype(dtype)
+            return array if name is None else place(array, name)
+
         for tensor in [*self.parameters(), *self.buffers()]:
-            if tensor.data.dtype.kind in "fV" and tensor.data.dtype != wanted:
-                tensor.data = tensor.data.astype(wanted)
-                if tensor.grad is not None:
-                    tensor.grad = Tensor(tensor.grad.data.astype(wanted))
+            array = moved(tensor.data)
+            if array is not tensor.data:
+                tensor.data = array
+            if tensor.grad is not None:
+                gradient = moved(tensor.grad.data)
+                if gradient is not tensor.grad.data:
+                    tensor.grad = Tensor(gradient)
         return self
+
+    def cuda(self: M, device: int | str | None = None) -> M:
+        """Move to a GPU: the current one, or the one of this number or name."""
+        return self.to("cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
+
+    def cpu(self: M) -> M:
+        """Move to main memory."""
+        return self.to("cpu")
 
     def float(self: M) -> M:
         """Convert to float32."""
@@ -375,9 +410,11 @@ class Module:
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
 
 
-def _numbers(key: str, value: Any) -> np.ndarray:
+def _numbers(key: str, value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.data
+    if is_array(value) and device_of(value) != "cpu":
+        return value
     if hasattr(value, "detach"):  # a torch tensor that records gradients refuses to become an array
         value = value.detach()
         if str(value.dtype) == "torch.bfloat16":  # which NumPy has no name for; float32 holds each of them exactly

@@ -59,11 +59,11 @@ class Call:
     __slots__ = ("_dtype", "_half", "_kind", "arrays", "backend")
 
     def __init__(self, *optional: str, **arrays: Array | None) -> None:
-        dtype = _ready(optional, arrays)
+        library, dtype = _ready(optional, arrays)
         if dtype is None:
             self._look(optional, arrays)
         else:
-            self._kind, self._dtype, self._half = "numpy", dtype, False
+            self._kind, self._dtype, self._half = library, dtype, False
             self.arrays: list[Any] = list(arrays.values())
         on_device = self._kind == "cupy"
         name = backends.selected() or ("cuda" if on_device else "cpu")
@@ -73,7 +73,9 @@ class Call:
 
     def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
         """Find out what the arrays are, and how to see them as the backends want them."""
-        given = {name: array for name, array in arrays.items() if array is not None or name not in optional}
+        given: dict[str, Any] = {
+            name: array for name, array in arrays.items() if array is not None or name not in optional
+        }
         kinds = {}
         for name, array in given.items():
             try:
@@ -85,6 +87,10 @@ class Call:
         self._kind = next(iter(kinds.values()))
         if any(found != self._kind for found in kinds.values()):
             raise TypeError(f"all arrays must come from one library, got {_listing(kinds)}")
+        if self._kind == "cupy":
+            places = {name: f"cuda:{array.device.id}" for name, array in given.items()}
+            if len(set(places.values())) > 1:
+                raise TypeError(f"all arrays must be on one GPU, got {_listing(places)}")
         views = {name: _view(name, array, self._kind) for name, array in given.items()}
         self._dtype = next(iter(views.values())).dtype
         if any(view.dtype != self._dtype for view in views.values()):
@@ -109,6 +115,8 @@ class Call:
             raise TypeError(f"{name} must be an array of integers, got {type(array).__name__}") from None
         if found != self._kind:
             raise TypeError(f"all arrays must come from one library, got {name}: {found} beside {self._kind}")
+        if found == "cupy" and array.dtype == _INT64:
+            return array
         view = _view(name, array, found)
         if view.dtype.kind not in "iu":
             raise TypeError(f"{name} must be an array of integers, got dtype {view.dtype}")
@@ -124,17 +132,35 @@ class Call:
 _FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
 
 
-def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
-    """The one dtype of arrays that a backend can have as they are, which is nearly every call; None if they are not."""
+def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> tuple[str, np.dtype | None]:
+    """Library and dtype of arrays that a backend can have as they are, which is nearly every call; None if not so."""
     dtype = None
     for name, array in arrays.items():
         if array is None and name in optional:
             continue
-        if type(array) is not np.ndarray or not array.flags.aligned:
-            return None
+        if type(array) is not np.ndarray:
+            return "cupy", _ready_on_device(optional, arrays)
+        if not array.flags.aligned:
+            return "numpy", None
         if dtype is None:
             dtype = array.dtype
         elif array.dtype != dtype:
+            return "numpy", None
+    return "numpy", dtype if dtype in (_FLOAT32, _FLOAT64) else None
+
+
+def _ready_on_device(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
+    """The one dtype of CuPy's arrays on one GPU, or None."""
+    dtype = device = None
+    array: Any
+    for name, array in arrays.items():
+        if array is None and name in optional:
+            continue
+        if type(array).__module__ != "cupy":
+            return None
+        if dtype is None:
+            dtype, device = array.dtype, array.data.device_id
+        elif array.dtype != dtype or array.data.device_id != device:
             return None
     return dtype if dtype in (_FLOAT32, _FLOAT64) else None
 

@@ -32,11 +32,12 @@ def philox_uint32(count: int, seed: int, offset: int = 0) -> np.ndarray:
     >>> [hex(word) for word in philox_uint32(2, seed=0)]
     ['0x6627e8d5', '0xe169c58d']
     """
-    backend = backends.get(backends.selected() or "cpu")
+    chosen = backends.selected()
+    backend = backends.get("cpu" if chosen in (None, "cuda") else chosen)  # the words are the host's on every backend
     return backend.philox_uint32(whole("count", count, 0), word64("seed", seed), word64("offset", offset))
 
 
-def dropout(x: Array, p: float, seed: int, offset: int = 0) -> Array:
+def dropout(x: Array, p: float, seed: int, offset: int = 0, counter: Array | None = None) -> Array:
     """Each element set to 0 with probability `p`, the others divided by 1 - p.
 
         y[i] = x[i] / (1 - p) if word i of the stream >= p * 2^32, else 0          (i counts in C order)
@@ -47,6 +48,7 @@ def dropout(x: Array, p: float, seed: int, offset: int = 0) -> Array:
         x: any shape; float16, bfloat16, float32 or float64.
         p: probability of 0, from 0 to 1.
         seed, offset: the place in the stream, 0 .. 2^64 - 1; the call uses ceil(size/4) blocks.
+        counter: on a GPU, an array of one int64 to add to `offset` when the kernel runs; None for 0.
 
     Returns:
         An array of x's shape.
@@ -64,4 +66,7 @@ def dropout(x: Array, p: float, seed: int, offset: int = 0) -> Array:
     """
     call = Call(x=x)
     (x,) = call.arrays
-    return call.back(call.backend.dropout(x, number("p", p, 0.0, 1.0), word64("seed", seed), word64("offset", offset)))
+    place = number("p", p, 0.0, 1.0), word64("seed", seed), word64("offset", offset)
+    if counter is None:
+        return call.back(call.backend.dropout(x, *place))
+    return call.back(call.backend.dropout(x, *place, counter=counter))

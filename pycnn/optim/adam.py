@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from pycnn.arrays import module_of
+from pycnn.optim._device import host_of, shared_steps
 from pycnn.optim.optimizer import Optimizer, blocks
 
 __all__ = ["Adam", "AdamW"]
@@ -58,33 +58,54 @@ class Adam(Optimizer):
         if len(settings["betas"]) != 2 or not all(0 <= beta < 1 for beta in settings["betas"]):
             raise ValueError(f"betas must be two numbers from 0 to below 1, got {settings['betas']!r}")
 
+    def _numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        from pycnn.backends.cuda.optim import adam_settings
+
+        b1, b2 = map(float, group["betas"])
+        return adam_settings(float(group["lr"]), (b1, b2), float(group["eps"]), float(group["weight_decay"]))
+
+    def _update_together(
+        self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any], settings: Any
+    ) -> None:
+        host = host_of(settings)
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                xp = module_of(parameter.data)
+                state.update(step=0, exp_avg=xp.zeros_like(parameter.data), exp_avg_sq=xp.zeros_like(parameter.data))
+        for step, chosen in shared_steps(states, settings):
+            host.advance(step, 1)
+            params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
+            moments = ([states[i][name] for i in chosen] for name in ("exp_avg", "exp_avg_sq"))
+            host.adam_step(params, grads, *moments, settings, step, self._decoupled)
+
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
         b1, b2 = map(float, group["betas"])
+        xp = module_of(p)
         if not state:
-            state.update(step=0, exp_avg=np.zeros_like(p, order="C"), exp_avg_sq=np.zeros_like(p, order="C"))
-        state["step"] += 1
+            state.update(step=0, exp_avg=xp.zeros_like(p, order="C"), exp_avg_sq=xp.zeros_like(p, order="C"))
+        state["step"] = int(state["step"]) + 1
         step_size = lr / (1.0 - b1 ** state["step"])
         root = math.sqrt(1.0 - b2 ** state["step"])
         for p_part, d, m, v in blocks(p, g, state["exp_avg"], state["exp_avg_sq"]):
-            scratch = np.empty_like(p_part)
+            scratch = xp.empty_like(p_part)
             if decay and self._decoupled:
                 p_part *= 1.0 - lr * decay
             elif decay:
-                total = np.multiply(p_part, decay, out=np.empty_like(p_part))
+                total = xp.multiply(p_part, decay, out=xp.empty_like(p_part))
                 total += d
                 d = total
-            np.subtract(d, m, out=scratch)
+            xp.subtract(d, m, out=scratch)
             scratch *= 1.0 - b1
             m += scratch
-            np.multiply(d, d, out=scratch)
+            xp.multiply(d, d, out=scratch)
             scratch *= 1.0 - b2
             v *= b2
             v += scratch
-            np.sqrt(v, out=scratch)
+            xp.sqrt(v, out=scratch)
             scratch /= root
             scratch += eps
-            np.divide(m, scratch, out=scratch)
+            xp.divide(m, scratch, out=scratch)
             scratch *= step_size
             p_part -= scratch
 

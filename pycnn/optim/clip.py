@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from pycnn.arrays import is_host, module_of
 from pycnn.nn.parameter import changed
+from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import blocks
 from pycnn.tensor import Tensor
 
@@ -20,7 +20,7 @@ def clip_grad_norm_(
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
-) -> float:
+) -> Any:
     """Scale all gradients together so that their joint norm is at most `max_norm`.
 
     Args:
@@ -30,7 +30,8 @@ def clip_grad_norm_(
         error_if_nonfinite: refuse a norm that is NaN or infinite, instead of spreading it.
 
     Returns:
-        the norm before clipping, summed in double precision.
+        the norm before clipping, summed in double precision; for gradients on a GPU a 0-d Tensor there, of float32 if
+        they are, so that nobody waits for it.
 
     Raises:
         RuntimeError: a norm that is not finite, with `error_if_nonfinite`; no gradient is changed.
@@ -46,13 +47,15 @@ def clip_grad_norm_(
     array([0.5, 0.5, 0.5, 0.5], dtype=float32)
     """
     gradients = _gradients(parameters)
+    if gradients and not is_host(gradients[0].data):
+        return _clip_on_device(gradients, float(max_norm), float(norm_type), error_if_nonfinite)
     norm = _norm([gradient.data for gradient in gradients], float(norm_type))
-    if error_if_nonfinite and not math.isfinite(norm):
-        raise RuntimeError(f"the gradients' norm is {norm}; they cannot be clipped")
+    _expect_finite(norm, error_if_nonfinite)
     factor = max_norm / (norm + 1e-6)
     if not factor >= 1.0:
         for gradient in gradients:
-            np.multiply(gradient.data, factor, out=gradient.data)
+            array = gradient.data
+            array *= factor
             changed(gradient)
     return norm
 
@@ -68,7 +71,7 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     array([ 0.5, -1. ], dtype=float32)
     """
     for gradient in _gradients(parameters):
-        np.clip(gradient.data, -clip_value, clip_value, out=gradient.data)
+        module_of(gradient.data).clip(gradient.data, -clip_value, clip_value, out=gradient.data)
         changed(gradient)
 
 
@@ -82,7 +85,40 @@ def _norm(gradients: list[Any], power: float) -> float:
         raise ValueError(f"norm_type must be above 0, got {power}")
     parts = [part for gradient in gradients if gradient.size for (part,) in blocks(gradient)]
     if power == math.inf:
-        return max((float(np.abs(part).max()) for part in parts), default=0.0)
+        return max((float(abs(part).max()) for part in parts), default=0.0)
     if power == 2:
-        return math.sqrt(sum(float(np.vdot(part, part)) for part in parts))
-    return sum(float((np.abs(part) ** power).sum()) for part in parts) ** (1 / power)
+        return math.sqrt(sum(float(module_of(part).vdot(part, part)) for part in parts))
+    return sum(float((abs(part) ** power).sum()) for part in parts) ** (1 / power)
+
+
+def _expect_finite(norm: Any, asked: bool) -> None:
+    if asked and not math.isfinite(float(norm)):
+        raise RuntimeError(f"the gradients' norm is {float(norm)}; they cannot be clipped")
+
+
+def _clip_on_device(gradients: list[Tensor], most: float, power: float, error_if_nonfinite: bool) -> Tensor:
+    """The same without a number of the host's in between."""
+    if power <= 0:
+        raise ValueError(f"norm_type must be above 0, got {power}")
+    if power == 2 and all(gradient.dtype == "float32" and gradient.data.flags.c_contiguous for gradient in gradients):
+        host, arrays = host_of(gradients[0].data), [gradient.data for gradient in gradients]
+        norm = host.gradient_norm(arrays)
+        _expect_finite(norm, error_if_nonfinite)
+        host.clip_gradients(arrays, norm, most)
+        for gradient in gradients:
+            changed(gradient)
+        return Tensor(norm)
+    xp = module_of(gradients[0].data)
+    arrays = [gradient.data for gradient in gradients if gradient.data.size]
+    if power == math.inf:
+        norm = xp.stack([abs(array).max() for array in arrays]).max().astype("float64")
+    else:
+        sums = [(abs(array) ** power).sum(dtype="float64") for array in arrays]
+        norm = xp.stack(sums).sum() ** (1 / power)
+    _expect_finite(norm, error_if_nonfinite)
+    factor = xp.minimum(most / (norm + 1e-6), 1.0)
+    for gradient in gradients:
+        array = gradient.data
+        array *= factor.astype(array.dtype)
+        changed(gradient)
+    return Tensor(norm)

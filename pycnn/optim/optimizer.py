@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.arrays import beside, is_array, is_host
+from pycnn.backends.replay import active
 from pycnn.nn.parameter import changed
+from pycnn.optim import _device
 from pycnn.tensor import Tensor
 
 __all__ = ["Optimizer", "blocks"]
@@ -38,6 +41,7 @@ class Optimizer:
             raise TypeError("params must be an iterable of parameters, got a single Tensor")
         self.defaults = defaults
         self.state: dict[Tensor, dict[str, Any]] = {}
+        self._settings: dict[tuple[str, int], _device.Settings] = {}
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
         if not groups:
@@ -84,16 +88,54 @@ class Optimizer:
             what `closure` returned, or None.
         """
         loss = None if closure is None else closure()
-        for group in self.param_groups:
+        for number, group in enumerate(self.param_groups):
+            together: dict[str, list[Tensor]] = {}
             for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter.data, parameter.grad.data, self.state.setdefault(parameter, {}), group)
+                if parameter.grad is None:
+                    continue
+                if not is_host(parameter.data):
+                    if _device.is_fused(parameter):
+                        together.setdefault(parameter.device, []).append(parameter)
+                        continue
+                    _device.expect_not_captured(parameter.data)
+                self._update(parameter.data, parameter.grad.data, self.state.setdefault(parameter, {}), group)
+                changed(parameter)
+            for device, parameters in together.items():
+                states = [self.state.setdefault(parameter, {}) for parameter in parameters]
+                self._update_together(parameters, states, group, self._settings_on(device, number, parameters[0].data))
+                for parameter in parameters:
                     changed(parameter)
         return loss
+
+    def _settings_on(self, device: str, number: int, like: Any) -> Any:
+        """The settings of group `number` in a GPU's memory, as `_numbers` lists them; kept up to date for replays."""
+        settings = self._settings.get((device, number))
+        if settings is None:
+            values = self._numbers(self.param_groups[number])
+            settings = self._settings[device, number] = _device.Settings(like, values)
+
+        def update() -> None:
+            settings.update(self._numbers(self.param_groups[number]))
+
+        replay = active()
+        if replay is not None:
+            replay.refresh(settings, update)
+        update()
+        return settings.array
 
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Update the array `p` in place from its gradient `g`."""
         raise NotImplementedError(f"{type(self).__name__} has no _update")
+
+    def _numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        """The settings of a group as the CUDA kernel takes them."""
+        raise NotImplementedError(f"{type(self).__name__} has no _numbers")
+
+    def _update_together(
+        self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any], settings: Any
+    ) -> None:
+        """Update dense float32 arrays of one GPU, `settings` being `_numbers` in its memory."""
+        raise NotImplementedError(f"{type(self).__name__} has no _update_together")
 
     def state_dict(self) -> dict[str, Any]:
         """State and settings in plain containers, parameters numbered in order, as PyTorch lays it out.
@@ -102,7 +144,7 @@ class Optimizer:
         """
         numbers = {id(p): i for i, p in enumerate(self._parameters())}
         return {
-            "state": {numbers[id(p)]: dict(values) for p, values in self.state.items()},
+            "state": {numbers[id(p)]: _plain(values) for p, values in self.state.items()},
             "param_groups": [
                 {**group, "params": [numbers[id(p)] for p in group["params"]]} for group in self.param_groups
             ],
@@ -143,10 +185,16 @@ class Optimizer:
         return f"{type(self).__name__}({'; '.join(groups)})"
 
 
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """A parameter's state with its step count as a number, wherever it is counted."""
+    return {name: int(value) if name == "step" else value for name, value in values.items()}
+
+
 def _fitting(name: str, value: Any, parameter: Tensor) -> Any:
     if isinstance(value, (int, float)) or value is None:
         return value
-    array = np.array(value, dtype=parameter.data.dtype)
+    array = value if is_array(value) else np.asarray(value)
+    array = beside(array, parameter.data).astype(parameter.data.dtype, order="C", copy=True)
     if array.shape != tuple(parameter.shape):
         raise ValueError(f"saved {name} has shape {array.shape}, its parameter {tuple(parameter.shape)}")
     return array

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
+from pycnn.arrays import module_of
+from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import Optimizer, blocks
 
 __all__ = ["SGD"]
@@ -60,18 +60,41 @@ class SGD(Optimizer):
         if settings["nesterov"] and (not settings["momentum"] or settings["dampening"]):
             raise ValueError("nesterov needs a momentum and no dampening")
 
+    def _numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
+        from pycnn.backends.cuda.optim import sgd_settings
+
+        names = ("lr", "momentum", "dampening", "weight_decay")
+        return sgd_settings(*(float(group[name]) for name in names))
+
+    def _update_together(
+        self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any], settings: Any
+    ) -> None:
+        host, nesterov = host_of(settings), bool(group["nesterov"])
+        if not group["momentum"]:
+            host.sgd_step([p.data for p in parameters], [p.grad.data for p in parameters], None, settings, False, False)
+            return
+        fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
+        known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
+        for i in fresh:
+            states[i]["momentum_buffer"] = host.device.alloc(parameters[i].shape, parameters[i].dtype)
+        for chosen, first in ((fresh, True), (known, False)):
+            if chosen:
+                params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
+                host.sgd_step(params, grads, [states[i]["momentum_buffer"] for i in chosen], settings, nesterov, first)
+
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
         fresh, nesterov = 1.0 - float(group["dampening"]), group["nesterov"]
+        xp = module_of(p)
         first = bool(momentum) and "momentum_buffer" not in state
         if first:
-            state["momentum_buffer"] = np.empty_like(p, order="C")
+            state["momentum_buffer"] = xp.empty_like(p, order="C")
         arrays = (p, g, state["momentum_buffer"]) if momentum else (p, g)
         for parts in blocks(*arrays):
             p_part, d = parts[0], parts[1]
-            scratch = np.empty_like(p_part)
+            scratch = xp.empty_like(p_part)
             if decay:
-                d = np.multiply(p_part, decay, out=np.empty_like(p_part))
+                d = xp.multiply(p_part, decay, out=xp.empty_like(p_part))
                 d += parts[1]
             if momentum:
                 v = parts[2]
@@ -79,11 +102,11 @@ class SGD(Optimizer):
                     v[...] = d
                 else:
                     v *= momentum
-                    v += d if fresh == 1.0 else np.multiply(d, fresh, out=scratch)
+                    v += d if fresh == 1.0 else xp.multiply(d, fresh, out=scratch)
                 if nesterov:
-                    np.multiply(v, momentum, out=scratch)
+                    xp.multiply(v, momentum, out=scratch)
                     scratch += d
                     d = scratch
                 else:
                     d = v
-            p_part -= np.multiply(d, lr, out=scratch)
+            p_part -= xp.multiply(d, lr, out=scratch)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn import functional as F
+from pycnn.arrays import place, to_host
 from pycnn.autograd import no_grad
 from pycnn.tensor import Tensor
 
@@ -62,6 +63,13 @@ def first_output(output: Any) -> Tensor:
     return output[0] if isinstance(output, (tuple, list)) else output
 
 
+def device_of_network(net: Module) -> str:
+    """Where its parameters (or else its buffers) are: "cpu", "cuda:0", ..."""
+    for tensor in (*net.parameters(), *net.buffers()):
+        return tensor.device
+    return "cpu"
+
+
 def evaluate(net: Module, batches: Iterable[Batch]) -> Evaluation:
     """Run a network, in eval mode, over batches of images and labels.  Its mode is restored afterwards.
 
@@ -69,7 +77,7 @@ def evaluate(net: Module, batches: Iterable[Batch]) -> Evaluation:
 
     Args:
         net: gives logits, (N, classes), or a tuple whose first they are.
-        batches: pairs of images, as the network takes them, and labels, int64.
+        batches: pairs of images, as the network takes them, and labels, int64; NumPy's, moved to where the network is.
 
     >>> import pycnn
     >>> net = pycnn.nn.Sequential(pycnn.nn.Flatten(), pycnn.nn.Linear(4, 2))
@@ -77,13 +85,13 @@ def evaluate(net: Module, batches: Iterable[Batch]) -> Evaluation:
     >>> found.probabilities.shape, int(found.confusion.sum())
     ((3, 2), 3)
     """
-    was_training = net.training
+    was_training, device = net.training, device_of_network(net)
     net.eval()
     labels, logits = [], []
     try:
         with no_grad():
             for images, truth in batches:
-                logits.append(first_output(net(Tensor(images))).data)
+                logits.append(to_host(first_output(net(Tensor(place(images, device)))).data))
                 labels.append(truth)
             if not labels:
                 raise ValueError("there are no images to evaluate on")

@@ -15,9 +15,10 @@ import numpy as np
 
 from pycnn import checkpoint, optim
 from pycnn import functional as F
+from pycnn.arrays import place
 from pycnn.data import DataLoader, Split
 from pycnn.tensor import Tensor
-from pycnn.training.evaluate import Evaluation, evaluate, first_output
+from pycnn.training.evaluate import Evaluation, device_of_network, evaluate, first_output
 from pycnn.training.recipe import Recipe, pipelines
 
 if TYPE_CHECKING:
@@ -69,25 +70,32 @@ class _Sums:
     """Running sums of an epoch; saved with a checkpoint so that a resumed epoch reports what an unbroken one does."""
 
     def __init__(self) -> None:
-        self.loss, self.right, self.images = 0.0, 0, 0
+        self.loss, self.images = 0.0, 0
+        self._right: Any = 0
 
-    def add(self, loss: float, right: int, images: int) -> None:
+    @property
+    def right(self) -> int:
+        """Counted where the network is; asking waits for it."""
+        return int(self._right)
+
+    def add(self, loss: float, right: Any, images: int) -> None:
         self.loss += loss * images
-        self.right += right
+        self._right = self._right + right
         self.images += images
 
     def state_dict(self) -> dict[str, float]:
         return {"loss": self.loss, "right": self.right, "images": self.images}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.loss, self.right, self.images = float(state["loss"]), int(state["right"]), int(state["images"])
+        self.loss, self._right, self.images = float(state["loss"]), int(state["right"]), int(state["images"])
 
 
 class Trainer:
     """Train a classifier by a recipe.
 
     The run is a function of (network's first weights, data, recipe, seed) and of the engine's instruction set: not of
-    timing, threads, or how often it was killed and resumed.
+    timing, threads, or how often it was killed and resumed.  Batches go to where the network is when a step begins; a
+    step waits for its loss alone.
 
     Args:
         net: the network; its parameters are trained in place.
@@ -227,29 +235,31 @@ class Trainer:
         if on_epoch is not None:
             on_epoch(report)
 
-    def _step(self, images: np.ndarray, labels: np.ndarray, epoch: int) -> tuple[float, int]:
-        """One step of the optimiser; the batch's mean loss and how many it had right."""
+    def _step(self, images: np.ndarray, labels: np.ndarray, epoch: int) -> tuple[float, Any]:
+        """One step of the optimiser; the batch's mean loss and how many it had right, counted where the network is."""
         rate = self.recipe.rate(self.step, self.recipe.epochs * len(self.loader))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        output, target = self.net(Tensor(images)), Tensor(labels)
+        device = device_of_network(self.net)
+        output, target = self.net(Tensor(place(images, device))), Tensor(place(labels, device))
         logits = first_output(output)
         loss = F.cross_entropy(logits, target, label_smoothing=self.recipe.label_smoothing)
         total = loss
         for head in output[1:] if isinstance(output, (tuple, list)) else ():
             if head is not None:
                 total = total + F.cross_entropy(head, target) * _AUXILIARY
-        value = float(loss.item())
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+        right = (logits.data.argmax(1) == target.data).sum()
+        value = float(loss.item())  # the one number that the step waits for, when all of it has been started
         if not math.isfinite(value):
             raise Diverged(
                 f"training diverged: the loss is {value} in epoch {epoch}, batch {self.loader.position}, "
                 f"at a learning rate of {rate:.3g}; try a smaller --lr"
             )
-        self.optimizer.zero_grad()
-        total.backward()
-        self.optimizer.step()
         self.step += 1
-        return value, int((logits.data.argmax(1) == labels).sum())
+        return value, right
 
     def save(self, path: Path) -> None:
         """Write all that the rest of the run depends on, whole or not at all.  Raises CheckpointError."""

@@ -11,15 +11,25 @@ from pycnn.backends.cuda.device import Extent, Reads
 from pycnn.shape import Conv2dShape
 
 FPROP, DGRAD_KERNEL, DIRECT = "conv2d_fprop_direct.cu", "conv2d_dgrad_direct.cu", "direct.cuh"
-EPILOGUE, HEADER = "epilogue.cuh", "common.cuh"
+TILE, EPILOGUE, HEADER = "direct_tile.cuh", "epilogue.cuh", "common.cuh"
 
 # Two channel stages, three tiles of filters and two by two of pixels, tails everywhere; groups; strides that differ.
 TILED = Convolution("direct_r3s3_st1_8x8", "n2c9h9w10_k130r3s3_pd1", FPROP)
 GROUPS = Convolution("direct_r3s3_st1_8x8", "n1c18h9w9_k140r3s3_pd1g2", FPROP)
 ANY = Convolution("direct_any_narrow", "n2c12h9w30_k66r2s3_st2x1pd0.1.2.3dl1x2g2", FPROP)
-DGRAD = Convolution("direct_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad", DGRAD_KERNEL)
-DGRAD_GROUPS = Convolution("direct_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad", DGRAD_KERNEL)
-CASES = {"tiled": TILED, "groups": GROUPS, "any": ANY, "dgrad": DGRAD, "dgrad groups": DGRAD_GROUPS}
+TURNED = Convolution("direct_r3s3_st1_8x8", "n2c70h9w10_k10r3s3_pd0.1.4.1_dgrad", DGRAD_KERNEL)
+TURNED_GROUPS = Convolution("direct_r3s3_st1_8x8", "n1c12h7w7_k8r3s3_pd1g2_dgrad", DGRAD_KERNEL)
+DGRAD = Convolution("direct_any_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad", DGRAD_KERNEL)
+DGRAD_GROUPS = Convolution("direct_any_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad", DGRAD_KERNEL)
+CASES = {
+    "tiled": TILED,
+    "groups": GROUPS,
+    "any": ANY,
+    "turned": TURNED,
+    "turned groups": TURNED_GROUPS,
+    "dgrad": DGRAD,
+    "dgrad groups": DGRAD_GROUPS,
+}
 
 
 def missing_argument(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
@@ -40,35 +50,37 @@ def wrong_pad(shape: Conv2dShape) -> bytes:
 
 
 BUGS: dict[str, Bug] = {
-    "no barrier after staging": InKernel(FPROP, "block, w, c0);\n        __syncthreads();", "block, w, c0);", TILED),
+    "no barrier after staging": InKernel(TILE, "block, w, c0);\n        __syncthreads();", "block, w, c0);", TILED),
     "no barrier before the next stage": InKernel(
-        FPROP,
+        TILE,
         "            }\n        }\n        __syncthreads();\n    }\n\n    // Store",
         "            }\n        }\n    }\n\n    // Store",
         TILED,
     ),
     "barrier that some threads skip": InKernel(
-        FPROP,
+        TILE,
         "block, w, c0);\n        __syncthreads();",
         "block, w, c0);\n        if (threadIdx.x < 96) __syncthreads();",
         TILED,
     ),
-    "halo one row too low": InKernel(FPROP, "const int h = h0 + row", "const int h = h0 + row + 1", TILED),
+    "halo one row too low": InKernel(TILE, "const int h = h0 + row", "const int h = h0 + row + 1", TILED),
     "halo one column short": InKernel(
-        FPROP,
+        TILE,
         "(tile_q() - 1) * stride_w + S; }",
         "(tile_q() - 1) * stride_w + S - 1; }",
         TILED,
     ),
-    "no guard on the right edge": InKernel(FPROP, "if (q >= Q) return;", "", TILED),
-    "no guard on the bottom edge": InKernel(FPROP, "if (p + i < P) {", "{", TILED),
-    "no guard on the last filter": InKernel(FPROP, "if (filter + k >= group_filters) break;", "", TILED),
-    "no guard on the last channel": InKernel(FPROP, "c0 + c < group_channels && ", "", TILED),
+    "no guard on the right edge": InKernel(TILE, "if (q >= Q) return;", "", TILED),
+    "no guard on the bottom edge": InKernel(TILE, "if (p + i < P) {", "{", TILED),
+    "no guard on the last filter": InKernel(TILE, "if (filter + k >= group_filters) break;", "", TILED),
+    "no guard on the last channel": InKernel(TILE, "c0 + c < group_channels && ", "", TILED),
     "padding left unwritten": InKernel(
         DIRECT, "if (first + j * threads < count) store", "if (value[j] != 0) store", TILED
     ),
-    "groups forgotten in w": InKernel(FPROP, "block.group) * group_filters + block.k0", "0) + block.k0", GROUPS),
-    "bias of the first group": InKernel(FPROP, "channel + k, at", "filter + k, at", GROUPS),
+    "groups forgotten in w": InKernel(
+        TILE, "block.group) * group_filters + block.k0;\n\n", "0) + block.k0;\n\n", GROUPS
+    ),
+    "bias of the first group": InKernel(TILE, "channel + k, at", "filter + k, at", GROUPS),
     "bias forgotten": InKernel(EPILOGUE, "b != nullptr", "b == scale", TILED),
     "swapped strides": InKernel(
         FPROP,
@@ -131,6 +143,21 @@ BUGS: dict[str, Bug] = {
         "h < shape.H && column_w < shape.W",
         "h < shape.H",
         DGRAD,
+    ),
+    "turned: taps not turned": InKernel(TILE, "c * area + area - 1 - position", "c * area + position", TURNED),
+    "turned: no guard on the last channel": InKernel(
+        TILE, "group_filters && c0 + c < group_channels", "group_filters", TURNED
+    ),
+    "turned: filters and channels swapped": InKernel(
+        TILE, "(filter * group_filters + block", "(filter * group_channels + block", TURNED
+    ),
+    "turned: groups forgotten in w": InKernel(
+        TILE, "block.group) * group_channels + c0 + c;", "0) * group_channels + c0 + c;", TURNED_GROUPS
+    ),
+    "turned: padding of the convolution": InHost(
+        "pycnn.backends.cuda.direct.turned",
+        lambda call: lambda shape: dataclasses.replace(call(shape), padding=shape.padding),
+        TURNED,
     ),
     "unsigned test forgotten": InKernel(HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
     "argument order": InLaunch(swapped(2, 3), TILED),

@@ -10,6 +10,7 @@ import numpy as np
 from seeded import Bug, InHost, InKernel, InLaunch, block_too_small, grid_too_small, swapped
 
 from pycnn.backends import reference
+from pycnn.backends.cuda.device import Reads
 from pycnn.backends.cuda.gemm import GemmPlan, sgemm
 from pycnn.backends.cuda.plan import Epilogue
 
@@ -25,7 +26,8 @@ class Product(NamedTuple):
     N: int
     K: int
     batch: int = 1
-    source: str = SGEMM
+    gap: int = 0  # elements between the rows of a, b and the result
+    source: str = f"{SGEMM} slices.cu"
 
     def results(self, backend: Any) -> list[np.ndarray]:
         """scale * op(a) op(b) + bias + residual, for each product of the batch."""
@@ -44,19 +46,29 @@ class Product(NamedTuple):
             scale, bias = (channels.reshape(self.batch, self.M, 1) for channels in given[2:4])
             return [scale * np.stack(products) + bias + given[4]]
         device = backend.host.device
-        placed = [device.alloc(array.shape, array.dtype) for array in given]
+        placed = [self._alloc(device, array.shape, self.gap if len(array.shape) == 3 else 0) for array in given]
         for place, array in zip(placed, given, strict=True):
             device.fill(place, array)
-        out = device.alloc((self.batch, self.M, self.N), np.float32)
+        out = self._alloc(device, (self.batch, self.M, self.N), self.gap)
         epilogue = Epilogue(*placed[2:])
         sgemm(backend.host, *placed[:2], out, trans_a=trans_a, trans_b=trans_b, epilogue=epilogue, tile=self.tile)
         return [np.array(out)]
+
+    @staticmethod
+    def _alloc(device: Any, shape: tuple[int, ...], gap: int) -> Any:
+        """Rows `gap` elements apart; the memory ends with the last of them."""
+        if not gap:
+            return device.alloc(shape, np.float32)
+        _, rows, columns = shape
+        room = device.alloc((rows * (columns + gap) - gap,), np.float32)
+        return np.lib.stride_tricks.as_strided(room, (1, rows, columns), (4, 4 * (columns + gap), 4), subok=True)
 
 
 # Tails everywhere, more tiles of k than stages; rows of 4 floats' multiple and not; slices; a batch.
 ALONG = Product("nt", "64x64", 70, 66, 75)
 ACROSS = Product("tn", "64x64", 72, 68, 75)
 MISALIGNED = Product("tn", "64x64", 71, 67, 75)
+GAPS = Product("tn", "64x64", 70, 66, 20, gap=2)  # vectors, and a tail that is not one
 SLICES = Product("nn", "32x128", 5, 33, 700)
 BATCH = Product("nn", "64x64", 6, 9, 20, batch=3)
 LARGE = Product("nn", "128x128", 130, 132, 45)
@@ -64,6 +76,7 @@ CASES = {
     "along k": ALONG,
     "across k": ACROSS,
     "misaligned": MISALIGNED,
+    "gaps": GAPS,
     "slices": SLICES,
     "batch": BATCH,
     "large": LARGE,
@@ -75,6 +88,8 @@ def fewer_slices(plan: GemmPlan) -> GemmPlan:
 
 
 def k_one_less(grid: tuple, block: tuple, shared: int, arguments: list) -> tuple:
+    if not isinstance(arguments[1], Reads) or arguments[1].name != "a":
+        return grid, block, shared, arguments
     M, N, K = struct.unpack_from("<3q", arguments[0])
     return grid, block, shared, [struct.pack("<3q", M, N, K - 1) + arguments[0][24:], *arguments[1:]]
 
@@ -106,9 +121,9 @@ BUGS: dict[str, Bug] = {
     "no guard on the last row, along": InKernel(CORE, "i < rows_left_ && ", "", ALONG),
     "no guard on the last k, across": InKernel(CORE, "i < ks_left_ ? bytes_ : 0", "bytes_", ACROSS),
     "whole vectors past the last column": InKernel(
-        CORE, "columns_left > 0 ? 4 * columns_left : 0", "columns_left > 0 ? 16 : 0", Product("tn", "64x64", 70, 68, 20)
+        CORE, "columns_left > 0 ? 4 * columns_left : 0", "columns_left > 0 ? 16 : 0", GAPS
     ),
-    "vectors whatever the alignment": InKernel(CORE, ") % 16 == 0),", ") % 4 == 0),", MISALIGNED),
+    "vectors whatever the alignment": InKernel(CORE, "% 16 == 0;", "% 4 == 0;", MISALIGNED),
     "copies along k not transposed": InKernel(CORE, "&to[k_ + k][row_ + i]", "&to[k_ + k][row_]", ALONG),
     "k advances by a row too few": InKernel(
         CORE, "tile_step_ = tile_k * pitch", "tile_step_ = (tile_k - 1) * pitch", ACROSS
@@ -123,12 +138,8 @@ BUGS: dict[str, Bug] = {
         COPY, '"cp.async.ca.shared.global [%0], [%1], %2, %3;"', '"cp.async.ca.shared.global [%0], [%1], %2;"', ALONG
     ),
     "no guard on the last row of the result": InKernel(SGEMM, "if (row >= rows) break;", "", ALONG),
-    "no guard on the last column of the result": InKernel(
-        SGEMM, "if (column + l < columns) out[index", "out[index", MISALIGNED
-    ),
-    "vector stores past the last column": InKernel(
-        SGEMM, "vectors && column + 3 < columns", "vectors && column < columns", Product("tn", "64x64", 70, 68, 20)
-    ),
+    "no guard on the last column of the result": InKernel(CORE, "if (i < real) out[i]", "out[i]", MISALIGNED),
+    "vector stores past the last column": InKernel(CORE, "vectors && real >= 4", "vectors && real > 0", GAPS),
     "bias in every slice": InKernel(SGEMM, "first_slice ? bias : nullptr", "bias", SLICES),
     "k of the first slice in every slice": InKernel(SGEMM, "k0 = block.slice * problem.k_slice", "k0 = 0", SLICES),
     "slices over one another": InKernel(SGEMM, "out += block.slice * problem.slice;", "", SLICES),

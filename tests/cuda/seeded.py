@@ -30,7 +30,7 @@ NETS = ("forward", "reverse", "random", "ptx")
 class Case(Protocol):
     """Something to compute, on which every backend that is right agrees bit for bit."""
 
-    source: str  # the file of the kernel that it runs
+    source: str  # the file of the kernel that it runs, or the files of several
 
     def results(self, backend: Any) -> list[np.ndarray]:
         """What `backend` makes of it."""
@@ -122,7 +122,7 @@ def verdict(net: str, sources: Sources, case: Case, change: Change | None = None
     """How a net sees the code: "right", "wrong" (result), or "fault"."""
     place: Device
     if net == "ptx":
-        place = PtxDevice(sources=sources, patience=20_000)
+        place = PtxDevice("sm_90a", sources, patience=20_000)  # whose PTX holds the inline assembly
     else:
         place = SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",), patience=1)
     host = Host(Tampered(place, change) if change else place, sources)  # type: ignore[arg-type]

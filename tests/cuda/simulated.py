@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from pycnn.backends.cuda import Host
+from pycnn.backends.cuda.device import Argument, Extent
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.shape import Conv2dShape, Problem
@@ -33,3 +38,60 @@ def random_problems(count: int) -> list[Problem]:
         if shape.macs < 5_000_000:
             found.append(Problem(shape))
     return found
+
+
+class Ends(SimDevice):
+    """Runs the first and the last block of every launch, for arrays too large to go through."""
+
+    def launch(self, kernel: Any, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
+        self.blocks = sorted({0, grid[0] * grid[1] * grid[2] - 1})
+        super().launch(kernel, grid, block, shared, arguments)
+
+
+def results(value: Any) -> tuple[np.ndarray, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
+def in_every_order(call: Callable[[Any], Any]) -> tuple[np.ndarray, ...]:
+    """What `call` makes of a backend, after asserting that the order of threads and blocks does not change a bit."""
+    found = [results(call(DEVICES[order])) for order in ORDERS]
+    for other in found[1:]:
+        assert [array.tobytes() for array in other] == [array.tobytes() for array in found[0]]
+    return found[0]
+
+
+def wide(*arrays: Any) -> list[Any]:
+    """The float32 arrays among the arguments, in float64: for an oracle that rounds nothing."""
+    return [
+        array.astype(np.float64) if isinstance(array, np.ndarray) and array.dtype == np.float32 else array
+        for array in arrays
+    ]
+
+
+def close(found: np.ndarray, expected: np.ndarray, roundings: float, scale: float | None = None) -> None:
+    """|found - expected| is at most `roundings` of float32 at `scale`, by default the largest magnitude."""
+    assert found.shape == expected.shape
+    assert found.dtype == np.float32
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    if scale is None:
+        scale = float(np.abs(expected[finite]).max(initial=0.0))
+    np.testing.assert_allclose(found[finite], expected[finite], rtol=0, atol=roundings * 2.0**-24 * scale)
+
+
+def ulps(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest error of float32 results in units in the last place; infinities and NaN must agree."""
+    with np.errstate(over="ignore"):
+        rounded = expected.astype(np.float32)
+    finite = np.isfinite(rounded)
+    np.testing.assert_array_equal(found[~finite], rounded[~finite])
+    errors = np.abs(found[finite].astype(np.float64) - expected[finite]) / np.spacing(np.abs(rounded[finite]))
+    return float(errors.max(initial=0))
+
+
+def view_off_by_one(device: SimDevice, array: np.ndarray) -> Any:
+    """A copy on the device that starts 4 bytes past a multiple of 16, as a view into something else may."""
+    room = device.alloc((array.size + 1,), array.dtype)
+    view = room[1:].reshape(array.shape)
+    device.fill(view, array)
+    return view

@@ -1,108 +1,54 @@
-"""`CupyDevice` against a CuPy that is played by NumPy and the simulator: what reaches the driver is what was meant."""
+"""`CupyDevice` against a CuPy that is played by the simulator: what reaches the driver is what was meant."""
 
 from __future__ import annotations
 
-import ctypes
+import sys
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from played import UFUNCS, CaptureRefused, Gpu, playing
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, device_cupy
 from pycnn.backends.cuda.device_cupy import CupyDevice
-from pycnn.backends.cuda.device_sim import SimDevice, _Launch
-from pycnn.jit import cubin
-from pycnn.jit.sources import installed
+from pycnn.backends.replay import CaptureError
+from pycnn.jit import MissingToolError
 from pycnn.shape import Problem
 from pycnn.testing import exact_operands, run
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-
-class Array(np.ndarray):
-    """A NumPy array that says where it is as CuPy's do."""
-
-    @property
-    def data(self) -> Any:  # type: ignore[override]
-        return SimpleNamespace(ptr=int(self.ctypes.data))
-
-
-class Gpu:
-    """cupy as far as CupyDevice uses it.  Kernels are told apart by their entry names and run by the simulator."""
-
-    def __init__(self) -> None:
-        self.attributes: list[tuple[int, int]] = []
-        self.launches: list[str] = []
-        simulator = SimDevice()
-        self._kernels: dict[int, Any] = {}
-        gpu = self
-
-        class Module:
-            def load(self, image: bytes) -> None:
-                self.cubin = cubin.Cubin.read(image)
-
-            def get_function(self, name: str) -> Any:
-                assert name == self.cubin.entry
-                instance = next(i for i in installed().instances if _tag(i) in name)
-                gpu._kernels[id(self)] = (simulator.load(instance), self.cubin)
-                return SimpleNamespace(ptr=id(self), module=self)
-
-        self.cuda = SimpleNamespace(
-            Device=lambda number: _Device(),
-            function=SimpleNamespace(Module=Module),
-            get_current_stream=lambda: SimpleNamespace(ptr=1234, synchronize=lambda: None),
-            driver=SimpleNamespace(
-                launchKernel=self._launch, funcSetAttribute=lambda *given: self.attributes.append(given)
-            ),
-        )
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return np.full(shape, np.nan, dtype).view(Array)
-
-    def _launch(self, function: int, *rest: int) -> None:
-        """cuLaunchKernel: reads each parameter from the address in the list, as many bytes as the cubin says."""
-        grid, block, (shared, stream, parameters, extra) = rest[0:3], rest[3:6], rest[6:]
-        assert (shared, stream, extra) == (0, 1234, 0)
-        kernel, compiled = self._kernels[function]
-        addresses = (ctypes.c_void_p * len(compiled.parameters)).from_address(parameters)
-        packed = bytearray(sum(compiled.parameters[-1]))
-        for address, (offset, size) in zip(addresses, compiled.parameters, strict=True):
-            packed[offset : offset + size] = ctypes.string_at(address, size)
-        message = ctypes.create_string_buffer(512)
-        request = _Launch(
-            kernel=str(kernel.instance).encode(),
-            grid=grid,
-            block=block,
-            shared_limit=227 * 1024,
-            block_count=grid[0] * grid[1] * grid[2],
-            message=ctypes.cast(message, ctypes.c_char_p),
-            message_size=len(message),
-            patience=60,
-        )
-        assert kernel.library.pycnn_sim_launch(ctypes.byref(request), bytes(packed)) == 0, message.value
-        self.launches.append(kernel.instance.name)
-
-
-class _Device:
-    compute_capability = "90"
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *given: object) -> None: ...
-
-
-def _tag(instance: Any) -> str:
-    """What the mangled name of an instance's kernel holds: its tile, value by value."""
-    return instance.tile_type + "".join(f"ELi{value}" for value in instance.tile.values()) + "EE"
+REST = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
 
 
 @pytest.fixture
-def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
-    played = Gpu()
-    monkeypatch.setattr(device_cupy, "_cupy", lambda: played)
-    return played
+def gpu() -> Iterator[Gpu]:
+    with playing(2) as played:
+        yield played
+
+
+def on_gpu(*arrays: np.ndarray | None) -> list[Any]:
+    cupy = sys.modules["cupy"]
+    return [None if array is None else cupy.asarray(array) for array in arrays]
+
+
+def small(*shape: int) -> np.ndarray:
+    return (np.arange(np.prod(shape)).reshape(shape) % 7 - 3).astype(np.float32)
+
+
+def test_the_played_module_offers_nothing_that_cupy_lacks() -> None:
+    cupy = pytest.importorskip("cupy")
+    with playing() as gpu:
+        module, array = gpu.module, gpu.module.zeros(1)
+        names = [name for name in vars(module) if not name.startswith("__") and name != "cuda"]
+        cuda = [name for name in vars(module.cuda) if not name.startswith("__")]
+        methods = [name for name in dir(type(array)) if not name.startswith("_")]
+    assert not [name for name in (*names, *UFUNCS) if not hasattr(cupy, name)]
+    assert not [name for name in cuda if not hasattr(cupy.cuda, name)]
+    assert not [name for name in methods if not hasattr(cupy.ndarray, name)]
 
 
 @pytest.mark.parametrize(
@@ -113,24 +59,87 @@ def test_arguments_reach_the_driver(gpu: Gpu, text: str, instance: str) -> None:
     problem = Problem.parse(text)
     operands = exact_operands(problem)
     backend = Host(CupyDevice(0))
-    arrays = [array.view(Array) for array in (operands.left, operands.right, operands.b)]
+    arrays = on_gpu(operands.left, operands.right, operands.b)
     s = problem.shape
-    y = backend.conv2d_fprop(*arrays, s.stride, s.padding, s.dilation, s.groups)
-    assert gpu.launches == [instance]
-    assert np.array_equal(y, run(reference, problem, operands, "auto"))
+    y = backend.conv2d_fprop(*arrays, s.stride, s.padding, s.dilation, s.groups, algo="direct")
+    assert [name.rstrip("]").partition("[")[2] for name in gpu.launches] == [instance]
+    assert np.array_equal(y.get(), run(reference, problem, operands, "auto"))
 
 
 def test_null_bias_and_strided_input(gpu: Gpu) -> None:
-    x = np.arange(2 * 3 * 8 * 16, dtype=np.float32).reshape(2, 3, 8, 16).view(Array)[..., ::2]
-    w = np.ones((4, 3, 3, 3), np.float32).view(Array)
-    rest = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
-    y = Host(CupyDevice(0)).conv2d_fprop(x, w, None, *rest)
-    assert np.array_equal(y, reference.conv2d_fprop(np.asarray(x), np.asarray(w), None, *rest))
+    x = small(2, 3, 8, 16)[..., ::2]
+    w = np.ones((4, 3, 3, 3), np.float32)
+    room, filters = on_gpu(small(2, 3, 8, 16), w)
+    y = Host(CupyDevice(0)).conv2d_fprop(room[..., ::2], filters, None, *REST)
+    assert np.array_equal(y.get(), reference.conv2d_fprop(x, w, None, *REST))
 
 
-def test_much_shared_memory_is_asked_for(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu.cuda.driver, "launchKernel", lambda *given: None)
+def test_much_shared_memory_is_asked_for_once(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu.module.cuda.driver, "launchKernel", lambda *given: None)
     device = CupyDevice(0)
-    device.launch(SimpleNamespace(ptr=7), (1, 1, 1), (32, 1, 1), 100 * 1024, [])
-    device.launch(SimpleNamespace(ptr=7), (1, 1, 1), (32, 1, 1), 48 * 1024, [])
-    assert gpu.attributes == [(7, 8, 100 * 1024)]
+    for shared in (100, 48, 100, 90, 120):
+        device.launch(SimpleNamespace(ptr=7), (1, 1, 1), (32, 1, 1), shared * 1024, [])
+    assert gpu.attributes == [(7, 8, 100 * 1024), (7, 8, 120 * 1024)]
+
+
+def test_each_gpu_loads_its_own_module(gpu: Gpu) -> None:
+    x, w = small(1, 3, 8, 8), small(4, 3, 3, 3)
+    devices = [CupyDevice(number) for number in range(2)]
+    for number in (0, 1, 1, 0):
+        with gpu.module.cuda.Device(number):
+            arrays = on_gpu(x, w)
+        y = Host(devices[number]).conv2d_fprop(*arrays, None, *REST)  # the current GPU is 0 all the time
+        assert y.device.id == number
+        assert np.array_equal(y.get(), reference.conv2d_fprop(x, w, None, *REST))
+    assert [number for number, _ in gpu.loaded] == [0, 1]
+
+
+def test_the_current_stream_is_the_one_launched_on(gpu: Gpu) -> None:
+    x, w = on_gpu(small(1, 3, 8, 8), small(4, 3, 3, 3))
+    with gpu.module.cuda.Stream(non_blocking=True):  # the played driver refuses a launch on any other
+        Host(CupyDevice(0)).conv2d_fprop(x, w, None, *REST)
+    assert gpu.transfers == []  # and nobody waited
+
+
+def test_a_gpu_that_is_not_there_is_said(gpu: Gpu) -> None:
+    with pytest.raises(MissingToolError, match=r"there is no cuda:5; this machine has 2 GPUs, cuda:0 to cuda:1"):
+        device_cupy.put(np.zeros(1), 5)
+
+
+def test_a_step_is_recorded_and_replayed(gpu: Gpu) -> None:
+    x, w = on_gpu(small(1, 3, 8, 8), small(4, 3, 3, 3))
+    host = Host(CupyDevice(0))
+    recorder = host.device.recorder()
+
+    def step() -> Any:
+        return host.conv2d_fprop(x, w, None, *REST) * 2.0
+
+    expected, taken = recorder.run(step)
+    assert taken > 0
+    del expected
+    assert recorder.run(step)[1] == 0
+    launches = len(gpu.launches)
+    y = recorder.record(step)
+    assert len(gpu.launches) == launches
+    for factor in (1.0, 3.0):
+        x[...] = on_gpu(small(1, 3, 8, 8) * np.float32(factor))[0]
+        recorder.replay()
+        assert np.array_equal(
+            y.get(), 2 * factor * reference.conv2d_fprop(small(1, 3, 8, 8), small(4, 3, 3, 3), None, *REST)
+        )
+    assert len(gpu.launches) == launches + 2
+
+
+def test_what_cannot_be_recorded_is_named(gpu: Gpu) -> None:
+    x, w = on_gpu(small(1, 3, 8, 8), small(4, 3, 3, 3))
+    host = Host(CupyDevice(0))
+    recorder = host.device.recorder()
+    with pytest.raises(CaptureError, match="4096 bytes would have to be allocated"):
+        recorder.record(lambda: host.device.alloc((1024,), np.float32))
+    with pytest.raises(CaptureError, match=r"conv2d_fprop_direct.* would have to be loaded while a graph is captured"):
+        recorder.record(lambda: host.device.load(next(iter(host.sources.of("conv2d_fprop_direct").values()))))
+    with pytest.raises(CaptureError, match="the step cannot be captured: item: .* belongs behind the step"):
+        recorder.record(lambda: x[0, 0, 0, 0].item())
+    assert not gpu.stream.is_capturing()
+    assert float(w[0, 0, 0, 0]) == -3.0
+    assert issubclass(CaptureRefused, RuntimeError)

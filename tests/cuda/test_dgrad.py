@@ -14,11 +14,12 @@ from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
-from pycnn.testing import check_conv2d, layers, problems
+from pycnn.testing import check_conv2d, exact_operands, layers, problems, run
+from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
 
-ALGOS = ("direct_narrow", "direct_wide")
+ALGOS = ("direct_any_narrow", "direct_any_wide")
 
 
 def able(problem: Problem) -> list[str]:
@@ -41,6 +42,45 @@ def test_problem_list(problem: Problem, algo: str) -> None:
 def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
     # Three tiles of channels and of pixels in each of six classes, five stages of taps, tails everywhere.
     check_conv2d(DEVICES[order], "n2c70h37w41_k19r3s5_st2x3pd1.0.2.1g1_dgrad", algo)
+
+
+# For each instance: two full tiles and a tail along H, W and C, and several stages of filters with a tail.
+TILES = {
+    "direct_r1s1_st1_8x32": "n1c130h19w70_k37r1s1_dgrad",
+    "direct_r1s1_st1_8x8": "n2c130h19w21_k37r1s1_dgrad",
+    "direct_r3s3_st1_8x32": "n1c130h19w70_k19r3s3_pd1_dgrad",
+    "direct_r3s3_st1_14x16": "n1c130h30w35_k19r3s3_pd1_dgrad",
+    "direct_r3s3_st1_8x8": "n2c130h19w19_k19r3s3_pd1_dgrad",
+    "direct_r5s5_st1_14x16": "n1c130h30w35_k10r5s5_pd2_dgrad",
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("algo", TILES)
+def test_turned_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
+    check_conv2d(DEVICES[order], TILES[algo], algo)
+
+
+def test_turned_by_padding_larger_than_the_filter() -> None:
+    """The first and last rows of dy then meet no pixel."""
+    for text in ("n1c3h5w6_k4r3s3_pd4_dgrad", "n1c2h4w9_k3r3s3_pd7.0.1.6_dgrad", "n1c3h4w4_k4r1s1_pd2_dgrad"):
+        check_conv2d(DEVICES["random"], text, "direct_r1s1_st1_8x8" if "r1s1" in text else "direct_r3s3_st1_8x8")
+
+
+def test_reasons_name_the_problem() -> None:
+    shape = Problem.parse("n1c3h9w9_k4r3s3_st2pd1").shape
+    reasons = {plan.name: plan.reason for plan in direct.plans("dgrad", shape, installed())}
+    assert reasons["direct_r3s3_st1_8x8"] == "it is compiled for stride 1x1, and the problem has 2x2"
+    assert reasons["direct_r1s1_st1_8x8"] == "it is compiled for filter 1x1, and the problem has 3x3"
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("algo", TILES)
+def test_ptx_is_exact(algo: str) -> None:
+    problem = Problem.parse(TILES[algo].replace("n1c130", "n1c9").replace("n2c130", "n2c9"))
+    operands = exact_operands(problem, algo)
+    dx = run(Simulated(Host(PtxDevice())), problem, operands, algo)
+    assert np.array_equal(dx, run(reference, problem, operands, "auto"))
 
 
 @pytest.mark.parametrize("problem", of_dgrad(layers(most_macs=6_000_000)), ids=str)
@@ -75,14 +115,15 @@ def test_past_two_to_the_31_elements() -> None:
     height, width = 4, 2**29 + 40
     shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
     device = SimDevice()
-    narrow, wide = direct.plans("dgrad", shape, installed())
+    found = {plan.name: plan for plan in direct.plans("dgrad", shape, installed())}
+    narrow, wide = (found[algo] for algo in ALGOS)
     assert "counts in 32 bits" in str(narrow.reason)
     dy, w = device.alloc(shape.y_shape, np.float32), device.alloc(shape.w_shape, np.float32)
     w[...] = 2
     dy[0, 0, 0, :5] = 1, 2, 3, 4, 5
     dy[0, 0, 3, -5:] = 6, 7, 8, 9, 10
     device.blocks = [0, wide.grid[0] * wide.grid[1] - 1]
-    dx = Host(device).conv2d_dgrad(dy, w, shape.x_shape, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    dx = Host(device).conv2d_dgrad(dy, w, shape.x_shape, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo=wide.name)
     assert dx[0, 0, 0, :5].tolist() == [2, 4, 6, 8, 10]
     assert dx[0, 0, 3, -5:].tolist() == [12, 14, 16, 18, 20]
 

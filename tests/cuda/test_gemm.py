@@ -233,7 +233,7 @@ def test_the_tile_is_the_one_with_the_least_work() -> None:
     assert taken(512, 512, 64) == ("nt_64x64", 1)
     assert taken(1, 4096, 9216) == ("nt_32x128", 8)
     assert taken(1, 4096, 9216, sliced=False)[1] == 1
-    assert taken(64, 64, 2**33)[1] == 32
+    assert taken(64, 64, 2**33)[1] == 256
 
 
 def test_what_does_not_go_together_is_refused() -> None:
@@ -257,4 +257,4 @@ def test_what_does_not_go_together_is_refused() -> None:
 
 
 def test_what_a_tile_costs_is_written_down_for_each() -> None:
-    assert set(gemm.WEIGHTS) == {name.split("_")[1] for name in INSTANCES}
+    assert set(gemm.WEIGHTS) >= {name.split("_")[1] for name in INSTANCES}

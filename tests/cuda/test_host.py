@@ -65,13 +65,13 @@ def test_pooling_shape_is_packed_in_the_order_of_common_cuh() -> None:
         assert [packed[first + i] for i in (0, 3, 6, 9, 10, 11, 12)] == list(values)
 
 
-def test_auto_takes_the_tile_with_the_fewest_idle_lanes() -> None:
+def test_direct_takes_the_tile_with_the_fewest_idle_lanes() -> None:
     shape = Problem.parse("n1c64h56_k64r3_pd1").shape
-    name, why = Host(SimDevice()).conv2d_choose("fprop", shape, "float32")
+    plan = Host(SimDevice())._plan("fprop", shape, "float32", "direct")
     plans = direct.plans("fprop", shape, installed())
     able = [plan for plan in plans if plan.reason is None and plan.instance.kernel == direct.TILED]
-    assert name == min(able, key=lambda plan: plan.cost).name
-    assert "fewest idle lanes" in why
+    assert plan.name == min(able, key=lambda plan: plan.cost).name
+    assert "fewest idle lanes" in plan.why
 
 
 def test_reasons_name_the_condition() -> None:
@@ -127,15 +127,14 @@ def test_forced_algorithm_that_cannot_run_is_refused() -> None:
         lambda x: sim.relu_fwd(x),
         lambda x: sim.conv2d_wgrad(x, x, (1, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1),
         lambda x: sim.conv2d_fprop(x, x, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo="winograd"),
-        lambda x: sim.conv2d_fprop(x.astype("f8"), x.astype("f8"), None, (1, 1), (0, 0, 0, 0), (1, 1), 1),
-        lambda x: sim.conv2d_algorithms("wgrad", SHAPE, "float32"),
+        lambda x: sim.conv2d_algorithms("wgrad", SHAPE, x.dtype),
     ],
 )
 def test_what_is_not_there_says_so(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(
-        UnavailableError, match=r"the sim backend has no kernel for .*; it has conv2d_fprop and conv2d_"
+        UnavailableError, match=r"the sim backend has no kernel for .* in float64; its kernels compute in float32"
     ):
-        call(np.zeros((1, 1, 1, 1), np.float32))
+        call(np.zeros((1, 1, 1, 1)))
 
 
 def test_unknown_function_is_an_attribute_error() -> None:

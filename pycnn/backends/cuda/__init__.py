@@ -1,13 +1,17 @@
 """The CUDA backend: host code written once, for whatever answers the five calls of `device.Device`.
 
-`Host` plans a call (instance, grid, arguments), allocates and launches.  Bound to the GPU by CuPy, its methods are this
-module's backend functions; bound to the simulator they are those of `pycnn.backends.sim`.
+`Host` plans a call (instance, grid, arguments), allocates and launches.  Bound to the GPU by CuPy, its methods are the
+backend functions in `bound`; bound to the simulator they are those of `pycnn.backends.sim`.
 
     device.py          the five calls; device_cupy.py is a GPU, device_sim.py the simulator
+    bound.py           the backend functions of the GPU that holds the arrays
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
-    plan.py, conv.py   convolution: what a plan is, and which is taken
+    plan.py, conv.py   convolution: what a plan is, and all of them
+    order.py           which of them is taken
     winograd.py        plans of the Winograd kernels
+    im2col.py          plans of implicit GEMM
+    columns.py         the plan of explicit im2col
     gemm.py            matrix products
     direct*.py         plans of the direct kernels
     slices.py          sums of partial results
@@ -23,15 +27,14 @@ module's backend functions; bound to the simulator they are those of `pycnn.back
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from pycnn.backends import reference
 from pycnn.backends.cuda import (
     activation,
+    columns,
     direct,
+    direct_depthwise,
     direct_wgrad,
     gemm,
+    im2col,
     loss,
     norm,
     optim,
@@ -57,7 +60,24 @@ from pycnn.backends.cuda.shaping import ShapingHost
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
 # The modules that launch kernels; the KERNELS of each are the ones it launches.
-LAUNCHERS = (direct, direct_wgrad, winograd, gemm, pool, slices, activation, norm, reduce, loss, random, shaping, optim)
+LAUNCHERS = (
+    direct,
+    direct_depthwise,
+    direct_wgrad,
+    im2col,
+    columns,
+    winograd,
+    gemm,
+    pool,
+    slices,
+    activation,
+    norm,
+    reduce,
+    loss,
+    random,
+    shaping,
+    optim,
+)
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
 ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
@@ -81,30 +101,3 @@ class Host(
         device: where the kernels run.
         sources: the kernels.
     """
-
-
-_hosts: dict[int, Host] = {}
-
-
-def _host(*arguments: object) -> Host:
-    """The host code of the GPU that holds the first array among `arguments`, or of the current one."""
-    from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
-
-    flat = (one for given in arguments for one in (given if isinstance(given, (list, tuple)) else (given,)))
-    number = next((array.device.id for array in flat if hasattr(array, "device")), None)
-    if number is None:
-        number = current_device()
-    if number not in _hosts:
-        _hosts[number] = Host(CupyDevice(number))
-    return _hosts[number]
-
-
-def __getattr__(name: str) -> Callable[..., Any]:
-    if name not in reference.__all__ and name not in ON_DEVICE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def function(*arguments: Any, **options: Any) -> Any:
-        return getattr(_host(*arguments), name)(*arguments, **options)
-
-    function.__name__ = name
-    return function

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycnn.algorithms import FAMILIES
-from pycnn.backends.cuda import direct, direct_wgrad, winograd
-from pycnn.backends.cuda.device import Array
+from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
+from pycnn.backends.cuda import columns, direct, direct_depthwise, direct_wgrad, im2col, order, winograd
+from pycnn.backends.cuda.device import Array, Device
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
 from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 
-# The modules that make plans, in the order in which `auto` asks them.
-PLANNERS = (direct, direct_wgrad, winograd)
+# The modules that make plans; `order` has the rules by which `auto` chooses among them.
+PLANNERS = (direct, direct_depthwise, direct_wgrad, im2col, columns, winograd)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
@@ -21,8 +21,15 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     return [plan for planner in PLANNERS for plan in planner.plans(operator, shape, sources)]
 
 
+_MOST_PLANS = 4096  # remembered at a time
+
+
 class ConvHost(HostBase):
     """Convolution's backend functions on one device."""
+
+    def __init__(self, device: Device, sources: Sources | None = None) -> None:
+        super().__init__(device, sources)
+        self._chosen: dict[tuple[Any, ...], Plan] = {}
 
     def conv2d_fprop(
         self,
@@ -107,22 +114,43 @@ class ConvHost(HostBase):
 
     def conv2d_choose(self, operator: str, shape: Conv2dShape, dtype: Any) -> tuple[str, str]:
         """What ``algo="auto"`` takes, and the sentence saying why."""
-        plan = self._plan(operator, shape, dtype, "auto")
-        return plan.name, plan.why
+        plan, why = self._choice(operator, shape, dtype, "auto")
+        return plan.name, why
+
+    def conv2d_table(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None, int, int]]:
+        """Every algorithm of an operator: its name, why it is not to be had or None, bytes of workspace, its work."""
+        return [
+            (plan.name, plan.reason or _over(plan, workspace_limit()), plan.workspace, plan.cost)
+            for plan in self._plans(operator, shape, dtype)
+        ]
 
     def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> Plan:
-        plans = self._plans(operator, shape, dtype)
+        """The plan for a call; known from the second call on."""
+        key = (operator, shape, str(dtype), algo, accuracy(), workspace_limit())
+        plan = self._chosen.get(key)
+        if plan is None:
+            if len(self._chosen) >= _MOST_PLANS:
+                self._chosen.clear()
+            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo)[0]
+        return plan
+
+    def _choice(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> tuple[Plan, str]:
+        """The plan that `algo` stands for, and why it and no other."""
+        plans, limit = self._plans(operator, shape, dtype), workspace_limit()
         asked = plans if algo == "auto" else [plan for plan in plans if plan.answers_to(algo)]
         if not asked:
             if algo.partition("_")[0] in FAMILIES:
                 self._unavailable(f"conv2d_{operator} by algo {algo!r}")
             names = ", ".join((*FAMILIES, *(plan.name for plan in plans)))
             raise ValueError(f"algo must be auto or one of {names}; got {algo!r}")
-        able = [plan for plan in asked if plan.reason is None]
+        able = [plan for plan in asked if plan.reason is None and _over(plan, limit) is None]
         if not able:
-            listed = "; ".join(f"{plan.name}: {plan.reason}" for plan in asked)
+            listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
-        return min(able, key=lambda plan: (plan.tier, plan.cost))
+        if algo == "auto":
+            return order.take(operator, shape, able)
+        plan = order.least(able)
+        return plan, plan.why
 
     def _plans(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[Plan]:
         if operator not in PASSES:
@@ -133,3 +161,10 @@ class ConvHost(HostBase):
         if not found:
             self._unavailable(f"conv2d_{operator}")
         return found
+
+
+def _over(plan: Plan, limit: int | None) -> str | None:
+    """Why the workspace limit does not allow it, or None."""
+    if limit is None or plan.workspace <= limit:
+        return None
+    return f"it needs {plan.workspace} bytes of workspace, and the limit is {limit}"

@@ -1,4 +1,4 @@
-"""The five calls through which the CUDA host code sees a device: alloc, fill, load, launch, sync.
+"""The calls through which the CUDA host code sees a device: alloc, fill, load, launch, sync; and how it records them.
 
 `device_cupy.CupyDevice` is a GPU, `device_sim.SimDevice` the simulator, `pycnn.testing.ptx.PtxDevice` the PTX
 interpreter.  The host code in `cuda.py` cannot tell them apart, so what the simulator proves of it (grids, workspaces,
@@ -10,12 +10,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pycnn.jit.sources import Instance
 
 Array = Any  # cupy.ndarray on a GPU, numpy.ndarray in fenced memory elsewhere
 Extent = tuple[int, int, int]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,3 +95,26 @@ class Device(Protocol):
 
     def sync(self) -> None:
         """Wait until everything started has ended; raises if something failed."""
+
+
+class RecordingDevice(Device, Protocol):
+    """A device that can also record a step, to run it again and again without its host code."""
+
+    def recorder(self) -> Recorder:
+        """Somewhere to run and record one step."""
+
+
+class Recorder(Protocol):
+    """Runs a step, records it, runs the record; with memory of its own that stays for as long as it lives."""
+
+    def run(self, step: Callable[[], T]) -> tuple[T, int]:
+        """Run it now; its result, and how many bytes it had to take from the device beyond what was there before."""
+
+    def record(self, step: Callable[[], T]) -> T:
+        """Write down what it starts, and start nothing; its result, whose values come with the first replay.
+
+        Raises CaptureError where it would allocate, load a kernel, or wait for the device.
+        """
+
+    def replay(self) -> None:
+        """Start all that was written down, in the current stream."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.errors import MissingToolError
 from pycnn.jit.sources import ARCHS, Instance, Sources
 
+T = TypeVar("T")
+
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _FREE_SHARED = 48 * 1024  # dynamic shared memory that needs no opting in
+_MOST_CONSTANTS = 4096  # structs kept where the driver can copy them from
 
 
 def _cupy() -> Any:
@@ -32,6 +37,33 @@ def current_device() -> int:
         raise MissingToolError(
             f"no CUDA device to run on ({error}); the cuda backend needs an NVIDIA GPU and its driver"
         ) from None
+
+
+def device_count() -> int:
+    """How many GPUs there are.  Raises MissingToolError without CuPy or a driver."""
+    current_device()
+    return int(_cupy().cuda.runtime.getDeviceCount())
+
+
+def device(number: int) -> Any:
+    """A context in which GPU `number` is the current one.  Raises MissingToolError if there is none such."""
+    count = device_count()
+    if not 0 <= number < count:
+        raise MissingToolError(f"there is no cuda:{number}; this machine has {count} GPUs, cuda:0 to cuda:{count - 1}")
+    return _cupy().cuda.Device(number)
+
+
+def put(array: Array, number: int) -> Array:
+    """A copy of a NumPy array, or of another GPU's, on GPU `number`.
+
+    Raises MissingToolError if there is no such GPU, CaptureError while a step is captured: the copy would be of what
+    the array holds then, for ever.
+    """
+    with device(number):
+        cupy = _cupy()
+        if cupy.cuda.get_current_stream().is_capturing():
+            raise CaptureError("an array of the host would be copied while a graph is captured; make it an input")
+        return cupy.asarray(array)
 
 
 def arch_of(major: int, minor: int) -> str:
@@ -64,25 +96,29 @@ class CupyDevice:
     def __init__(self, number: int, sources: Sources | None = None) -> None:
         self._sources = sources
         self._cupy = _cupy()
+        self._number = number
         self._device = self._cupy.cuda.Device(number)
         capability = self._device.compute_capability
         self.arch = arch_of(int(capability[:-1]), int(capability[-1]))
         self._kernels: dict[Instance, Any] = {}
+        self._allowed: dict[int, int] = {}  # dynamic shared memory that a kernel may ask for, by its handle
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array from CuPy's pool."""
-        with self._device:
+        with self._here():
             return self._cupy.empty(shape, dtype)
 
     def fill(self, array: Array, value: Array | float) -> None:
         """Set or copy in the current stream."""
-        with self._device:
+        with self._here():
             array[...] = value
 
     def load(self, instance: Instance) -> Any:
         """The kernel in this device's context."""
         kernel = self._kernels.get(instance)
         if kernel is None:
+            if self._cupy.cuda.get_current_stream().is_capturing():
+                raise CaptureError(f"{instance} would have to be loaded while a graph is captured; run the step before")
             image = nvrtc.compile_cubin(instance, self.arch, self._sources).read_bytes()
             with self._device:
                 module = self._cupy.cuda.function.Module()
@@ -92,29 +128,142 @@ class CupyDevice:
 
     def launch(self, kernel: Any, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
         """cuLaunchKernel on CuPy's current stream.  Every argument is copied during the call."""
-        values = [_value(argument) for argument in arguments]
-        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-        driver = self._cupy.cuda.driver
-        with self._device:
-            if shared > _FREE_SHARED:
-                driver.funcSetAttribute(kernel.ptr, _MAX_DYNAMIC_SHARED, shared)
-            stream = self._cupy.cuda.get_current_stream().ptr
-            driver.launchKernel(kernel.ptr, *grid, *block, shared, stream, ctypes.addressof(addresses), 0)
+        pointers = _pointers(arguments)
+        addresses = _addresses(arguments, ctypes.addressof(pointers))
+        cuda = self._cupy.cuda
+        with self._here():
+            if shared > _FREE_SHARED and self._allowed.get(kernel.ptr, 0) < shared:
+                cuda.driver.funcSetAttribute(kernel.ptr, _MAX_DYNAMIC_SHARED, shared)
+                self._allowed[kernel.ptr] = shared
+            stream = cuda.get_current_stream().ptr
+            cuda.driver.launchKernel(kernel.ptr, *grid, *block, shared, stream, ctypes.addressof(addresses), 0)
 
     def sync(self) -> None:
         """Wait for the current stream."""
         with self._device:
             self._cupy.cuda.get_current_stream().synchronize()
 
+    def recorder(self) -> CupyRecorder:
+        """Somewhere to run and record a step on this GPU."""
+        return CupyRecorder(self._cupy, self._device)
 
-def _value(argument: Argument) -> Any:
-    """An argument as memory that the driver can copy it from."""
-    if isinstance(argument, Pointers):
-        argument = argument.pack(_address)
-    if isinstance(argument, bytes):
-        return ctypes.create_string_buffer(argument, len(argument))
-    return ctypes.c_void_p(_address(argument))
+    def _here(self) -> AbstractContextManager[Any]:
+        """This device made the current one: nothing to do where it is, and that is cheaper to ask than to set."""
+        return _NOTHING if self._cupy.cuda.runtime.getDevice() == self._number else self._device
+
+
+class CupyRecorder:
+    """A stream and a memory pool of its own, and the CUDA graph that is captured there.
+
+    Memory that the captured step used, temporaries included, stays in the pool as long as the recorder lives, and
+    nobody else is given any of it.
+    """
+
+    def __init__(self, cupy: Any, device: Any) -> None:
+        self._cupy = cupy
+        self._device = device
+        self._capturing = False
+        with device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pool = cupy.cuda.MemoryPool(self._fresh)
+        self._graph: Any = None
+
+    def run(self, step: Callable[[], T]) -> tuple[T, int]:
+        """Run it now, after what the current stream holds and before what follows there; and the bytes it newly took."""
+        before = self._pool.total_bytes()
+        cuda = self._cupy.cuda
+        with self._device:
+            outside = cuda.get_current_stream()
+            self._stream.wait_event(outside.record())
+            try:
+                with self._stream, cuda.using_allocator(self._pool.malloc):
+                    result = step()
+            finally:
+                outside.wait_event(self._stream.record())
+        return result, self._pool.total_bytes() - before
+
+    def record(self, step: Callable[[], T]) -> T:
+        """Capture it without running it.
+
+        Raises CaptureError where it would allocate, load a module, or wait for the GPU.
+        """
+        cuda = self._cupy.cuda
+        with self._device, self._stream, cuda.using_allocator(self._pool.malloc):
+            self._stream.begin_capture()
+            self._capturing = True
+            try:
+                result = step()
+            except CaptureError:
+                raise
+            except Exception as error:
+                # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in an error of its own.
+                raise CaptureError(
+                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, belongs "
+                    "behind the step)"
+                ) from error
+            finally:
+                self._capturing = False
+                graph = self._ended()
+        self._graph = graph
+        return result
+
+    def replay(self) -> None:
+        """Run what was captured, in the current stream."""
+        with self._device:
+            self._graph.launch(self._cupy.cuda.get_current_stream())
+
+    def _ended(self) -> Any:
+        try:
+            return self._stream.end_capture()
+        except (
+            self._cupy.cuda.runtime.CUDARuntimeError
+        ) as error:  # a capture that was broken, whose cause is on its way
+            return error
+
+    def _fresh(self, size: int) -> Any:
+        if self._capturing:
+            raise CaptureError(
+                f"{size} bytes would have to be allocated while a graph is captured; run the step before with inputs of "
+                "the same shapes"
+            )
+        cuda = self._cupy.cuda
+        return cuda.MemoryPointer(cuda.Memory(size), 0)
+
+
+_NOTHING = nullcontext()
+_constants: dict[bytes, Any] = {}
+_ARRAYS = [ctypes.c_void_p * count for count in range(33)]
+
+
+def _pointers(arguments: Sequence[Argument]) -> Any:
+    """The pointer arguments, where the driver can copy them from."""
+    found = [_address(argument) for argument in arguments if isinstance(argument, (Reads, Writes))]
+    return _ARRAYS[len(found)](*found)
 
 
 def _address(argument: Reads | Writes) -> int:
     return 0 if argument.array is None else int(argument.array.data.ptr)
+
+
+def _addresses(arguments: Sequence[Argument], pointer: int) -> Any:
+    """Where each argument lies: structs among `_constants`, pointers one after the other from `pointer` on."""
+    places, held = [], []
+    for argument in arguments:
+        if isinstance(argument, bytes):
+            kept = _constants.get(argument)
+            if kept is None:
+                if len(_constants) >= _MOST_CONSTANTS:
+                    _constants.clear()
+                kept = _constants[argument] = ctypes.create_string_buffer(argument, len(argument))
+            held.append(kept)
+            places.append(ctypes.addressof(kept))
+        elif isinstance(argument, Pointers):
+            packed = argument.pack(_address)
+            held.append(ctypes.create_string_buffer(packed, len(packed)))
+            places.append(ctypes.addressof(held[-1]))
+        else:
+            places.append(pointer)
+            pointer += 8
+    addresses = _ARRAYS[len(places)](*places)
+    addresses.held = held  # type: ignore[attr-defined]  # though another thread empty `_constants` meanwhile
+    return addresses

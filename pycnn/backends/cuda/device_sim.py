@@ -9,16 +9,19 @@ from __future__ import annotations
 import ctypes
 import mmap
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes, pointers_of
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import host
 from pycnn.jit.sources import Instance, Sources
+
+T = TypeVar("T")
 
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
@@ -136,6 +139,7 @@ class SimDevice:
     Attributes:
         blocks: if set, only these blocks of a launch run (for launches too large to run whole).
         launches: the instances launched so far, in order.
+        recorded: where launches and fills are written down instead of run, or None.
     """
 
     name = "sim"
@@ -152,6 +156,7 @@ class SimDevice:
         self.arch = arch
         self.blocks: Sequence[int] | None = None
         self.launches: list[Instance] = []
+        self.recorded: list[Callable[[], None]] | None = None
         self._order = ORDERS[order]
         self._seed = seed
         self._sources = sources
@@ -169,11 +174,17 @@ class SimDevice:
 
     def fill(self, array: Array, value: Array | float) -> None:
         """Set or copy."""
-        array[...] = value
+
+        def work() -> None:
+            array[...] = value
+
+        self._do(work)
 
     def load(self, instance: Instance) -> SimKernel:
         """The kernel, compiled by g++."""
         if instance not in self._kernels:
+            if self.recorded is not None:
+                raise CaptureError(f"{instance} would have to be loaded while a step is recorded; run the step before")
             if self.arch not in instance.archs:
                 raise SimulationError(f"{instance} is for {', '.join(instance.archs)}, not {self.arch}")
             self._kernels[instance] = _load(instance, host.build(instance, self._sources, self._options))
@@ -183,6 +194,11 @@ class SimDevice:
         self, kernel: SimKernel, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]
     ) -> None:
         """Run the kernel, at once and to its end.  Raises SimulationError if it breaks a rule."""
+        self._do(lambda: self._launch(kernel, grid, block, shared, arguments))
+
+    def _launch(
+        self, kernel: SimKernel, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]
+    ) -> None:
         label = str(kernel.instance)
         limit = _MOST_SHARED_KIB[int(self.arch[3:].rstrip("a"))] * 1024
         _check_limits(label, grid, block, shared, limit)
@@ -223,6 +239,41 @@ class SimDevice:
 
     def sync(self) -> None:
         """Nothing to wait for."""
+
+    def recorder(self) -> SimRecorder:
+        """Somewhere to record launches and fills."""
+        return SimRecorder(self)
+
+    def _do(self, work: Callable[[], None]) -> None:
+        if self.recorded is None:
+            work()
+        else:
+            self.recorded.append(work)
+
+
+class SimRecorder:
+    """A list of launches and fills, with the very arguments that they were given."""
+
+    def __init__(self, device: SimDevice) -> None:
+        self._device = device
+        self._works: list[Callable[[], None]] = []
+
+    def run(self, step: Callable[[], T]) -> tuple[T, int]:
+        """Run it; memory costs nothing here."""
+        return step(), 0
+
+    def record(self, step: Callable[[], T]) -> T:
+        """Write it down."""
+        self._works = self._device.recorded = []
+        try:
+            return step()
+        finally:
+            self._device.recorded = None
+
+    def replay(self) -> None:
+        """Run what was written down."""
+        for work in self._works:
+            work()
 
 
 def _load(instance: Instance, path: Path) -> SimKernel:

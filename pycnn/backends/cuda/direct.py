@@ -13,7 +13,12 @@ from pycnn.backends.cuda.plan import Operands, Plan
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
-KERNELS = TILED, ANY, DGRAD = "conv2d_fprop_direct", "conv2d_fprop_direct_any", "conv2d_dgrad_direct"
+KERNELS = TILED, ANY, DGRAD_TILED, DGRAD = (
+    "conv2d_fprop_direct",
+    "conv2d_fprop_direct_any",
+    "conv2d_dgrad_direct_tiled",
+    "conv2d_dgrad_direct",
+)
 
 _WARP = 32
 
@@ -24,7 +29,7 @@ class DirectPlan(Plan):
 
     Attributes:
         instance: the kernel.
-        shape: the problem.
+        shape: the problem, as the kernel is told it.
         grid, block: launch geometry.
         geometry: the kernel's second argument: divisors that take its block index apart.
     """
@@ -43,7 +48,7 @@ class DirectPlan(Plan):
     def run(self, host: HostBase, operands: Operands) -> None:
         """Launch it."""
         arguments: list[Argument] = [pack_conv2d_shape(self.shape), self.geometry]
-        if self.instance.kernel == DGRAD:
+        if operands.dx is not None:
             arguments += [Reads("dy", operands.dy), Reads("w", operands.w), Writes("dx", operands.dx)]
         else:
             arguments += [Reads("x", operands.x), Reads("w", operands.w)]
@@ -57,7 +62,8 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPla
         tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
         return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
     if operator == "dgrad":
-        return [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
+        tiled = [_dgrad_tiled(shape, instance) for instance in sources.of(DGRAD_TILED).values()]
+        return tiled + [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
     return []
 
 
@@ -86,6 +92,21 @@ def _tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:
         geometry=pack_divisors((tiles_k, tiles_q, tiles_p, shape.groups)),
         cost=blocks * tile_p * tile_q * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
     )
+
+
+def _dgrad_tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:
+    if shape.stride != (1, 1) or shape.dilation != (1, 1):
+        # Its tile says why; the turned convolution below is at stride 1 whatever the problem's stride.
+        return _tiled(shape, instance)
+    return _tiled(turned(shape), instance)
+
+
+def turned(shape: Conv2dShape) -> Conv2dShape:
+    """The convolution that the data gradient at stride 1 without dilation is: of dy, with filters turned half round."""
+    top, bottom, left, right = shape.padding
+    padding = (shape.R - 1 - top, shape.R - 1 - bottom, shape.S - 1 - left, shape.S - 1 - right)
+    sizes = (shape.N, shape.K, shape.P, shape.Q, shape.C, shape.R, shape.S)
+    return Conv2dShape(*sizes, padding=padding, groups=shape.groups)
 
 
 def _any(shape: Conv2dShape, instance: Instance) -> DirectPlan:
@@ -127,10 +148,10 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     blocks = shape.N * shape.groups * classes[0] * classes[1] * tiles_pixels * tiles_c
     counted = shape.K // shape.groups * taps[0] * taps[1]
     return DirectPlan(
-        name=f"direct_{instance.name}",
+        name=f"direct_any_{instance.name}",
         instance=instance,
-        tier=tile["wide"],
-        why="the only direct kernel of this pass",
+        tier=1 + tile["wide"],
+        why="no tile is specialised on this filter, stride and dilation",
         workspace=0,
         shape=shape,
         reason=None if tile["wide"] else _dgrad_too_wide(shape, blocks, rows * columns + tile_pixels, counted),
@@ -144,7 +165,7 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
 
 
 def mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> str | None:
-    """Why an instance is not for a problem, or None.  `wanted`: by name, what it is compiled for and what is asked."""
+    """Why an instance is not for a problem, or None: `wanted` has by name what it is compiled for and what it meets."""
     for what, (has, needs) in wanted.items():
         if has != needs:
             return f"it is compiled for {what} {has[0]}x{has[1]}, and the problem has {needs[0]}x{needs[1]}"
@@ -153,7 +174,7 @@ def mismatch(wanted: Mapping[str, tuple[tuple[int, int], tuple[int, int]]]) -> s
 
 def _too_wide(shape: Conv2dShape, blocks: int, extra_p: int, extra_q: int, pixels: int = 0) -> str | None:
     """Why 32-bit coordinates do not reach, or None: every index a kernel computes must stay below 2^31."""
-    top, _, left, _ = shape.padding
+    top, left = abs(shape.padding[0]), abs(shape.padding[2])  # negative where a data gradient is turned
     indices = {
         "blocks": blocks,
         "rows": max(shape.H, (shape.P + extra_p) * shape.stride[0] + shape.R * shape.dilation[0] + top),

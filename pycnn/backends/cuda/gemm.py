@@ -18,18 +18,17 @@ from pycnn.jit.sources import Instance, Sources
 KERNELS = ("sgemm",)
 
 # What a multiply-add costs by tile, against the largest: a smaller tile reads more of shared memory for each.
-WEIGHTS = {"128x128": 1.0, "64x64": 1.25, "32x128": 1.35}
+WEIGHTS = {"128x128": 1.0, "64x128": 1.1, "64x64": 1.25, "32x128": 1.35, "wide": 2.0}
 
 # A product of fewer blocks than this leaves part of a large GPU idle, which counts as work.  The same on every GPU, so
 # that the number of slices, and with it every bit of a result, depends on the shape alone.
 BUSY_BLOCKS = 128
 
-# K is cut into slices only where each keeps at least so many k, and into so many at most.
+# K is cut into slices only where each keeps at least so many k.
 LEAST_SLICE = 256
-MOST_SLICES = 32
 
-# A thread counts k in 32 bits.
-_MOST_SLICE = 2**30
+# sgemm counts the k of a slice in 32 bits.
+MOST_SLICE = 2**30
 
 _PLAIN = Epilogue()
 
@@ -84,13 +83,11 @@ def gemm_plan(
 
     def cost(instance: Instance) -> float:
         m, n = _tiles(instance, M, N)
-        slices, _ = _slices(instance, m * n * batch, K, sliced)
-        area = instance.tile["tile_m"] * instance.tile["tile_n"]
-        return max(m * n * batch * slices, BUSY_BLOCKS) / slices * area * WEIGHTS[instance.name.removeprefix(form)]
+        return work(instance, m * n * batch, slices_of(instance, m * n * batch, K, sliced)[0])
 
     instance = min(able, key=cost)
     tiles = _tiles(instance, M, N)
-    slices, k_slice = _slices(instance, tiles[0] * tiles[1] * batch, K, sliced)
+    slices, k_slice = slices_of(instance, tiles[0] * tiles[1] * batch, K, sliced)
     grid = grid_of(tiles[0] * tiles[1] * batch * slices)
     return GemmPlan(instance, tiles, slices, k_slice, grid, (32 * instance.tile["warps"], 1, 1))
 
@@ -131,7 +128,8 @@ def sgemm(
         tile: "128x128", "64x64" or "32x128" instead of the one with the least work.
 
     Raises:
-        ValueError: shapes that do not match, or neighbours in a row that are not neighbours in memory.
+        ValueError: shapes that do not match, neighbours in a row that are not neighbours in memory, or a K past 2^30
+            that may not be split.
     """
     M, N = map(int, out.shape[-2:])
     K = int(a.shape[-2] if trans_a else a.shape[-1])
@@ -147,6 +145,10 @@ def sgemm(
     matrices = {name: _matrix(name, array, (outer, inner)) for name, array in (("a", a), ("b", b), ("out", out))}
     sliced = bool(out.flags.c_contiguous) and not epilogue.relu
     plan = gemm_plan(M, N, K, outer * inner, trans_a, trans_b, host.sources, sliced=sliced, tile=tile)
+    if plan.k_slice > MOST_SLICE:
+        raise ValueError(
+            f"sgemm cannot sum {K} products at once, nor split them: the result has gaps or goes through ReLU"
+        )
     target = out if plan.slices == 1 else host.device.alloc((plan.slices, *out.shape), out.dtype)
     problem = struct.pack("<4q", M, N, K, plan.k_slice)
     problem += matrices["a"] + matrices["b"] + matrices["out"]
@@ -191,16 +193,27 @@ class GemmHost(HostBase):
         return y
 
 
+def work(instance: Instance, blocks: int, slices: int) -> float:
+    """Sums that a launch has threads for, by what they cost: those of `blocks` tiles, each cut into `slices`."""
+    area = instance.tile["tile_m"] * instance.tile["tile_n"]
+    return max(blocks * slices, BUSY_BLOCKS) / slices * area * WEIGHTS[instance.name.rpartition("_")[2]]
+
+
+def slices_of(instance: Instance, blocks: int, K: int, split: bool = True) -> tuple[int, int]:
+    """How many slices of K for a launch of so many blocks, and the k of each: a whole number of tiles.
+
+    Not more than one where K may not be split.
+    """
+    tile_k = instance.tile["tile_k"]
+    wanted = min(-(-2 * BUSY_BLOCKS // max(blocks, 1)), K // LEAST_SLICE) if split else 1
+    k_slice = -(-max(K, 1) // (max(wanted, 1) * tile_k)) * tile_k
+    if split:
+        k_slice = min(k_slice, MOST_SLICE)
+    return max(-(-K // k_slice), 1), k_slice
+
+
 def _tiles(instance: Instance, M: int, N: int) -> tuple[int, int]:
     return -(-M // instance.tile["tile_m"]), -(-N // instance.tile["tile_n"])
-
-
-def _slices(instance: Instance, blocks: int, K: int, sliced: bool) -> tuple[int, int]:
-    """How many slices of K, and the k of each: a whole number of tiles."""
-    tile_k = instance.tile["tile_k"]
-    wanted = min(-(-2 * BUSY_BLOCKS // blocks), K // LEAST_SLICE, MOST_SLICES) if sliced else 1
-    k_slice = min(-(-max(K, 1) // (max(wanted, 1) * tile_k)) * tile_k, _MOST_SLICE)
-    return max(-(-K // k_slice), 1), k_slice
 
 
 def _matrix(name: str, array: Array, batch: tuple[int, int]) -> bytes:

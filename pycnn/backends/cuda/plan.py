@@ -59,7 +59,7 @@ class Plan(ABC):
     Attributes:
         name: the algorithm's name, as `algo=` takes it; begins with its family's.
         reason: why it cannot run this problem, or None.
-        tier: plans of a family are taken in the order of their tiers,
+        tier: plans of a family are taken in the order of their tiers (of two families, `order` says which),
         cost: and within one, of what they do: multiply-adds of all tiles, the idle ones included.
         why: why it is taken before the others of its family.
         workspace: bytes of device memory that it needs beside operands and results.

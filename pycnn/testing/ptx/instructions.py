@@ -50,6 +50,7 @@ def execute(machine: Machine, instruction: Instruction, lanes: Selector) -> None
 
 
 def _sources(machine: Machine, instruction: Instruction, lanes: Selector) -> list[np.ndarray]:
+    """The operands after the first, read as the type that the instruction names."""
     return [machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:]]
 
 
@@ -61,6 +62,53 @@ def _plain(function: Callable[..., np.ndarray]) -> Handler:
         machine.write(instruction.operands[0], values.astype(TYPES[instruction.type], copy=False), lanes)
 
     return handler
+
+
+def _directed(exact: np.ndarray, instruction: Instruction) -> np.ndarray:
+    """A float64 result rounded as the instruction says: to nearest (.rn), down (.rm), up (.rp) or toward zero (.rz)."""
+    rounded = exact.astype(TYPES[instruction.type])
+    if "rn" in instruction.modifiers or not {"rm", "rp", "rz"} & set(instruction.modifiers):
+        return rounded
+    down = "rm" in instruction.modifiers or ("rz" in instruction.modifiers) & (exact > 0)
+    too_far = np.where(down, rounded > exact, rounded < exact)
+    return np.where(too_far, np.nextafter(rounded, np.where(down, -np.inf, np.inf).astype(rounded.dtype)), rounded)
+
+
+def _add(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """add: floats in the direction asked for.  A float64 holds the sum of two float32, but for what is far below."""
+    a, b = _sources(machine, instruction, lanes)
+    if instruction.type == "f32":
+        total = _directed(a.astype(np.float64) + b.astype(np.float64), instruction)
+    else:
+        total = a + b
+    machine.write(instruction.operands[0], total, lanes)
+
+
+def _fma(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """fma: a product is exact in float64; the sum is rounded there first, which matters only in ties."""
+    a, b, c = (values.astype(np.float64) for values in _sources(machine, instruction, lanes))
+    machine.write(instruction.operands[0], _directed(a * b + c, instruction), lanes)
+
+
+def _approximate(function: Callable[[np.ndarray], np.ndarray]) -> Handler:
+    """A float function of one operand, correctly rounded: within an ulp or two of the hardware's .approx.
+
+    Where .ftz says so, subnormal operands and results are zero.
+    """
+
+    def handler(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+        (value,) = _sources(machine, instruction, lanes)
+        flush = "ftz" in instruction.modifiers
+        exact = function(_flushed(value) if flush else value.astype(np.float64))
+        result = exact.astype(TYPES[instruction.type])
+        machine.write(instruction.operands[0], _flushed(result).astype(result.dtype) if flush else result, lanes)
+
+    return handler
+
+
+def _flushed(value: np.ndarray) -> np.ndarray:
+    small = np.abs(value) < np.finfo(np.float32).tiny
+    return np.where(small, np.copysign(0.0, value), value.astype(np.float64))
 
 
 def _multiply(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
@@ -88,11 +136,6 @@ def _multiply(machine: Machine, instruction: Instruction, lanes: Selector) -> No
 def _high_half(a: np.ndarray, b: np.ndarray, kind: str) -> np.ndarray:
     wide = TYPES[_WIDE[kind]]
     return a.astype(wide) * b.astype(wide) >> wide.type(a.dtype.itemsize * 8)
-
-
-def _fused(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """fma of floats: the product is exact in float64; the sum is rounded there first, which matters only in ties."""
-    return a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)
 
 
 def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -137,12 +180,32 @@ def _select(machine: Machine, instruction: Instruction, lanes: Selector) -> None
 
 
 def _convert(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
-    """cvt.to.from: numbers keep their value, integers wrap."""
+    """cvt.to.from: numbers keep their value, integers wrap; .sat keeps floats within 0 and 1."""
     to, source = instruction.modifiers[-2], instruction.modifiers[-1]
     values = machine.read(instruction.operands[1], source, lanes)
-    if to[0] in "su" and values.dtype.kind == "f":
-        values = np.trunc(values)
+    for modifier, rounding in _TO_INTEGER.items():
+        if modifier in instruction.modifiers:
+            values = rounding(values)
+    if "sat" in instruction.modifiers:
+        values = np.where(np.isnan(values), 0, np.clip(values, 0, 1))
     machine.write(instruction.operands[0], values.astype(TYPES[to]), lanes)
+
+
+_TO_INTEGER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rni": np.rint,
+    "rzi": np.trunc,
+    "rmi": np.floor,
+    "rpi": np.ceil,
+}
+
+
+def _insert_bits(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """bfi: the low `length` bits of a, put into b at `position`."""
+    a, b = (machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:3])
+    position, length = (machine.read(operand, "u32", lanes).astype(b.dtype) for operand in instruction.operands[3:5])
+    one = b.dtype.type(1)
+    mask = ((one << length) - one) << position
+    machine.write(instruction.operands[0], (b & ~mask) | ((a << position) & mask), lanes)
 
 
 def _to_address(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
@@ -204,13 +267,16 @@ def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> Non
 
 _HANDLERS: dict[str, Handler] = {
     "abs": _plain(np.abs),
-    "add": _plain(operator.add),
+    "add": _add,
     "and": _plain(np.bitwise_and),
+    "bfi": _insert_bits,
+    "copysign": _plain(lambda sign, value: np.copysign(value, sign)),
     "cp": execute_copy,
     "cvt": _convert,
     "cvta": _to_address,
     "div": _plain(_divide),
-    "fma": _plain(_fused),
+    "ex2": _approximate(np.exp2),
+    "fma": _fma,
     "ld": _load,
     "mad": _multiply,
     "max": _plain(np.fmax),
@@ -220,12 +286,14 @@ _HANDLERS: dict[str, Handler] = {
     "neg": _plain(operator.neg),
     "not": _plain(np.invert),
     "or": _plain(np.bitwise_or),
+    "rcp": _approximate(np.reciprocal),
     "rem": _plain(_remainder),
     "selp": _select,
     "setp": _set_predicate,
     "shfl": _shuffle,
     "shl": _shift(left=True),
     "shr": _shift(left=False),
+    "sqrt": _approximate(np.sqrt),
     "st": _store,
     "sub": _plain(operator.sub),
     "xor": _plain(np.bitwise_xor),

@@ -1,0 +1,311 @@
+// conv2d_*_depthwise: the three passes of a convolution whose groups have one channel each; float32.
+//
+//     y[n, k, p, q]   = epilogue of the sum over r, s of x[n, c, h, w] * w[k, 0, r, s]        c = k / multiplier
+//     dx[n, c, h, w]  = sum over the `multiplier` filters k of c, and r, s, of dy[n, k, p, q] * w[k, 0, r, s]
+//     dw[k, 0, r, s]  = sum over n, p, q of dy[n, k, p, q] * x[n, c, h, w]
+//         with h = p*stride_h - pad_top + r*dilation_h, w = q*stride_w - pad_left + s*dilation_w, multiplier = K / C
+//
+// GEMM view   none: C/groups is 1, so a product of matrices would have one column.  Each result takes R*S products of
+//             values that few others need, and memory sets the pace.
+//
+// Each kernel exists for some filter sizes and strides (DepthwiseTile with R > 0, dilation 1) and for any (R = 0).
+//
+// Who owns what: a thread owns `rows` results under one another; the lanes of a warp own neighbouring columns, and
+// where a plane is narrower than a warp those of the next `rows` rows, channel or image: no lane idles.
+//
+//      fprop, dgrad: a column of results            fprop at stride 1, 3x3, rows = 4: what one of the S columns of taps
+//         lane 0 1 2 ...                            needs of x is one column of 6 values, each read once and used for
+//          p0  | | | | | | |                        up to 3 taps:   x0 x1 x2 x3 x4 x5
+//              | | | | | | |   rows                                  \__|__/ y0
+//              | | | | | | |                                            \__|__/ y1   ...
+//              | | | | | | |
+//      Reads of x go to L1, which has what the neighbouring lanes and columns of taps read.
+//
+//      dgrad: the rows of a thread begin where h + pad_top is a multiple of the stride, so which taps meet which row is
+//      known when the kernel is compiled; which columns of taps meet its column is not: half of them idle at stride 2.
+//
+//      wgrad: a block owns one filter and a slice of the columns of pixels, a thread R*S sums; they are added by halves
+//      in shared memory, and the slices by sum_slices (slices.cu).
+//
+// Launch      fprop, dgrad: a thread for each column of `rows` results, blocks of `warps` warps, past 2^31 - 1 blocks
+// on
+//             along y.  wgrad: block index = slice*K + k.
+// Shared      wgrad: DepthwiseSums; the others none.
+// Determinism one thread sums each result of fprop (order s, r) and dgrad (order k, s, r); wgrad adds in an order that
+//             depends on the shape alone: bit for bit the same in every run.
+// Cost        N*K*P*Q*R*S multiply-adds.
+// Limit       bandwidth: x (or dy) and y (or dx) once each through DRAM, about S times through L1.
+// Reference   Howard et al., "MobileNets", 2017, section 3.1, for what it is used for.
+#include "direct.cuh"
+#include "epilogue.cuh"
+
+namespace pycnn {
+
+struct DepthwiseTile {
+    int wide;                      // 1: 64-bit coordinates; 0: 32-bit ones
+    int R, S, stride_h, stride_w;  // the problem it is for, at dilation 1; all 0: any problem
+    int rows;                      // results a thread owns, or (wgrad) pixels at a time; a multiple of stride_h
+    int warps;                     // warps in a block
+
+    constexpr int threads() const { return warps * kWarp; }
+    constexpr bool any() const { return R == 0; }
+};
+
+// How a column of results falls apart: ((n*channels + c)*tiles_rows + t)*columns + column.
+struct DepthwiseGrid {
+    Divisor columns, tiles_rows, channels, multiplier;
+    Divisor stride_h, stride_w;
+    int64 threads;  // columns of results in all, or of a plane's pixels times N for wgrad
+    int64 threads_of_slice;
+};
+
+// The thread's column: the image, the channel (of the result), the tile of rows and the column.
+template <typename Index>
+struct DepthwiseColumn {
+    Index n, channel, tile, column;
+};
+
+template <typename Index>
+__device__ __forceinline__ DepthwiseColumn<Index> depthwise_column(Index index, const DepthwiseGrid& grid) {
+    DepthwiseColumn<Index> place;
+    place.column = take_digit(index, grid.columns);
+    place.tile = take_digit(index, grid.tiles_rows);
+    place.channel = take_digit(index, grid.channels);
+    place.n = index;
+    return place;
+}
+
+template <DepthwiseTile T>
+__global__ void __launch_bounds__(T.threads())
+    conv2d_fprop_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ x,
+                           const float* __restrict__ w, const float* __restrict__ scale, const float* __restrict__ b,
+                           const float* __restrict__ residual, const int relu, float* __restrict__ y) {
+    using Index = typename IndexOf<T.wide>::type;
+    const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
+    if (index >= grid.threads) return;
+    const auto place = depthwise_column(index, grid);
+    const Index H = static_cast<Index>(shape.H), W = static_cast<Index>(shape.W);
+    const Index h0 = place.tile * T.rows * static_cast<Index>(shape.stride_h) - static_cast<Index>(shape.pad_top);
+    const Index w0 = place.column * static_cast<Index>(shape.stride_w) - static_cast<Index>(shape.pad_left);
+    const int64 channel = quotient(place.channel, grid.multiplier);
+    const float* plane = x + (place.n * shape.C + channel) * shape.H * shape.W;
+    const float* taps = w + place.channel * shape.R * shape.S;
+
+    float sum[T.rows] = {};
+    if (T.any()) {
+        for (Index s = 0; s < static_cast<Index>(shape.S); ++s) {
+            const Index column = w0 + s * static_cast<Index>(shape.dilation_w);
+            const bool real = inside(column, W);
+            for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
+                const float tap = taps[r * shape.S + s];
+#pragma unroll
+                for (int i = 0; i < T.rows; ++i) {
+                    const Index h =
+                        h0 + i * static_cast<Index>(shape.stride_h) + r * static_cast<Index>(shape.dilation_h);
+                    const float in = real && inside(h, H) ? plane[h * shape.W + column] : 0.0f;
+                    sum[i] = fmaf(in, tap, sum[i]);
+                }
+            }
+        }
+    } else {
+        constexpr int reach = T.any() ? 1 : (T.rows - 1) * T.stride_h + T.R;
+#pragma unroll
+        for (int s = 0; s < T.S; ++s) {
+            const bool real = inside(w0 + s, W);
+            float in[reach];
+#pragma unroll
+            for (int i = 0; i < reach; ++i) in[i] = real && inside(h0 + i, H) ? plane[(h0 + i) * W + w0 + s] : 0.0f;
+#pragma unroll
+            for (int r = 0; r < T.R; ++r) {
+                const float tap = taps[r * T.S + s];
+#pragma unroll
+                for (int i = 0; i < T.rows; ++i) sum[i] = fmaf(in[i * T.stride_h + r], tap, sum[i]);
+            }
+        }
+    }
+
+    const Epilogue epilogue{scale, b, residual, relu};
+    const int64 first = (place.n * shape.K + place.channel) * shape.P + static_cast<int64>(place.tile) * T.rows;
+#pragma unroll
+    for (int i = 0; i < T.rows; ++i) {
+        if (place.tile * T.rows + i >= shape.P) break;
+        const int64 at = (first + i) * shape.Q + place.column;
+        y[at] = epilogue(sum[i], place.channel, at);
+    }
+}
+
+template <DepthwiseTile T>
+__global__ void __launch_bounds__(T.threads())
+    conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
+                           const float* __restrict__ w, float* __restrict__ dx) {
+    using Index = typename IndexOf<T.wide>::type;
+    const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
+    if (index >= grid.threads) return;
+    const auto place = depthwise_column(index, grid);
+    const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
+    const Index pad_top = static_cast<Index>(shape.pad_top), pad_left = static_cast<Index>(shape.pad_left);
+    // The first row of the first tile is above the image where pad_top is no multiple of the stride.
+    const Index above = pad_top - quotient(pad_top, grid.stride_h) * static_cast<Index>(shape.stride_h);
+    const Index h0 = place.tile * T.rows - above, column = place.column + pad_left;
+    const Index multiplier = static_cast<Index>(grid.multiplier.value);
+
+    float sum[T.rows] = {};
+    for (Index j = 0; j < multiplier; ++j) {
+        const int64 k = static_cast<int64>(place.channel) * multiplier + j;
+        const float* plane = dy + (place.n * shape.K + k) * shape.P * shape.Q;
+        const float* taps = w + k * shape.R * shape.S;
+        if (T.any()) {
+            for (Index s = 0; s < static_cast<Index>(shape.S); ++s) {
+                const Index ahead = column - s * static_cast<Index>(shape.dilation_w);  // q*stride_w, if it is one
+                if (ahead < 0) break;
+                const Index q = quotient(ahead, grid.stride_w);
+                if (q * static_cast<Index>(shape.stride_w) != ahead || q >= Q) continue;
+                for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
+                    const float tap = taps[r * shape.S + s];
+#pragma unroll
+                    for (int i = 0; i < T.rows; ++i) {
+                        const Index below = h0 + i + pad_top - r * static_cast<Index>(shape.dilation_h);
+                        const Index p = quotient(below < 0 ? 0 : below, grid.stride_h);
+                        const bool real = p * static_cast<Index>(shape.stride_h) == below && p < P;
+                        const float in = real ? plane[p * shape.Q + q] : 0.0f;
+                        if (real) sum[i] = fmaf(in, tap, sum[i]);
+                    }
+                }
+            }
+        } else {
+            // Row i of the thread and row r of the taps meet where i - r is a multiple of the stride, at the row
+            // (i - r) / stride from the one that row 0 and tap 0 meet.
+            constexpr int stride_h = T.any() ? 1 : T.stride_h, stride_w = T.any() ? 1 : T.stride_w;
+            constexpr int back = (T.R - 1) / stride_h, reach = T.any() ? 1 : back + (T.rows - 1) / stride_h + 1;
+            const Index p0 = (h0 + pad_top) / stride_h - back;
+#pragma unroll
+            for (int s = 0; s < T.S; ++s) {
+                const Index ahead = column - s, q = ahead / stride_w;
+                const bool real = ahead >= 0 && q * stride_w == ahead && q < Q;
+                bool met[reach];
+                float in[reach];
+#pragma unroll
+                for (int i = 0; i < reach; ++i) {
+                    met[i] = real && inside(p0 + i, P);
+                    in[i] = met[i] ? plane[(p0 + i) * Q + q] : 0.0f;
+                }
+#pragma unroll
+                for (int r = 0; r < T.R; ++r) {
+                    const float tap = taps[r * T.S + s];
+#pragma unroll
+                    for (int i = 0; i < T.rows; ++i) {
+                        if ((i - r) % stride_h != 0) continue;
+                        const int from = (i - r) / stride_h + back;
+                        if (met[from]) sum[i] = fmaf(in[from], tap, sum[i]);  // 0 times an infinite tap is not 0
+                    }
+                }
+            }
+        }
+    }
+
+    const int64 first = (place.n * shape.C + place.channel) * shape.H;
+#pragma unroll
+    for (int i = 0; i < T.rows; ++i)
+        if (inside(h0 + i, static_cast<Index>(shape.H))) dx[(first + h0 + i) * shape.W + place.column] = sum[i];
+}
+
+template <DepthwiseTile T>
+struct DepthwiseSums {
+    float part[T.R * T.S + 2][T.threads()];  // of a tap and a thread; two where R = 0: a tap and the bias
+};
+
+// All threads together: adds the threads' parts of `count` sums by halves; they end up as part[i][0].
+template <DepthwiseTile T>
+__device__ __forceinline__ void add_halves(DepthwiseSums<T>& shared, int count) {
+#pragma unroll 1
+    for (int half = T.threads() / 2; half > 0; half /= 2) {
+        __syncthreads();
+        for (int i = static_cast<int>(threadIdx.x); i < count * half; i += T.threads())
+            shared.part[i / half][i % half] += shared.part[i / half][i % half + half];
+    }
+    __syncthreads();
+}
+
+// dw and db have one slice after another.  db may be null.
+template <DepthwiseTile T>
+__global__ void __launch_bounds__(T.threads())
+    conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
+                           const float* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+    using Index = typename IndexOf<T.wide>::type;
+    PYCNN_SHARED(DepthwiseSums<T>, shared);
+    Index slice = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
+    const Index k = take_digit(slice, grid.channels);
+    const int64 first = slice * grid.threads_of_slice, past_last = first + grid.threads_of_slice;
+    if (first >= grid.threads) return;  // the last row of a grid with more than 2^31 - 1 blocks is ragged
+    const Index end = static_cast<Index>(past_last < grid.threads ? past_last : grid.threads);
+    const int thread = static_cast<int>(threadIdx.x);
+    const int64 channel = quotient(k, grid.multiplier);
+    const Index H = static_cast<Index>(shape.H), W = static_cast<Index>(shape.W);
+    const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
+    const Index stride_h = static_cast<Index>(shape.stride_h), stride_w = static_cast<Index>(shape.stride_w);
+
+    if (T.any()) {
+        const int64 taps = shape.R * shape.S;
+        for (int64 tap = 0; tap < taps; ++tap) {
+            const Index dh = static_cast<Index>(tap / shape.S * shape.dilation_h - shape.pad_top);
+            const Index dw_ = static_cast<Index>(tap % shape.S * shape.dilation_w - shape.pad_left);
+            float sum = 0.0f, bias = 0.0f;
+            for (Index i = static_cast<Index>(first) + thread; i < end; i += T.threads()) {
+                Index n = i;
+                const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows);
+                const Index h = p * stride_h + dh, column = q * stride_w + dw_;
+                const float gradient = dy[((n * shape.K + k) * shape.P + p) * shape.Q + q];
+                const bool real = inside(h, H) && inside(column, W);
+                const float in = real ? x[((n * shape.C + channel) * shape.H + h) * shape.W + column] : 0.0f;
+                sum = fmaf(gradient, in, sum);
+                bias += gradient;
+            }
+            shared.part[0][thread] = sum;
+            shared.part[1][thread] = bias;
+            add_halves(shared, 2);
+            if (thread == 0) {
+                dw[(slice * shape.K + k) * taps + tap] = shared.part[0][0];
+                if (db != nullptr) db[slice * shape.K + k] = shared.part[1][0];
+            }
+            __syncthreads();
+        }
+        return;
+    }
+
+    constexpr int taps = T.R * T.S, reach = T.any() ? 1 : (T.rows - 1) * T.stride_h + T.R;
+    float sum[taps + 1] = {};  // the last is the bias
+    for (Index i = static_cast<Index>(first) + thread; i < end; i += T.threads()) {
+        Index n = i;
+        const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows) * T.rows;
+        const Index h0 = p * stride_h - static_cast<Index>(shape.pad_top);
+        const Index w0 = q * stride_w - static_cast<Index>(shape.pad_left);
+        const float* output = dy + (n * shape.K + k) * shape.P * shape.Q;
+        const float* input = x + (n * shape.C + channel) * shape.H * shape.W;
+        float gradient[T.rows];
+#pragma unroll
+        for (int j = 0; j < T.rows; ++j) {
+            gradient[j] = p + j < P ? output[(p + j) * Q + q] : 0.0f;
+            sum[taps] += gradient[j];
+        }
+        const int rows = P - p < T.rows ? static_cast<int>(P - p) : T.rows;
+#pragma unroll
+        for (int s = 0; s < T.S; ++s) {
+            const bool real = inside(w0 + s, W);
+            float in[reach];
+#pragma unroll
+            for (int j = 0; j < reach; ++j) in[j] = real && inside(h0 + j, H) ? input[(h0 + j) * W + w0 + s] : 0.0f;
+#pragma unroll
+            for (int r = 0; r < T.R; ++r)
+#pragma unroll
+                for (int j = 0; j < T.rows; ++j)
+                    if (j < rows) sum[r * T.S + s] = fmaf(gradient[j], in[j * T.stride_h + r], sum[r * T.S + s]);
+        }
+    }
+#pragma unroll
+    for (int tap = 0; tap <= taps; ++tap) shared.part[tap][thread] = sum[tap];
+    add_halves(shared, taps + 1);
+    for (int tap = thread; tap < taps; tap += T.threads()) dw[(slice * shape.K + k) * taps + tap] = shared.part[tap][0];
+    if (db != nullptr && thread == 0) db[slice * shape.K + k] = shared.part[taps][0];
+}
+
+}  // namespace pycnn

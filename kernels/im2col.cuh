@@ -1,0 +1,188 @@
+// What the implicit-GEMM convolution kernels share: where a tap looks, and loaders that gather instead of reading
+// columns.
+//
+// The columns of im2col, one for each pixel and with a row for each tap, are never stored.  A tap is an offset and a
+// distance in rows and columns; a pixel is a corner and the row and column that tap (0, 0) of channel 0 meets:
+//
+//     column[tap][pixel] = image[corner of pixel + offset of tap]    where row + dh and column + dw are inside, else 0
+//
+// Whatever lies along gemm_k, taps (fprop, dgrad) or pixels (wgrad), is worked out once for the block, tile_k at a time
+// by as many threads, some tiles ahead, and lies in a ring in shared memory; whatever lies across is worked out once.
+#pragma once
+
+#include "epilogue.cuh"
+#include "gemm.cuh"
+
+namespace pycnn {
+
+// The constants of one instance of an implicit-GEMM kernel; instances.toml lists those that exist.
+struct Im2colTile {
+    int wide;                    // 1: 64-bit coordinates; 0: 32-bit ones
+    int tile_m, tile_n, tile_k;  // of a block
+    int warps, warps_m;          // in a block, and how many of them one above another
+    int thread_m, thread_n;      // sums of a thread
+    int stages;                  // tiles of k in shared memory
+    int blocks;                  // blocks an SM should hold: caps the registers of a thread
+
+    constexpr int threads() const { return warps * 32; }
+    constexpr GemmTile gemm() const { return {tile_m, tile_n, tile_k, warps, warps_m, thread_m, thread_n, stages}; }
+};
+
+// Somewhere in an image, or a step from there.  `other` is an offset in the other operand, negative past the end of k.
+template <typename Index>
+struct alignas(16) Place {
+    Index offset, h, w, other;
+};
+
+// A row outside of every image, however often it is added to another row.
+template <typename Index>
+__device__ __forceinline__ Index nowhere() {
+    return -(static_cast<Index>(1) << (8 * sizeof(Index) - 2));
+}
+
+// A ring of places along k: four tiles, which is as many as are ever prepared and not yet copied, or more.
+template <int tile_k, typename Index>
+struct PlaceRing {
+    Place<Index> place[4][tile_k];
+
+    __device__ __forceinline__ const Place<Index>& at(Index tile, int k) const {
+        return place[static_cast<int>(tile) & 3][k];
+    }
+
+    // Works out a tile's places, a thread each, by another warp each time.
+    template <int threads, typename PlaceOf>
+    __device__ __forceinline__ void prepare(Index tile, const PlaceOf& place_of) {
+        static_assert((threads & (threads - 1)) == 0 && tile_k <= 32, "a warp prepares a tile");
+        const int k = (static_cast<int>(threadIdx.x) - 32 * static_cast<int>(tile)) & (threads - 1);
+        if (k < tile_k) place[static_cast<int>(tile) & 3][k] = place_of(tile * tile_k + k);
+    }
+};
+
+// Gathers the columns of pixels side by side, their taps along k.  A thread serves one pixel; `place_of(k)` is a tap's
+// Place, worked out by this loader for the one of the other operand too.
+template <int extent, int tile_k, int threads, typename Index, typename PlaceOf>
+class GatherPixels {
+  public:
+    // `image` + pixel.offset is what tap (0, 0) of the first channel meets.
+    __device__ __forceinline__ GatherPixels(PlaceRing<tile_k, Index>& ring, const PlaceOf& place_of, const float* image,
+                                            int64 corner, Index h, Index w, Index H, Index W)
+        : ring_(ring), place_of_(place_of), corner_(image + corner), h_(h), w_(w), H_(H), W_(W) {}
+
+    static __device__ __forceinline__ int column() { return static_cast<int>(threadIdx.x) % extent; }
+
+    __device__ __forceinline__ void prepare(Index tile) { ring_.template prepare<threads>(tile, place_of_); }
+
+    __device__ __forceinline__ void copy(Index tile, float (*to)[extent + 4]) {
+        const int first = static_cast<int>(threadIdx.x) / extent;
+        Index offset[tile_k / pass];
+        int bytes[tile_k / pass];
+#pragma unroll
+        for (int i = 0; i < tile_k / pass;
+             ++i) {  // all of them first: copies and reads of shared memory disturb each other
+            const Place<Index> tap = ring_.at(tile, first + i * pass);
+            offset[i] = tap.offset;
+            bytes[i] = inside(h_ + tap.h, H_) && inside(w_ + tap.w, W_) ? 4 : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < tile_k / pass; ++i) cp_async<4>(&to[first + i * pass][column()], corner_ + offset[i], bytes[i]);
+    }
+
+  private:
+    static constexpr int pass = threads / extent;  // rows that all threads copy at once
+    static_assert(threads % extent == 0 && tile_k % pass == 0, "whole passes");
+
+    PlaceRing<tile_k, Index>& ring_;
+    const PlaceOf& place_of_;
+    const float* corner_;
+    const Index h_, w_, H_, W_;
+};
+
+// Gathers rows whose distance is fixed and whose k are found in the ring: element (row, k) at from[row * pitch +
+// other]. Eight neighbouring threads copy eight k of a row, which mostly are neighbours in memory, and transpose on the
+// way; or, where rows are neighbours (pitch 1), neighbouring threads copy neighbouring rows.
+template <int extent, int tile_k, int threads, typename Index>
+class GatherRows {
+  public:
+    __device__ __forceinline__ GatherRows(const PlaceRing<tile_k, Index>& ring, const float* from, int64 pitch,
+                                          int rows)
+        : ring_(ring), neighbours_(pitch == 1) {
+        const int thread = static_cast<int>(threadIdx.x);
+        row_ = neighbours_ ? thread % extent : thread / 8;
+        k_ = neighbours_ ? thread / extent : thread % 8;
+        from_ = from + row_ * pitch;
+        step_ = pass * pitch;
+        rows_left_ = rows - row_;
+    }
+
+    __device__ __forceinline__ void prepare(Index) {}
+
+    __device__ __forceinline__ void copy(Index tile, float (*to)[extent + 4]) {
+        if (neighbours_) {
+#pragma unroll 2
+            for (int k = 0; k < tile_k; k += threads / extent) {
+                const Index other = ring_.at(tile, k_ + k).other;
+                cp_async<4>(&to[k_ + k][row_], from_ + other, other >= 0 && rows_left_ > 0 ? 4 : 0);
+            }
+            return;
+        }
+#pragma unroll
+        for (int k = 0; k < tile_k; k += 8) {
+            const Index other = ring_.at(tile, k_ + k).other;
+            const float* from = from_ + other;
+#pragma unroll
+            for (int i = 0; i < extent; i += pass) {
+                cp_async<4>(&to[k_ + k][row_ + i], from, other >= 0 && i < rows_left_ ? 4 : 0);
+                from += step_;
+            }
+        }
+    }
+
+  private:
+    static constexpr int pass = threads / 8;  // rows that all threads copy at once
+    static_assert(extent % pass == 0 && threads % extent == 0 && tile_k % (threads / extent) == 0, "whole passes");
+
+    const PlaceRing<tile_k, Index>& ring_;
+    const bool neighbours_;
+    int row_, k_;  // where the thread begins
+    const float* from_;
+    int64 step_;
+    int rows_left_;  // from there
+};
+
+// Stores a tile of filters (or channels) by pixels, each pixel's neighbours of a channel in memory `plane` apart:
+// place_of(pixel) is where a pixel of channel 0 of the tile goes, nowhere() where it does not exist.  A warp writes
+// lanes_n neighbours at a time, as float4 where four pixels always lie together (`vectors`).
+template <GemmTile G, typename PlaceOf, typename Finish>
+__device__ __forceinline__ void store_pixels(float* out, const float (&sum)[G.thread_m][G.thread_n], int rows,
+                                             int64 plane, bool vectors, PlaceOf place_of, Finish finish) {
+    const GemmThread<G> thread;
+#pragma unroll
+    for (int j = 0; j < G.thread_n; j += 4) {
+        const int column = thread.column + thread.column_of(j);
+        int64 place[4];
+        bool together = vectors;
+#pragma unroll
+        for (int l = 0; l < 4; ++l) {
+            place[l] = l > 0 && vectors ? place[0] + l : place_of(column + l);
+            together = together && place[l] >= 0;
+        }
+#pragma unroll
+        for (int i = 0; i < G.thread_m; ++i) {
+            const int row = thread.row + thread.row_of(i);
+            if (row >= rows) break;
+            float value[4];
+#pragma unroll
+            for (int l = 0; l < 4; ++l)
+                value[l] = place[l] < 0 ? 0.0f : finish(sum[i][j + l], row, place[l] + row * plane);
+            if (together) {
+                *reinterpret_cast<float4*>(out + place[0] + row * plane) = {value[0], value[1], value[2], value[3]};
+            } else {
+#pragma unroll
+                for (int l = 0; l < 4; ++l)
+                    if (place[l] >= 0) out[place[l] + row * plane] = value[l];
+            }
+        }
+    }
+}
+
+}  // namespace pycnn

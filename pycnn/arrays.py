@@ -1,0 +1,129 @@
+"""Where an array lives: NumPy on the CPU, CuPy on a GPU.  The one place that asks which, and that moves arrays.
+
+Everything above the backends computes through `module_of` and stays on the array's own device; nothing here waits for a
+GPU but `to_host`.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "beside",
+    "device_of",
+    "is_array",
+    "is_device",
+    "is_host",
+    "module_of",
+    "parse_device",
+    "place",
+    "same_elements",
+    "to_host",
+]
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+
+def module_of(array: Array) -> ModuleType:
+    """The library of `array`: NumPy, or CuPy for its arrays.
+
+    >>> module_of(np.zeros(1)).__name__
+    'numpy'
+    """
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np
+    return sys.modules[type(array).__module__.partition(".")[0]]
+
+
+def is_host(array: Array) -> bool:
+    """Whether NumPy holds it."""
+    return isinstance(array, np.ndarray)
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of NumPy's or CuPy's, which the library computes on as it is."""
+    return isinstance(value, np.ndarray) or type(value).__module__.partition(".")[0] == "cupy"
+
+
+def device_of(array: Array) -> str:
+    """``"cpu"``, or ``"cuda:0"`` and so on."""
+    return "cpu" if isinstance(array, (np.ndarray, np.generic)) else f"cuda:{array.device.id}"
+
+
+def to_host(array: Array) -> np.ndarray:
+    """The array in NumPy: itself, or a copy of what a GPU holds, once that is computed."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def same_elements(a: Array, b: Array) -> bool:
+    """Whether two arrays are one view of the same memory."""
+    if type(a) is not type(b) or a.shape != b.shape:
+        return False
+    if isinstance(a, np.ndarray):
+        return bool(a.__array_interface__ == b.__array_interface__)
+    return bool(a.data.ptr == b.data.ptr and a.strides == b.strides and a.dtype == b.dtype)
+
+
+def beside(value: Any, array: Array) -> Any:
+    """`value` (an array of any place, a NumPy scalar, or a plain number, which stays one) where `array` lives."""
+    if not is_array(value):
+        return value
+    if isinstance(array, np.ndarray):
+        return to_host(value)
+    if isinstance(value, np.ndarray) or value.device.id != array.device.id:
+        return place(value, f"cuda:{array.device.id}")
+    return value
+
+
+def parse_device(device: Any) -> str:
+    """The full name of a device: "cpu", "cuda:0", ...; "cuda" is the current GPU.
+
+    Args:
+        device: such a name, or anything that prints as one, as torch's devices do.
+
+    Raises:
+        ValueError: another name.
+        MissingToolError: "cuda" where there is no CuPy, no driver or no GPU.
+
+    >>> parse_device("cuda:1"), parse_device("cpu")
+    ('cuda:1', 'cpu')
+    """
+    name, colon, number = str(device).partition(":")
+    if name == "cpu" and number in ("", "0"):
+        return "cpu"
+    if name != "cuda" or (colon and not number.isdecimal()):
+        raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {device!r}')
+    if colon:
+        return f"cuda:{int(number)}"
+    from pycnn.backends.cuda.device_cupy import current_device
+
+    return f"cuda:{current_device()}"
+
+
+def is_device(value: Any) -> bool:
+    """Whether `value` names a device rather than a dtype.
+
+    >>> is_device("cuda:0"), is_device("float32")
+    (True, False)
+    """
+    if isinstance(value, str):
+        return value.partition(":")[0] in ("cpu", "cuda")
+    return type(value).__name__ == "device"  # torch's
+
+
+def place(array: Array, device: str) -> Array:
+    """`array` on `device` (a full name): itself where it lies there, else a copy.
+
+    Raises MissingToolError where there is no CuPy, no driver or no such GPU.
+    """
+    if device_of(array) == device:
+        return array
+    if device == "cpu":
+        return to_host(array)
+    from pycnn.backends.cuda.device_cupy import put
+
+    return put(array, int(device.partition(":")[2]))

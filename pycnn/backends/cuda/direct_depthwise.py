@@ -1,0 +1,87 @@
+"""Launch plans for kernels/conv2d_depthwise_direct.cu: convolutions whose groups have one channel each."""
+
+from __future__ import annotations
+
+import struct
+
+from pycnn.backends.cuda.direct import DirectPlan, mismatch, past_32_bits
+from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
+from pycnn.backends.cuda.host import grid_of
+from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.jit.sources import Instance, Sources
+from pycnn.shape import Conv2dShape
+
+KERNELS = FPROP, DGRAD, WGRAD = "conv2d_fprop_depthwise", "conv2d_dgrad_depthwise", "conv2d_wgrad_depthwise"
+
+_WARP = 32
+
+# How many multiply-adds of a tile in registers take as long as one of these, whose operands come from L1: about one load
+# each, and more of them with coordinates of their own where the filter is not known to the compiler.
+_SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
+
+
+def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan | WgradPlan]:
+    """Every instance's plan for a pass, specialised ones first."""
+    kernel = {"fprop": FPROP, "dgrad": DGRAD, "wgrad": WGRAD}[operator]
+    return [_plan(operator, shape, instance) for instance in sources.of(kernel).values()]
+
+
+def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan | WgradPlan:
+    tile = instance.tile
+    rows, threads = tile["rows"], 32 * tile["warps"]
+    above = (
+        shape.padding[0] % shape.stride[0] if operator == "dgrad" else 0
+    )  # rows of the first tile that are not there
+    height, columns = (shape.H + above, shape.W) if operator == "dgrad" else (shape.P, shape.Q)
+    tiles_rows, channels = -(-height // rows), shape.C if operator == "dgrad" else shape.K
+    wanted = {
+        "filter": ((tile["R"], tile["S"]), (shape.R, shape.S)),
+        "stride": ((tile["stride_h"], tile["stride_w"]), shape.stride),
+        "dilation": ((1, 1), shape.dilation),
+    }
+    any_problem = tile["R"] == 0
+    reason = None if any_problem else mismatch(wanted)
+    if shape.groups != shape.C:
+        reason = f"it is for groups of one channel, and the problem's have {shape.C // shape.groups}"
+    items = shape.N * tiles_rows * columns * (1 if operator == "wgrad" else channels)
+    slices, length = 1, items
+    if operator == "wgrad":
+        slices, length = slices_of(channels, threads, items, shape)
+    blocks = slices * channels if operator == "wgrad" else -(-items // threads)
+    if reason is None and not tile["wide"]:
+        reason = past_32_bits(_indices(shape, tiles_rows * rows, columns, max(items, blocks) + max(threads, length)))
+    multiplier = shape.K // shape.C if shape.C <= shape.K else 1
+    geometry = pack_divisors((columns, tiles_rows, channels, multiplier, *shape.stride))
+    slower = _SLOWER_WIDE if tile["wide"] else _SLOWER_ANY if any_problem else _SLOWER
+    results = items * rows * (channels if operator == "wgrad" else shape.K // channels)
+    kind = DirectPlan if operator != "wgrad" else WgradPlan
+    more = {"slices": slices, "bias_gradient": True} if operator == "wgrad" else {}
+    return kind(
+        name=f"direct_depthwise_{instance.name}",
+        instance=instance,
+        tier=0,
+        why="groups of one channel leave most of a tile of filters idle",
+        workspace=workspace_of(slices, shape) if operator == "wgrad" else 0,
+        shape=shape,
+        reason=reason,
+        grid=grid_of(blocks),
+        block=(threads, 1, 1),
+        geometry=geometry + struct.pack("<2q", items, length),
+        cost=slower * results * shape.R * shape.S // (shape.stride[0] * shape.stride[1] if operator == "dgrad" else 1),
+        **more,
+    )
+
+
+def _indices(shape: Conv2dShape, rows: int, columns: int, items: int) -> dict[str, int]:
+    """The largest of each kind of index that a thread computes."""
+    top, _, left, _ = shape.padding
+    reach_h, reach_w = shape.R * shape.dilation[0] + top, shape.S * shape.dilation[1] + left
+    return {
+        "threads": items,
+        "rows": max(shape.H, rows * shape.stride[0]) + rows + reach_h,
+        "columns": max(shape.W, columns * shape.stride[1]) + reach_w,
+        "elements of a plane": max(shape.H * shape.W, shape.P * shape.Q) + max(shape.W, shape.Q) * rows,
+        "taps": shape.R * shape.S,
+        "strides": 2 * max(shape.stride),
+        "filters": shape.K,
+    }

@@ -1,0 +1,196 @@
+"""`pycnn.cuda.capture`: replays are eager steps, bit for bit, and what cannot be captured is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from played import Gpu, playing
+
+import pycnn
+from pycnn import Tensor, nn, optim
+from pycnn.cuda import CaptureError, capture
+
+pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with playing() as played:
+        yield played
+
+
+def images(step: int, count: int = 4) -> np.ndarray:
+    return np.random.default_rng(step).standard_normal((count, 1, 8, 8), np.float32)
+
+
+class Net(nn.Module):
+    """Convolution, batch norm with its running statistics, pooling, dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.drop, self.fc = nn.Dropout(0.5), nn.Linear(64, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = pycnn.max_pool2d(pycnn.relu(self.bn(self.conv(x))), 2)
+        return self.fc(self.drop(x.flatten(1)))
+
+
+SGD: Callable[[Any], optim.Optimizer] = lambda p: optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=1e-3, nesterov=True)  # noqa: E731
+OPTIMIZERS: dict[str, Callable[[Any], optim.Optimizer]] = {
+    "plain": lambda p: optim.SGD(p, lr=0.1),
+    "momentum": SGD,
+    "adam": lambda p: optim.Adam(p, lr=0.01),
+    "adamw": lambda p: optim.AdamW(p, lr=0.01, weight_decay=0.1),
+}
+
+
+def training(make: Callable[[Any], optim.Optimizer]) -> tuple[Net, optim.Optimizer, Callable[..., Any]]:
+    pycnn.manual_seed(7)
+    net = Net().cuda()
+    optimizer = make(net.parameters())
+
+    def step(x: Any, t: Any) -> Any:
+        loss = pycnn.cross_entropy(net(x), t)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return net, optimizer, step
+
+
+def run(make: Callable[[Any], optim.Optimizer], steps: int, captured: bool, counts: tuple[int, ...] = (4,)) -> Any:
+    """Losses and the final state of so many steps, at a learning rate that changes."""
+    net, optimizer, step = training(make)
+    call = capture(step) if captured else step
+    losses = []
+    for number in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1 / (1 + number)
+        count = counts[number % len(counts)]
+        x, t = Tensor(images(number, count)), Tensor(np.arange(count) % 3)
+        if not captured:
+            x, t = x.cuda(), t.cuda()
+        losses.append(call(x, t).detach().numpy().copy())
+    graphs = call.graphs if captured else 0  # type: ignore[attr-defined]
+    return losses, {name: tensor.numpy() for name, tensor in net.state_dict().items()}, graphs, pycnn.random.get_state()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_replays_are_eager_steps(gpu: Gpu, name: str) -> None:
+    losses, state, graphs, drawn = run(OPTIMIZERS[name], 13, captured=True)
+    expected_losses, expected_state, _, expected_drawn = run(OPTIMIZERS[name], 13, captured=False)
+    assert graphs == 1
+    assert [loss.tobytes() for loss in losses] == [loss.tobytes() for loss in expected_losses]
+    assert {key: value.tobytes() for key, value in state.items()} == {
+        key: value.tobytes() for key, value in expected_state.items()
+    }
+    assert drawn == expected_drawn  # dropout goes on where it would have
+
+
+def test_each_shape_has_a_graph_of_its_own(gpu: Gpu) -> None:
+    losses, state, graphs, _ = run(SGD, 12, True, counts=(4, 2))
+    expected_losses, expected_state, _, _ = run(SGD, 12, False, counts=(4, 2))
+    assert graphs == 2
+    assert [loss.tobytes() for loss in losses] == [loss.tobytes() for loss in expected_losses]
+    assert all(value.tobytes() == expected_state[key].tobytes() for key, value in state.items())
+
+
+def test_a_replay_takes_no_memory_and_waits_for_nothing(gpu: Gpu) -> None:
+    _, _, step = training(SGD)
+    call = capture(step)
+    x, t = Tensor(images(0)).cuda(), Tensor(np.arange(4) % 3).cuda()
+    while not call.graphs:
+        call(x, t)
+    call(x, t)
+    before = gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads
+    launches = len(gpu.launches)
+    call(x, t)
+    assert (gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads) == before
+    assert len(gpu.launches) > launches
+
+
+def test_a_forward_pass(gpu: Gpu) -> None:
+    net = Net().cuda().eval()
+
+    @capture
+    def forward(x: Any, scale: float = 1.0) -> Any:
+        with pycnn.no_grad():
+            return {"logits": net(x) * scale}
+
+    for number in range(6):
+        x = images(number)
+        with pycnn.no_grad():
+            expected = net(Tensor(x).cuda()).numpy()
+        assert forward(Tensor(x))["logits"].numpy().tobytes() == expected.tobytes()
+    assert forward.graphs == 1
+    assert np.array_equal(forward(Tensor(x), scale=2.0)["logits"].numpy(), 2 * expected)  # another graph to come
+    assert forward.__name__ == "forward"
+
+
+def test_kinds_of_input(gpu: Gpu) -> None:
+    @capture
+    def step(a: Any, pair: Any) -> Any:
+        return a * 2.0 + pair["b"][0]
+
+    for number in range(5):
+        result = step(np.full(3, number, np.float32), {"b": [gpu.module.ones(3, np.float32)]})
+        assert type(result) is gpu.module.ndarray
+        assert result.get().tolist() == [2.0 * number + 1.0] * 3
+    with pytest.raises(ValueError, match="an input of a captured step cannot require a gradient"):
+        step(pycnn.ones(3, requires_grad=True), None)
+
+
+def test_a_seed_set_anew_is_followed(gpu: Gpu) -> None:
+    @capture
+    def step(x: Any) -> Any:
+        return pycnn.functional.dropout(x, 0.5)
+
+    x = np.ones(64, np.float32)
+    for seed in (1, 2, 1):
+        pycnn.manual_seed(seed)
+        for _ in range(4):
+            state = pycnn.random.get_state()
+            result = step(x).get()
+            assert np.array_equal(result, pycnn.ops.dropout(x, 0.5, *state))
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (lambda x: x * x.sum().item(), r"the step cannot be captured: item.* belongs behind the step"),
+        (lambda x: x * float(x.sum()), "belongs behind the step"),
+        (lambda x: x + Tensor(np.ones(3, np.float32)).cuda(), "an array of the host would be copied"),
+    ],
+)
+def test_what_cannot_be_captured_is_said(gpu: Gpu, step: Callable[[Any], Any], message: str) -> None:
+    call = capture(step)
+    x = pycnn.ones(3)
+    with pytest.raises(CaptureError, match=message):
+        for _ in range(4):
+            call(x)
+
+
+def test_a_step_that_keeps_what_it_computes_is_refused(gpu: Gpu) -> None:
+    kept = []
+
+    @capture
+    def step(x: Any) -> Any:
+        kept.append(x * 2.0)
+        return kept[-1]
+
+    with pytest.raises(CaptureError, match=r"step took more memory in each of 8 runs"):
+        for _ in range(20):
+            step(pycnn.ones(3))
+
+
+def test_no_gpu_is_said() -> None:
+    if pycnn.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(pycnn.jit.MissingToolError, match="the cuda backend needs"):
+        capture(lambda x: x)(pycnn.ones(1))
+    assert pycnn.cuda.device_count() == 0

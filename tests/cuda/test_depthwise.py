@@ -1,0 +1,167 @@
+"""The depthwise kernels: every pass and instance on the problem lists, in the simulator, against the oracle."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated import DEVICES, ORDERS
+
+from pycnn.backends import reference
+from pycnn.backends.cuda import Host, direct_depthwise
+from pycnn.backends.cuda.conv import ConvHost
+from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import installed
+from pycnn.shape import PASSES, Conv2dShape, Problem
+from pycnn.testing import (
+    check_bias_gradient,
+    check_conv2d,
+    check_epilogue,
+    every_pass,
+    exact_operands,
+    problems,
+    run,
+)
+from pycnn.testing.ptx import PtxDevice
+
+pytestmark = pytest.mark.simulator
+
+
+def able(problem: Problem) -> list[str]:
+    plans = direct_depthwise.plans(problem.operator, problem.shape, installed())
+    return [plan.name for plan in plans if plan.reason is None]
+
+
+EVERYTHING = [
+    (problem, algo)
+    for problem in every_pass([*problems("depthwise"), *problems("one channel")])
+    for algo in able(problem)
+]
+
+# For each instance: blocks that are cut off, several images, rows that are no multiple of a thread's, and two filters a
+# channel.
+SHAPES = {
+    "direct_depthwise_r3s3_st1": "n3c5h14w13_k10r3s3_pd1.0.2.1g5",
+    "direct_depthwise_r3s3_st2": "n3c5h15w14_k10r3s3_st2pd1.0.2.1g5",
+    "direct_depthwise_r5s5_st1": "n2c3h14w13_k6r5s5_pd2.1.3.2g3",
+    "direct_depthwise_r5s5_st2": "n2c3h17w14_k6r5s5_st2pd2.1.3.2g3",
+    "direct_depthwise_any_narrow": "n2c3h14w13_k6r3s4_st3x2pd2.1.4.2dl2x1g3",
+    "direct_depthwise_any_wide": "n2c3h14w13_k6r3s4_st3x2pd2.1.4.2dl2x1g3",
+}
+EVERY_PASS = [(replace(Problem.parse(text), operator=op), algo) for algo, text in SHAPES.items() for op in PASSES]
+
+
+def test_every_instance_has_a_problem() -> None:
+    for operator in PASSES:
+        plans = direct_depthwise.plans(operator, Problem.parse("n1c1h1_k1r1").shape, installed())
+        assert set(SHAPES) == {plan.name for plan in plans}
+
+
+@pytest.mark.parametrize(("problem", "algo"), EVERYTHING, ids=str)
+def test_problem_list(problem: Problem, algo: str) -> None:
+    check_conv2d(DEVICES["random"], problem, algo)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("problem", "algo"), EVERY_PASS, ids=str)
+def test_every_instance_in_every_order(problem: Problem, algo: str, order: str) -> None:
+    check_conv2d(DEVICES[order], problem, algo)
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize(("problem", "algo"), EVERY_PASS, ids=str)
+def test_ptx_is_exact(problem: Problem, algo: str) -> None:
+    operands = exact_operands(problem, algo)
+    found = run(Simulated(Host(PtxDevice())), problem, operands, algo)
+    assert np.array_equal(found, run(reference, problem, operands, "auto"))
+
+
+@pytest.mark.parametrize("algo", SHAPES)
+def test_epilogue_and_bias_gradient(algo: str) -> None:
+    check_epilogue(DEVICES["random"], SHAPES[algo], algo)
+    check_bias_gradient(DEVICES["random"], SHAPES[algo], algo)
+
+
+@pytest.mark.parametrize("operator", PASSES)
+@pytest.mark.parametrize("filters", [1, 2])
+@pytest.mark.parametrize("window", ["r3s3_pd1", "r3s3_st2pd1", "r5s5_pd2", "r7s7_pd3", "r3s3_pd2dl2", "r1s1"])
+def test_auto_takes_no_tile_of_filters(window: str, filters: int, operator: str) -> None:
+    shape = Problem.parse(f"n8c32h28w28_k{32 * filters}{window}{'g32' if '_' in window else '_g32'}").shape
+    name, why = DEVICES["forward"].conv2d_choose(operator, shape, "float32")
+    assert name.startswith("direct_depthwise_")
+    assert "one channel" in why
+
+
+def test_auto_takes_a_tile_where_one_channel_has_many_filters() -> None:
+    shape = Problem.parse("n8c1h28w28_k64r5_pd2").shape
+    assert DEVICES["forward"].conv2d_choose("fprop", shape, "float32")[0] == "direct_r5s5_st1_14x16"
+
+
+def test_refusals_name_the_problem() -> None:
+    plans = direct_depthwise.plans("fprop", Problem.parse("n1c6h9_k6r3_g2").shape, installed())
+    assert {plan.reason for plan in plans} == {"it is for groups of one channel, and the problem's have 3"}
+    plans = direct_depthwise.plans("fprop", Problem.parse("n1c6h9_k6r3_st3g6").shape, installed())
+    assert plans[0].reason == "it is compiled for stride 1x1, and the problem has 3x3"
+    assert plans[2].reason == "it is compiled for filter 5x5, and the problem has 3x3"
+
+
+@pytest.mark.parametrize("algo", ["direct_depthwise_r3s3_st2", "direct_depthwise_any_narrow"])
+def test_nan_and_infinity_reach_exactly_what_they_meet(algo: str) -> None:
+    backend, rest = DEVICES["forward"], ((2, 2), (1, 1, 1, 1), (1, 1), 2)
+    x, w, dy = np.ones((1, 2, 11, 11), np.float32), np.ones((2, 1, 3, 3), np.float32), np.ones((1, 2, 6, 6), np.float32)
+    for place in ((0, 0, 10, 3), (0, 1, 0, 10), (0, 0, 5, 5)):
+        x[place] = np.nan
+        y = backend.conv2d_fprop(x, w, None, *rest, algo=algo)
+        assert np.array_equal(y, reference.conv2d_fprop(x, w, None, *rest), equal_nan=True)
+        dw = backend.conv2d_wgrad(dy, x, w.shape, *rest, algo=algo)
+        assert np.array_equal(dw, reference.conv2d_wgrad(dy, x, w.shape, *rest), equal_nan=True)
+    w[0, 0, 0, 1], dy[0, 1, 5, 5] = np.inf, np.nan  # an infinite tap only where it meets a pixel
+    dx = backend.conv2d_dgrad(dy, w, x.shape, *rest, algo=algo)
+    assert np.array_equal(dx, reference.conv2d_dgrad(dy, w, x.shape, *rest), equal_nan=True)
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_more_blocks_than_one_row_of_a_grid_holds(operator: str) -> None:
+    """Past 2^31 channels of one pixel, and so elements: the first block and the last."""
+    channels = 2**31 * 128 + 5 if operator != "wgrad" else 2**31 + 5
+    shape = Conv2dShape(1, channels, 1, 1, channels, 1, 1, groups=channels)
+    device = SimDevice()
+    (plan,) = (
+        plan
+        for plan in direct_depthwise.plans(operator, shape, installed())
+        if plan.name == "direct_depthwise_any_wide"
+    )
+    assert plan.reason is None
+    left, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
+    left[0, 0], left[0, -1], w[0], w[-1] = 3, 5, 2, 4
+    last = plan.grid[0] * plan.grid[1] - 1
+    blocks = -(-channels // 128) if operator != "wgrad" else channels
+    device.blocks = [0, blocks - 1, last]
+    host: ConvHost = Host(device)
+    how = (shape.stride, shape.padding, shape.dilation, channels)
+    if operator == "fprop":
+        found = host.conv2d_fprop(left, w, None, *how, algo=plan.name)
+    elif operator == "dgrad":
+        found = host.conv2d_dgrad(left, w, shape.x_shape, *how, algo=plan.name)
+    else:
+        found = host.conv2d_wgrad(left, w.reshape(shape.x_shape), shape.w_shape, *how, algo=plan.name)
+    assert (found.ravel()[0].item(), found.ravel()[-1].item()) == (6, 20)
+
+
+def test_coordinates_past_32_bits_go_to_the_wide_kernels() -> None:
+    far = 2**32
+    x, w = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3), np.ones((1, 1, 2, 1), np.float32)
+    rest = ((1, 1), (far, 0, 0, 0), (far, 1), 1)
+    backend, algo = DEVICES["forward"], "direct_depthwise_any_wide"
+    assert np.array_equal(backend.conv2d_fprop(x, w, None, *rest, algo=algo), x)
+    assert np.array_equal(backend.conv2d_dgrad(x, w, x.shape, *rest, algo=algo), x)
+    assert backend.conv2d_wgrad(x, x, w.shape, *rest, algo=algo).ravel().tolist() == [0, 55]
+    with pytest.raises(ValueError, match="counts in 32 bits"):
+        backend.conv2d_fprop(x, w, None, *rest, algo="direct_depthwise_any_narrow")
+
+
+def test_empty_batch() -> None:
+    for operator in PASSES:
+        check_conv2d(DEVICES["forward"], f"n0c4h6w6_k4r3s3_st2pd1g4_{operator}", "direct_depthwise_r3s3_st2")

@@ -1,0 +1,273 @@
+"""The whole library on arrays of a played CuPy: tensors, layers, optimisers, training, checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from played import Gpu, playing
+
+import pycnn
+from pycnn import Tensor, checkpoint, nn, optim
+from pycnn import functional as F
+from pycnn.autograd import no_grad
+from pycnn.data import ArrayDataset, Split
+from pycnn.training import Recipe, Trainer, evaluate
+
+pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    with playing(2) as played:
+        yield played
+
+
+def values(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------ tensors
+
+
+def test_tensors_move(gpu: Gpu) -> None:
+    x = Tensor(values(2, 3), requires_grad=True)
+    y = x.to("cuda")
+    assert (x.device, y.device, y.is_cuda, x.is_cuda) == ("cpu", "cuda:0", True, False)
+    assert y.to("cuda:0") is y
+    assert y.cuda() is y
+    assert x.cpu() is x
+    assert y.to("cuda:1").device == "cuda:1" == y.cuda(1).device
+    assert y.to("cpu", np.float64).dtype == np.float64
+    assert x.to(y).device == "cuda:0"
+    assert pycnn.zeros(2, device="cuda").device == "cuda:0"
+    assert pycnn.tensor([1, 2], device="cuda:1").device == "cuda:1"
+    (y * y).sum().backward()  # the gradient comes back to where x is
+    assert x.grad is not None
+    assert x.grad.device == "cpu"
+    assert np.array_equal(x.grad.numpy(), 2 * x.detach().numpy())
+    assert np.array_equal(y.detach().numpy(), x.detach().numpy())
+
+
+def test_a_tensor_on_a_gpu_becomes_no_numpy_array_unasked(gpu: Gpu) -> None:
+    with pytest.raises(TypeError, match=r"this tensor is on cuda:0; NumPy gets a copy of it by .numpy\(\) or .cpu\(\)"):
+        np.asarray(pycnn.ones(2, device="cuda"))
+    assert repr(pycnn.ones(2, device="cuda")) == "tensor([1., 1.], device='cuda:0')"
+    assert pycnn.ones(2, device="cuda").numpy().tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cuda:", "cpu:1"])
+def test_other_names_of_devices_are_refused(gpu: Gpu, device: str) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        pycnn.ones(1).to(device)
+
+
+def test_arrays_of_two_places_are_refused(gpu: Gpu) -> None:
+    x, w = pycnn.ones(1, 1, 4, 4), pycnn.ones(1, 1, 3, 3, device="cuda")
+    with pytest.raises(TypeError, match="all arrays must come from one library, got x: numpy, w: cupy"):
+        pycnn.conv2d(x, w)
+    with pytest.raises(TypeError, match="all arrays must be on one GPU, got x: cuda:1, w: cuda:0"):
+        pycnn.conv2d(x.cuda(1), w)
+
+
+OPERATIONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "arithmetic": lambda a, b: ((a + b) * a - b / (b * b + 2.0) + 3 - 2 * a) ** 2 + (-a).abs() + 1.0 / (2.0 + a * a),
+    "broadcast": lambda a, b: a * b[0] + b[:, :1] - a.sum(0),
+    "functions": lambda a, b: a.exp() + (b * b + 0.5).log() + (a * a + 1.0).sqrt() + a.clamp(-0.5, 0.5),
+    "powers": lambda a, b: (a * a + 0.5) ** b + 2.0**a,
+    "extremes": lambda a, b: a.maximum(b) + a.minimum(0.25) + a.amax(1, keepdim=True) + b.max(0)[0] + a.min(),
+    "reductions": lambda a, b: a.mean(1) + b.sum(1) + a.var(1) + a.std(),
+    "matmul": lambda a, b: a @ b.T,
+    "shapes": lambda a, b: a.reshape(-1, 2).T.flatten() + b.unsqueeze(0).squeeze().permute(1, 0).contiguous().view(-1),
+    "slices": lambda a, b: a[1:, ::2] * b[:-1, 1::2] + a[0, 0],
+    "gather": lambda a, b: a[Tensor(np.array([2, 0, 2])).to(a.device)] + b[[0, 1, 1]],
+    "expand": lambda a, b: a[:1].expand(3, 4) * b,
+    "where": lambda a, b: pycnn.where(a > 0, a, b) + pycnn.where(b < 0.5, 0.0, b),
+    "cat": lambda a, b: pycnn.cat([a, b, a], 1) * pycnn.stack([a, b, b], 2).reshape(3, 12),
+    "pad": lambda a, b: pycnn.pad(a, (1, 2), value=2.0) + pycnn.pad(b, (2, 1), "reflect"),
+    "casts": lambda a, b: (a.double() + b.to(np.float64)).float() * a.type_as(b),
+    "mse": lambda a, b: F.mse_loss(a, b) + F.mse_loss(a, b, "sum"),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_and_their_gradients_are_those_of_the_cpu(gpu: Gpu, name: str) -> None:
+    results = []
+    for device in ("cpu", "cuda"):
+        a, b = (Tensor(values(3, 4, seed=seed)).to(device).requires_grad_() for seed in (1, 2))
+        y = OPERATIONS[name](a, b)
+        (y * y).sum().backward()
+        assert y.device.startswith(device)
+        results.append([one.detach().numpy() for one in (y, a.grad, b.grad)])  # type: ignore[union-attr]
+    for cpu, cuda in zip(*results, strict=True):
+        np.testing.assert_allclose(cuda, cpu, rtol=1e-5, atol=1e-6)  # the same float32 steps; sums in another order
+
+
+def test_changes_in_place(gpu: Gpu) -> None:
+    results = []
+    for device in ("cpu", "cuda"):
+        x, v = (Tensor(values(3, 4, seed=seed)).to(device).requires_grad_() for seed in (1, 2))
+        y = x * 1.0
+        y[1] += v[0]
+        y[:, 0] = 7.0
+        y *= 2.0
+        z = pycnn.zeros(3, 4, device=device).copy_(y)
+        z[0] = np.ones(4, np.float32) if device == "cpu" else pycnn.ones(4)
+        (z * z).sum().backward()
+        results.append([one.numpy() for one in (z.detach(), x.grad, v.grad)])  # type: ignore[union-attr]
+    for cpu, cuda in zip(*results, strict=True):
+        assert np.array_equal(cpu, cuda)
+
+
+def test_gradients_of_gradients(gpu: Gpu) -> None:
+    results = []
+    for device in ("cpu", "cuda"):
+        x = Tensor(values(2, 3)).to(device).requires_grad_()
+        (dx,) = pycnn.grad((x**3).sum(), x, create_graph=True)
+        (ddx,) = pycnn.grad((dx * dx).sum(), x)
+        assert ddx is not None
+        results.append(ddx.numpy())
+    np.testing.assert_allclose(results[1], results[0], rtol=1e-5)  # powers are computed alike but for their rounding
+
+
+# ------------------------------------------------------------------------------------------------- layers, optimisers
+
+
+class Small(nn.Module):
+    """Each kind of layer that the classifiers are made of, on 8x8 images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn = nn.Conv2d(1, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2 = nn.Conv2d(6, 8, 3, stride=2)
+        self.fc = nn.Linear(8, 10)
+        self.drop = nn.Dropout(0.25)
+
+    def forward(self, x: Any) -> Any:
+        x = pycnn.max_pool2d(pycnn.relu(self.bn(self.conv1(x))), 2)
+        x = pycnn.adaptive_avg_pool2d(pycnn.tanh(self.conv2(pycnn.pad(x, (1, 1, 1, 1)))), 1)
+        return self.fc(self.drop(x.flatten(1)))
+
+
+def trained(device: str, optimizer: Callable[..., optim.Optimizer], steps: int = 3, **options: Any) -> Small:
+    pycnn.manual_seed(3)
+    net = Small().to(device)
+    opt = optimizer(net.parameters(), **options)
+    for step in range(steps):
+        x, t = Tensor(values(6, 1, 8, 8, seed=step)), Tensor(np.arange(6) % 10)
+        loss = F.cross_entropy(net(x.to(device)), t.to(device), label_smoothing=0.1 * (step % 2))
+        opt.zero_grad()
+        loss.backward()
+        optim.clip_grad_norm_(net.parameters(), 1.0)
+        opt.step()
+    return net
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"),
+    [
+        (optim.SGD, {"lr": 0.1}),
+        (optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}),
+        (optim.SGD, {"lr": 0.1, "momentum": 0.9, "dampening": 0.5}),
+        (optim.Adam, {"lr": 0.01, "weight_decay": 1e-2}),
+        (optim.AdamW, {"lr": 0.01}),
+    ],
+)
+def test_training_steps_are_those_of_the_cpu(
+    gpu: Gpu, optimizer: Callable[..., optim.Optimizer], options: dict[str, Any]
+) -> None:
+    on_gpu, on_cpu = trained("cuda", optimizer, **options), trained("cpu", optimizer, **options)
+    state = on_cpu.state_dict()
+    for name, tensor in on_gpu.state_dict().items():
+        assert tensor.device == "cuda:0"
+        # Three steps of float32 in another order of summing; Adam divides by roots of small squares.
+        np.testing.assert_allclose(tensor.numpy(), state[name].numpy(), rtol=2e-3, atol=2e-4, err_msg=name)
+
+
+def test_modules_move_with_gradients_and_keep_their_parameters(gpu: Gpu) -> None:
+    net = trained("cpu", optim.SGD, 1, lr=0.1)
+    parameters = list(net.parameters())
+    net.cuda()
+    assert [id(p) for p in net.parameters()] == [id(p) for p in parameters]
+    assert {t.device for t in (*net.parameters(), *net.buffers())} == {"cuda:0"}
+    assert {p.grad.device for p in net.parameters() if p.grad is not None} == {"cuda:0"}
+    assert net.to("cuda", "float64").fc.weight.dtype == np.float64
+    assert net.cpu().fc.weight.device == "cpu"
+
+
+def test_states_cross_devices(gpu: Gpu, tmp_path: Path) -> None:
+    net = trained("cuda", optim.Adam, lr=0.01)
+    opt = optim.Adam(net.parameters(), lr=0.01)
+    sum((p * p).sum() for p in net.parameters()).backward()
+    opt.step()
+    checkpoint.save(tmp_path / "run.safetensors", {"model": net, "optimizer": opt})
+    for device in ("cpu", "cuda:1"):
+        other = Small().to(device)
+        again = optim.Adam(other.parameters(), lr=0.5)
+        with pycnn.cuda.device(1 if device == "cuda:1" else 0):
+            checkpoint.restore(tmp_path / "run.safetensors", {"model": other, "optimizer": again})
+        state = other.state_dict()
+        for name, tensor in net.state_dict().items():
+            assert state[name].device == device if ":" in device else "cpu"
+            assert np.array_equal(state[name].numpy(), tensor.numpy())
+        first = next(iter(other.parameters()))
+        kept = again.state[first]["exp_avg"]
+        assert pycnn.Tensor(kept).device.startswith(device[:4])
+    plain = Small()
+    plain.load_state_dict(net.state_dict())
+    assert np.array_equal(plain.state_dict()["fc.weight"].numpy(), net.state_dict()["fc.weight"].numpy())
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def digits(count: int) -> Split:
+    rng = np.random.default_rng(5)
+    images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
+    sets = [
+        ArrayDataset(part, rng.integers(0, 3, len(part)), list("abc"))
+        for part in (images[: count - 8], images[count - 8 :])
+    ]
+    return Split("noise", *sets, "made up")
+
+
+def run(device: str) -> Trainer:
+    pycnn.manual_seed(1)
+    trainer = Trainer(
+        Small().to(device), digits(32), (1, 8, 8), Recipe(epochs=2, batch=8, lr=0.02, label_smoothing=0.1)
+    )
+    trainer.fit()
+    return trainer
+
+
+def test_the_trainer_waits_once_a_step(gpu: Gpu) -> None:
+    cpu = run("cpu")
+    waits: list[int] = []
+    step = Trainer._step
+
+    def counted(self: Trainer, *given: Any) -> Any:
+        before = len(gpu.transfers)
+        result = step(self, *given)
+        waits.append(len(gpu.transfers) - before)
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_step", counted)
+        trainer = run("cuda")
+    assert waits == [1] * 6
+    for ours, theirs in zip(trainer.history, cpu.history, strict=True):
+        assert ours.train_loss == pytest.approx(theirs.train_loss, rel=1e-4)  # six steps of float32, summed otherwise
+        assert ours.test_loss == pytest.approx(theirs.test_loss, rel=1e-3)
+
+
+def test_evaluation_answers_in_numpy(gpu: Gpu) -> None:
+    net = Small()
+    batches = [(values(4, 1, 8, 8), np.arange(4))]
+    cpu = evaluate(net, batches)
+    cuda = evaluate(net.cuda(), batches)
+    np.testing.assert_allclose(cuda.probabilities, cpu.probabilities, rtol=1e-4)  # float32 sums in another order
+    with no_grad():
+        assert net(pycnn.zeros(1, 1, 8, 8, device="cuda")).device == "cuda:0"

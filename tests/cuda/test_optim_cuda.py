@@ -1,0 +1,294 @@
+"""kernels/optimizer.cu in the simulator and the PTX interpreter, against the optimisers of pycnn.optim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated import ORDERS, Ends, view_off_by_one
+
+import pycnn
+from pycnn import optim
+from pycnn.backends.cuda import Host, UnavailableError
+from pycnn.backends.cuda.device import Device, Pointers, Reads, Writes
+from pycnn.backends.cuda.device_sim import SimDevice, SimulationError
+from pycnn.backends.cuda.optim import ARRAYS, adam_settings, sgd_settings
+from pycnn.testing.ptx import PtxDevice
+
+pytestmark = pytest.mark.simulator
+
+# Scalars, tails, several chunks, an empty one in the middle.
+SHAPES: list[tuple[int, ...]] = [(), (7,), (3, 0), (64, 3, 3, 3), (5, 1001), (4096,), (1,)]
+
+
+def arrays(seed: int, shapes: list[tuple[int, ...]] | None = None) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(np.float32) for shape in (SHAPES if shapes is None else shapes)]
+
+
+def onto(device: Device, given: Any) -> Any:
+    if isinstance(given, list):
+        return [onto(device, one) for one in given]
+    array = device.alloc(np.shape(given), np.asarray(given).dtype)
+    device.fill(array, given)
+    return array
+
+
+def settings_on(device: Device, values: tuple[float, ...]) -> Any:
+    return onto(device, np.array(values, np.float32))
+
+
+def trained(kind: type[optim.Optimizer], steps: int, options: dict[str, Any]) -> list[np.ndarray]:
+    """The parameters after so many steps of pycnn.optim on the CPU."""
+    params = [pycnn.Tensor(array, requires_grad=True) for array in arrays(0)]
+    optimizer = kind(params, **options)
+    for step in range(steps):
+        for param, grad in zip(params, arrays(100 + step), strict=True):
+            param.grad = pycnn.Tensor(grad)
+        optimizer.step()
+    return [param.data for param in params]
+
+
+SGD = [
+    {"lr": 0.1},
+    {"lr": 0.1, "weight_decay": 0.3},
+    {"lr": 0.1, "momentum": 0.9},
+    {"lr": 0.1, "momentum": 0.9, "dampening": 0.3, "weight_decay": 1e-2},
+    {"lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-2},
+]
+
+
+def sgd(device: Device, steps: int, lr: float, nesterov: bool = False, **options: float) -> list[np.ndarray]:
+    host = Host(device)
+    params, momentum = onto(device, arrays(0)), options.get("momentum", 0.0)
+    buffers = [device.alloc(param.shape, np.float32) for param in params] if momentum else None
+    rest = (momentum, options.get("dampening", 0.0), options.get("weight_decay", 0.0))
+    settings = settings_on(device, sgd_settings(lr, *rest))
+    for step in range(steps):
+        host.sgd_step(params, onto(device, arrays(100 + step)), buffers, settings, nesterov, first=step == 0)
+    return [np.array(param) for param in params]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("options", SGD, ids=str)
+def test_sgd_is_that_of_the_cpu_bit_for_bit(options: dict[str, Any], order: str) -> None:
+    for found, expected in zip(
+        sgd(SimDevice(order=order, seed=5), 3, **options), trained(optim.SGD, 3, options), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("options", SGD[3:], ids=str)
+def test_sgd_in_ptx_is_that_of_the_cpu_bit_for_bit(options: dict[str, Any]) -> None:
+    for found, expected in zip(sgd(PtxDevice(), 2, **options), trained(optim.SGD, 2, options), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+ADAM: list[tuple[type[optim.Adam], dict[str, Any]]] = [
+    (optim.Adam, {"lr": 0.1}),
+    (optim.Adam, {"lr": 0.01, "betas": (0.8, 0.9), "eps": 1e-3, "weight_decay": 0.1}),
+    (optim.Adam, {"lr": 0.01, "betas": (0.0, 0.0)}),
+    (optim.AdamW, {"lr": 0.01, "betas": (0.9, 0.9999), "weight_decay": 0.1}),
+]
+
+
+def adam(device: Device, steps: int, decoupled: bool, options: dict[str, Any]) -> list[np.ndarray]:
+    host = Host(device)
+    params = onto(device, arrays(0))
+    moments = [[onto(device, np.zeros(shape, np.float32)) for shape in SHAPES] for _ in range(2)]
+    rest = (options.get("betas", (0.9, 0.999)), options.get("eps", 1e-8), options.get("weight_decay", 0.0))
+    settings = settings_on(device, adam_settings(options["lr"], *rest))
+    step = onto(device, np.array(0, np.int64))
+    for number in range(steps):
+        host.advance(step, 1)
+        host.adam_step(params, onto(device, arrays(100 + number)), *moments, settings, step, decoupled)
+    return [np.array(param) for param in params]
+
+
+def adam_is_close(found: list[np.ndarray], steps: int, kind: type[optim.Adam], options: dict[str, Any]) -> None:
+    # The CPU takes 1 - b^t in double and rounds once; here log1p, a product and expm1 make some 4 roundings of it, in
+    # the step size and, halved by the root, in the spread; so each step of at most some lr is off by 8 roundings, and
+    # the parameters, of size 4, by one more each.
+    slack = steps * 2.0**-24 * (8 * options["lr"] * 10 + 4)
+    for one, expected in zip(found, trained(kind, steps, options), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("kind", "options"), ADAM, ids=str)
+def test_adam(kind: type[optim.Adam], options: dict[str, Any], order: str) -> None:
+    found = adam(SimDevice(order=order, seed=5), 4, kind is optim.AdamW, options)
+    adam_is_close(found, 4, kind, options)
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize(("kind", "options"), ADAM[1:], ids=str)
+def test_adam_in_ptx(kind: type[optim.Adam], options: dict[str, Any]) -> None:
+    adam_is_close(adam(PtxDevice(), 2, kind is optim.AdamW, options), 2, kind, options)
+
+
+@pytest.mark.parametrize("t", [1, 2, 10, 1000, 10**6, 2**40])
+@pytest.mark.parametrize("b2", [0.5, 0.999, 0.9999])
+def test_adams_corrections_keep_their_digits(t: int, b2: float) -> None:
+    """From b2 = 0.999 in float32 alone, 1 - b2^t would be wrong in the fifth digit."""
+    device = SimDevice()
+    param, grad, m, v = (onto(device, [np.array([x], np.float32)]) for x in (0.0, 1.0, 0.0, 0.0))
+    settings = settings_on(device, adam_settings(1.0, (0.0, b2), 0.0, 0.0))
+    Host(device).adam_step(param, grad, m, v, settings, onto(device, np.array(t, np.int64)), False)
+    expected = -np.sqrt(-np.expm1(t * np.log1p(-(1 - b2))) / (1 - b2))  # g / sqrt((1 - b2) g^2 / (1 - b2^t))
+    np.testing.assert_allclose(param[0], expected, rtol=8 * 2.0**-24)
+
+
+def test_a_learning_rate_written_to_the_device_is_taken() -> None:
+    device = SimDevice()
+    host = Host(device)
+    params, grads = onto(device, [np.ones(3, np.float32)]), onto(device, [np.ones(3, np.float32)])
+    settings = settings_on(device, sgd_settings(0.5, 0.0, 0.0, 0.0))
+    host.sgd_step(params, grads, None, settings, False, False)
+    settings[0] = 0.25
+    host.sgd_step(params, grads, None, settings, False, False)
+    assert params[0].tolist() == [0.25] * 3
+
+
+def test_lists_longer_than_a_launch() -> None:
+    shapes: list[tuple[int, ...]] = [(i % 7,) for i in range(3 * ARRAYS)]
+    device = SimDevice()
+    host = Host(device)
+    values, slopes = arrays(1, shapes), arrays(2, shapes)
+    params, grads = onto(device, values), onto(device, slopes)
+    settings = settings_on(device, sgd_settings(0.5, 0.0, 0.0, 0.0))
+    host.sgd_step(params, grads, None, settings, False, False)
+    full = sum(size > 0 for (size,) in shapes)
+    assert len(device.launches) == -(-full // ARRAYS)
+    for param, value, slope in zip(params, values, slopes, strict=True):
+        np.testing.assert_array_equal(param, value - np.float32(0.5) * slope)
+    expected = np.sqrt(sum(float(np.vdot(slope, slope)) for slope in slopes))
+    np.testing.assert_allclose(host.gradient_norm(grads), expected, rtol=1e-6)
+
+
+def test_arrays_that_start_between_vectors() -> None:
+    device = SimDevice()
+    value, slope = arrays(3, [(4096,), (4096,)])
+    settings = settings_on(device, sgd_settings(0.5, 0.9, 0.0, 0.0))
+    params, buffers = [view_off_by_one(device, value)], [view_off_by_one(device, value)]
+    Host(device).sgd_step(params, onto(device, [slope]), buffers, settings, False, True)
+    np.testing.assert_array_equal(params[0], value - np.float32(0.5) * slope)
+    np.testing.assert_array_equal(buffers[0], slope)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_norm_and_clipping(order: str) -> None:
+    device = SimDevice(order=order, seed=2)
+    host = Host(device)
+    slopes = [np.random.default_rng(i).integers(-9, 10, shape).astype(np.float32) for i, shape in enumerate(SHAPES)]
+    grads = onto(device, slopes)
+    norm = host.gradient_norm(grads)
+    squares = sum(int((slope.astype(np.int64) ** 2).sum()) for slope in slopes)
+    assert norm == np.sqrt(np.float32(squares))  # integers below 2^24: exact before the root
+    host.clip_gradients(grads, norm, 2.0 * float(norm))
+    for grad, slope in zip(grads, slopes, strict=True):
+        np.testing.assert_array_equal(grad, slope)
+    host.clip_gradients(grads, norm, 1.0)
+    tensors = [pycnn.Tensor(np.zeros(shape, np.float32), requires_grad=True) for shape in SHAPES]
+    for tensor, slope in zip(tensors, slopes, strict=True):
+        tensor.grad = pycnn.Tensor(slope)
+    optim.clip_grad_norm_(tensors, 1.0)
+    for grad, tensor in zip(grads, tensors, strict=True):
+        np.testing.assert_allclose(grad, tensor.grad.data, rtol=4 * 2.0**-24)  # the factor's roundings
+
+
+@pytest.mark.nvrtc
+def test_norm_and_clipping_in_ptx() -> None:
+    device = PtxDevice()
+    host = Host(device)
+    grads = onto(device, [np.full((3000,), 2, np.float32), np.full((4,), -10, np.float32)])
+    norm = host.gradient_norm(grads)
+    np.testing.assert_allclose(norm, 12400**0.5, rtol=2.0**-23)
+    host.clip_gradients(grads, norm, float(norm) / 2)
+    np.testing.assert_allclose(grads[0], 1.0, rtol=4 * 2.0**-24)
+
+
+def test_a_nan_in_a_gradient_is_in_the_norm_and_then_everywhere() -> None:
+    device = SimDevice()
+    host = Host(device)
+    grads = onto(device, [np.array([1, np.nan], np.float32), np.ones(3, np.float32)])
+    norm = host.gradient_norm(grads)
+    assert np.isnan(norm)
+    host.clip_gradients(grads, norm, 1.0)
+    assert all(np.isnan(grad).all() for grad in grads)
+
+
+def test_no_arrays_at_all() -> None:
+    device = SimDevice()
+    host = Host(device)
+    assert host.gradient_norm([]) == 0
+    launched = len(device.launches)
+    host.sgd_step([], [], None, settings_on(device, sgd_settings(1, 0, 0, 0)), False, False)
+    host.clip_gradients(onto(device, [np.ones((0,), np.float32)]), onto(device, np.float32(1)), 1.0)
+    assert len(device.launches) == launched
+
+
+def test_past_two_to_the_31_elements() -> None:
+    device = Ends()
+    host = Host(device)
+    size = 2**31 + 10
+    param, grad = device.alloc((size,), np.float32), device.alloc((size,), np.float32)
+    param[:2], param[-2:], grad[:2], grad[-2:] = 1, 2, 3, 4
+    settings = settings_on(device, sgd_settings(0.5, 0.0, 0.0, 0.0))
+    host.sgd_step([param], [grad], None, settings, False, False)
+    assert (param[:2].tolist(), param[-2:].tolist()) == ([-0.5, -0.5], [0, 0])
+    host.clip_gradients([grad], onto(device, np.array(1.0 - 1e-6, np.float32)), 0.5)
+    assert (grad[:2].tolist(), grad[-2:].tolist()) == ([1.5, 1.5], [2, 2])
+
+
+def refused() -> list[Any]:
+    device = SimDevice()
+    one, two = onto(device, [np.ones(3, np.float32)]), onto(device, [np.ones(2, np.float32)])
+    four, step = onto(device, np.ones(4, np.float32)), onto(device, np.array(1, np.int64))
+    gaps = [device.alloc((6,), np.float32)[::2]]
+    doubles = onto(device, [np.ones(3)])
+    host = Host(device)
+    return [
+        (lambda: host.sgd_step(one, two, None, four, False, False), ValueError, r"grads\[0\] has shape \(2,\)"),
+        (lambda: host.sgd_step(one, [], None, four, False, False), ValueError, "grads has 0 arrays where there are 1"),
+        (lambda: host.sgd_step(gaps, one, None, four, False, False), ValueError, r"params\[0\] is changed in place"),
+        (lambda: host.sgd_step(one, one, None, one[0], False, False), ValueError, "settings must be 4 float32"),
+        (lambda: host.adam_step(one, one, one, one, four, step, False), ValueError, "settings must be 6 float32"),
+        (lambda: host.gradient_norm(doubles), UnavailableError, "an optimiser's grads in float64"),
+    ]
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_what_does_not_fit_is_refused(which: int) -> None:
+    call, error, message = refused()[which]
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_gradients_are_write_protected_in_a_struct_of_pointers() -> None:
+    """The simulator and the interpreter know the arrays behind a struct, and which of them a kernel may write."""
+    for device, error in ((SimDevice(), SimulationError), (PtxDevice(), Exception)):
+        host = Host(device)
+        params, norm = onto(device, [np.ones(3, np.float32)]), onto(device, np.float32(4))
+        launch = device.launch
+
+        def swap(kernel: Any, grid: Any, block: Any, shared: int, given: Any, launch: Any = launch) -> None:
+            given = [Pointers(g.name, g.arrays, False, g.capacity) if isinstance(g, Pointers) else g for g in given]
+            launch(kernel, grid, block, shared, given)
+
+        device.launch = swap  # type: ignore[method-assign]
+        with pytest.raises(error, match=r"grads\[0\].*input"):
+            host.clip_gradients(params, norm, 1.0)
+
+
+def test_a_struct_of_pointers_is_packed_in_order() -> None:
+    pointers = Pointers("x", ["a", None, "c"], written=True, capacity=5)
+    assert pointers.parts == [Writes("x[0]", "a"), Writes("x[1]", None), Writes("x[2]", "c")]
+    numbers = {"a": 7, None: 0, "c": 2**40}
+    packed = np.frombuffer(pointers.pack(lambda part: numbers[part.array]), np.uint64)
+    assert packed.tolist() == [7, 0, 2**40, 0, 0]
+    assert Pointers("x", ["a"], written=False, capacity=1).parts == [Reads("x[0]", "a")]
+    with pytest.raises(ValueError, match="3 arrays do not fit into a struct of 2"):
+        Pointers("x", ["a", None, "c"], True, 2).pack(lambda part: 0)
