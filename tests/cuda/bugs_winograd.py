@@ -109,15 +109,13 @@ BUGS: dict[str, Bug] = {
     "fused: no guard on the last tile": InKernel(
         FUSED, "if (real && k < result.channels)", "if (k < result.channels)", SMALL
     ),
-    "fused: no guard on the bottom edge": InKernel(FUSED, "if (corner.h + r >= result.H) return;", "", SMALL),
-    "fused: no guard on the right edge": InKernel(FUSED, "corner.w + 1 < result.W;", "true;", SMALL_DGRAD),
+    "fused: no guard on the bottom edge": InKernel(FUSED, "if (corner.h + r >= H) return;", "", SMALL),
+    "fused: no guard on the right edge": InKernel(FUSED, "corner.w + 1 < W;", "true;", SMALL_DGRAD),
     "fused: groups forgotten in x": InKernel(
         FUSED, "* image.groups.value + group)", "* image.groups.value)", SMALL_DGRAD
     ),
     "fused: groups forgotten in U": InKernel(FUSED, "group * grid.blocks_k.value + k0", "k0", SMALL_DGRAD),
-    "fused: bias of the first group": InKernel(
-        FUSED, "epilogue(row[0], channel, to)", "epilogue(row[0], channel + 1 - warp % 2, to)", SMALL
-    ),
+    "fused: bias of another filter": InKernel(FUSED, "relu}, channel);", "relu}, k - k0);", SMALL),
     "wrong coefficient": InKernel(
         TRANSFORMS, "fmaf(-5.0f, in2, fmaf(4.0f, in0, in4))", "fmaf(-5.0f, in2, in0 + in4)", MIDDLE
     ),
@@ -157,10 +155,10 @@ BUGS: dict[str, Bug] = {
         STAGED, "turned ? &shared.taps[r][lane * 9]", "!turned ? &shared.taps[r][lane * 9]", MIDDLE
     ),
     "filters: groups forgotten": InKernel(STAGED, "((group * grid.filters + k0)", "((k0)", LARGE_DGRAD),
-    "results: bottom edge": InKernel(STAGED, "if (corner.h + r >= image.H) return;", "", MIDDLE),
-    "results: vectors where rows are not aligned": InKernel(STAGED, "image.W % width == 0 && ", "", MIDDLE),
-    "results: bias of the first group": InKernel(
-        STAGED, "mine.group * image.channels + mine.channel;", "mine.channel + 1;", MIDDLE
+    "results: bottom edge": InKernel(STAGED, "if (corner.h + r >= H) return;", "", MIDDLE),
+    "results: vectors where rows are not aligned": InKernel(STAGED, "W % width == 0 && ", "", MIDDLE),
+    "results: bias of another filter": InKernel(
+        STAGED, "relu}, mine.group * image.channels + mine.channel);", "relu}, 1 - mine.channel % 2);", MIDDLE
     ),
     "taps: no barrier before they are stored": InKernel(
         STAGED, "        });\n    }\n    __syncthreads();", "            });\n    }", WGRAD
