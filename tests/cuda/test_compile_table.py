@@ -170,3 +170,42 @@ def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: 
     assert " STL" not in code
     assert " ATOM" not in code
     assert " RED" not in code
+
+
+@pytest.mark.parametrize("instance", of_source("conv2d_winograd_staged.cu"), ids=str)
+def test_machine_code_of_winograds_transforms_stays_in_registers(instance: Instance) -> None:
+    """All points of a tile are in registers, and results are stored in vectors where they may be."""
+    code, m = listing(instance), instance.tile["m"]
+    points = (m + 2) ** 2
+    assert " STL" not in code
+    assert " LDL" not in code
+    loads, stores = code.count(" LDG.E"), code.count(" STG.E")
+    match instance.kernel:
+        case "winograd_windows":
+            assert (loads, stores) == ((m if instance.tile["gradient"] else m + 2) ** 2, points)
+        case "winograd_results":
+            assert loads >= points
+            assert code.count(" STG.E.128 " if m == 4 else " STG.E.64 ") >= m * m // (4 if m == 4 else 2)
+        case "winograd_filters":
+            assert stores == points
+        case _:
+            assert loads >= points
+
+
+def test_machine_code_of_the_fused_winograd_keeps_its_sums_in_registers() -> None:
+    (instance,) = of_source("conv2d_winograd_fused.cu")
+    code, channels = listing(instance), instance.tile["channels"]
+    assert " STL" not in code
+    # The loop and the last stage: 64 sums a channel, from four loads of 128 bits.
+    assert code.count(" FFMA ") >= 2 * 64 * channels
+    assert code.count(" LDS.128 ") == 2 * 4 * channels
+    loop = code.split(" BAR.SYNC")[1]
+    products = loop.count(" FFMA ")
+    first, last = (loop.find(" LDG.E"), loop.rfind(" LDG.E"))
+    # The next stage's loads are on their way before a quarter of this one's products, which hide them.
+    assert products >= 64 * channels
+    assert loop[:last].count(" FFMA ") < products / 4
+    assert 0 < first < last < loop.find(" SHFL")
+    # What is not a product: loads, the transform, stores, addresses.
+    instructions = loop[first:].count(" ;")
+    assert products / instructions > 0.7
