@@ -11,6 +11,7 @@ from typing import Any
 
 import bugs_direct
 import bugs_gemm
+import bugs_im2col
 import bugs_pool
 import pytest
 from seeded import NETS, Bug, Case, verdict
@@ -19,7 +20,7 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool}
+FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "im2col": bugs_im2col, "pool": bugs_pool}
 
 TABLE: dict[str, dict[str, str]] = {}
 
