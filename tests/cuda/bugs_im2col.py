@@ -132,7 +132,7 @@ BUGS: dict[str, Bug] = {
     "four pixels across two images": InKernel(FPROP, "takes_vectors(y, plane)", "takes_vectors(y, 4)", FORWARD),
     "class of the wrong parity": InKernel(DGRAD, "h_padded % stride_h", "h0 % stride_h", BACKWARD),
     "classes not told apart in columns": InKernel(
-        DGRAD, "w0 + static_cast<int64>(take_digit", "static_cast<int64>(take_digit", BACKWARD
+        DGRAD, "block.w0 + static_cast<int64>(take_digit", "static_cast<int64>(take_digit", BACKWARD
     ),
     "taps of a class not a step apart": InKernel(
         DGRAD, "take_digit(k, grid.taps_w) * step_w", "take_digit(k, grid.taps_w)", BACKWARD
@@ -155,15 +155,13 @@ BUGS: dict[str, Bug] = {
     "first slice again and again": InKernel(WGRAD, "Index n = pixel0 + pixel", "Index n = pixel", FILTERS_GROUPS),
     "taps past the last not marked": InKernel(WGRAD, "real ? dh : nowhere<Index>()", "dh", FILTERS),
     "image of the first group": InKernel(WGRAD, "x + group * group_channels * H * W", "x", FILTERS_GROUPS),
-    "dw of the first slice only": InKernel(
-        WGRAD, "dw += (slice * shape.K + channel0)", "dw += (channel0)", FILTERS_GROUPS
-    ),
+    "dw of the first slice only": InKernel(WGRAD, "row0 = block.slice * shape.K + ", "row0 = ", FILTERS_GROUPS),
     "bias gradient of a tile on its way": InKernel(CORE, "watch(&shared.a[used]", "watch(&shared.a[filled]", BIAS),
     "bias gradient of most pixels": InKernel(WGRAD, "k < T.tile_k; ++k) sum_dy", "k < T.tile_k - 1; ++k) sum_dy", BIAS),
     "bias gradient past the last filter": InKernel(
-        WGRAD, "adds_dy && static_cast<int>(threadIdx.x) < rows", "adds_dy", BIAS
+        WGRAD, "adds_dy && static_cast<int>(threadIdx.x) < filters_left", "adds_dy", BIAS
     ),
-    "bias gradient over that of another slice": InKernel(WGRAD, "db[slice * shape.K + channel0", "db[channel0", BIAS),
+    "bias gradient over that of another slice": InKernel(WGRAD, "db[row0", "db[row0 - block.slice * shape.K", BIAS),
     "column of the pixel beside": InKernel(COLUMNS, "p * shape.Q + q;", "p * shape.Q;", TO_COLUMNS),
     "padding not zero": InKernel(COLUMNS, "inside(h, H) && inside(w, W) ?", "inside(h, H) ?", TO_COLUMNS),
     "columns of one tap too few": InKernel(COLUMNS, "s < shape.S; ++s, w +=", "s + 1 < shape.S; ++s, w +=", TO_COLUMNS),
