@@ -15,6 +15,7 @@ import pytest
 
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.sources import ARCHS, Instance, installed
+from pycnn.shape import PASSES
 
 pytestmark = pytest.mark.nvrtc
 
@@ -81,6 +82,17 @@ def listing(instance: Instance) -> str:
     return subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
 
 
+def longest_loop(code: str, word: str) -> str:
+    """Of the stretches between a label and a jump back to it, the one with the most of `word`."""
+    lines = code.splitlines()
+    labels = {line.strip().rstrip(":"): number for number, line in enumerate(lines) if line.startswith(".L_")}
+    jumps = [
+        (number, target[1]) for number, line in enumerate(lines) if (target := re.search(r"BRA.*`\((\.L_\w+)\)", line))
+    ]
+    loops = ["\n".join(lines[labels[name] : number + 1]) for number, name in jumps if labels[name] < number]
+    return max(loops, key=lambda loop: loop.count(word))
+
+
 DIRECT = of_source("conv2d_fprop_direct.cu") + of_source("conv2d_dgrad_direct.cu")
 
 # Their loops have all their operands in shared memory, and nothing to do but multiply.
@@ -116,6 +128,24 @@ def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
     sums = tile.get("filters", tile.get("channels", 0)) * tile.get("rows", tile.get("pixels", 0))
     assert code.count(" FFMA ") >= sums, "fewer FFMA than a thread has sums: the loops are not unrolled"
     assert " LDS.128 " in code, "filter taps are not read four at a time"
+
+
+GEMM = of_source("sgemm.cu") + [each for operator in PASSES for each in of_source(f"conv2d_{operator}_im2col.cu")]
+
+
+@pytest.mark.parametrize("instance", GEMM, ids=str)
+def test_machine_code_of_products_copies_while_it_multiplies(instance: Instance) -> None:
+    """The inner loop: every k of a tile at once, operands four at a time, another tile on its way past registers."""
+    code = listing(instance)
+    tile = instance.tile
+    loop = longest_loop(code, " FFMA ")
+    multiplies = tile["thread_m"] * tile["thread_n"] * tile["tile_k"]
+    assert loop.count(" FFMA ") == multiplies
+    # One 16-byte read for four operands; beyond them only places of the gathering ones are read.
+    assert loop.count(" LDS.128 ") >= (tile["thread_m"] + tile["thread_n"]) // 4 * tile["tile_k"]
+    assert " LDGSTS." in loop
+    if not tile.get("wide"):
+        assert multiplies >= 0.5 * sum(line.count(";") for line in loop.splitlines())
 
 
 @pytest.mark.parametrize("instance", of_source("pool2d.cu"), ids=str)

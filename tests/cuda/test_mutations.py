@@ -12,6 +12,7 @@ from typing import Any
 import bugs_depthwise
 import bugs_direct
 import bugs_gemm
+import bugs_im2col
 import bugs_ops
 import bugs_pointwise
 import bugs_pool
@@ -28,6 +29,7 @@ FAMILIES = {
     "depthwise": bugs_depthwise,
     "direct": bugs_direct,
     "gemm": bugs_gemm,
+    "im2col": bugs_im2col,
     "ops": bugs_ops,
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,
