@@ -75,6 +75,10 @@ BUGS: dict[str, Bug] = {
     "fused: the stage that is multiplied is overwritten": InKernel(
         FUSED, "loader.store(shared.stages, (stage + 1) % 2)", "loader.store(shared.stages, stage % 2)", SMALL
     ),
+    "fused: filters copied over those that are multiplied": InKernel(
+        FUSED, "loader.load(shared.stages, (stage + 1) % 2,", "loader.load(shared.stages, stage % 2,", SMALL
+    ),
+    "fused: copies that nobody waits for": InKernel(FUSED, "cp_async_wait<0>();", "", SMALL),
     "fused: stale half in the last stage": InKernel(
         FUSED, "shared.stages, (stages - 1) % 2, warp", "shared.stages, stages % 2, warp", SMALL
     ),
