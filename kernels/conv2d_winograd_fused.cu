@@ -28,17 +28,18 @@
 //      into the other half of shared memory, where the rows' transform follows them: one barrier a stage.
 //
 //      At the end the products change hands through shared memory, 16 filters at a time: a thread collects the 16
-//      points of one filter and tile, and transforms and stores 2x2 results; a warp writes 64 neighbouring pixels
-//      twice.
+//      points of one filter and tile, and transforms and stores 2x2 results; a warp writes two runs of 64 pixels.
 //
 // Launch      one block of 16 warps for each; block index = (tile block * groups + g) * blocks_k + k block.
 // Shared      FusedShared: 48 KiB, static; no bank conflicts.
 // Determinism one thread sums each product in the order of the channels: bit for bit the same in every run.
-// Cost        16/36 of direct's multiply-adds, tiles and filters rounded up to whole blocks.  x is read K/groups/64
-// times
-//             and U tiles/32 times, mostly from L2: 8 bytes of U and 1 of x for 16 multiply-adds (4 tiles x 4 filters).
+// Cost        16/36 of direct's multiply-adds, tiles and filters rounded up to whole blocks.  x is read K/groups/64 and
+//             U tiles/32 times, mostly from L2: a stage of 131,072 multiply-adds takes 16 KiB of U and some 2 KiB of x,
+//             14 operations a byte.
 // Limit       the FP32 pipes: 64 FMAs of a lane against 4 loads of 128 bits, the ratio of an SGEMM; a stage of 256 FMAs
-//             carries some 80 instructions more that load, transform and store the next one.
+//             carries some 80 instructions more that load, transform and store the next one.  Next comes L2: 18 bytes
+//             for each cycle of an SM that does 128 multiply-adds in it.  On sm_75, which copies U through registers,
+//             also the way to L2 at the head of a stage.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015, section 4; Yan, Wang & Chu,
 //             "Optimizing batched Winograd convolution on GPUs", PPoPP 2020; openCNN (Castro et al., 2021).
 #include "arch/cp_async.cuh"
@@ -233,20 +234,21 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             const int64 plane = corner.n * result.groups.value * result.channels + channel;
             const int64 first = (plane * result.H + corner.h) * result.W + corner.w;
             const int at = lane ^ warp / 2 % 2 * 16;
-            transform<OutputTransform<2>>([&](int r, int s) { return shared.m[r * 4 + s][warp][at]; },
-                                          [&](int r, const float (&row)[2]) {
-                                              if (corner.h + r >= H) return;
-                                              const int64 to = first + r * result.W;
-                                              const bool second = corner.w + 1 < W;
-                                              const float left = epilogue(row[0], to);
-                                              const float right = second ? epilogue(row[1], to + 1) : 0.0f;
-                                              if (aligned) {
-                                                  *reinterpret_cast<float2*>(y + to) = make_float2(left, right);
-                                              } else {
-                                                  y[to] = left;
-                                                  if (second) y[to + 1] = right;
-                                              }
-                                          });
+            const auto load = [&](int r, int s) { return shared.m[r * 4 + s][warp][at]; };
+            const auto store = [&](int r, const float (&row)[2]) {
+                if (corner.h + r >= H) return;
+                const int64 to = first + r * result.W;
+                const bool second = corner.w + 1 < W;
+                const float left = epilogue(row[0], to);
+                const float right = second ? epilogue(row[1], to + 1) : 0.0f;
+                if (aligned) {
+                    *reinterpret_cast<float2*>(y + to) = make_float2(left, right);
+                } else {
+                    y[to] = left;
+                    if (second) y[to + 1] = right;
+                }
+            };
+            transform<OutputTransform<2>>(load, store);
         }
         __syncthreads();
     }
