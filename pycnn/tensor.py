@@ -768,10 +768,14 @@ class Tensor(Variable):
     def __setitem__(self, index: Any, value: Any) -> None:
         index = _index(index)
         if graph.is_grad_enabled() and (self._requires_grad or (isinstance(value, Variable) and value._requires_grad)):
-            if isinstance(value, Variable) and value._versions is self._versions:
+            if (
+                isinstance(value, Variable)
+                and value._versions is self._versions
+                and self._seen == self._versions.recorded - 1
+                and same_elements(self._data[index], value._data)
+            ):
                 # base[index] += v: Python changes the view base[index], then writes it back to where it lies.
-                if self._seen == self._versions.recorded - 1 and same_elements(self._data[index], value._data):
-                    self._seen = self._versions.recorded
+                self._seen = self._versions.recorded
             self._become(op.SetItem.apply(self, value, index))
         else:
             self._data[index] = beside(value._data if isinstance(value, Variable) else value, self._data)

@@ -349,7 +349,6 @@ def test_what_a_backend_lacks_is_left_out_and_said(command, monkeypatch):
         (["--problem", SMALL, "--peers", "caffe"], "peers must be among torch, onnxruntime"),
         (["--problem", SMALL, "--threads", "0"], "--threads must be from 1 to 1024, got 0"),
         (["--problem", SMALL, "--threads", "5000"], "--threads must be from 1 to 1024, got 5000"),
-        (["--problem", SMALL, "--backend", "cuda"], "this command times the CPU"),
         (["--net", "lenet5", "--batch", "0"], "--batch must be at least 1"),
         (["--net", "lenet6"], "no network is named 'lenet6'; did you mean lenet5"),
         (["--net", "lenet5", "--layers", "conv9"], "--layers 'conv9' is in no layer's name of lenet5"),

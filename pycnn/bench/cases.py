@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 
 from pycnn import backends, ops
 from pycnn.algorithms import FAMILIES
+from pycnn.arrays import parse_device, place
+from pycnn.bench.gpu import on_device
 from pycnn.bench.tasks import Call, Task
 from pycnn.bench.workloads import Workload
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem
@@ -46,7 +48,7 @@ def case_of(workload: Workload, operator: str, backend: str, algos: Sequence[str
     """The case of one pass of one layer on `backend`; see `pycnn.bench.contest.contest`."""
     if isinstance(workload.shape, Conv2dShape):
         return _conv_case(workload, workload.shape, operator, backend, algos)
-    return _pool_case(workload, workload.shape, operator)
+    return _pool_case(workload, workload.shape, operator, backend)
 
 
 # ---------------------------------------------------------------------------------------------------- convolution
@@ -62,10 +64,11 @@ def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: s
     problem, operands = Problem(shape, operator), _conv_operands(workload, shape, operator)
     y64, largest = oracle(problem, operands), oracle(problem, magnitudes(operands))
     task = Task("conv2d", operator, shape, (operands.left, operands.right))
+    here = on_device(task) if backend == "cuda" else task
     return Case(
         task,
         y64,
-        {name: conv_call(task, name) for name in ours},
+        {name: conv_call(here, name) for name in ours},
         {name: error_bound(problem, operands, y64, name, largest) for name in ours},
         error_bound(problem, operands, y64, "auto", largest),
         auto,
@@ -106,43 +109,49 @@ def conv_call(task: Task, algo: str) -> Call:
 # -------------------------------------------------------------------------------------------------------- pooling
 
 
-def _pool_case(workload: Workload, shape: Pool2dShape, operator: str) -> Case:
+def _pool_case(workload: Workload, shape: Pool2dShape, operator: str, backend: str) -> Case:
     solve = _max_pool if workload.op == "max_pool2d" else _avg_pool
     with backends.use_backend("reference"):
-        call, y64, arrays = solve(workload, shape, operator)
+        make, y64, arrays, inputs = solve(workload, shape, operator)
+    call = make(*(place(array, parse_device("cuda")) for array in inputs) if backend == "cuda" else inputs)
     # No value of a result is a sum of more than R * S of the first operand's, each with its rounding.
     bound = shape.kernel[0] * shape.kernel[1] * 2.0**-23 * float(np.abs(arrays[0]).max(initial=0.0))
     task = Task(workload.op, operator, shape, arrays, workload.count_pad)
     return Case(task, y64, {"native": call}, {"native": bound}, bound, "native", "the only one", {})
 
 
-def _max_pool(workload: Workload, shape: Pool2dShape, operator: str) -> tuple[Call, np.ndarray, tuple[np.ndarray, ...]]:
-    """Our call, the exact result, and what it is made from."""
+Arrays = tuple[np.ndarray, ...]
+Solution = tuple[Callable[..., Call], Any, Arrays, tuple[Any, ...]]
+
+
+def _max_pool(workload: Workload, shape: Pool2dShape, operator: str) -> Solution:
+    """What makes our call from the arrays that come last, the exact result, and what the task is made from."""
     x = workload.x
     top, _, left, _ = shape.padding
     how = (shape.kernel, shape.stride, (top, left), shape.dilation, shape.ceil_mode)
     y64, indices = ops.max_pool2d(x.astype(np.float64), *how)
     if operator == "forward":
-        return lambda: ops.max_pool2d(x, *how)[0], y64, (x,)
+        return lambda x: lambda: ops.max_pool2d(x, *how)[0], y64, (x,), (x,)
     dy = _gradient(y64.shape)
     dx64 = ops.max_pool2d_backward(dy.astype(np.float64), indices, x.shape, *how)
     return (
-        lambda: ops.max_pool2d_backward(dy, indices, x.shape, *how),
+        lambda dy, indices: lambda: ops.max_pool2d_backward(dy, indices, x.shape, *how),
         dx64,
         (dy, x, y64.astype(np.float32)),
+        (dy, indices),
     )
 
 
-def _avg_pool(workload: Workload, shape: Pool2dShape, operator: str) -> tuple[Call, np.ndarray, tuple[np.ndarray, ...]]:
+def _avg_pool(workload: Workload, shape: Pool2dShape, operator: str) -> Solution:
     x = workload.x
     top, _, left, _ = shape.padding
     how = (shape.kernel, shape.stride, (top, left), shape.ceil_mode, workload.count_pad)
     y64 = ops.avg_pool2d(x.astype(np.float64), *how)
     if operator == "forward":
-        return lambda: ops.avg_pool2d(x, *how), y64, (x,)
+        return lambda x: lambda: ops.avg_pool2d(x, *how), y64, (x,), (x,)
     dy = _gradient(y64.shape)
     dx64 = ops.avg_pool2d_backward(dy.astype(np.float64), x.shape, *how)
-    return lambda: ops.avg_pool2d_backward(dy, x.shape, *how), dx64, (dy,)
+    return lambda dy: lambda: ops.avg_pool2d_backward(dy, x.shape, *how), dx64, (dy,), (dy,)
 
 
 def _gradient(shape: tuple[int, ...]) -> np.ndarray:

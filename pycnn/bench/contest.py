@@ -15,6 +15,7 @@ import numpy as np
 
 from pycnn import backends
 from pycnn.bench.cases import Case, case_of
+from pycnn.bench.gpu import event_slice, result_of
 from pycnn.bench.processes import PeerProcess
 from pycnn.bench.timing import Racer, Timing, race, timed_slice
 from pycnn.bench.workloads import Workload
@@ -118,7 +119,7 @@ def contest(
     Args:
         workload: the layer, with its real input.
         operator: one of CONV_PASSES for a convolution, of POOL_PASSES for pooling.
-        backend: whose algorithms run, on NumPy arrays: "cpu", "reference" or "sim".
+        backend: whose algorithms run: "cpu", "reference" or "sim" on NumPy arrays, "cuda" on a GPU's, timed by events.
         algos: only these families and variants; empty for all that can run the problem.  Pooling has only one.
         peers: whom to run beside ours, NumPy among them.
         seconds: time to spend on each contestant, roughly.
@@ -129,15 +130,17 @@ def contest(
         ChildProcessError: a peer failed.
     """
     case = case_of(workload, operator, backend, algos)
-    contestants = [_ours(name, case) for name in case.ours]
+    contestants = [_ours(name, case, backend) for name in case.ours]
     contestants += [_theirs(peer, name, case) for peer in peers for name in peer.prepare(case.task)]
     with backends.use_backend(backend):
         rows = _judge(contestants, case.y64, seconds)
     return Result(workload, operator, rows, case.auto, case.why, case.refused)
 
 
-def _ours(name: str, case: Case) -> Contestant:
+def _ours(name: str, case: Case, backend: str) -> Contestant:
     call = case.ours[name]
+    if backend == "cuda":
+        return Contestant(name, "pycnn", event_slice(call), "ours", result_of(call), case.bounds[name])
     return Contestant(name, "pycnn", partial(timed_slice, call), "ours", call, case.bounds[name])
 
 

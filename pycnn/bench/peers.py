@@ -9,6 +9,8 @@ import importlib.util
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from pycnn._extras import extra
 from pycnn.bench.numpy_rows import numpy_call
 from pycnn.bench.tasks import Call, Task
@@ -58,9 +60,12 @@ class Torch:
         torch = self._torch
         found = {}
         for name, layout in (("torch", torch.contiguous_format), ("torch_cl", torch.channels_last)):
-            a, b = (torch.from_numpy(array).contiguous(memory_format=layout) for array in task.arrays)
+            a, b = (self._tensor(array).contiguous(memory_format=layout) for array in task.arrays)
             found[name] = self._call(shape, task.operator, a, b, layout)
         return found
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        return self._torch.from_numpy(array)
 
     def _call(self, shape: Conv2dShape, operator: str, a: Any, b: Any, layout: Any) -> Call:
         torch = self._torch
@@ -74,7 +79,7 @@ class Torch:
             return fprop
         # The operand a pass does not read still has to be named, with its shape.
         mask = [operator == "dgrad", operator == "wgrad", False]
-        unread = torch.empty(shape.x_shape if operator == "dgrad" else shape.w_shape).contiguous(memory_format=layout)
+        unread = a.new_empty(shape.x_shape if operator == "dgrad" else shape.w_shape).contiguous(memory_format=layout)
         x, w = (unread, b) if operator == "dgrad" else (b, unread)
 
         def backward() -> Any:
@@ -133,8 +138,10 @@ PEERS: dict[str, Callable[[int], Peer]] = {"torch": Torch, "onnxruntime": OnnxRu
 _NEEDS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx")}
 
 
-def find_peers(names: Sequence[str]) -> dict[str, Callable[[int], Peer]]:
+def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Callable[[int], Peer]]:
     """The peers of these names ("all": those installed); each is made from its number of threads.
+
+    On the "cuda" backend there is one, torch, which brings cuDNN.
 
     Raises ValueError for a name that is unknown or not installed.
     """
@@ -148,4 +155,8 @@ def find_peers(names: Sequence[str]) -> dict[str, Callable[[int], Peer]]:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
         if missing[name]:
             raise ValueError(f"peer {name!r} needs {' and '.join(missing[name])}: pip install 'pycnn[peers]'")
-    return {name: PEERS[name] for name in names}
+    if backend != "cuda":
+        return {name: PEERS[name] for name in names}
+    from pycnn.bench.gpu import TorchCuda
+
+    return {name: TorchCuda for name in names if name == "torch"}

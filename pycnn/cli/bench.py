@@ -62,19 +62,23 @@ def run(args: argparse.Namespace) -> int:
 
     with extra("train", "rich"):
         from rich.console import Console
+    from pycnn.bench import gpu
     from pycnn.bench import machine as machines
     from pycnn.bench.peers import NumPy, find_peers
     from pycnn.bench.processes import peer_processes
 
     _make_folder(args.out)  # now, not when minutes of results are to be written
     threads = machines.set_threads(args.threads)
-    factories = {"numpy": NumPy, **(find_peers(args.peers.split(",")) if args.peers else {})}
+    cuda = args.backend == "cuda"
+    machine = gpu.measure() if cuda else None
+    factories = {"numpy": NumPy, **(find_peers(args.peers.split(","), args.backend) if args.peers else {})}
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     if args.peers and len(factories) == 1:
         console.print("no peer is installed: pip install 'pycnn[peers]'", markup=False)
-    machine = machines.measure()
+    machine = machine or machines.measure()
     console.print(
-        f"{machine.processor}, {machine.threads} threads, {machine.isa}: {machine.fma_peak / 1e9:.0f} GFLOP/s of "
+        f"{machine.processor}, {'' if cuda else f'{machine.threads} threads, '}{machine.isa}: "
+        f"{machine.fma_peak / 1e9:.0f} GFLOP/s of "
         f"multiply-adds, {machine.bandwidth / 1e9:.1f} GB/s of copying"
     )
     runs = []
@@ -95,10 +99,6 @@ def _check(args: argparse.Namespace) -> None:
     from pycnn.machine import MOST_THREADS
     from pycnn.shape import PASSES
 
-    if args.backend == "cuda":
-        raise ValueError(
-            "--backend cuda: this command times the CPU; for a GPU there is `python -m benchmarks.evidence`"
-        )
     for name in args.passes.split(","):
         if name not in PASSES:
             raise ValueError(f"--passes must be among {', '.join(PASSES)}, got {name!r}")

@@ -43,11 +43,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _cuda(operator: str, problem: Any) -> tuple[Any, Any, tuple[str, str]]:
     from pycnn.backends.cuda import Host
-    from pycnn.backends.cuda.device_shapes import ShapesDevice
+    from pycnn.backends.cuda.device_trace import TraceDevice
 
-    host = Host(ShapesDevice())
+    host = Host(TraceDevice())
     rows = []
-    taken = host.conv2d_choose(operator, problem.shape, problem.dtype)
+    try:
+        taken = host.conv2d_choose(operator, problem.shape, problem.dtype)
+    except ValueError as error:  # the workspace limit allows none
+        taken = ("none", str(error))
     for name, reason, workspace, work in host.conv2d_table(operator, problem.shape, problem.dtype):
         if reason is None:
             share = work / max(problem.shape.macs, 1)

@@ -66,8 +66,8 @@ class Settings:
 def shared_steps(states: Iterable[dict[str, Any]], like: Array) -> list[tuple[Array, list[int]]]:
     """Step counters on the GPU and, for each, the positions of those who count with it; `like` says where.
 
-    A state's "step" is such a counter, one int64 for all parameters that have stepped together; or a number, of a new or
-    a loaded state, which becomes one.
+    A state's "step" is such a counter, one int64 for all parameters that have stepped together; or a number, of a new
+    or a loaded state, which becomes one.
     """
     found: dict[Any, tuple[Array, list[int]]] = {}
     for position, state in enumerate(states):

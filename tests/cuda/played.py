@@ -429,6 +429,10 @@ def _binary(function: Callable[[Any, Any], Any], swapped: bool = False) -> Calla
     return method
 
 
+def _unary(function: Callable[[Any], Any]) -> Callable[[Ndarray], Ndarray]:
+    return lambda self: _compute(partial(function, _plain(self.host)))
+
+
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Ndarray, Any], Ndarray]:
     def method(self: Ndarray, other: Any) -> Ndarray:
         right, left = _operand(other), _operand(self)
@@ -454,11 +458,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "pow", "matmul", "and_
 for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
     setattr(Ndarray, f"__{_name}__", _binary(getattr(operator, _name)))
 for _name in ("neg", "pos", "abs", "invert"):
-    setattr(
-        Ndarray,
-        f"__{_name}__",
-        lambda self, function=getattr(operator, _name): _compute(partial(function, _plain(self.host))),
-    )
+    setattr(Ndarray, f"__{_name}__", _unary(getattr(operator, _name)))
 
 
 # ------------------------------------------------------------------------------------------------ functions of cupy
@@ -717,7 +717,7 @@ def _cupy(gpu: Gpu) -> Any:
         setattr(module, name, _Ufunc(name))
     for name in ("float16", "float32", "float64", "int32", "int64", "uint8", "uint32", "uint64", "bool_", "newaxis"):
         setattr(module, name, getattr(np, name))
-    module.ndarray = Ndarray
+    module.ndarray, module.__version__ = Ndarray, "14.0.0"
     module.array = lambda value, dtype=None: asarray(value, dtype).copy()
     module.ascontiguousarray = lambda x: x if x.flags.c_contiguous else x.copy()
     module.asnumpy = lambda x: x.get() if isinstance(x, Ndarray) else np.asarray(x)
@@ -751,7 +751,12 @@ def _cupy(gpu: Gpu) -> Any:
     cuda.function = SimpleNamespace(Module=Module)
     cuda.driver = SimpleNamespace(launchKernel=gpu.launch, funcSetAttribute=lambda *given: gpu.attributes.append(given))
     cuda.runtime = SimpleNamespace(
-        getDevice=lambda: gpu.current, getDeviceCount=lambda: gpu.count, CUDARuntimeError=NoGpuError
+        getDevice=lambda: gpu.current,
+        getDeviceCount=lambda: gpu.count,
+        CUDARuntimeError=NoGpuError,
+        driverGetVersion=lambda: 13000,
+        deviceGetAttribute=lambda attribute, number: {13: 1980000, 16: 132}[attribute],
+        getDeviceProperties=lambda number: {"name": b"played"},
     )
     cuda.nvrtc = nvrtc._load()
     module.cuda = cuda

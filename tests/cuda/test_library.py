@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import pycnn
 from pycnn import Tensor, checkpoint, nn, optim
 from pycnn import functional as F
 from pycnn.autograd import no_grad
+from pycnn.cli import main
 from pycnn.data import ArrayDataset, Split
+from pycnn.models.resnet import BasicBlock, Bottleneck
 from pycnn.training import Recipe, Trainer, evaluate
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
@@ -227,18 +230,15 @@ def test_states_cross_devices(gpu: Gpu, tmp_path: Path) -> None:
 def digits(count: int) -> Split:
     rng = np.random.default_rng(5)
     images = rng.integers(0, 256, (count, 1, 8, 8), dtype=np.uint8)
-    sets = [
-        ArrayDataset(part, rng.integers(0, 3, len(part)), list("abc"))
-        for part in (images[: count - 8], images[count - 8 :])
-    ]
+    parts = images[: count - 8], images[count - 8 :]
+    sets = [ArrayDataset(part, rng.integers(0, 3, len(part)), list("abc")) for part in parts]
     return Split("noise", *sets, "made up")
 
 
 def run(device: str) -> Trainer:
     pycnn.manual_seed(1)
-    trainer = Trainer(
-        Small().to(device), digits(32), (1, 8, 8), Recipe(epochs=2, batch=8, lr=0.02, label_smoothing=0.1)
-    )
+    recipe = Recipe(epochs=2, batch=8, lr=0.02, label_smoothing=0.1)
+    trainer = Trainer(Small().to(device), digits(32), (1, 8, 8), recipe)
     trainer.fit()
     return trainer
 
@@ -271,3 +271,112 @@ def test_evaluation_answers_in_numpy(gpu: Gpu) -> None:
     np.testing.assert_allclose(cuda.probabilities, cpu.probabilities, rtol=1e-4)  # float32 sums in another order
     with no_grad():
         assert net(pycnn.zeros(1, 1, 8, 8, device="cuda")).device == "cuda:0"
+
+
+def test_the_train_command(gpu: Gpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(1)
+    for part, count in (("train", 12), ("t10k", 4)):
+        images, labels = rng.integers(0, 256, (count, 28, 28), np.uint8), rng.integers(0, 10, count, np.uint8)
+        for name, array, kind in ((f"{part}-images-idx3-ubyte", images, 3), (f"{part}-labels-idx1-ubyte", labels, 1)):
+            sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+            (tmp_path / name).write_bytes(bytes((0, 0, 8, kind)) + sizes + array.tobytes())
+    losses = []
+    for backend in ("cuda", "cpu"):
+        out = tmp_path / backend
+        given = ["--data", str(tmp_path), "--out", str(out), "--epochs", "1", "--batch", "6", "--no-plots"]
+        assert main(["train", "lenet5", *given, "--backend", backend]) == 0
+        metrics = json.loads((out / "metrics.json").read_text())
+        assert metrics["backend"] == backend
+        losses.append([metrics["history"][0]["train_loss"], metrics["test_loss"]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # two steps of float32, summed in another order
+    assert any(name.startswith("conv2d_") for name in gpu.launches)
+    assert any(name.startswith("adam_step") or name.startswith("sgd_step") for name in gpu.launches)
+
+
+@pytest.mark.parametrize("command", [["train", "lenet5", "--backend", "cuda"], ["bench", "--backend", "cuda"]])
+def test_without_a_gpu_one_sentence_says_what_is_missing(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if pycnn.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "the cuda backend needs an NVIDIA GPU and its driver" in message or "pip install 'pycnn[cuda13]'" in message
+
+
+def test_the_bench_command(gpu: Gpu, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    problems = ["n1c8h6_k8r3_pd1_fprop", "n1c8h6_k8r3_pd1_wgrad"]
+    given = [word for problem in problems for word in ("--problem", problem)]
+    assert main(["bench", "--backend", "cuda", "--algo", "direct,winograd", *given, "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("played, sm_90a: 66908 GFLOP/s")
+    assert "n1c8h6w6_k8r3s3" in text
+    rows = json.loads((tmp_path / "bench.json").read_text())
+    assert "winograd_f2x2_3x3" in json.dumps(rows)
+
+
+# --------------------------------------------------------------------------------------------- blocks of the networks
+
+
+def residual() -> nn.Module:
+    """The first blocks of a ResNet, narrow: a strided shortcut, both kinds of block."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.MaxPool2d(3, 2, 1),
+        BasicBlock(8, 8),
+        Bottleneck(8, 4, 2, nn.Sequential(nn.Conv2d(8, 16, 1, 2, bias=False), nn.BatchNorm2d(16))),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 5),
+    )
+
+
+def inception() -> nn.Module:
+    """AlexNet's and GoogLeNet's ways: LRN, an inception module, concatenation, dropout."""
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.LocalResponseNorm(5),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        Branches(),
+        nn.ReLU(),
+        nn.AvgPool2d(3, 1),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(108, 5),
+    )
+
+
+class Branches(nn.Module):
+    """1x1, 3x3, 5x5 and pooling, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.three = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 3, padding=1)
+        self.five, self.pool = nn.Conv2d(8, 4, 5, padding=2), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Any) -> Any:
+        pooled = pycnn.max_pool2d(x, 3, 1, 1)
+        return pycnn.cat([self.one(x), self.three(x), self.five(x), self.pool(pooled)], 1)
+
+
+@pytest.mark.parametrize("make", [residual, inception])
+def test_blocks_forward_and_backward_are_those_of_the_cpu(gpu: Gpu, make: Callable[[], nn.Module]) -> None:
+    results = []
+    for device in ("cpu", "cuda"):
+        pycnn.manual_seed(9)
+        net = make().to(device)
+        x = Tensor(values(2, 3, 19, 17)).to(device).requires_grad_()
+        loss = F.cross_entropy(net(x), Tensor(np.array([1, 4])).to(device))
+        loss.backward()
+        gradients = {name: p.grad.numpy() for name, p in net.named_parameters() if p.grad is not None}
+        results.append({"loss": loss.detach().numpy(), "x": x.grad.numpy(), **gradients})  # type: ignore[union-attr]
+    assert results[0].keys() == results[1].keys()
+    for name, cpu in results[0].items():
+        scale = float(np.abs(cpu).max()) or 1.0
+        # Some ten layers deep, each a float32 sum in another order, batch norm over few pixels among them.
+        assert np.abs(results[1][name] - cpu).max() <= 2e-4 * scale, name

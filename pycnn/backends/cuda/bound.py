@@ -9,7 +9,7 @@ from pycnn.backends import reference
 from pycnn.backends.cuda import ON_DEVICE, Host, device_cupy
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 
-__all__ = ["device_count", "host_on", "within"]
+__all__ = ["describe", "device_count", "host_on", "timed", "within"]
 
 _hosts: dict[int, Host] = {}
 
@@ -30,6 +30,9 @@ def within(number: int) -> Any:
 def device_count() -> int:
     """How many GPUs there are.  Raises MissingToolError without CuPy or a driver."""
     return device_cupy.device_count()
+
+
+describe, timed = device_cupy.describe, device_cupy.timed
 
 
 def _host_of(arguments: tuple[Any, ...]) -> Host:

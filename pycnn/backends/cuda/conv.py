@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
-from pycnn.backends.cuda import columns, direct, direct_depthwise, direct_wgrad, im2col, order, winograd
+from pycnn.backends.cuda import (
+    columns,
+    direct,
+    direct_depthwise,
+    direct_pointwise,
+    direct_wgrad,
+    im2col,
+    order,
+    winograd,
+)
 from pycnn.backends.cuda.device import Array, Device
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
@@ -13,7 +22,7 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 
 # The modules that make plans; `order` has the rules by which `auto` chooses among them.
-PLANNERS = (direct, direct_depthwise, direct_wgrad, im2col, columns, winograd)
+PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
@@ -144,6 +153,13 @@ class ConvHost(HostBase):
             names = ", ".join((*FAMILIES, *(plan.name for plan in plans)))
             raise ValueError(f"algo must be auto or one of {names}; got {algo!r}")
         able = [plan for plan in asked if plan.reason is None and _over(plan, limit) is None]
+        fitting = [plan for plan in asked if plan.reason is None]
+        if not able and algo == "auto" and fitting:
+            least = min(fitting, key=lambda plan: plan.workspace)
+            raise ValueError(
+                f"no algorithm for {operator} of {shape} keeps to the workspace limit of {limit} bytes; {least.name} "
+                f"needs the least, {least.workspace}"
+            )
         if not able:
             listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")

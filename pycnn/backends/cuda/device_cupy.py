@@ -17,6 +17,8 @@ T = TypeVar("T")
 
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _FREE_SHARED = 48 * 1024  # dynamic shared memory that needs no opting in
+_CLOCK, _MULTIPROCESSORS = 13, 16  # cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount
+_LANES = {"75": 64, "80": 64}  # float32 multiply-adds of a multiprocessor in a clock, where they are not 128
 _MOST_CONSTANTS = 4096  # structs kept where the driver can copy them from
 
 
@@ -51,6 +53,34 @@ def device(number: int) -> Any:
     if not 0 <= number < count:
         raise MissingToolError(f"there is no cuda:{number}; this machine has {count} GPUs, cuda:0 to cuda:{count - 1}")
     return _cupy().cuda.Device(number)
+
+
+def describe() -> dict[str, Any]:
+    """The current GPU: name, multiprocessors, peak (FLOP/s of float32 multiply-adds at its highest clock), versions."""
+    cupy = _cupy()
+    number = current_device()
+    runtime = cupy.cuda.runtime
+    count = runtime.deviceGetAttribute(_MULTIPROCESSORS, number)
+    kilohertz = runtime.deviceGetAttribute(_CLOCK, number)
+    lanes = _LANES.get(cupy.cuda.Device(number).compute_capability, 128)
+    return {
+        "name": runtime.getDeviceProperties(number)["name"].decode(),
+        "multiprocessors": count,
+        "peak": 2.0 * lanes * count * kilohertz * 1e3,
+        "versions": {"cupy": cupy.__version__, "driver": str(runtime.driverGetVersion())},
+    }
+
+
+def timed(call: Callable[[], object], count: int) -> list[float]:
+    """Seconds that the GPU takes for each of `count` calls, between events in the current stream."""
+    cuda = _cupy().cuda
+    events = [(cuda.Event(), cuda.Event()) for _ in range(count)]
+    for start, end in events:
+        start.record()
+        call()
+        end.record()
+    events[-1][1].synchronize()
+    return [cuda.get_elapsed_time(start, end) / 1e3 for start, end in events]
 
 
 def put(array: Array, number: int) -> Array:
@@ -169,7 +199,7 @@ class CupyRecorder:
         self._graph: Any = None
 
     def run(self, step: Callable[[], T]) -> tuple[T, int]:
-        """Run it now, after what the current stream holds and before what follows there; and the bytes it newly took."""
+        """Run it now, after what the current stream holds and before what follows; and the bytes it newly took."""
         before = self._pool.total_bytes()
         cuda = self._cupy.cuda
         with self._device:
@@ -198,8 +228,8 @@ class CupyRecorder:
             except Exception as error:
                 # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in an error of its own.
                 raise CaptureError(
-                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, belongs "
-                    "behind the step)"
+                    f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, "
+                    "belongs behind the step)"
                 ) from error
             finally:
                 self._capturing = False
@@ -223,8 +253,8 @@ class CupyRecorder:
     def _fresh(self, size: int) -> Any:
         if self._capturing:
             raise CaptureError(
-                f"{size} bytes would have to be allocated while a graph is captured; run the step before with inputs of "
-                "the same shapes"
+                f"{size} bytes would have to be allocated while a graph is captured; run the step before with inputs "
+                "of the same shapes"
             )
         cuda = self._cupy.cuda
         return cuda.MemoryPointer(cuda.Memory(size), 0)

@@ -1,0 +1,108 @@
+"""A GPU as the place of a benchmark: its ceilings, turns that are timed by CUDA events, and cuDNN through torch."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pycnn import __version__, backends
+from pycnn.arrays import parse_device, place, to_host
+from pycnn.bench.machine import Machine
+from pycnn.bench.peers import Torch
+from pycnn.bench.tasks import Call, Task
+
+__all__ = ["TorchCuda", "event_slice", "measure", "on_device", "result_of"]
+
+_MOST_CALLS = 1000
+_COPY = 2**28  # bytes: beyond any cache
+_ESTIMATES = 3  # calls from which it is estimated how many fill a turn
+
+
+def measure() -> Machine:
+    """The current GPU: its peak from its multiprocessors and their clock, its bandwidth from a large copy.
+
+    Raises MissingToolError if there is no CuPy, no driver or no GPU.
+    """
+    cuda = backends.get("cuda")
+    about = cuda.describe()
+    device = cuda.host_on().device
+    source, target = (device.alloc((_COPY // 4,), np.dtype(np.float32)) for _ in range(2))
+    device.fill(source, 1.0)
+    seconds = min(cuda.timed(lambda: device.fill(target, source), 5))
+    versions = {"pycnn": __version__, "numpy": np.__version__, "python": platform.python_version(), **about["versions"]}
+    return Machine(
+        about["name"], about["multiprocessors"], 1, device.arch, about["peak"], 2 * _COPY / max(seconds, 1e-9), versions
+    )
+
+
+def on_device(task: Task) -> Task:
+    """The same task with its arrays on the current GPU."""
+    device = parse_device("cuda")
+    arrays = tuple(place(array, device) for array in task.arrays)
+    return Task(task.op, task.operator, task.shape, arrays, task.count_pad)
+
+
+def event_slice(call: Call) -> Callable[[float, float], list[float]]:
+    """A turn of `call` as `Racer` takes it: the seconds between two CUDA events around each call, not the host's."""
+    timed = backends.get("cuda").timed
+
+    def turn(seconds: float, untimed: float) -> list[float]:
+        once = min(timed(call, _ESTIMATES))  # the first is cold, and not looked at
+        calls = min(max(math.ceil(seconds / max(once, 1e-6)), _ESTIMATES), _MOST_CALLS)
+        return list(timed(call, calls))
+
+    return turn
+
+
+class TorchCuda(Torch):
+    """cuDNN's float32, TF32 off and its benchmark mode on, through torch; convolutions only."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        torch = self._torch
+        if not torch.cuda.is_available():
+            raise ValueError("peer 'torch' needs a torch that was built with CUDA, and a GPU")
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+    def contestants(self, task: Task) -> dict[str, Call]:
+        """See `pycnn.bench.peers.Peer`."""
+        torch = self._torch
+        with torch.device("cuda"):
+            found = super().contestants(task)
+        return {f"cudnn{name.removeprefix('torch')}": _TorchCall(torch, call) for name, call in found.items()}
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        return super()._tensor(array).cuda()
+
+
+class _TorchCall:
+    """A call on torch's GPU that gives NumPy, and is timed by events."""
+
+    def __init__(self, torch: Any, call: Call) -> None:
+        self._torch, self._call = torch, call
+
+    def __call__(self) -> np.ndarray:
+        return np.asarray(self._call().cpu().numpy())
+
+    def slice(self, seconds: float, untimed: float) -> list[float]:
+        """As `event_slice`."""
+        cuda = self._torch.cuda
+        taken: list[float] = []
+        while sum(taken) < seconds and len(taken) < _MOST_CALLS:
+            start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            self._call()
+            end.record()
+            end.synchronize()
+            taken.append(start.elapsed_time(end) / 1e3)
+        return taken[1:] or taken
+
+
+def result_of(call: Call) -> Callable[[], np.ndarray]:
+    """`call` with its result in NumPy."""
+    return lambda: to_host(call())
