@@ -190,19 +190,18 @@ def test_public_operators_and_gradients_run_on_the_simulator() -> None:
         lambda host, x: host.add(x, x),
         lambda host, x: host.concat([x, x], 1),
         lambda host, x: host.channel_sum(x),
-        lambda host, x: host.batch_norm_fwd(x, None, None, 1e-5),
         lambda host, x: host.clip_gradients([x], np.ones((), np.float32), 0.5),
     ],
-    ids=["relu", "add", "concat", "channel sum", "batch norm", "clip"],
+    ids=["relu", "add", "concat", "channel sum", "clip"],
 )
 def test_whole_stretches_of_aligned_operands_go_by_vectors(call: Any) -> None:
-    """Two stretches to the last element: the same call on a view between vectors takes more instructions."""
+    """One stretch to the last element: the same call on a view between vectors takes more instructions."""
     executed = []
     for offset in (0, 1):
         device = PtxDevice()
-        x = device.alloc((2 * STRETCH + 4,), np.float32)
+        x = device.alloc((STRETCH + 4,), np.float32)
         assert x.ctypes.data % 16 == 0
-        view = x[offset : offset + 2 * STRETCH].reshape(2, 2, 32, 32)
+        view = x[offset : offset + STRETCH].reshape(1, 2, 32, 32)
         view[...] = 1
         call(Host(device), view)
         executed.append(device.executed)
