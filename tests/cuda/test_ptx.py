@@ -171,7 +171,7 @@ def test_shared_memory_is_nan_until_written(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "if (i % 32 != 5) y[i] = __shfl_xor_sync(~0u, x[i], 1);": "a lane that the mask names is elsewhere",
+    "if (i % 32 != 5) y[i] = __shfl_xor_sync(~0u, x[i], 1);": "not every lane of its mask is here",
     "y[i + 1] = x[i];": "outside of it",
     "y[i] = x[i - 1];": "outside of it",
     "const_cast<float*>(x)[i] = 0; y[i] = 0;": "a write to x, which is an input",
