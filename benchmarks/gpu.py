@@ -12,7 +12,6 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +22,7 @@ from benchmarks.tasks import Moved
 from pycnn.backends.cuda import Host, conv
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
-from pycnn.jit import nvrtc
+from pycnn.jit import compile_all, nvrtc
 from pycnn.jit.sources import Instance
 from pycnn.shape import Problem
 from pycnn.testing import error_factor, float_operands, terms
@@ -132,8 +131,7 @@ class Gpu:
 
     def prepare(self) -> None:
         """Compile every kernel, several at a time."""
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda each: nvrtc.compile_cubin(each, self.device.arch), self._instances()))
+        compile_all(self._instances(), self.device.arch)
 
     def _instances(self) -> list[Instance]:
         return [instance for instance in self.host.sources.instances if self.device.arch in instance.archs]

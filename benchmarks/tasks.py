@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -139,9 +141,11 @@ def launched_by(launcher: ModuleType) -> frozenset[str]:
 
 
 def _proofs(quick: bool) -> Iterator[Task]:
-    asked = _proving_problems(quick)
+    chosen = _chosen(quick)
     for operator, algo, kernels in _algorithms():
-        able = [problem for problem in _passes(asked, operator) if _able(problem, algo)]
+        able = chosen[operator, algo]
+        if quick:
+            able = sorted(able, key=lambda problem: problem.shape.macs or 2**63)[:1]
         yield Task(f"correct/{operator}/{algo}", kernels, 1, 60, _correct(algo, able))
     yield Task("correct/pool2d", pool.KERNELS, 1, 60, _correct_pooling(quick))
     for launcher in LAUNCHERS:
@@ -160,25 +164,26 @@ def _proofs(quick: bool) -> Iterator[Task]:
             yield Task(f"sanitizer/{tool}/{part}", launcher.KERNELS, 1, 90, _sanitize(tool, part))
 
 
-def _algorithms() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+@cache
+def _algorithms() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """Every pass and algorithm of convolution, and the kernels it launches."""
     shape = Problem.parse("n1c1h1_k1r1").shape
-    for operator in PASSES:
-        for each in conv.plans(operator, shape, installed()):
-            yield operator, each.name, tuple(instance.kernel for instance in each.kernels)
+    return tuple(
+        (operator, each.name, tuple(instance.kernel for instance in each.kernels))
+        for operator in PASSES
+        for each in conv.plans(operator, shape, installed())
+    )
 
 
-def _able(problem: Problem, algo: str) -> bool:
-    plans = conv.plans(problem.operator, problem.shape, installed())
-    return any(each.name == algo and each.reason is None for each in plans)
-
-
-def _passes(given: list[Problem], operator: str) -> list[Problem]:
-    return [replace(problem, operator=operator) for problem in given]
-
-
-def _proving_problems(quick: bool) -> list[Problem]:
-    return problems("tail", "stride and tail") if quick else problems() + layers(most_macs=50_000_000)
+def _chosen(quick: bool) -> dict[tuple[str, str], list[Problem]]:
+    """The problems that each algorithm of each pass can run, of the lists and of the layers that are small."""
+    asked = problems() if quick else problems() + layers(most_macs=50_000_000)
+    found: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in every_pass(asked):
+        for each in conv.plans(problem.operator, problem.shape, installed()):
+            if each.reason is None:
+                found[problem.operator, each.name].append(problem)
+    return found
 
 
 def _repeat_problems(quick: bool) -> list[Problem]:

@@ -21,8 +21,8 @@
 // Shared      moments: 16 bytes a warp and lane; slopes: 8.
 // Determinism elements in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
 // Cost        bytes an element: 4 for moments, 8 for channel_map, 8 for slopes, 12 for dx.
-// Limit       bandwidth.  Moments and slopes keep kAhead * 16 bytes a thread in flight (channels.cuh); the maps
-//             vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
+// Limit       bandwidth.  Moments and slopes keep 64 bytes a thread and array in flight, 32 where no vectors may be
+//             (channels.cuh); the maps vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
 // Reference   Ioffe & Szegedy, "Batch normalization", 2015; Chan, Golub & LeVeque, 1979 (reduce.cuh).
 #include "channels.cuh"
 
@@ -112,7 +112,7 @@ struct ChannelLine {
         mean = given.mean == nullptr ? 0.0f : given.mean[channel];
         low = given.low == nullptr ? 0.0f : given.low[channel];
         scale = given.scale == nullptr ? 1.0f : given.scale[channel];
-        if (given.var != nullptr) scale /= sqrtf(given.var[channel] + given.eps);
+        if (given.var != nullptr) scale *= rsqrtf(given.var[channel] + given.eps);
         shift = given.shift == nullptr ? 0.0f : given.shift[channel];
     }
 };
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(T.threads())
         sums.merge({from[0], from[channels]});
     }
     dbias[channel] = sums.first;
-    dweight[channel] = sums.second / sqrtf(var[channel] + eps);
+    dweight[channel] = sums.second * rsqrtf(var[channel] + eps);
 }
 
 // dx = ((dy - level) - (x - mean) * tilt) * scale, with what the channel's sums come to.
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                   const float* __restrict__ var, const float* __restrict__ dweight, const float* __restrict__ dbias,
                   float* __restrict__ dx) {
     const auto tangent_of = [&](int64 channel) {
-        const float inverse = 1.0f / sqrtf(var[channel] + eps);
+        const float inverse = rsqrtf(var[channel] + eps);
         const float factor = weight == nullptr ? 1.0f : weight[channel];
         return ChannelTangent{mean[channel], dbias[channel] * per_element, dweight[channel] * inverse * per_element,
                               factor * inverse};

@@ -17,7 +17,7 @@
 //   each
 //                    warp channel l, warp w the samples w, w + warps, ...
 //
-// Either way a thread asks for kAhead accesses before it uses the first.
+// Either way a thread asks for several accesses, `ahead`, before it uses the first.
 #pragma once
 
 #include "reduce.cuh"
@@ -62,54 +62,61 @@ __device__ __forceinline__ int64 reduced_channel() {
     return T.columns ? tile * 32 + threadIdx.x % 32 : tile;
 }
 
-enum { kAhead = 4 };
+// Accesses of `width` elements that a thread asks for before it uses the first.
+__device__ constexpr int ahead(int width) {
+    return width == 4 ? 4 : 8;
+}
 
-// What a thread visits at once: values[0 .. count) of each array.
+// What a thread visits at once: values[0 .. count) of each array; the others are zero.
 template <int arrays, int width>
 struct Visited {
-    float value[arrays][kAhead * width];
+    float value[arrays][ahead(width) * width];
     int count;
 };
 
-// visit(Visited) for the calling thread's share of its block's slice of `channel`, `width` columns at a time.
+// visit(Visited) for the calling thread's share of its block's slice of `channel`, `width` columns at a time: along the
+// columns of a sample, then on in the next of its samples.
 template <ChannelTile T, int arrays, int width, typename Visit>
 __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, const float* const (&from)[arrays],
                                      const Visit& visit) {
     const ChannelSlice slice = slice_of(s, static_cast<int>(blockIdx.y));
     const int thread = static_cast<int>(threadIdx.x);
     const int across = T.columns ? 32 : static_cast<int>(s.across), down = T.threads() / across;
-    const int64 first_column = T.columns ? 0 : slice.l + thread % across * width;
-    const int64 last_column = T.columns ? 1 : slice.l_end;
+    const int64 first = T.columns ? 0 : slice.l + thread % across * width;
+    const int64 end = T.columns ? 1 : slice.l_end;
     const int64 sample = s.C * s.L;  // elements from one sample to the next
+    int64 n = slice.n + thread / across, l = first;
+    if (first >= end) return;
 #pragma unroll 1
-    for (int64 n = slice.n + thread / across; n < slice.n_end; n += kAhead * down) {
-        const int64 left = (slice.n_end - n + down - 1) / down;
-        const int rows = left < kAhead ? static_cast<int>(left) : kAhead;
-#pragma unroll 1
-        for (int64 l = first_column; l < last_column; l += across * width) {
-            const int64 begin = n * sample + channel * s.L + l;
-            Visited<arrays, width> visited;
-            visited.count = rows * width;
+    while (n < slice.n_end) {
+        Visited<arrays, width> visited;
+        visited.count = 0;
+#pragma unroll
+        for (int i = 0; i < ahead(width) * width; i += width) {
+            const bool exists = n < slice.n_end;
+            const int64 place = n * sample + channel * s.L + l;
 #pragma unroll
             for (int a = 0; a < arrays; ++a) {
-#pragma unroll
-                for (int row = 0; row < kAhead; ++row) {
-                    float* to = &visited.value[a][row * width];
-                    const float* address = from[a] + begin + row * down * sample;
-                    if constexpr (width == 4) {
-                        const float4 four =
-                            row < rows ? *reinterpret_cast<const float4*>(address) : make_float4(0, 0, 0, 0);
-                        to[0] = four.x;
-                        to[1] = four.y;
-                        to[2] = four.z;
-                        to[3] = four.w;
-                    } else {
-                        to[0] = row < rows ? address[0] : 0.0f;
-                    }
+                float* to = &visited.value[a][i];
+                if constexpr (width == 4) {
+                    const float4 four =
+                        exists ? *reinterpret_cast<const float4*>(from[a] + place) : make_float4(0, 0, 0, 0);
+                    to[0] = four.x;
+                    to[1] = four.y;
+                    to[2] = four.z;
+                    to[3] = four.w;
+                } else {
+                    to[0] = exists ? from[a][place] : 0.0f;
                 }
             }
-            visit(visited);
+            if (exists) visited.count += width;
+            l += across * width;
+            if (l >= end) {
+                l = first;
+                n += down;
+            }
         }
+        visit(visited);
     }
 }
 

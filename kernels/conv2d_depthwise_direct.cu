@@ -44,7 +44,8 @@ namespace pycnn {
 struct DepthwiseTile {
     int wide;                      // 1: 64-bit coordinates; 0: 32-bit ones
     int R, S, stride_h, stride_w;  // the problem it is for, at dilation 1; all 0: any problem
-    int rows;                      // results a thread owns, or (wgrad) pixels at a time; a multiple of stride_h
+    int rows;                      // results a thread owns, or (wgrad) pixels at a time; in dgrad a multiple of
+                                   // stride_h, and 1 for any problem; in wgrad 1 for any problem
     int warps;                     // warps in a block
 
     constexpr int threads() const { return warps * kWarp; }
@@ -57,6 +58,8 @@ struct DepthwiseGrid {
     Divisor stride_h, stride_w;
     int64 threads;  // columns of results in all, or of a plane's pixels times N for wgrad
     int64 threads_of_slice;
+    int64 above;           // dgrad: rows by which the first tile begins above the image
+    int64 step_h, step_w;  // dgrad: whole strides in a dilation
 };
 
 // The thread's column: the image, the channel (of the result), the tile of rows and the column.
@@ -97,12 +100,12 @@ __global__ void __launch_bounds__(T.threads())
             const Index column = w0 + s * static_cast<Index>(shape.dilation_w);
             const bool real = inside(column, W);
             for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
-                const float tap = taps[r * shape.S + s];
+                const float tap = taps[r * static_cast<Index>(shape.S) + s];
 #pragma unroll
                 for (int i = 0; i < T.rows; ++i) {
                     const Index h =
                         h0 + i * static_cast<Index>(shape.stride_h) + r * static_cast<Index>(shape.dilation_h);
-                    const float in = real && inside(h, H) ? plane[h * shape.W + column] : 0.0f;
+                    const float in = real && inside(h, H) ? plane[h * W + column] : 0.0f;
                     sum[i] = fmaf(in, tap, sum[i]);
                 }
             }
@@ -134,6 +137,18 @@ __global__ void __launch_bounds__(T.threads())
     }
 }
 
+// From a pixel that is `rest` past what output `out` looks at to one that is a dilation nearer to the image's corner;
+// the dilation is `step` strides and `part`.
+template <typename Index>
+__device__ __forceinline__ void back_up(Index& out, Index& rest, Index step, Index part, Index stride) {
+    out -= step;
+    rest -= part;
+    if (rest < 0) {
+        rest += stride;
+        --out;
+    }
+}
+
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads())
     conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
@@ -145,9 +160,15 @@ __global__ void __launch_bounds__(T.threads())
     const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
     const Index pad_top = static_cast<Index>(shape.pad_top), pad_left = static_cast<Index>(shape.pad_left);
     // The first row of the first tile is above the image where pad_top is no multiple of the stride.
-    const Index above = pad_top - quotient(pad_top, grid.stride_h) * static_cast<Index>(shape.stride_h);
-    const Index h0 = place.tile * T.rows - above, column = place.column + pad_left;
+    const Index h0 = place.tile * T.rows - static_cast<Index>(grid.above), column = place.column + pad_left;
     const Index multiplier = static_cast<Index>(grid.multiplier.value);
+    // For any problem, which has one row: a dilation in whole strides and what is left; what row 0 and tap 0 meet.
+    const Index stride_h = static_cast<Index>(shape.stride_h), stride_w = static_cast<Index>(shape.stride_w);
+    const Index step_h = static_cast<Index>(grid.step_h), step_w = static_cast<Index>(grid.step_w);
+    const Index part_h = static_cast<Index>(shape.dilation_h) - step_h * stride_h;
+    const Index part_w = static_cast<Index>(shape.dilation_w) - step_w * stride_w;
+    const Index p0 = T.any() ? quotient(h0 + pad_top, grid.stride_h) : 0;
+    const Index q0 = T.any() ? quotient(column, grid.stride_w) : 0;
 
     float sum[T.rows] = {};
     for (Index j = 0; j < multiplier; ++j) {
@@ -155,47 +176,46 @@ __global__ void __launch_bounds__(T.threads())
         const float* plane = dy + (place.n * shape.K + k) * shape.P * shape.Q;
         const float* taps = w + k * shape.R * shape.S;
         if (T.any()) {
+            Index q = q0, rest_w = column - q0 * stride_w;  // the column is rest_w past what output column q looks at
+#pragma unroll 1
             for (Index s = 0; s < static_cast<Index>(shape.S); ++s) {
-                const Index ahead = column - s * static_cast<Index>(shape.dilation_w);  // q*stride_w, if it is one
-                if (ahead < 0) break;
-                const Index q = quotient(ahead, grid.stride_w);
-                if (q * static_cast<Index>(shape.stride_w) != ahead || q >= Q) continue;
-                for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
-                    const float tap = taps[r * shape.S + s];
-#pragma unroll
-                    for (int i = 0; i < T.rows; ++i) {
-                        const Index below = h0 + i + pad_top - r * static_cast<Index>(shape.dilation_h);
-                        const Index p = quotient(below < 0 ? 0 : below, grid.stride_h);
-                        const bool real = p * static_cast<Index>(shape.stride_h) == below && p < P;
-                        const float in = real ? plane[p * shape.Q + q] : 0.0f;
-                        if (real) sum[i] = fmaf(in, tap, sum[i]);
+                if (rest_w == 0 && inside(q, Q)) {
+                    Index p = p0, rest_h = h0 + pad_top - p0 * stride_h;
+#pragma unroll 1
+                    for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
+                        const bool met = rest_h == 0 && inside(p, P);
+                        const float in = met ? plane[p * Q + q] : 0.0f;
+                        const float tap = met ? taps[r * static_cast<Index>(shape.S) + s] : 0.0f;
+                        sum[0] = fmaf(in, tap, sum[0]);
+                        back_up(p, rest_h, step_h, part_h, stride_h);
                     }
                 }
+                back_up(q, rest_w, step_w, part_w, stride_w);
             }
         } else {
             // Row i of the thread and row r of the taps meet where i - r is a multiple of the stride, at the row
             // (i - r) / stride from the one that row 0 and tap 0 meet.
-            constexpr int stride_h = T.any() ? 1 : T.stride_h, stride_w = T.any() ? 1 : T.stride_w;
-            constexpr int back = (T.R - 1) / stride_h, reach = T.any() ? 1 : back + (T.rows - 1) / stride_h + 1;
-            const Index p0 = (h0 + pad_top) / stride_h - back;
+            constexpr int down = T.any() ? 1 : T.stride_h, across = T.any() ? 1 : T.stride_w;
+            constexpr int back = (T.R - 1) / down, reach = T.any() ? 1 : back + (T.rows - 1) / down + 1;
+            const Index first = (h0 + pad_top) / down - back;
 #pragma unroll
             for (int s = 0; s < T.S; ++s) {
-                const Index ahead = column - s, q = ahead / stride_w;
-                const bool real = ahead >= 0 && q * stride_w == ahead && q < Q;
+                const Index ahead = column - s, q = ahead / across;
+                const bool real = ahead >= 0 && q * across == ahead && q < Q;
                 bool met[reach];
                 float in[reach];
 #pragma unroll
                 for (int i = 0; i < reach; ++i) {
-                    met[i] = real && inside(p0 + i, P);
-                    in[i] = met[i] ? plane[(p0 + i) * Q + q] : 0.0f;
+                    met[i] = real && inside(first + i, P);
+                    in[i] = met[i] ? plane[(first + i) * Q + q] : 0.0f;
                 }
 #pragma unroll
                 for (int r = 0; r < T.R; ++r) {
                     const float tap = taps[r * T.S + s];
 #pragma unroll
                     for (int i = 0; i < T.rows; ++i) {
-                        if ((i - r) % stride_h != 0) continue;
-                        const int from = (i - r) / stride_h + back;
+                        if ((i - r) % down != 0) continue;
+                        const int from = (i - r) / down + back;
                         if (met[from]) sum[i] = fmaf(in[from], tap, sum[i]);  // 0 times an infinite tap is not 0
                     }
                 }
@@ -209,9 +229,11 @@ __global__ void __launch_bounds__(T.threads())
         if (inside(h0 + i, static_cast<Index>(shape.H))) dx[(first + h0 + i) * shape.W + place.column] = sum[i];
 }
 
+enum : int { kTapsAtOnce = 8 };  // where the filter's size is not known
+
 template <DepthwiseTile T>
 struct DepthwiseSums {
-    float part[T.R * T.S + 2][T.threads()];  // of a tap and a thread; two where R = 0: a tap and the bias
+    float part[(T.any() ? kTapsAtOnce : T.R * T.S) + 1][T.threads()];  // of a tap, last the bias, and a thread
 };
 
 // All threads together: adds the threads' parts of `count` sums by halves; they end up as part[i][0].
@@ -246,27 +268,34 @@ __global__ void __launch_bounds__(T.threads())
 
     if (T.any()) {
         const int64 taps = shape.R * shape.S;
-        for (int64 tap = 0; tap < taps; ++tap) {
-            const Index dh = static_cast<Index>(tap / shape.S * shape.dilation_h - shape.pad_top);
-            const Index dw_ = static_cast<Index>(tap % shape.S * shape.dilation_w - shape.pad_left);
-            float sum = 0.0f, bias = 0.0f;
+        for (int64 tap0 = 0; tap0 < taps; tap0 += kTapsAtOnce) {
+            Index dh[kTapsAtOnce], dw_[kTapsAtOnce];  // where the taps look; past the last nobody asks
+            float sum[kTapsAtOnce + 1] = {};          // the last is the bias
+#pragma unroll
+            for (int j = 0; j < kTapsAtOnce; ++j) {
+                const Index r = static_cast<Index>((tap0 + j) / shape.S), s = static_cast<Index>((tap0 + j) % shape.S);
+                dh[j] = r * static_cast<Index>(shape.dilation_h) - static_cast<Index>(shape.pad_top);
+                dw_[j] = s * static_cast<Index>(shape.dilation_w) - static_cast<Index>(shape.pad_left);
+            }
             for (Index i = static_cast<Index>(first) + thread; i < end; i += T.threads()) {
                 Index n = i;
                 const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows);
-                const Index h = p * stride_h + dh, column = q * stride_w + dw_;
                 const float gradient = dy[((n * shape.K + k) * shape.P + p) * shape.Q + q];
-                const bool real = inside(h, H) && inside(column, W);
-                const float in = real ? x[((n * shape.C + channel) * shape.H + h) * shape.W + column] : 0.0f;
-                sum = fmaf(gradient, in, sum);
-                bias += gradient;
+                const float* plane = x + (n * shape.C + channel) * shape.H * shape.W;
+#pragma unroll
+                for (int j = 0; j < kTapsAtOnce; ++j) {
+                    const Index h = p * stride_h + dh[j], column = q * stride_w + dw_[j];
+                    const float in = inside(h, H) && inside(column, W) ? plane[h * W + column] : 0.0f;
+                    sum[j] = fmaf(gradient, in, sum[j]);
+                }
+                sum[kTapsAtOnce] += gradient;
             }
-            shared.part[0][thread] = sum;
-            shared.part[1][thread] = bias;
-            add_halves(shared, 2);
-            if (thread == 0) {
-                dw[(slice * shape.K + k) * taps + tap] = shared.part[0][0];
-                if (db != nullptr) db[slice * shape.K + k] = shared.part[1][0];
-            }
+#pragma unroll
+            for (int j = 0; j <= kTapsAtOnce; ++j) shared.part[j][thread] = sum[j];
+            add_halves(shared, kTapsAtOnce + 1);
+            if (thread < kTapsAtOnce && tap0 + thread < taps)
+                dw[(slice * shape.K + k) * taps + tap0 + thread] = shared.part[thread][0];
+            if (db != nullptr && thread == 0 && tap0 == 0) db[slice * shape.K + k] = shared.part[kTapsAtOnce][0];
             __syncthreads();
         }
         return;

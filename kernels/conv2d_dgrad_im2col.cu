@@ -33,6 +33,7 @@ template <Im2colTile T>
 struct alignas(16) DgradShared {
     GemmShared<T.gemm()> tiles;
     PlaceRing<T.tile_k, typename IndexOf<T.wide>::type> ring;
+    Im2colBlock<typename IndexOf<T.wide>::type> block;
 };
 
 // How a block index, a pixel and a tap fall apart.  Taps of a class are step_h and step_w apart in the filter, so there
@@ -61,6 +62,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
 
+    if (threadIdx.x == 0) shared.block = {c0, pixel0, static_cast<Index>(group), slice, h0, w0};
     const Index R = static_cast<Index>(shape.R), S = static_cast<Index>(shape.S);
     const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
     const Index stride_h = static_cast<Index>(shape.stride_h), stride_w = static_cast<Index>(shape.stride_w);
@@ -99,25 +101,26 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 filter = shape.R * shape.S;  // of one channel
     const float* filters = w + (group * group_filters * group_channels + c0) * filter;
     const int rows = tile_left(group_channels, c0);
-    GatherRows<T.tile_m, T.tile_k, T.threads(), Index> load_w(shared.ring, filters, filter, rows);
+    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, true> load_w(shared.ring, filters, filter, rows);
 
     float sum[T.thread_m][T.thread_n] = {};
     gemm_mainloop<G>(shared.tiles, (taps + T.tile_k - 1) / T.tile_k, load_w, load_dy, sum, NoWatch{});
 
-    const int64 plane = shape.H * shape.W, channel0 = group * group_channels + c0;
-    dx += slice * shape.N * shape.C * plane;
+    const Im2colBlock<Index> block = shared.block;
+    const int64 plane = shape.H * shape.W, channel0 = block.group * static_cast<int64>(group_channels) + block.m0;
+    dx += block.slice * shape.N * shape.C * plane;
     const auto place_of_pixel = [&](int column) {
-        Index image = pixel0 + column;
+        Index image = block.n0 + column;
         if (image >= pixels) return nowhere<int64>();
         Index row = take_digit(image, grid.pixels);
-        const int64 across = w0 + static_cast<int64>(take_digit(row, grid.columns)) * stride_w;
-        const int64 down = h0 + static_cast<int64>(row) * stride_h;
+        const int64 across = block.w0 + static_cast<int64>(take_digit(row, grid.columns)) * stride_w;
+        const int64 down = block.h0 + static_cast<int64>(row) * stride_h;
         if (down >= shape.H || across >= shape.W) return nowhere<int64>();
         return (image * shape.C + channel0) * plane + down * shape.W + across;
     };
     const auto finish = [](float value, int, int64) { return value; };
     const bool vectors = stride_h == 1 && stride_w == 1 && takes_vectors(dx, plane);
-    store_pixels<G>(dx, sum, rows, plane, vectors, place_of_pixel, finish);
+    store_pixels<G>(dx, sum, tile_left(group_channels, block.m0), plane, vectors, place_of_pixel, finish);
 }
 
 }  // namespace pycnn

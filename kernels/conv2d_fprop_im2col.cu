@@ -34,6 +34,7 @@ template <Im2colTile T>
 struct alignas(16) FpropShared {
     GemmShared<T.gemm()> tiles;
     PlaceRing<T.tile_k, typename IndexOf<T.wide>::type> ring;
+    Im2colBlock<typename IndexOf<T.wide>::type> block;
 };
 
 // How a block index, a pixel and a tap fall apart.
@@ -58,6 +59,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const Index pixel0 = take_digit(index, grid.tiles_n) * T.tile_n;
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
+    if (threadIdx.x == 0) shared.block = {k0, pixel0, static_cast<Index>(group), slice, 0, 0};
     const Index group_channels = static_cast<Index>(shape.C / shape.groups);
     const Index group_filters = static_cast<Index>(shape.K / shape.groups);
     const Index all_taps = group_channels * static_cast<Index>(shape.R * shape.S);
@@ -93,18 +95,19 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     float sum[T.thread_m][T.thread_n] = {};
     gemm_mainloop<G>(shared.tiles, (taps + T.tile_k - 1) / T.tile_k, load_w, load_x, sum, NoWatch{});
 
-    const bool first_slice = slice == 0;
+    const Im2colBlock<Index> block = shared.block;
+    const bool first_slice = block.slice == 0;
     const Epilogue epilogue{scale, first_slice ? b : nullptr, first_slice ? residual : nullptr, relu};
-    const int64 plane = shape.P * shape.Q, channel0 = group * group_filters + k0;
-    y += slice * shape.N * shape.K * plane;
+    const int64 plane = shape.P * shape.Q, channel0 = block.group * static_cast<int64>(group_filters) + block.m0;
+    y += block.slice * shape.N * shape.K * plane;
     const auto place_of_pixel = [&](int i) {
-        Index image = pixel0 + i;
+        Index image = block.n0 + i;
         if (image >= pixels) return nowhere<int64>();
         const Index pixel = take_digit(image, grid.PQ);
         return (image * shape.K + channel0) * plane + pixel;
     };
     const auto finish = [&](float value, int row, int64 place) { return epilogue(value, channel0 + row, place); };
-    store_pixels<G>(y, sum, rows, plane, takes_vectors(y, plane), place_of_pixel, finish);
+    store_pixels<G>(y, sum, tile_left(group_filters, block.m0), plane, takes_vectors(y, plane), place_of_pixel, finish);
 }
 
 }  // namespace pycnn

@@ -36,6 +36,7 @@ struct alignas(16) WgradShared {
     GemmShared<T.gemm()> tiles;
     PlaceRing<T.tile_k, typename IndexOf<T.wide>::type> ring;  // pixels
     Place<typename IndexOf<T.wide>::type> tap[T.tile_n];       // of the block
+    Im2colBlock<typename IndexOf<T.wide>::type> block;
 };
 
 // How a block index, a pixel and a tap fall apart.
@@ -98,6 +99,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const Index tap0 = take_digit(index, grid.tiles_n) * T.tile_n;
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
+    if (threadIdx.x == 0) shared.block = {k0, tap0, static_cast<Index>(group), slice, 0, 0};
     const Index group_channels = static_cast<Index>(shape.C / shape.groups);
     const Index group_filters = static_cast<Index>(shape.K / shape.groups);
     const Index all_taps = group_channels * static_cast<Index>(shape.R * shape.S);
@@ -130,8 +132,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     };
 
     const int rows = tile_left(group_filters, k0);
-    const int64 channel0 = group * group_filters + k0;
-    GatherRows<T.tile_m, T.tile_k, T.threads(), Index> load_dy(shared.ring, dy + channel0 * plane, plane, rows);
+    const float* filters = dy + (group * group_filters + k0) * plane;
+    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, false> load_dy(shared.ring, filters, plane, rows);
     GatherTaps<T.tile_n, T.tile_k, T.threads(), Index, decltype(place_of_pixel)> load_x(
         shared.ring, shared.tap, place_of_pixel, x + group * group_channels * H * W, H, W);
 
@@ -145,15 +147,17 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     };
     gemm_mainloop<G>(shared.tiles, (pixels + T.tile_k - 1) / T.tile_k, load_dy, load_x, sum, add_dy);
 
-    if (adds_dy && static_cast<int>(threadIdx.x) < rows) db[slice * shape.K + channel0 + threadIdx.x] = sum_dy;
+    const Im2colBlock<Index> block = shared.block;
+    const int filters_left = tile_left(group_filters, block.m0), columns = tile_left(all_taps, block.n0);
+    const int64 row0 = block.slice * shape.K + block.group * static_cast<int64>(group_filters) + block.m0;
+    if (adds_dy && static_cast<int>(threadIdx.x) < filters_left) db[row0 + threadIdx.x] = sum_dy;
     const GemmThread<G> thread;
-    const int columns = tile_left(all_taps, tap0);
-    dw += (slice * shape.K + channel0) * all_taps + tap0;
+    dw += row0 * all_taps + block.n0;
     const bool vectors = takes_vectors(dw, all_taps);
 #pragma unroll
     for (int i = 0; i < T.thread_m; ++i) {
         const int row = thread.row + thread.row_of(i);
-        if (row >= rows) break;
+        if (row >= filters_left) break;
 #pragma unroll
         for (int j = 0; j < T.thread_n; j += 4) {
             const int column = thread.column + thread.column_of(j);

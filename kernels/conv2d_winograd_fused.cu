@@ -208,10 +208,10 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
     // A round takes filters 2*round and 2*round + 1 of every lane's eight; warp f collects the f-th of those 16.  Rows
     // of m are swizzled by 16 tiles, or the lanes of neighbouring filters would write to the same banks.
-    const Epilogue epilogue{scale, b, residual, relu};
     const TileCorner corner = tile_corner<2>(result, tile0 + lane);
     const bool real = tile0 + lane < result.tiles;
-    const bool aligned = result.W % 2 == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(float2) == 0;
+    const int H = static_cast<int>(result.H), W = static_cast<int>(result.W);
+    const bool aligned = W % 2 == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(float2) == 0;
 #pragma unroll
     for (int round = 0; round < 4; ++round) {
 #pragma unroll
@@ -228,16 +228,17 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         const int k = k0 + round / 2 * (T.filters / 2) + warp / 2 * 4 + round % 2 * 2 + warp % 2;
         if (real && k < result.channels) {
             const int64 channel = group * result.channels + k;
+            const ChannelEpilogue epilogue(Epilogue{scale, b, residual, relu}, channel);
             const int64 plane = corner.n * result.groups.value * result.channels + channel;
             const int64 first = (plane * result.H + corner.h) * result.W + corner.w;
             const int at = lane ^ warp / 2 % 2 * 16;
             transform<OutputTransform<2>>([&](int r, int s) { return shared.m[r * 4 + s][warp][at]; },
                                           [&](int r, const float (&row)[2]) {
-                                              if (corner.h + r >= result.H) return;
+                                              if (corner.h + r >= H) return;
                                               const int64 to = first + r * result.W;
-                                              const bool second = corner.w + 1 < result.W;
-                                              const float left = epilogue(row[0], channel, to);
-                                              const float right = second ? epilogue(row[1], channel, to + 1) : 0.0f;
+                                              const bool second = corner.w + 1 < W;
+                                              const float left = epilogue(row[0], to);
+                                              const float right = second ? epilogue(row[1], to + 1) : 0.0f;
                                               if (aligned) {
                                                   *reinterpret_cast<float2*>(y + to) = make_float2(left, right);
                                               } else {

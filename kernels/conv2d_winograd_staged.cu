@@ -210,24 +210,23 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const ThreadTile mine = thread_tile<T>(chunk, i);
     if (mine.tile >= image.tiles) return;
     const TileCorner corner = tile_corner<T.m>(image, mine.tile);
-    const Epilogue epilogue{scale, b, residual, relu};
-    const int64 channel = mine.group * image.channels + mine.channel;
+    const int H = static_cast<int>(image.H), W = static_cast<int>(image.W);
+    const ChannelEpilogue epilogue(Epilogue{scale, b, residual, relu}, mine.group * image.channels + mine.channel);
     const int64 first = image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
-    const bool aligned = image.W % width == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(Vector) == 0;
+    const bool aligned = W % width == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(Vector) == 0;
     const float* point = m + mine.offset;
     transform<OutputTransform<T.m>>([&](int r, int s) { return point[(r * (T.m + 2) + s) * chunk.plane.value]; },
                                     [&](int r, const float (&row)[T.m]) {
-                                        if (corner.h + r >= image.H) return;
+                                        if (corner.h + r >= H) return;
                                         const int64 at = first + r * image.W;
                                         float done[T.m];
 #pragma unroll
                                         for (int s = 0; s < T.m; ++s)
-                                            done[s] = corner.w + s < image.W ? epilogue(row[s], channel, at + s) : 0.0f;
+                                            done[s] = corner.w + s < W ? epilogue(row[s], at + s) : 0.0f;
 #pragma unroll
                                         for (int s = 0; s < T.m; s += width) {
                                             if (aligned) {
-                                                if (corner.w + s >= image.W)
-                                                    continue;  // then none of the vector is inside
+                                                if (corner.w + s >= W) continue;  // then none of the vector is inside
                                                 if constexpr (width == 4)
                                                     *reinterpret_cast<Vector*>(y + at + s) =
                                                         make_float4(done[s], done[s + 1], done[s + 2], done[s + 3]);
@@ -237,7 +236,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                                             } else {
 #pragma unroll
                                                 for (int j = s; j < s + width; ++j)
-                                                    if (corner.w + j < image.W) y[at + j] = done[j];
+                                                    if (corner.w + j < W) y[at + j] = done[j];
                                             }
                                         }
                                     });

@@ -26,4 +26,24 @@ struct Epilogue {
     }
 };
 
+// The same for a thread whose results are all of one channel: what depends on the channel alone is read once, and a
+// step that is left out multiplies by 1 or adds 0.
+struct ChannelEpilogue {
+    float scale, b;
+    const float* residual;
+    int relu;
+
+    __device__ __forceinline__ ChannelEpilogue(const Epilogue& epilogue, int64 channel)
+        : scale(epilogue.scale == nullptr ? 1.0f : epilogue.scale[channel]),
+          b(epilogue.b == nullptr ? 0.0f : epilogue.b[channel]),
+          residual(epilogue.residual),
+          relu(epilogue.relu) {}
+
+    __device__ __forceinline__ float operator()(float sum, int64 index) const {
+        sum = fmaf(sum, scale, b);
+        if (residual != nullptr) sum += residual[index];
+        return relu != 0 && sum < 0.0f ? 0.0f : sum;
+    }
+};
+
 }  // namespace pycnn

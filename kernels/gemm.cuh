@@ -229,7 +229,7 @@ class AcrossK {
                 from += step_;
             }
         } else {
-#pragma unroll 2  // rather slow than short of registers
+#pragma unroll 1  // rather slow than short of registers
             for (int i = 0; i < tile_k; i += pass) {
                 cp_async<4>(&to[row_ + i][column_], from, i < ks_left_ && bytes_ > 0 ? 4 : 0);
                 from += step_;

@@ -28,6 +28,14 @@ struct Im2colTile {
     constexpr GemmTile gemm() const { return {tile_m, tile_n, tile_k, warps, warps_m, thread_m, thread_n, stages}; }
 };
 
+// What a block works on.  Kept in shared memory, so that it takes no registers while the product is summed.
+template <typename Index>
+struct Im2colBlock {
+    Index m0, n0;  // the first row and column of its tile
+    Index group, slice;
+    Index h0, w0;  // the first row and column of its parity class, in dgrad
+};
+
 // Somewhere in an image, or a step from there.  `other` is an offset in the other operand, negative past the end of k.
 template <typename Index>
 struct alignas(16) Place {
@@ -84,7 +92,8 @@ class GatherPixels {
             bytes[i] = inside(h_ + tap.h, H_) && inside(w_ + tap.w, W_) ? 4 : 0;
         }
 #pragma unroll
-        for (int i = 0; i < tile_k / pass; ++i) cp_async<4>(&to[first + i * pass][column()], corner_ + offset[i], bytes[i]);
+        for (int i = 0; i < tile_k / pass; ++i)
+            cp_async<4>(&to[first + i * pass][column()], corner_ + offset[i], bytes[i]);
     }
 
   private:
@@ -97,15 +106,15 @@ class GatherPixels {
     const Index h_, w_, H_, W_;
 };
 
-// Gathers rows whose distance is fixed and whose k are found in the ring: element (row, k) at from[row * pitch +
-// other]. Eight neighbouring threads copy eight k of a row, which mostly are neighbours in memory, and transpose on the
-// way; or, where rows are neighbours (pitch 1), neighbouring threads copy neighbouring rows.
-template <int extent, int tile_k, int threads, typename Index>
+// Gathers rows whose distance is fixed and whose k are found in the ring: element (row, k) at from[row*pitch + other].
+// Eight neighbouring threads copy eight k of a row, which mostly are neighbours in memory, and transpose on the way;
+// or, where rows are neighbours (pitch 1) and that is to be expected, neighbouring threads copy neighbouring rows.
+template <int extent, int tile_k, int threads, typename Index, bool expected>
 class GatherRows {
   public:
     __device__ __forceinline__ GatherRows(const PlaceRing<tile_k, Index>& ring, const float* from, int64 pitch,
                                           int rows)
-        : ring_(ring), neighbours_(pitch == 1) {
+        : ring_(ring), neighbours_(expected && pitch == 1) {
         const int thread = static_cast<int>(threadIdx.x);
         row_ = neighbours_ ? thread % extent : thread / 8;
         k_ = neighbours_ ? thread / extent : thread % 8;
@@ -118,7 +127,7 @@ class GatherRows {
 
     __device__ __forceinline__ void copy(Index tile, float (*to)[extent + 4]) {
         if (neighbours_) {
-#pragma unroll 2
+#pragma unroll 1  // rather slow than short of registers
             for (int k = 0; k < tile_k; k += threads / extent) {
                 const Index other = ring_.at(tile, k_ + k).other;
                 cp_async<4>(&to[k_ + k][row_], from_ + other, other >= 0 && rows_left_ > 0 ? 4 : 0);

@@ -24,7 +24,7 @@ struct RowLayout {
     int lanes, rows;
 };
 
-// Room for the warps to meet in.
+// Room for the warps to meet in, once: a kernel with two reductions has two rooms and needs no barrier between them.
 template <typename Value, int warps>
 struct RowMeeting {
     Value value[warps][32];
@@ -46,7 +46,6 @@ __device__ __forceinline__ Value over_rows(Value mine, const RowLayout& layout, 
         __syncthreads();
         mine = meeting.value[first][lane];
         for (int i = 1; i < warps_together; ++i) mine.merge(meeting.value[first + i][lane]);
-        __syncthreads();  // the next reduction may use the same room
     }
     return mine;
 }

@@ -83,26 +83,31 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int block = static_cast<int>(blockIdx.x), array = array_of(arrays, block);
     const float* x = parts.pointer[array];
     const int64 part = s.part[array].value, offset = s.offset[array];
-    const bool fours = (part | offset | s.length) % 4 == 0 && aligned16(x, y);
+    const bool fours = (part | offset | s.length) % 4 == 0 && aligned16(y);
     const Stretch<T.threads(), T.vectors> stretch(block - arrays.first[array], arrays.size[array], aligned16(x));
     float moved[T.vectors][4];
     stretch.read(x, moved);
+    if (fours && stretch.whole) {
+#pragma unroll
+        for (int i = 0; i < T.vectors; ++i) {
+            Index row = static_cast<Index>(stretch.place(i));
+            const Index column = take_digit(row, s.part[array]);
+            // Counted in vectors, or the compiler sees the path below in it and takes the stores apart.
+            const int64 vector = (row * s.length + offset + column) / 4;
+            reinterpret_cast<float4*>(y)[vector] = make_float4(moved[i][0], moved[i][1], moved[i][2], moved[i][3]);
+        }
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < T.vectors; ++i) {
-        const int64 left = stretch.size - stretch.place(i);
         Index row = static_cast<Index>(stretch.place(i));
         Index column = take_digit(row, s.part[array]);
-        if (fours && left > 0) {
-            float* to = y + row * s.length + offset + column;
-            *reinterpret_cast<float4*>(to) = make_float4(moved[i][0], moved[i][1], moved[i][2], moved[i][3]);
-        } else {
 #pragma unroll
-            for (int v = 0; v < 4; ++v) {
-                if (v < left) y[row * s.length + offset + column] = moved[i][v];
-                if (++column == static_cast<Index>(part)) {
-                    column = 0;
-                    ++row;
-                }
+        for (int v = 0; v < 4; ++v) {
+            if (stretch.place(i) + v < stretch.size) y[row * s.length + offset + column] = moved[i][v];
+            if (++column == static_cast<Index>(part)) {
+                column = 0;
+                ++row;
             }
         }
     }

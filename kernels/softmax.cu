@@ -45,12 +45,12 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     }
     sum = over_rows<T.warps>(sum, s.layout(), shared.sum);
 
-    const float log_sum = logf(sum.value);
+    const float log_sum = logf(sum.value), inverse = 1.0f / sum.value;
 #pragma unroll 4
     for (int64 k = place.row; k < place.length; k += s.rows) {
         const int64 at = place.base + k * s.inner;
         const float below = x[at] - largest.value;
-        y[at] = logarithm ? below - log_sum : expf(below) / sum.value;
+        y[at] = logarithm ? below - log_sum : expf(below) * inverse;
     }
 }
 

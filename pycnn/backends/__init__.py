@@ -18,7 +18,7 @@ from pycnn._scoped import Scoped
 __all__ = ["NAMES", "get", "selected", "use_backend"]
 
 _FUNCTIONS = {"cuda": "cuda.bound"}  # where a backend's functions are, if not in the module of its name
-NAMES = ("reference", "cpu", "cuda", "sim", "shapes", "plans")
+NAMES = ("reference", "cpu", "cuda", "sim", "shapes", "trace")
 
 
 class use_backend(Scoped):
@@ -27,7 +27,8 @@ class use_backend(Scoped):
     Args:
         name: ``"reference"`` (NumPy, float64 accumulation, slow), ``"cpu"`` (the native engine), ``"cuda"``, ``"sim"``
             (the CUDA kernels, run on the CPU; for tests), ``"shapes"`` (no arithmetic, zeros of the right shape),
-            ``"plans"`` (the same, and the CUDA kernels are written down), or None for the array's own device.
+            ``"trace"`` (no arithmetic, a list of CUDA kernels; within `pycnn.backends.trace.tracing`), or
+            None for the array's own device.
 
     Raises:
         ValueError: an unknown name.

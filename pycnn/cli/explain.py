@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _cuda(operator: str, problem: Any) -> tuple[Any, Any, tuple[str, str]]:
     from pycnn.backends.cuda import Host
-    from pycnn.backends.cuda.device_shapes import ShapesDevice
+    from pycnn.backends.cuda.device_trace import TraceDevice
 
-    host = Host(ShapesDevice())
+    host = Host(TraceDevice())
     rows = []
     try:
         taken = host.conv2d_choose(operator, problem.shape, problem.dtype)

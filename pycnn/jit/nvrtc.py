@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import re
+from collections.abc import Mapping
 from functools import cache as remember
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Literal
 
 from pycnn.jit import bundle, cache, cubin
 from pycnn.jit.errors import CompileError, MissingToolError
@@ -16,64 +15,47 @@ from pycnn.jit.sources import Instance, Sources, installed
 
 OPTIONS = ("--std=c++20", "--device-as-default-execution-space", "--ptxas-options=-v")
 
-_INSTALL = "install the CUDA parts with: pip install 'pycnn[cuda13]'"
+_INSTALL = (
+    "install the CUDA parts with: pip install 'pycnn[cuda13]', or name a bundle of compiled kernels in "
+    f"{bundle.VARIABLE} (pycnn warmup makes one)"
+)
 
 
-def compile_cubin(instance: Instance, arch: str, sources: Sources | None = None) -> Path:
+def compile_cubin(instance: Instance, arch: str, sources: Sources | None = None, *, bundles: bool = True) -> Path:
     """The cubin of `instance` for `arch` (such as "sm_90a"): from a bundle or the cache, or compiled and kept there.
 
-    ptxas's report of registers and spills lies beside it with the suffix .log.
-
-    Raises:
-        ValueError: the instance is not made for this arch, or this NVRTC does not know the arch.
-        CompileError: NVRTC refuses the source; the message carries its log.
-        MissingToolError: NVRTC is not installed.
-        BundleError: $PYCNN_BUNDLE names a file that is no whole bundle.
-    """
-    sources = sources or installed()
-    key = bundle_key(instance, arch, sources)
-    path = cache.path(key, ".cubin")
-    if path.is_file():
-        return path
-    found = bundle.find(key)
-    return cache.publish(key, ".cubin", found) if found is not None else _compile(instance, arch, sources, "cubin")
-
-
-def bundle_key(instance: Instance, arch: str, sources: Sources | None = None) -> str:
-    """A kernel's name in a bundle: the hash of all that it depends on but NVRTC's version."""
-    return cache.key(kind="bundle", **_parts(instance, arch, sources or installed(), "cubin"))
-
-
-def compile_all(
-    instances: Sequence[Instance],
-    arch: str,
-    sources: Sources | None = None,
-    *,
-    jobs: int | None = None,
-    progress: Callable[[int, int, Instance], None] | None = None,
-) -> dict[Instance, Path]:
-    """The cubins of many instances, compiled by several threads at once: NVRTC runs outside of Python's lock.
+    ptxas's report of registers and spills lies beside it with the suffix .log.  What a bundle has (see
+    `pycnn.jit.use_bundle`) needs no NVRTC.
 
     Args:
-        instances, arch, sources: as in `compile_cubin`.
-        jobs: how many at once; as many as there are cores if not said.
-        progress: told how many of how many are done, and which one was the last.
+        instance: the kernel and its constants.
+        arch: what for.
+        sources: the kernels; the installed ones by default.
+        bundles: look into bundles.
 
     Raises:
-        as `compile_cubin`, for the first that fails; those that have not begun are left out.
+        ValueError: the instance is not made for this arch, or this NVRTC does not know the arch; BundleError, which is
+            one too, for a bundle that cannot be used.
+        CompileError: NVRTC refuses the source; the message carries its log.
+        MissingToolError: NVRTC is not installed.
     """
-    wanted = list(dict.fromkeys(instances))
-    with ThreadPoolExecutor(jobs or os.cpu_count() or 1) as pool:
-        waiting = {pool.submit(compile_cubin, instance, arch, sources): instance for instance in wanted}
-        try:
-            for done, future in enumerate(as_completed(waiting), 1):
-                future.result()
-                if progress is not None:
-                    progress(done, len(wanted), waiting[future])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return {instance: future.result() for future, instance in waiting.items()}
+    sources = sources or installed()
+    opened = list(bundle.in_use()) if bundles and arch in instance.archs else []
+    if opened:
+        found = bundle.find(opened, portable_key(instance, arch, sources))
+        if found is not None:
+            return found
+    return _compile(instance, arch, sources, "cubin")
+
+
+def portable_key(instance: Instance, arch: str, sources: Sources | None = None) -> str:
+    """The hash of all that the cubin is made from but NVRTC's version: what a bundle has it under.
+
+    >>> small = installed().of("sum_slices")["w8"]
+    >>> portable_key(small, "sm_90a") == portable_key(small, "sm_80")
+    False
+    """
+    return cache.key(**_parts(instance, arch, sources or installed(), "cubin"))
 
 
 def compile_ptx(instance: Instance, arch: str, sources: Sources | None = None) -> str:
@@ -85,6 +67,23 @@ def version() -> tuple[int, int]:
     """NVRTC's version.  Raises MissingToolError if it is not installed."""
     major, minor = _load().getVersion()
     return major, minor
+
+
+@remember
+def build() -> str:
+    """NVRTC's version to the last figure, such as "13.5.37": what it writes into its PTX.
+
+    Raises MissingToolError if it is not installed.
+    """
+    nvrtc = _load()
+    program = nvrtc.createProgram("", "empty.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, ("--gpu-architecture=compute_90",))
+        text = nvrtc.getPTX(program)
+    finally:
+        nvrtc.destroyProgram(program)
+    found = re.search(rb"tools, release [\d.]+, V([\d.]+)", text)
+    return found[1].decode() if found else ".".join(map(str, version()))
 
 
 def supports(arch: str) -> bool:
@@ -113,13 +112,11 @@ def _compile(instance: Instance, arch: str, sources: Sources, kind: Literal["cub
         raise ValueError(f"{instance} is for {', '.join(instance.archs)}, not {arch}")
     if not supports(arch):
         raise ValueError(f"NVRTC {'.'.join(map(str, version()))} does not compile for {arch}")
-    options = _options(arch, kind)
-    files = sources.closure(instance.source)
-    key = cache.key(kind=kind, nvrtc=str(version()), **_parts(instance, arch, sources, kind))
+    key = cache.key(nvrtc=build(), **_parts(instance, arch, sources, kind))
     path = cache.path(key, f".{kind}")
     if path.is_file():
         return path
-    code, log = _run(instance, files, options, kind)
+    code, log = _run(instance, sources.closure(instance.source), _options(arch, kind), kind)
     cache.publish(key, ".log", log.encode())
     return cache.publish(key, f".{kind}", code)
 
@@ -129,9 +126,10 @@ def _options(arch: str, kind: str) -> tuple[str, ...]:
     return (f"--gpu-architecture={target}", *OPTIONS)
 
 
-def _parts(instance: Instance, arch: str, sources: Sources, kind: str) -> dict[str, Any]:
-    """What a result depends on, the compiler apart."""
+def _parts(instance: Instance, arch: str, sources: Sources, kind: str) -> dict[str, str | Mapping[str, str]]:
+    """What the code is made from."""
     return {
+        "kind": kind,
         "files": sources.closure(instance.source),
         "source": instance.source,
         "expression": instance.expression,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BatchReport", "Diverged", "EpochReport", "Trainer"]
 
-_EVALUATION_BATCH = 256
+EVALUATION_BATCH = 256
 _AUXILIARY = 0.3  # weight of an auxiliary head's loss (Szegedy et al. 2015, section 5)
 
 
@@ -154,7 +154,7 @@ class Trainer:
             drop_last=len(split.train) > recipe.batch and len(split.train) % recipe.batch == 1,  # no variance in one
             workers=workers,
         )
-        self.tester = DataLoader(split.test, _EVALUATION_BATCH, transform=self.test_transform, workers=workers)
+        self.tester = DataLoader(split.test, EVALUATION_BATCH, transform=self.test_transform, workers=workers)
         self.optimizer = _optimizer(net, recipe)
         self.history: list[EpochReport] = []
         self.step = 0

@@ -111,7 +111,7 @@ BUGS: dict[str, Bug] = {
     ),
     "stage forgotten in the ring": InKernel(CORE, "used + 1 == T.stages ? 0", "used + 2 == T.stages ? 0", LARGE),
     "one tile of k too few": InKernel(
-        CORE, "for (int tile = 0; tile < tiles", "for (int tile = 1; tile < tiles", ACROSS
+        CORE, "for (Index tile = 0; tile < tiles", "for (Index tile = 1; tile < tiles", ACROSS
     ),
     "one k of a tile too few": InKernel(
         CORE, "k < T.tile_k; ++k) {\n            float", "k + 1 < T.tile_k; ++k) {\n            float", LARGE

@@ -1,215 +1,276 @@
-"""Bundles of compiled kernels, `pycnn warmup`, and compiling many at once."""
+"""Bundles: what is packed comes back, from the right sources alone, without a compiler; what is wrong is said."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from played import playing
 
 import pycnn
-from pycnn import Tensor, models, nn
-from pycnn.cli import main
-from pycnn.jit import BundleError, CompileError, bundle, cache, nvrtc
-from pycnn.jit.sources import Instance, Sources, installed
-from pycnn.models.kernels import kernels_of
+from pycnn.jit import BundleError, MissingToolError, bundle, cache, nvrtc, use_bundle
+from pycnn.jit.sources import Sources, installed
 
-SUM = installed().of("sum_slices")["w8"]
+pytestmark = pytest.mark.nvrtc
+
+ARCH = "sm_90a"
+PACKED = installed().of("sum_slices")["w8"]
+OTHER = installed().of("plane_take")["narrow"]
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one kernel."""
+    path = nvrtc.compile_cubin(PACKED, ARCH, bundles=False)
+    target = tmp_path_factory.mktemp("bundle") / "one.kernels"
+    log = path.with_suffix(".log").read_text()
+    key = nvrtc.portable_key(PACKED, ARCH)
+    bundle.write(target, [(PACKED, ARCH, key, path.read_bytes(), log)], "13.5")
+    return target
+
+
+@pytest.fixture
+def code(made: Path) -> bytes:
+    return bundle.Bundle(made).read(nvrtc.portable_key(PACKED, ARCH))[0]
+
+
+@pytest.fixture
+def no_nvrtc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No NVRTC, and nothing in the cache."""
+
+    def missing() -> None:
+        raise MissingToolError("there is no NVRTC")
+
+    monkeypatch.setattr(nvrtc, "_load", missing)
     monkeypatch.setenv("PYCNN_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.delenv(bundle.VARIABLE, raising=False)
-    yield
-    bundle._used.clear()
-    bundle._from_environment.clear()
 
 
-def made(path: Path, data: bytes = b"a cubin") -> Path:
-    bundle.write(path, {nvrtc.bundle_key(SUM, "sm_90a"): (str(SUM), "sm_90a", data)})
-    return path
+def test_what_is_packed_comes_back(made: Path) -> None:
+    opened = bundle.Bundle(made)
+    (kernel,) = opened.kernels.values()
+    assert (kernel.instance, kernel.arch, opened.archs, opened.nvrtc) == ("sum_slices[w8]", ARCH, [ARCH], "13.5")
+    data, log = opened.read(kernel.key)
+    path = nvrtc.compile_cubin(PACKED, ARCH)
+    assert data == path.read_bytes()
+    assert log == path.with_suffix(".log").read_text()
+    assert "registers" in log
 
 
-def test_a_kernel_in_a_bundle_is_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvrtc, "_load", lambda: pytest.fail("NVRTC was asked"))  # there need not be any
-    pycnn.jit.use_bundle(made(tmp_path / "kernels.zip"))
-    path = nvrtc.compile_cubin(SUM, "sm_90a")
-    assert path.read_bytes() == b"a cubin"
-    bundle._used.clear()
-    assert nvrtc.compile_cubin(SUM, "sm_90a") == path  # the cache has it now
+def test_the_same_kernels_give_the_same_file(made: Path, tmp_path: Path) -> None:
+    (key,) = bundle.Bundle(made).kernels
+    bundle.write(tmp_path / "again", [(PACKED, ARCH, key, *bundle.Bundle(made).read(key))], "13.5")
+    assert (tmp_path / "again").read_bytes() == made.read_bytes()
 
 
-def test_the_environment_names_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvrtc, "_load", lambda: pytest.fail("NVRTC was asked"))
-    monkeypatch.setenv(bundle.VARIABLE, str(made(tmp_path / "kernels.zip")))
-    assert nvrtc.compile_cubin(SUM, "sm_90a").read_bytes() == b"a cubin"
+def test_nothing_is_left_of_a_bundle_that_cannot_be_written(tmp_path: Path) -> None:
+    def broken() -> object:
+        yield PACKED, ARCH, "k", b"code", "log"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bundle.write(tmp_path / "half", broken(), "13.5")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundle_depends_on_sources_arch_and_version_but_on_no_nvrtc(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = nvrtc.bundle_key(SUM, "sm_90a")
-    monkeypatch.setattr(nvrtc, "version", lambda: (99, 9))
-    assert nvrtc.bundle_key(SUM, "sm_90a") == key
-    assert nvrtc.bundle_key(SUM, "sm_80") != key
-    monkeypatch.setattr(pycnn, "__version__", "99")
-    assert nvrtc.bundle_key(SUM, "sm_90a") != key
+@pytest.mark.usefixtures("no_nvrtc")
+def test_a_bundle_in_use_needs_no_compiler(made: Path, code: bytes) -> None:
+    with pytest.raises(MissingToolError):
+        nvrtc.compile_cubin(PACKED, ARCH)
+    with use_bundle(made):
+        path = nvrtc.compile_cubin(PACKED, ARCH)
+        assert path.read_bytes() == code
+        assert "registers" in path.with_suffix(".log").read_text()
+        assert nvrtc.compile_cubin(PACKED, ARCH) == path
+        for instance, arch in ((OTHER, ARCH), (PACKED, "sm_80")):
+            with pytest.raises(MissingToolError):
+                nvrtc.compile_cubin(instance, arch)
+        with pytest.raises(MissingToolError):
+            nvrtc.compile_cubin(PACKED, ARCH, bundles=False)
+    with pytest.raises(MissingToolError):
+        nvrtc.compile_cubin(PACKED, ARCH)
 
 
-def test_the_same_kernels_make_the_same_bytes(tmp_path: Path) -> None:
-    assert made(tmp_path / "a").read_bytes() == made(tmp_path / "b").read_bytes()
-
-
-def test_damage_anywhere_is_refused_in_words(tmp_path: Path) -> None:
-    whole = made(tmp_path / "whole", bytes(range(256)) * 8).read_bytes()
-    for place in range(0, len(whole), 7):
-        damaged = tmp_path / "damaged"
-        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
-        try:
-            read = bundle.Bundle.read(damaged)
-        except BundleError as error:
-            assert str(damaged) in str(error)  # noqa: PT017
-        else:  # a byte that says nothing: a date, a flag
-            assert list(read.cubins.values()) == [bytes(range(256)) * 8]
-
-
-def remade(path: Path, **changes: Any) -> Path:
-    """The bundle with other words in its manifest."""
-    with zipfile.ZipFile(path) as archive:
-        contents = {name: archive.read(name) for name in archive.namelist()}
-    manifest = json.loads(contents["manifest.json"]) | changes
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in {**contents, "manifest.json": json.dumps(manifest).encode()}.items():
-            archive.writestr(name, data)
-    return path
-
-
-def test_what_is_no_bundle_of_this_pycnn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="there is no bundle"):
-        bundle.use(tmp_path / "nowhere")
-    (tmp_path / "text").write_text("hello")
-    with pytest.raises(BundleError, match="is no whole bundle of compiled kernels"):
-        bundle.use(tmp_path / "text")
-    with pytest.raises(BundleError, match=r"was made by pycnn 0\.0\.9, this is .*; make it anew with `pycnn warmup`"):
-        bundle.use(remade(made(tmp_path / "old"), pycnn="0.0.9"))
-    with pytest.raises(BundleError, match="has the format 'other'"):
-        bundle.use(remade(made(tmp_path / "other"), format="other"))
-    entry = {"kernel": "sum_slices", "arch": "sm_90a", "sha256": "0" * 64, "size": 7}
-    changed = remade(made(tmp_path / "changed"), kernels={nvrtc.bundle_key(SUM, "sm_90a"): entry})
-    with pytest.raises(BundleError, match=r"is damaged: sum_slices does not have the hash"):
-        bundle.use(changed)
-    assert bundle._used == []
-
-
-@pytest.mark.nvrtc
-def test_many_kernels_are_compiled_at_once() -> None:
-    instances = [SUM, *installed().of("plane_take").values(), SUM]
-    told: list[tuple[int, int]] = []
-    paths = nvrtc.compile_all(instances, "sm_90a", jobs=2, progress=lambda done, total, _: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-    assert all(path == nvrtc.compile_cubin(instance, "sm_90a") for instance, path in paths.items())
-    assert len(list(cache.entries())) == 6  # a cubin and a log each
-
-
-@pytest.mark.nvrtc
-def test_one_that_does_not_compile_is_said_with_its_log(tmp_path: Path) -> None:
-    folder = tmp_path / "kernels"
-    folder.mkdir()
-    (folder / "bad.cu").write_text(
-        "namespace pycnn { struct T { int warps; }; template <T t> __global__ void bad() { x; } }"
-    )
-    (folder / "instances.toml").write_text(
-        '[bad]\nsource = "bad.cu"\ntile = "T"\narchs = "all"\n[bad.instances]\none = { warps = 1 }\n'
-    )
-    sources = Sources(folder)
-    with pytest.raises(CompileError, match=r'identifier "x" is undefined'):
-        nvrtc.compile_all(sources.instances, "sm_90a", sources)
-
-
-@pytest.mark.nvrtc
-def test_warmup_writes_a_bundle(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("no_nvrtc")
+def test_kernels_load_where_the_cache_cannot_be_written(
+    made: Path, code: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = [SUM]
-    monkeypatch.setattr("pycnn.models.kernels.kernels_of", lambda *given, **named: chosen)
-    out = tmp_path / "lenet5.zip"
-    assert main(["warmup", "lenet5", "--arch", "sm_80", "--out", str(out)]) == 0
-    assert "1 kernels of lenet5 for sm_80" in capsys.readouterr().out
-    assert [entry["kernel"] for entry in bundle.Bundle.read(out).entries.values()] == ["sum_slices[w8]"]
-    assert main(["cache", "size"]) == 0
-    assert capsys.readouterr().out.startswith("2 files")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PYCNN_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with use_bundle(made):
+        path = nvrtc.compile_cubin(PACKED, ARCH)
+    assert path.read_bytes() == code
+    assert path.with_suffix(".log").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["lenet6"], "did you mean lenet5"),
-        (["lenet5", "--arch", "sm_12"], "--arch must be among sm_75"),
-        (["lenet5", "--arch", "sm_80", "--out", "/no/such/place"], "--out: there is no folder /no/such"),
-        (["lenet5", "--arch", "sm_80", "--batch", "0"], "--batch must be between 1"),
-    ],
-)
-def test_bad_arguments_are_one_line_and_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["warmup", *arguments]) == 2
-    error = capsys.readouterr().err
-    assert words in error
-    assert error.count("\n") == 1
+@pytest.mark.usefixtures("no_nvrtc")
+def test_a_spoiled_copy_in_the_cache_is_replaced(made: Path, code: bytes) -> None:
+    with use_bundle(made):
+        path = nvrtc.compile_cubin(PACKED, ARCH)
+        path.write_bytes(b"something else")
+        assert nvrtc.compile_cubin(PACKED, ARCH).read_bytes() == code
 
 
-class Net(nn.Module):
-    """Convolutions of several kinds, norm, pooling, dropout, concatenation."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.wide = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 5, stride=2)
-        self.bn, self.drop, self.fc = nn.BatchNorm2d(8), nn.Dropout(0.5), nn.Linear(24, 4)
-
-    def forward(self, x: Any) -> Any:
-        x = pycnn.relu(self.wide(pycnn.max_pool2d(self.bn(self.conv(x)), 2)))
-        x = pycnn.cat([x, pycnn.tanh(x)], 1)
-        return self.fc(self.drop(pycnn.adaptive_avg_pool2d(x, 1).flatten(1)))
+@pytest.mark.usefixtures("no_nvrtc")
+def test_the_environment_names_bundles(
+    made: Path, code: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle.write(tmp_path / "none", [], "1.0")
+    monkeypatch.setenv("PYCNN_KERNELS", f"{tmp_path / 'none'}:{made}")
+    assert nvrtc.compile_cubin(PACKED, ARCH).read_bytes() == code
+    monkeypatch.setenv("PYCNN_KERNELS", f"{made}:{tmp_path / 'lost'}")
+    with pytest.raises(BundleError, match=r"PYCNN_KERNELS: there is no bundle of kernels .*lost"):
+        nvrtc.compile_cubin(PACKED, ARCH)
 
 
-@pytest.mark.nvrtc
-@pytest.mark.simulator
-@pytest.mark.parametrize("train", [False, True])
-def test_the_kernels_of_a_network_are_those_that_it_launches(train: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYCNN_CACHE_DIR")
-    net = Net().train(train)
-    mean = net.bn.running_mean
-    assert mean is not None
-    expected = kernels_of(net, (3, 14, 15), batch=2, train=train)
-    assert net.training == train
-    with playing() as gpu:
-        on_gpu = Net().cuda().train(train)
-        with pycnn.no_grad() if not train else pycnn.enable_grad():
-            y = on_gpu(pycnn.zeros(2, 3, 14, 15, device="cuda"))
-            if train:
-                pycnn.cross_entropy(y, Tensor(np.array([0, 1])).cuda()).backward()
-                optimizer = pycnn.optim.SGD(on_gpu.parameters(), lr=0.1)
-                pycnn.optim.clip_grad_norm_(on_gpu.parameters(), 1.0)
-                optimizer.step()
-        launched = {instance for _, instance in gpu.loaded}
-    assert launched <= set(expected)
-    assert train or launched == set(expected)
+def test_a_machine_without_cupy_loads_a_bundle(made: Path, code: bytes, tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['cupy'] = None\n"
+        "from pycnn.jit import MissingToolError, nvrtc\n"
+        "from pycnn.jit.sources import installed\n"
+        "path = nvrtc.compile_cubin(installed().of('sum_slices')['w8'], 'sm_90a')\n"
+        "sys.stdout.buffer.write(path.read_bytes())\n"
+        "try:\n    nvrtc.compile_cubin(installed().of('plane_take')['narrow'], 'sm_90a')\n"
+        "except MissingToolError as error:\n    print(error, file=sys.stderr)\n"
+    )
+    search = ":".join(path for path in sys.path if path)
+    environment = {"PYTHONPATH": search, "PYCNN_KERNELS": str(made), "PYCNN_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert done.stdout == code
+    assert "pip install 'pycnn[cuda13]', or name a bundle of compiled kernels in PYCNN_KERNELS" in done.stderr.decode()
 
 
-def test_finding_them_takes_no_memory() -> None:
-    import tracemalloc
+def test_nvrtcs_version_does_not_matter(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "build", lambda: "99.0.1")
+    monkeypatch.setattr(nvrtc, "_run", lambda *given: pytest.fail("compiled"))
+    with use_bundle(made):
+        nvrtc.compile_cubin(PACKED, ARCH)
 
-    with nn.init.skip():
-        net = models.resnet18()
-    tracemalloc.start()
-    try:
-        kernels = kernels_of(net, (3, 224, 224), batch=64)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert all(isinstance(kernel, Instance) for kernel in kernels)
-    assert len(kernels) > 5
-    assert sys.getsizeof(kernels) < peak
+
+def edited(folder: Path, file: str) -> Sources:
+    shutil.copytree(installed().folder, folder)
+    path = folder / file
+    path.write_text(path.read_text() + "\n// changed\n")
+    return Sources(folder)
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+@pytest.mark.parametrize("file", ["slices.cu", "common.cuh"])
+def test_changed_sources_are_not_served(made: Path, tmp_path: Path, file: str) -> None:
+    with use_bundle(made):
+        nvrtc.compile_cubin(PACKED, ARCH)
+        with pytest.raises(MissingToolError):
+            nvrtc.compile_cubin(PACKED, ARCH, edited(tmp_path / "kernels", file))
+
+
+@pytest.mark.usefixtures("no_nvrtc")
+def test_other_options_are_not_served(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "-lineinfo"))
+    with use_bundle(made), pytest.raises(MissingToolError):
+        nvrtc.compile_cubin(PACKED, ARCH)
+
+
+def repacked(source: Path, target: Path, change: Callable[[str, bytes], bytes | None]) -> Path:
+    """A copy in which `change` makes each member's new content; None leaves it out."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = change(name, old.read(name))
+            if data is not None:
+                new.writestr(name, data)
+    return target
+
+
+def manifest(**changes: object) -> Callable[[str, bytes], bytes]:
+    def change(name: str, data: bytes) -> bytes:
+        return json.dumps({**json.loads(data), **changes}).encode() if name == "manifest.json" else data
+
+    return change
+
+
+def entry(**changes: object) -> Callable[[str, bytes], bytes]:
+    def change(name: str, data: bytes) -> bytes:
+        if name != "manifest.json":
+            return data
+        described = json.loads(data)
+        described["kernels"] = [{**described["kernels"][0], **changes}]
+        return json.dumps(described).encode()
+
+    return change
+
+
+def without(kind: str) -> Callable[[str, bytes], bytes | None]:
+    return lambda name, data: None if name.startswith(kind) else data
+
+
+def flipped(kind: str) -> Callable[[str, bytes], bytes]:
+    return lambda name, data: data[:-1] + bytes([data[-1] ^ 1]) if name.startswith(kind) else data
+
+
+WRONG = {
+    "no manifest": (without("manifest"), "no bundle of kernels: it has no manifest.json"),
+    "manifest is no JSON": (lambda name, data: data[:-5] if name == "manifest.json" else data, "is not JSON"),
+    "manifest of something else": (lambda name, data: b"[]", "names no format"),
+    "another format": (manifest(format=2), "has format 2; this pycnn reads format 1"),
+    "another pycnn": (manifest(pycnn="0.0.7"), rf"was made by pycnn 0\.0\.7, and this is pycnn {pycnn.__version__}"),
+    "no list of kernels": (manifest(kernels=3), "no list of kernels"),
+    "a kernel is described wrongly": (entry(size="9"), "describes a kernel as"),
+    "a kernel has something more": (entry(more=1), "describes a kernel as"),
+    "a cubin is missing": (without("cubin"), r"sum_slices\[w8\] for sm_90a is missing"),
+    "a log is missing": (without("log"), r"sum_slices\[w8\] for sm_90a is missing"),
+    "a cubin differs": (flipped("cubin"), r"machine code of sum_slices\[w8\] for sm_90a is not what"),
+    "a log differs": (flipped("log"), r"log of sum_slices\[w8\] for sm_90a is not what"),
+    "a cubin is too long": (lambda name, data: data + b"x" if name.startswith("cubin") else data, "larger than its"),
+    "a size is wrong": (entry(size=10**9), "is not what"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_a_bundle_is_said(made: Path, tmp_path: Path, case: str) -> None:
+    change, message = WRONG[case]
+    with pytest.raises(BundleError, match=message):
+        bundle.Bundle(repacked(made, tmp_path / "bad", change))
+
+
+@pytest.mark.parametrize("position", [0.3, 0.6, 0.999])
+def test_a_damaged_byte_or_end_is_found(made: Path, tmp_path: Path, position: float) -> None:
+    data = bytearray(made.read_bytes())
+    cut = int(len(data) * position)
+    (tmp_path / "short").write_bytes(data[:cut])
+    with pytest.raises(BundleError, match="no bundle of kernels, or a damaged one"):
+        bundle.Bundle(tmp_path / "short")
+    with zipfile.ZipFile(made) as file:
+        middle = file.getinfo("manifest.json").header_offset // 2  # within the compressed cubin
+    data[middle] ^= 0x55
+    (tmp_path / "flipped").write_bytes(data)
+    with pytest.raises(BundleError, match=r"is damaged: cubin/.* cannot be read"):
+        bundle.Bundle(tmp_path / "flipped")
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    with pytest.raises(BundleError, match="text is no bundle of kernels"):
+        use_bundle(tmp_path / "text")
+
+
+def test_a_bundle_that_changes_while_it_is_used_is_refused(made: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copy(made, mine)
+    opened = bundle.Bundle(mine)
+    (key,) = opened.kernels
+    mine.write_text("gone")
+    with pytest.raises(BundleError, match="has changed since it was opened"):
+        opened.read(key)
+
+
+def test_unpacked_kernels_are_cleared_with_the_cache(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYCNN_CACHE_DIR", str(tmp_path / "cache"))
+    with use_bundle(made):
+        nvrtc.compile_cubin(PACKED, ARCH)
+    assert sorted(entry.kind for entry in cache.clear()) == [".cubin", ".log"]
+    assert list((tmp_path / "cache").iterdir()) == []

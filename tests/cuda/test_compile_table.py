@@ -5,6 +5,7 @@ The fast run compiles for the oldest arch and for sm_90a; ``pytest --slow`` for 
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.sources import ARCHS, Instance, installed
+from pycnn.shape import PASSES
 
 pytestmark = pytest.mark.nvrtc
 
@@ -80,7 +82,43 @@ def listing(instance: Instance) -> str:
     return subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
 
 
+def longest_loop(code: str, word: str) -> str:
+    """Of the stretches between a label and a jump back to it, the one with the most of `word`."""
+    lines = code.splitlines()
+    labels = {line.strip().rstrip(":"): number for number, line in enumerate(lines) if line.startswith(".L_")}
+    jumps = [
+        (number, target[1]) for number, line in enumerate(lines) if (target := re.search(r"BRA.*`\((\.L_\w+)\)", line))
+    ]
+    loops = ["\n".join(lines[labels[name] : number + 1]) for number, name in jumps if labels[name] < number]
+    return max(loops, key=lambda loop: loop.count(word))
+
+
 DIRECT = of_source("conv2d_fprop_direct.cu") + of_source("conv2d_dgrad_direct.cu")
+
+# Their loops have all their operands in shared memory, and nothing to do but multiply.
+IN_REGISTERS = [
+    instance
+    for source in ("fprop_direct", "dgrad_direct", "wgrad_direct", "pointwise_direct")
+    for instance in of_source(f"conv2d_{source}.cu")
+    if instance.tile_type != "AnyTile" and instance.tile_type != "DgradTile"
+]
+
+
+@pytest.mark.parametrize("instance", IN_REGISTERS, ids=str)
+def test_machine_code_of_the_inner_loop_is_multiply_adds(instance: Instance) -> None:
+    """Of what is issued in it, the rest being loads of several operands at a time and the counting of the loop."""
+    blocks = [
+        re.findall(r"/\*[0-9a-f]{4,}\*/ +(?:@!?U?P\w+ )?([A-Z0-9_.]+)", text) for text in labelled(listing(instance))
+    ]
+    loop = max(blocks, key=lambda block: block.count("FFMA"))
+    assert loop.count("FFMA") >= 0.82 * len(loop)
+    assert "LDS.128" in loop
+    assert not {"LDL", "STL", "LDG.E", "LDG.E.CONSTANT"}.intersection(loop)
+
+
+def labelled(code: str) -> list[str]:
+    """The stretches between labels."""
+    return re.split(r"^\.L_x_\d+:", code, flags=re.MULTILINE)
 
 
 @pytest.mark.parametrize("instance", DIRECT, ids=str)
@@ -92,6 +130,24 @@ def test_machine_code_multiplies_and_adds(instance: Instance) -> None:
     assert " LDS.128 " in code, "filter taps are not read four at a time"
 
 
+GEMM = of_source("sgemm.cu") + [each for operator in PASSES for each in of_source(f"conv2d_{operator}_im2col.cu")]
+
+
+@pytest.mark.parametrize("instance", GEMM, ids=str)
+def test_machine_code_of_products_copies_while_it_multiplies(instance: Instance) -> None:
+    """The inner loop: every k of a tile at once, operands four at a time, another tile on its way past registers."""
+    code = listing(instance)
+    tile = instance.tile
+    loop = longest_loop(code, " FFMA ")
+    multiplies = tile["thread_m"] * tile["thread_n"] * tile["tile_k"]
+    assert loop.count(" FFMA ") == multiplies
+    # One 16-byte read for four operands; beyond them only places of the gathering ones are read.
+    assert loop.count(" LDS.128 ") >= (tile["thread_m"] + tile["thread_n"]) // 4 * tile["tile_k"]
+    assert " LDGSTS." in loop
+    if not tile.get("wide"):
+        assert multiplies >= 0.5 * sum(line.count(";") for line in loop.splitlines())
+
+
 @pytest.mark.parametrize("instance", of_source("pool2d.cu"), ids=str)
 def test_machine_code_of_pooling_divides_no_index_where_32_bits_do(instance: Instance) -> None:
     """A 64-bit division is a subroutine with an integer reciprocal; a float one has the reciprocal MUFU.RCP alone."""
@@ -100,3 +156,86 @@ def test_machine_code_of_pooling_divides_no_index_where_32_bits_do(instance: Ins
     assert " MUFU.RCP " in code or not instance.kernel.startswith("avg")
     assert " BAR.SYNC" not in code
     assert " STL" not in code
+
+
+# Kernels that stream arrays: how many they read and write by 128 bits, vectors apart.
+STREAMS = {
+    "unary": (1, 1),
+    "binary": (2, 1),
+    "pad2d": (0, 1),
+    "concat": (1, 1),
+    "channel_map": (1, 1),
+    "batch_norm_dx": (2, 1),
+    "dropout": (1, 1),
+    "sgd_step": (3, 2),
+    "adam_step": (4, 3),
+    "squares": (1, 0),
+    "clip": (1, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "instance", [instance for instance in installed().instances if instance.kernel in STREAMS], ids=str
+)
+def test_machine_code_streams_by_128_bits(instance: Instance) -> None:
+    code = listing(instance)
+    reads, writes = STREAMS[instance.kernel]
+    vectors = instance.tile["vectors"]
+    assert code.count(" LDG.E.128") == reads * vectors
+    assert code.count(" STG.E.128") == writes * vectors
+    assert ("I2F.U64.RP" in code) == (instance.tile.get("wide", 0) == 1), "a 64-bit division where 32 bits do"
+    assert " STL" not in code
+
+
+@pytest.mark.parametrize(
+    "instance", of_source("channel_sum.cu") + of_source("batchnorm.cu") + of_source("softmax.cu"), ids=str
+)
+def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: Instance) -> None:
+    code = listing(instance)
+    if "columns" in instance.tile:
+        arrays = 2 if instance.kernel == "batch_norm_slopes" else 1
+        wanted = 0 if instance.tile["columns"] else 4 * arrays
+        assert code.count(" LDG.E.128") == wanted, "four vectors of each array, before the first is used"
+        assert (" SHFL.BFLY" in code) == (not instance.tile["columns"])
+    assert " STL" not in code
+    assert " ATOM" not in code
+    assert " RED" not in code
+
+
+@pytest.mark.parametrize("instance", of_source("conv2d_winograd_staged.cu"), ids=str)
+def test_machine_code_of_winograds_transforms_stays_in_registers(instance: Instance) -> None:
+    """All points of a tile are in registers, and results are stored in vectors where they may be."""
+    code, m = listing(instance), instance.tile["m"]
+    points = (m + 2) ** 2
+    assert " STL" not in code
+    assert " LDL" not in code
+    loads, stores = code.count(" LDG.E"), code.count(" STG.E")
+    match instance.kernel:
+        case "winograd_windows":
+            assert (loads, stores) == ((m if instance.tile["gradient"] else m + 2) ** 2, points)
+        case "winograd_results":
+            assert loads >= points
+            assert code.count(" STG.E.128 " if m == 4 else " STG.E.64 ") >= m * m // (4 if m == 4 else 2)
+        case "winograd_filters":
+            assert stores == points
+        case _:
+            assert loads >= points
+
+
+def test_machine_code_of_the_fused_winograd_keeps_its_sums_in_registers() -> None:
+    (instance,) = of_source("conv2d_winograd_fused.cu")
+    code, channels = listing(instance), instance.tile["channels"]
+    assert " STL" not in code
+    # The loop and the last stage: 64 sums a channel, from four loads of 128 bits.
+    assert code.count(" FFMA ") >= 2 * 64 * channels
+    assert code.count(" LDS.128 ") == 2 * 4 * channels
+    loop = code.split(" BAR.SYNC")[1]
+    products = loop.count(" FFMA ")
+    first, last = (loop.find(" LDG.E"), loop.rfind(" LDG.E"))
+    # The next stage's loads are on their way before a quarter of this one's products, which hide them.
+    assert products >= 64 * channels
+    assert loop[:last].count(" FFMA ") < products / 4
+    assert 0 < first < last < loop.find(" SHFL")
+    # What is not a product: loads, the transform, stores, addresses.
+    instructions = loop[first:].count(" ;")
+    assert products / instructions > 0.7

@@ -34,8 +34,13 @@ def able(problem: Problem) -> list[str]:
     return [plan.name for plan in plans if plan.reason is None]
 
 
+def few(problem: Problem, algo: str) -> bool:
+    """Whether the simulator is done with it in no time."""
+    return problem.shape.macs < (10_000 if "_any_" in algo else 40_000)
+
+
 EVERYTHING = [
-    (problem, algo)
+    pytest.param(problem, algo, marks=() if few(problem, algo) else pytest.mark.slow)
     for problem in every_pass([*problems("depthwise"), *problems("one channel")])
     for algo in able(problem)
 ]

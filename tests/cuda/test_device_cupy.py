@@ -74,6 +74,12 @@ def test_null_bias_and_strided_input(gpu: Gpu) -> None:
     assert np.array_equal(y.get(), reference.conv2d_fprop(x, w, None, *REST))
 
 
+def test_a_struct_of_pointers_reaches_the_driver(gpu: Gpu) -> None:
+    parts = [small(2, n, 3) for n in (1, 2, 5)]
+    y = Host(CupyDevice(0)).concat(on_gpu(*parts), 1)
+    assert np.array_equal(y.get(), reference.concat(parts, 1))
+
+
 def test_much_shared_memory_is_asked_for_once(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu.module.cuda.driver, "launchKernel", lambda *given: None)
     device = CupyDevice(0)

@@ -46,8 +46,6 @@ def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
 
 # For each instance: two full tiles and a tail along H, W and C, and several stages of filters with a tail.
 TILES = {
-    "direct_r1s1_st1_8x32": "n1c130h19w70_k37r1s1_dgrad",
-    "direct_r1s1_st1_8x8": "n2c130h19w21_k37r1s1_dgrad",
     "direct_r3s3_st1_8x32": "n1c130h19w70_k19r3s3_pd1_dgrad",
     "direct_r3s3_st1_14x16": "n1c130h30w35_k19r3s3_pd1_dgrad",
     "direct_r3s3_st1_8x8": "n2c130h19w19_k19r3s3_pd1_dgrad",
@@ -63,15 +61,15 @@ def test_turned_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
 
 def test_turned_by_padding_larger_than_the_filter() -> None:
     """The first and last rows of dy then meet no pixel."""
-    for text in ("n1c3h5w6_k4r3s3_pd4_dgrad", "n1c2h4w9_k3r3s3_pd7.0.1.6_dgrad", "n1c3h4w4_k4r1s1_pd2_dgrad"):
-        check_conv2d(DEVICES["random"], text, "direct_r1s1_st1_8x8" if "r1s1" in text else "direct_r3s3_st1_8x8")
+    for text in ("n1c3h5w6_k4r3s3_pd4_dgrad", "n1c2h4w9_k3r3s3_pd7.0.1.6_dgrad"):
+        check_conv2d(DEVICES["random"], text, "direct_r3s3_st1_8x8")
 
 
 def test_reasons_name_the_problem() -> None:
     shape = Problem.parse("n1c3h9w9_k4r3s3_st2pd1").shape
     reasons = {plan.name: plan.reason for plan in direct.plans("dgrad", shape, installed())}
     assert reasons["direct_r3s3_st1_8x8"] == "it is compiled for stride 1x1, and the problem has 2x2"
-    assert reasons["direct_r1s1_st1_8x8"] == "it is compiled for filter 1x1, and the problem has 3x3"
+    assert reasons["direct_r5s5_st1_14x16"] == "it is compiled for filter 5x5, and the problem has 3x3"
 
 
 @pytest.mark.nvrtc
@@ -135,7 +133,7 @@ def test_more_blocks_than_one_row_of_a_grid_holds() -> None:
     dy, w = device.alloc((images, 1, 1, 1), np.float32), device.alloc((1, 1, 1, 1), np.float32)
     dy[0], dy[2**30], dy[-1], w[...] = 3, 5, 7, 2
     device.blocks = [0, 2**30, images - 1, images]
-    dx = host.conv2d_dgrad(dy, w, (images, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    dx = host.conv2d_dgrad(dy, w, (images, 1, 1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1, algo="direct_any_wide")
     assert (dx[0].item(), dx[2**30].item(), dx[-1].item()) == (6, 10, 14)
 
 

@@ -24,9 +24,6 @@ EVERYTHING = [(problem, algo) for problem in problems() for algo in able(problem
 
 # For each instance: two full tiles and a tail along P, Q and K, and several channel stages with a tail.
 TILES = {
-    "direct_r1s1_st1_8x32": "n1c37h19w70_k130r1s1",
-    "direct_r1s1_st1_8x8": "n2c37h19w21_k130r1s1",
-    "direct_r1s1_st2_14x16": "n1c19h60w68_k130r1s1_st2",
     "direct_r3s3_st1_8x32": "n1c19h19w70_k130r3s3_pd1",
     "direct_r3s3_st1_14x16": "n1c19h30w35_k130r3s3_pd1",
     "direct_r3s3_st1_8x8": "n2c19h19w19_k130r3s3_pd1",
@@ -94,20 +91,20 @@ def test_nan_and_infinity_reach_exactly_their_windows(algo: str) -> None:
 def test_past_two_to_the_31_elements() -> None:
     """x and y of 2^31 elements and more, in mappings that nobody touches but the first and the last block."""
     height, width = 4, 2**29 + 40
-    shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
+    shape = Conv2dShape(1, 1, height, width, 1, 3, 3, padding=(1, 1, 1, 1))
     device = SimDevice()
     host = Host(device)
     plans = {plan.name: plan for plan in direct.plans("fprop", shape, host.sources)}
-    for algo in ("direct_r1s1_st1_8x32", "direct_any_wide"):
+    for algo in ("direct_r3s3_st1_8x32", "direct_any_wide"):
         plan = plans[algo]
         assert plan.reason is None
         x = device.alloc(shape.x_shape, np.float32)
         w = device.alloc(shape.w_shape, np.float32)
-        w[...] = 2
+        w[...] = [[0, 0, 0], [0, 2, 0], [0, 0, 0]]
         x[0, 0, 0, :5] = 1, 2, 3, 4, 5
         x[0, 0, 3, -5:] = 6, 7, 8, 9, 10
         device.blocks = [0, plan.grid[0] * plan.grid[1] - 1]
-        y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo=algo)
+        y = host.conv2d_fprop(x, w, None, (1, 1), (1, 1, 1, 1), (1, 1), 1, algo=algo)
         assert y[0, 0, 0, :5].tolist() == [2, 4, 6, 8, 10]
         assert y[0, 0, 3, -5:].tolist() == [12, 14, 16, 18, 20]
     assert "counts in 32 bits" in str(plans["direct_any_narrow"].reason)
@@ -119,11 +116,12 @@ def test_more_blocks_than_one_row_of_a_grid_holds() -> None:
     shape = Conv2dShape(images, 1, 1, 1, 1, 1, 1)
     device = SimDevice()
     host = Host(device)
-    assert host.conv2d_choose("fprop", shape, "float32")[0] == "direct_any_wide"
+    narrow = next(plan for plan in direct.plans("fprop", shape, host.sources) if plan.name == "direct_any_narrow")
+    assert "counts in 32 bits" in str(narrow.reason)
     x, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
     x[0], x[2**30], x[-1], w[...] = 3, 5, 7, 2
     device.blocks = [0, 2**30, images - 1, images]
-    y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo="direct_any_wide")
     assert (y[0].item(), y[2**30].item(), y[-1].item()) == (6, 10, 14)
 
 
@@ -131,7 +129,9 @@ def test_coordinates_past_32_bits_go_to_the_wide_kernel() -> None:
     x, w = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3), np.ones((1, 1, 2, 1), np.float32)
     far = 2**32
     rest = ((1, 1), (far, 0, 0, 0), (far, 1), 1)
-    y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest)
+    with pytest.raises(ValueError, match="counts in 32 bits"):
+        DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo="direct_any_narrow")
+    y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo="direct_any")
     # A filter tap 2^32 rows below the other: one of them always looks into the padding.
     assert y.shape == (1, 1, 2, 3)
     assert np.array_equal(y[0, 0], x[0, 0])

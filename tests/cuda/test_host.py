@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import pycnn
-from pycnn.backends import sim
+from pycnn.backends import cuda, reference, sim
 from pycnn.backends.cuda import Host, UnavailableError, direct
+from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.device_cupy import arch_of
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.cuda.layout import PoolAxis, pack_conv2d_shape, pack_divisors, pack_pool2d_shape
@@ -135,6 +136,29 @@ def test_what_is_not_there_says_so(call) -> None:  # type: ignore[no-untyped-def
         UnavailableError, match=r"the sim backend has no kernel for .* in float64; its kernels compute in float32"
     ):
         call(np.zeros((1, 1, 1, 1)))
+
+
+def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence is made from the functions that are there, so it cannot be out of date."""
+    monkeypatch.delattr(ActivationHost, "relu_fwd")
+    host = Host(SimDevice())
+    with pytest.raises(UnavailableError, match=r"no kernel for relu_fwd; .*, and it has none for .*relu_fwd"):
+        host.relu_fwd(None)
+    there = [name for name in reference.__all__ if hasattr(Host, name)]
+    with pytest.raises(UnavailableError) as raised:
+        host.tanh_fwd(np.zeros(1))
+    listed = str(raised.value).partition("none for ")[2].split(", ")
+    assert sorted([*listed, *there]) == sorted(reference.__all__)
+    with pytest.raises(AttributeError, match="no function 'array_of'"):
+        host.array_of(None)
+
+
+def test_functions_of_the_device_alone_are_there_by_name() -> None:
+    for name in cuda.ON_DEVICE:
+        assert callable(getattr(cuda, name))
+        assert callable(getattr(Host, name))
+    with pytest.raises(AttributeError, match="no attribute 'fast_step'"):
+        cuda.fast_step  # noqa: B018
 
 
 def test_unknown_function_is_an_attribute_error() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from pycnn.backends.cuda.device_sim import SimDevice
-from pycnn.jit import CompileError, MissingToolError, cache, cubin, host, nvrtc
-from pycnn.jit.sources import ARCHS, Sources, installed
+from pycnn.jit import CompileError, MissingToolError, cache, compile_all, cubin, host, nvrtc, parallel
+from pycnn.jit.sources import ARCHS, Instance, Sources, installed
 
+KEY = "0" * 32
 SMALL = installed().of("conv2d_fprop_direct")["r1s1_st1_8x8"]
 
 
@@ -24,12 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    target = tmp_path / "kernels"
-    target.mkdir()
-    for file in installed().folder.iterdir():
-        if file.is_file():
-            (target / file.name).write_bytes(file.read_bytes())
-    return target
+    return Path(shutil.copytree(installed().folder, tmp_path / "kernels"))
 
 
 def edit(file: Path, text: str = "\n// changed\n") -> None:
@@ -65,6 +65,26 @@ def test_key_covers_source_and_header(folder: Path, copy: Path, file: str) -> No
     assert nvrtc.compile_cubin(SMALL, "sm_75", Sources(copy)) != before
 
 
+@pytest.mark.parametrize("included", ['#include "arch/first.cuh"', '  #  include"arch/first.cuh"  // why'])
+def test_key_covers_headers_of_headers_in_folders(copy: Path, included: str) -> None:
+    (copy / "arch").mkdir(exist_ok=True)
+    edit(copy / "common.cuh", f"\n{included}\n")
+    (copy / "arch" / "first.cuh").write_text('#include "arch/second.cuh"\n')
+    (copy / "arch" / "second.cuh").write_text("// second\n")
+    before = nvrtc.portable_key(SMALL, "sm_75", Sources(copy))
+    edit(copy / "arch" / "second.cuh")
+    assert nvrtc.portable_key(SMALL, "sm_75", Sources(copy)) != before
+
+
+def test_key_covers_the_instance_and_nothing_of_its_neighbours(copy: Path) -> None:
+    instances = installed().of(SMALL.kernel).values()
+    assert len({nvrtc.portable_key(instance, "sm_75") for instance in instances}) == len(instances)
+    before = nvrtc.portable_key(SMALL, "sm_75", Sources(copy))
+    edit(copy / "pool2d.cu")
+    edit(copy / "instances.toml", "\n# more\n")
+    assert nvrtc.portable_key(SMALL, "sm_75", Sources(copy)) == before
+
+
 @pytest.mark.nvrtc
 def test_key_covers_arch_options_nvrtc_and_pycnn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [nvrtc.compile_cubin(SMALL, "sm_75"), nvrtc.compile_cubin(SMALL, "sm_90a")]
@@ -72,7 +92,7 @@ def test_key_covers_arch_options_nvrtc_and_pycnn(folder: Path, monkeypatch: pyte
         patch.setattr(nvrtc, "OPTIONS", (*nvrtc.OPTIONS, "-lineinfo"))
         paths.append(nvrtc.compile_cubin(SMALL, "sm_75"))
     with monkeypatch.context() as patch:
-        patch.setattr(nvrtc, "version", lambda: (99, 0))
+        patch.setattr(nvrtc, "build", lambda: "99.0.1")
         paths.append(nvrtc.compile_cubin(SMALL, "sm_75"))
     with monkeypatch.context() as patch:
         patch.setattr("pycnn.__version__", "99")
@@ -100,11 +120,24 @@ def test_publish_leaves_the_whole_or_nothing(folder: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", full)
         with pytest.raises(OSError, match="No space left"):
-            cache.publish("k", ".bin", b"data")
+            cache.publish(KEY, ".cubin", b"data")
     assert list(folder.iterdir()) == []
-    assert cache.publish("k", ".bin", b"data").read_bytes() == b"data"
-    assert [file.name for file, _ in cache.entries()] == ["k.bin"]
-    assert cache.clear() == 1
+    assert cache.publish(KEY, ".cubin", b"data").read_bytes() == b"data"
+    assert [entry.path.name for entry in cache.entries()] == [f"{KEY}.cubin"]
+    assert len(cache.clear()) == 1
+    assert list(folder.iterdir()) == []
+
+
+def test_readers_find_the_whole_while_others_write(folder: Path) -> None:
+    data = [bytes([i]) * 2**20 for i in range(4)]
+    cache.publish(KEY, ".cubin", data[0])
+    seen = set()
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(cache.publish, KEY, ".cubin", data[i % 4]) for i in range(40)]
+        while not all(writer.done() for writer in writers):
+            seen.add(cache.path(KEY, ".cubin").read_bytes())
+    assert seen <= set(data)
+    assert [file.name for file in folder.iterdir()] == [f"{KEY}.cubin"]
 
 
 def test_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -181,3 +214,96 @@ def test_argument_layout_is_one_for_cubin_and_simulator(instance) -> None:  # ty
     compiled = cubin.Cubin.read(nvrtc.compile_cubin(instance, "sm_90a").read_bytes())
     assert compiled.parameters == SimDevice().load(instance).parameters
     assert compiled.max_threads == instance.tile["warps"] * 32
+
+
+FEW = [*installed().of("plane_take").values(), *installed().of("sum_slices").values()]
+
+
+@pytest.mark.nvrtc
+def test_nvrtc_says_its_whole_version() -> None:
+    assert nvrtc.build().split(".")[:2] == [str(part) for part in nvrtc.version()]
+    assert nvrtc.build().count(".") == 2
+
+
+@pytest.mark.nvrtc
+def test_nvrtc_leaves_python_running() -> None:
+    """Threads are of use only if the binding gives Python's lock away; if it kept it, nobody else would get a turn."""
+    compiler = threading.Thread(
+        target=nvrtc._run,
+        args=(SMALL, installed().closure(SMALL.source), nvrtc._options("sm_75", "cubin"), "cubin"),
+    )
+    turns = 0
+    compiler.start()
+    while compiler.is_alive():
+        time.sleep(0.001)
+        turns += 1
+    assert turns > 20
+
+
+@pytest.fixture
+def compiles(monkeypatch: pytest.MonkeyPatch) -> list[Instance]:
+    """What is compiled, in place of compiling it."""
+    asked: list[Instance] = []
+
+    def compile_cubin(instance: Instance, arch: str, sources: Sources | None, bundles: bool) -> Path:
+        asked.append(instance)
+        time.sleep(0.01)
+        return Path(f"{instance}.{arch}")
+
+    monkeypatch.setattr(parallel.nvrtc, "compile_cubin", compile_cubin)
+    return asked
+
+
+@pytest.mark.nvrtc
+def test_compiling_all_is_compiling_each(folder: Path) -> None:
+    done: list[Instance] = []
+    found = compile_all(FEW, "sm_75", workers=2, on_done=lambda instance, path: done.append(instance))
+    assert list(found) == FEW
+    assert set(done) == set(FEW)
+    for instance, path in found.items():
+        assert path == nvrtc.compile_cubin(instance, "sm_75")
+
+
+def test_several_compile_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=20)
+
+    def compile_cubin(*given: object, **options: object) -> Path:
+        together.wait()
+        return Path()
+
+    monkeypatch.setattr(parallel.nvrtc, "compile_cubin", compile_cubin)
+    assert len(compile_all(FEW, "sm_75", workers=3)) == 3
+
+
+def test_each_is_compiled_once_and_reported_in_the_callers_thread(compiles: list[Instance]) -> None:
+    threads = set()
+    found = compile_all([*FEW, *FEW], "sm_75", on_done=lambda *given: threads.add(threading.get_ident()))
+    assert sorted(map(str, compiles)) == sorted(map(str, FEW))
+    assert list(found.items()) == [(instance, Path(f"{instance}.sm_75")) for instance in FEW]
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_after_an_error_nothing_new_is_begun(compiles: list[Instance], error: type[BaseException]) -> None:
+    def stop(*given: object) -> None:
+        raise error
+
+    many = installed().instances
+    with pytest.raises(error):
+        compile_all(many, "sm_75", workers=1, on_done=stop)
+    began = len(compiles)
+    assert began < 5 < len(many)
+    time.sleep(0.1)
+    assert len(compiles) == began
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+        compile_all(FEW, "sm_75", workers=0)
+
+
+@pytest.mark.nvrtc
+def test_an_error_of_one_carries_its_log(folder: Path, copy: Path) -> None:
+    edit(copy / "slices.cu", "\nint nonsense = undefined_name;\n")
+    with pytest.raises(CompileError, match=r"sum_slices\[w8\] .*sm_75.* does not compile:\n(.|\n)*undefined_name"):
+        compile_all(FEW, "sm_75", Sources(copy))

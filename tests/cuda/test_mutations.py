@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import bugs_depthwise
 import bugs_direct
 import bugs_gemm
+import bugs_im2col
+import bugs_ops
+import bugs_pointwise
 import bugs_pool
 import bugs_wgrad
 import bugs_winograd
@@ -21,7 +25,17 @@ from pycnn.jit.sources import installed
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
-FAMILIES = {"direct": bugs_direct, "gemm": bugs_gemm, "pool": bugs_pool, "wgrad": bugs_wgrad, "winograd": bugs_winograd}
+FAMILIES = {
+    "depthwise": bugs_depthwise,
+    "direct": bugs_direct,
+    "gemm": bugs_gemm,
+    "im2col": bugs_im2col,
+    "ops": bugs_ops,
+    "pointwise": bugs_pointwise,
+    "pool": bugs_pool,
+    "wgrad": bugs_wgrad,
+    "winograd": bugs_winograd,
+}
 
 TABLE: dict[str, dict[str, str]] = {}
 

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.simulator
 FORWARD = DEVICES["forward"]
 EPS = 1e-5
 
-# Planes of vectors and of single elements, with full threads and tails; no trailing axes, more and fewer channels than a
-# tile; sizes of one; several slices by samples, by columns, and by both.
+# Planes of vectors and of single elements, with full threads and tails; no trailing axes, more and fewer channels than
+# a tile; sizes of one; several slices by samples, by columns, and by both.
 SHAPES = [
     (1, 1, 1, 1),
     (2, 3, 4, 5),
@@ -214,11 +214,10 @@ def test_past_two_to_the_31_elements(shape: tuple[int, ...]) -> None:
     assert {instance.name for instance in device.launches if instance.kernel == "batch_norm_dx"} == {"wide"}
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [*SHAPES, (2**20, 3, 7, 7), (1, 1, 2**20, 2**20), (5, 2**33, 3), (2**36, 5), (3, 64, 2**12, 2**12)],
-    ids=str,
-)
+LARGE = [(2**20, 3, 7, 7), (1, 1, 2**20, 2**20), (5, 2**33, 3), (2**36, 5), (3, 64, 2**12, 2**12)]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
 def test_slices_cover_a_channel_and_count_in_32_bits(shape: tuple[int, ...]) -> None:
     slices = ChannelSlices.of(shape, 256)
     N, L = shape[0], int(np.prod(shape[2:], dtype=object))

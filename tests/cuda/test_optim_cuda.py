@@ -267,6 +267,7 @@ def test_what_does_not_fit_is_refused(which: int) -> None:
         call()
 
 
+@pytest.mark.nvrtc
 def test_gradients_are_write_protected_in_a_struct_of_pointers() -> None:
     """The simulator and the interpreter know the arrays behind a struct, and which of them a kernel may write."""
     for device, error in ((SimDevice(), SimulationError), (PtxDevice(), Exception)):

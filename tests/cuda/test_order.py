@@ -8,12 +8,12 @@ import pytest
 import pycnn
 from pycnn.algorithms import workspace_limit
 from pycnn.backends.cuda import Host, order
-from pycnn.backends.cuda.device_shapes import ShapesDevice
+from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.cli import main
 from pycnn.shape import PASSES, Problem
 from pycnn.testing import problems
 
-HOST = Host(ShapesDevice())
+HOST = Host(TraceDevice())
 
 
 def chosen(text: str, operator: str = "fprop") -> tuple[str, str]:

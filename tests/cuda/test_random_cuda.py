@@ -1,4 +1,4 @@
-"""kernels/philox.cuh and random.cu in the simulator and the PTX interpreter: published words, the reference's stream."""
+"""kernels/philox.cuh and random.cu in the simulator and the PTX interpreter: published words, the oracle's stream."""
 
 from __future__ import annotations
 

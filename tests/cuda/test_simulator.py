@@ -182,6 +182,24 @@ COLLECTIVES = {
 }
 
 
+ROUNDED = {
+    "__fadd_rn(v, 0.1f)": lambda x: x + np.float32(0.1),
+    "__fsub_rn(v, 0.1f)": lambda x: x - np.float32(0.1),
+    "__fmul_rn(v, 0.1f)": lambda x: x * np.float32(0.1),
+    "__fadd_rn(__fmul_rn(v, v), 0.1f)": lambda x: x * x + np.float32(0.1),
+    "__fdiv_rn(v, 7.f)": lambda x: x / np.float32(7),
+    "__fdividef(v, 7.f)": lambda x: x / np.float32(7),
+    "__fsqrt_rn(v)": np.sqrt,
+    "rsqrtf(v + 1)": lambda x: 1 / np.sqrt(x + 1),
+}
+
+
+@pytest.mark.parametrize("expression", ROUNDED)
+def test_arithmetic_rounds_once_an_operation(launch: Callable[..., np.ndarray], expression: str) -> None:
+    y = launch(f"{{ const float v = x[threadIdx.x]; y[threadIdx.x] = {expression}; }}")
+    assert np.array_equal(y, ROUNDED[expression](np.arange(64, dtype=np.float32)))
+
+
 @pytest.mark.parametrize("order", ["forward", "reverse", "random"])
 @pytest.mark.parametrize("expression", COLLECTIVES)
 def test_warp_collective(launch: Callable[..., np.ndarray], expression: str, order: str) -> None:

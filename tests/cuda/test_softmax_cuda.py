@@ -38,8 +38,8 @@ CASES: list[tuple[tuple[int, ...], int]] = [
 
 
 def bound(name: str, found: np.ndarray, expected: np.ndarray, length: int) -> None:
-    # An exponential of 2 ulp of an argument rounded once (at most 20 here: 20 more roundings), a sum in parts of at most
-    # length/256 + 9, a logarithm or a quotient.  A gradient's sum of `length` normal numbers is some sqrt(length).
+    # An exponential of 2 ulp of an argument rounded once (at most 20 here: 20 more roundings), a sum in parts of at
+    # most length/256 + 9, a logarithm or a quotient.  A gradient's sum of `length` normal numbers is some sqrt(length).
     backward = name.endswith("bwd")
     scale = float(np.abs(expected).max(initial=0)) + (length**0.5 if backward else 0)
     close(found, expected, 48 if backward else 32, scale)

@@ -3,7 +3,7 @@
 `Host` plans a call (instance, grid, arguments), allocates and launches.  Bound to the GPU by CuPy, its methods are the
 backend functions in `bound`; bound to the simulator they are those of `pycnn.backends.sim`.
 
-    device.py          the five calls; device_cupy.py is a GPU, device_sim.py the simulator
+    device.py          the five calls; device_cupy.py is a GPU, device_sim.py the simulator, device_trace.py writes down
     bound.py           the backend functions of the GPU that holds the arrays
     layout.py          the kernels' structs, packed
     host.py            what the parts of the host code share
@@ -32,6 +32,7 @@ from pycnn.backends.cuda import (
     columns,
     direct,
     direct_depthwise,
+    direct_pointwise,
     direct_wgrad,
     gemm,
     im2col,
@@ -63,6 +64,7 @@ __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 LAUNCHERS = (
     direct,
     direct_depthwise,
+    direct_pointwise,
     direct_wgrad,
     im2col,
     columns,

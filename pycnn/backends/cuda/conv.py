@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
-from pycnn.backends.cuda import columns, direct, direct_depthwise, direct_wgrad, im2col, order, winograd
+from pycnn.backends.cuda import (
+    columns,
+    direct,
+    direct_depthwise,
+    direct_pointwise,
+    direct_wgrad,
+    im2col,
+    order,
+    winograd,
+)
 from pycnn.backends.cuda.device import Array, Device
 from pycnn.backends.cuda.host import FLOAT32, HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
@@ -13,7 +22,7 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 
 # The modules that make plans; `order` has the rules by which `auto` chooses among them.
-PLANNERS = (direct, direct_depthwise, direct_wgrad, im2col, columns, winograd)
+PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:

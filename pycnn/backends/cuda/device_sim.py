@@ -26,6 +26,7 @@ T = TypeVar("T")
 ORDERS = {"forward": 0, "reverse": 1, "random": 2}
 
 _PAGE = mmap.PAGESIZE
+_FENCE = 2**24  # bytes on either side of an array: an index that is wrong by an image still ends up there
 _NORESERVE = 0x4000  # Linux's MAP_NORESERVE, which Python's mmap names from 3.13 on
 _POISON = 0xFF
 _MOST_POISONED = 2**28  # a larger array stays an untouched mapping, so that 2^31 elements cost nothing
@@ -52,19 +53,19 @@ class SimArray(np.ndarray):
 
 
 class _Memory:
-    """Pages of memory with an unmapped page on either side; the wanted bytes end as close to the last as 16 allows."""
+    """Pages of memory between two fences that nobody may touch; the bytes end as close to the last one as 16 allows."""
 
     def __init__(self, size: int) -> None:
         pages = -(-max(size, 1) // _PAGE) * _PAGE
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE
-        self.map = mmap.mmap(-1, pages + 2 * _PAGE, flags=flags)
+        self.map = mmap.mmap(-1, pages + 2 * _FENCE, flags=flags)
         base = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
-        self.pages, self.pages_size = base + _PAGE, pages
+        self.pages, self.pages_size = base + _FENCE, pages
         self.size = size
-        self.offset = _PAGE + (pages - size) // 16 * 16
+        self.offset = _FENCE + (pages - size) // 16 * 16
         self.begin = base + self.offset
-        _protect(base, _PAGE, 0)
-        _protect(base + _PAGE + pages, _PAGE, 0)
+        _protect(base, _FENCE, 0)
+        _protect(base + _FENCE + pages, _FENCE, 0)
         if pages <= _MOST_POISONED:
             ctypes.memset(self.pages, _POISON, pages)
 

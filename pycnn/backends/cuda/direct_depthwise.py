@@ -13,10 +13,10 @@ from pycnn.shape import Conv2dShape
 
 KERNELS = FPROP, DGRAD, WGRAD = "conv2d_fprop_depthwise", "conv2d_dgrad_depthwise", "conv2d_wgrad_depthwise"
 
-_WARP = 32
+_WHY = "groups of one channel leave most of a tile of filters idle"
 
-# How many multiply-adds of a tile in registers take as long as one of these, whose operands come from L1: about one load
-# each, and more of them with coordinates of their own where the filter is not known to the compiler.
+# How many multiply-adds of a tile in registers take as long as one of these, whose operands come from L1: about one
+# load each, and with coordinates of their own where the filter is not known to the compiler.
 _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
 
 
@@ -29,9 +29,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPla
 def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan | WgradPlan:
     tile = instance.tile
     rows, threads = tile["rows"], 32 * tile["warps"]
-    above = (
-        shape.padding[0] % shape.stride[0] if operator == "dgrad" else 0
-    )  # rows of the first tile that are not there
+    above = rows_above(shape) if operator == "dgrad" else 0
     height, columns = (shape.H + above, shape.W) if operator == "dgrad" else (shape.P, shape.Q)
     tiles_rows, channels = -(-height // rows), shape.C if operator == "dgrad" else shape.K
     wanted = {
@@ -46,30 +44,52 @@ def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan |
     items = shape.N * tiles_rows * columns * (1 if operator == "wgrad" else channels)
     slices, length = 1, items
     if operator == "wgrad":
-        slices, length = slices_of(channels, threads, items, shape)
+        slices, rounds = slices_of(channels, threads, -(-items // threads), shape)
+        length = rounds * threads
     blocks = slices * channels if operator == "wgrad" else -(-items // threads)
     if reason is None and not tile["wide"]:
         reason = past_32_bits(_indices(shape, tiles_rows * rows, columns, max(items, blocks) + max(threads, length)))
     multiplier = shape.K // shape.C if shape.C <= shape.K else 1
+    steps = (dilation // stride for dilation, stride in zip(shape.dilation, shape.stride, strict=True))
     geometry = pack_divisors((columns, tiles_rows, channels, multiplier, *shape.stride))
+    geometry += struct.pack("<5q", items, length, above, *steps)
     slower = _SLOWER_WIDE if tile["wide"] else _SLOWER_ANY if any_problem else _SLOWER
     results = items * rows * (channels if operator == "wgrad" else shape.K // channels)
-    kind = DirectPlan if operator != "wgrad" else WgradPlan
-    more = {"slices": slices, "bias_gradient": True} if operator == "wgrad" else {}
-    return kind(
+    cost = slower * results * shape.R * shape.S
+    if operator == "wgrad":
+        return WgradPlan(
+            name=f"direct_depthwise_{instance.name}",
+            instance=instance,
+            tier=0,
+            why=_WHY,
+            workspace=workspace_of(slices, shape),
+            bias_gradient=True,
+            shape=shape,
+            reason=reason,
+            grid=grid_of(blocks),
+            block=(threads, 1, 1),
+            geometry=geometry,
+            slices=slices,
+            cost=cost,
+        )
+    return DirectPlan(
         name=f"direct_depthwise_{instance.name}",
         instance=instance,
         tier=0,
-        why="groups of one channel leave most of a tile of filters idle",
-        workspace=workspace_of(slices, shape) if operator == "wgrad" else 0,
+        why=_WHY,
+        workspace=0,
         shape=shape,
         reason=reason,
         grid=grid_of(blocks),
         block=(threads, 1, 1),
-        geometry=geometry + struct.pack("<2q", items, length),
-        cost=slower * results * shape.R * shape.S // (shape.stride[0] * shape.stride[1] if operator == "dgrad" else 1),
-        **more,
+        geometry=geometry,
+        cost=cost // (shape.stride[0] * shape.stride[1] if operator == "dgrad" else 1),
     )
+
+
+def rows_above(shape: Conv2dShape) -> int:
+    """By how many rows the first tile of a data gradient begins above the image."""
+    return shape.padding[0] % shape.stride[0]
 
 
 def _indices(shape: Conv2dShape, rows: int, columns: int, items: int) -> dict[str, int]:

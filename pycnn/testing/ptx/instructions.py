@@ -77,10 +77,8 @@ def _directed(exact: np.ndarray, instruction: Instruction) -> np.ndarray:
 def _add(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     """add: floats in the direction asked for.  A float64 holds the sum of two float32, but for what is far below."""
     a, b = _sources(machine, instruction, lanes)
-    if instruction.type == "f32":
-        total = _directed(a.astype(np.float64) + b.astype(np.float64), instruction)
-    else:
-        total = a + b
+    exact = a.astype(np.float64) + b.astype(np.float64) if instruction.type == "f32" else None
+    total = a + b if exact is None else _directed(exact, instruction)
     machine.write(instruction.operands[0], total, lanes)
 
 
@@ -288,6 +286,7 @@ _HANDLERS: dict[str, Handler] = {
     "or": _plain(np.bitwise_or),
     "rcp": _approximate(np.reciprocal),
     "rem": _plain(_remainder),
+    "rsqrt": _approximate(lambda value: 1 / np.sqrt(value)),
     "selp": _select,
     "setp": _set_predicate,
     "shfl": _shuffle,

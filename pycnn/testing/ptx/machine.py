@@ -98,7 +98,8 @@ class Machine:
             counter = min(runnable)
             lanes = runnable.pop(counter)
             for target, arriving in self._straight(counter, lanes, min(runnable, default=-1)):
-                _join(waiting if self._is_barrier(target) else runnable, target, arriving)
+                if len(arriving):  # after a jump that all take there may be no instruction
+                    _join(waiting if self._is_barrier(target) else runnable, target, arriving)
             for barrier in list(waiting):
                 _join(runnable, barrier + 1, self._released(waiting, barrier))
         for barrier, arrived in waiting.items():
