@@ -32,7 +32,7 @@ class _Data:
     device_id, ptr = 0, 1 << 32
 
 
-class ndarray:  # noqa: N801 - the name of the class it stands for
+class ndarray:
     """An array of CuPy's that has everything but memory."""
 
     flags, data = _Flags, _Data
@@ -104,8 +104,8 @@ def null_gpu() -> Iterator[None]:
     with (
         mock.patch.dict(sys.modules, {"cupy": module}),
         mock.patch.dict(bound._hosts, clear=True),
-        mock.patch.object(nvrtc, "compile_cubin", lambda *given: compiled),
-        mock.patch.object(cubin.Cubin, "read", lambda image: SimpleNamespace(entry="")),
+        mock.patch.object(nvrtc, "compile_cubin", return_value=compiled),
+        mock.patch.object(cubin.Cubin, "read", return_value=SimpleNamespace(entry="")),
     ):
         yield
 
@@ -142,23 +142,15 @@ def calls() -> dict[str, tuple[Callable[[], Any], str]]:
 
 def measure(calls_each: int = CALLS) -> dict[str, tuple[float, float | None]]:
     """Microseconds of each call: ours, and torch's or None."""
-    torch = _torch()
-    found: dict[str, tuple[float, float | None]] = {}
+    torch, contest = _torch(), calls()
+    ours, theirs = {}, {}
     with null_gpu():
-        for name, (call, expression) in calls().items():
-            call()
-            found[name] = _best(call, calls_each), None
+        for name, (call, _) in contest.items():
+            ours[name] = _best(call, calls_each)
     if torch is not None:
-        for name, (_, expression) in calls_of(found):
-            theirs = eval(f"lambda: {expression}", torch)  # noqa: S307 - expressions of this file
-            theirs()
-            found[name] = found[name][0], _best(theirs, calls_each)
-    return found
-
-
-def calls_of(found: dict[str, Any]) -> list[tuple[str, tuple[Callable[[], Any], str]]]:
-    """`calls` again, outside of the stand-in."""
-    return [(name, each) for name, each in calls().items() if name in found]
+        for name, (_, expression) in contest.items():
+            theirs[name] = _best(eval(f"lambda: {expression}", torch), calls_each)
+    return {name: (each, theirs.get(name)) for name, each in ours.items()}
 
 
 def _torch() -> dict[str, Any] | None:
@@ -173,6 +165,7 @@ def _torch() -> dict[str, Any] | None:
 
 
 def _best(call: Callable[[], Any], count: int) -> float:
+    call()
     return min(timeit.repeat(call, number=count, repeat=REPEATS)) / count * 1e6
 
 

@@ -170,15 +170,14 @@ class CupyDevice:
         packed = []  # alive until the call is over
         count = 0
         for i, argument in enumerate(arguments):
-            kind = type(argument)
-            if kind is bytes:
+            if isinstance(argument, bytes):
                 kept = constants.get(argument)
                 addresses[i] = kept[0] if kept is not None else self._keep(argument)
-            elif kind is Pointers:
-                packed.append(_buffer(argument.pack(_address)))  # type: ignore[union-attr]
+            elif isinstance(argument, Pointers):
+                packed.append(_buffer(argument.pack(_address)))
                 addresses[i] = ctypes.addressof(packed[-1])
             else:
-                array = argument.array  # type: ignore[union-attr]
+                array = argument.array
                 pointers[count] = 0 if array is None else array.data.ptr
                 addresses[i] = place
                 place += 8
