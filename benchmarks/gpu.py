@@ -28,6 +28,7 @@ from pycnn.shape import Problem
 from pycnn.testing import error_factor, float_operands, terms
 
 RUNS = 30
+COPIED = 2**28  # floats
 
 _FMA_CHAINS, _FMA_STEPS = 8, 4096
 _FMA_KERNEL = f"""
@@ -66,7 +67,8 @@ class OnNumpy:
         function = getattr(self.host, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            return self._out(function(*map(self._into, arguments), **options))
+            given = {name: self.into(value) for name, value in options.items()}
+            return self._out(function(*map(self.into, arguments), **given))
 
         return call
 
@@ -75,7 +77,10 @@ class OnNumpy:
             return self._cupy.asnumpy(result)
         return tuple(map(self._out, result)) if isinstance(result, tuple) else result
 
-    def _into(self, value: Any) -> Any:
+    def into(self, value: Any) -> Any:
+        """`value`, an array or several, on the GPU; anything else as it is."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.into(one) for one in value)  # a shape stays a tuple
         if not isinstance(value, np.ndarray):
             return value
         if value.flags.c_contiguous:
@@ -119,7 +124,7 @@ class Gpu:
 
     def peaks(self) -> dict[str, float]:
         """Copy bandwidth over 1 GiB, both directions counted, and the rate of a kernel that does nothing but FMA."""
-        source = self.cupy.zeros(2**28, np.float32)
+        source = self.cupy.zeros(COPIED, np.float32)
         target = self.cupy.empty_like(source)
         copy = self._median(lambda: self.cupy.copyto(target, source))
         kernel = self.cupy.RawKernel(_FMA_KERNEL, "fma_peak")
@@ -177,8 +182,8 @@ class Gpu:
 
     def bandwidth(self, moved: Moved) -> dict[str, Any]:
         """One operator, timed; the bytes are those of its arrays and results."""
-        rng = self.cupy.random.default_rng(0)
-        arrays = [rng.random(shape, dtype=np.float32) for shape in moved.shapes]
+        rng = np.random.default_rng(0)
+        arrays = [self.cupy.asarray(rng.random(shape, dtype=np.float32)) for shape in moved.shapes]
 
         def call() -> Any:
             return getattr(self.host, moved.function)(*arrays, *moved.settings)

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tasks import launched_by, subject
-from pycnn.backends.cuda import LAUNCHERS, Host, conv, direct, pool
+from pycnn.backends.cuda import LAUNCHERS, Host, conv, direct, optim, pool
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 from pycnn.jit import MissingToolError
 from pycnn.jit.sources import Sources, installed
 from pycnn.shape import PASSES, Problem
-from pycnn.testing import check_operator, check_pool2d, float_operands, operators, pools, run
+from pycnn.testing import check_operator, check_optimisers, check_pool2d, float_operands, operators, pools, run
 
 __all__ = ["under"]
 
@@ -106,6 +106,8 @@ def _worker(part: str) -> None:
                 check_operator(backend, case)
         for shape in pools() if launcher is pool else ():
             check_pool2d(backend, shape)
+        if launcher is optim:
+            check_optimisers(backend)
         device.sync()
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
-from pycnn.backends.cuda import LAUNCHERS, conv, pool
+from pycnn.backends.cuda import LAUNCHERS, conv, optim, pool
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
@@ -19,6 +19,7 @@ from pycnn.testing import (
     check_adaptive_pool2d,
     check_conv2d,
     check_operator,
+    check_optimisers,
     check_pool2d,
     every_pass,
     float_operands,
@@ -154,6 +155,7 @@ def _proofs(quick: bool) -> Iterator[Task]:
         if cases:
             work = _correct_operators(cases[:3] if quick else cases)
             yield Task(f"correct/{subject(launcher)}", launcher.KERNELS, 1, 60, work)
+    yield Task("correct/optim", optim.KERNELS, 1, 60, lambda place: {"problems": check_optimisers(place.backend)})
     convolving = tuple({kernel for _, _, kernels in _algorithms() for kernel in kernels})
     for problem in every_pass(_repeat_problems(quick)):
         yield Task(f"repeat/{problem}", convolving, 1, 20, _repeat(problem))

@@ -25,14 +25,15 @@ class Simulated:
         function = getattr(self.host, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            given = {name: self._into(value) for name, value in options.items()}
-            return _out(function(*map(self._into, arguments), **given))
+            given = {name: self.into(value) for name, value in options.items()}
+            return _out(function(*map(self.into, arguments), **given))
 
         return call
 
-    def _into(self, value: Any) -> Any:
+    def into(self, value: Any) -> Any:
+        """`value`, an array or several, in the device's memory; anything else as it is."""
         if isinstance(value, (list, tuple)):
-            return type(value)(self._into(one) for one in value)  # a shape stays a tuple
+            return type(value)(self.into(one) for one in value)  # a shape stays a tuple
         if not isinstance(value, np.ndarray):
             return value
         device = self.host.device

@@ -6,6 +6,7 @@ check.py      `check_conv2d`: one algorithm of one backend on one problem
 epilogue.py   `check_epilogue`, `check_bias_gradient`: what is fused with a convolution
 pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
 operators.py  every other operator: cases of it; `check_operator`
+optimisers.py a device's optimiser steps: `check_optimisers`
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
 gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd
@@ -17,6 +18,7 @@ from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
 from pycnn.testing.operators import Case, check_operator, operators
+from pycnn.testing.optimisers import check_optimisers
 from pycnn.testing.pooling import (
     ADAPTIVE_POOLS,
     POOLS,
@@ -52,6 +54,7 @@ __all__ = [
     "check_epilogue",
     "check_gradient",
     "check_operator",
+    "check_optimisers",
     "check_pool2d",
     "conv2d_dgrad_loops",
     "conv2d_fprop_loops",
