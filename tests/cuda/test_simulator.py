@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device import Reads, Writes
 from pycnn.backends.cuda.device_sim import SimDevice, SimulationError
+from pycnn.backends.replay import CaptureError
 from pycnn.jit import CompileError
 from pycnn.jit.sources import Sources
 
@@ -203,3 +205,38 @@ def test_arithmetic_rounds_once_an_operation(launch: Callable[..., np.ndarray], 
 def test_warp_collective(launch: Callable[..., np.ndarray], expression: str, order: str) -> None:
     body = f"{{ const int i = threadIdx.x; const float v = x[i]; __syncwarp(); y[i] = {expression} + 0 * v; }}"
     assert np.array_equal(launch(body, order=order), COLLECTIVES[expression](np.arange(64)))
+
+
+def test_launches_and_fills_are_recorded_and_replayed() -> None:
+    device = SimDevice()
+    host = Host(device)
+    x, w = device.alloc((1, 2, 6, 6), np.float32), device.alloc((3, 2, 3, 3), np.float32)
+    device.fill(w, 1.0)
+
+    def step() -> np.ndarray:
+        y = host.conv2d_fprop(x, w, None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+        total = device.alloc(y.shape, y.dtype)
+        device.fill(total, 5.0)
+        return host.add(y, total)
+
+    recorder = device.recorder()
+    device.fill(x, 1.0)
+    result, _ = recorder.run(step)
+    assert np.array_equal(result, np.full((1, 3, 4, 4), 23.0))
+    launches = len(device.launches)
+    y = recorder.record(step)
+    assert len(device.launches) == launches
+    assert np.isnan(y).all()
+    for value in (2.0, 3.0):
+        device.fill(x, value)
+        recorder.replay()
+        assert np.array_equal(y, np.full((1, 3, 4, 4), 18.0 * value + 5.0))
+    assert len(device.launches) == 3 * launches
+
+
+def test_a_kernel_that_was_not_loaded_cannot_be_recorded() -> None:
+    device = SimDevice()
+    x = device.alloc((4,), np.float32)
+    with pytest.raises(CaptureError, match="would have to be loaded while a step is recorded"):
+        device.recorder().record(lambda: Host(device).relu_fwd(x))
+    assert device.recorded is None

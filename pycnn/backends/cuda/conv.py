@@ -16,7 +16,7 @@ from pycnn.backends.cuda import (
     winograd,
 )
 from pycnn.backends.cuda.device import Array, Device
-from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.host import FLOAT32, HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
 from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
@@ -135,7 +135,7 @@ class ConvHost(HostBase):
 
     def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> Plan:
         """The plan for a call; known from the second call on."""
-        key = (operator, shape, str(dtype), algo, accuracy(), workspace_limit())
+        key = (operator, shape, dtype, algo, accuracy(), workspace_limit())
         plan = self._chosen.get(key)
         if plan is None:
             if len(self._chosen) >= _MOST_PLANS:
@@ -171,7 +171,7 @@ class ConvHost(HostBase):
     def _plans(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[Plan]:
         if operator not in PASSES:
             raise ValueError(f"operator must be one of {', '.join(PASSES)}, got {operator!r}")
-        if str(dtype) != "float32":
+        if dtype != FLOAT32:
             self._unavailable(f"conv2d_{operator} in {dtype}")
         found = plans(operator, shape, self.sources)
         if not found:

@@ -19,7 +19,7 @@ Extent = tuple[int, int, int]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reads:
     """A pointer argument that the kernel only reads; None is a null pointer."""
 
@@ -27,7 +27,7 @@ class Reads:
     array: Array | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Writes:
     """A pointer argument that the kernel writes; None is a null pointer."""
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
@@ -19,7 +19,8 @@ _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _FREE_SHARED = 48 * 1024  # dynamic shared memory that needs no opting in
 _CLOCK, _MULTIPROCESSORS = 13, 16  # cudaDevAttrClockRate, cudaDevAttrMultiProcessorCount
 _LANES = {"75": 64, "80": 64}  # float32 multiply-adds of a multiprocessor in a clock, where they are not 128
-_MOST_CONSTANTS = 4096  # structs kept where the driver can copy them from
+_MOST_CONSTANTS = 4096  # structs kept
+_MOST_ARGUMENTS = 64  # of a kernel
 
 
 def _cupy() -> Any:
@@ -132,15 +133,21 @@ class CupyDevice:
         self.arch = arch_of(int(capability[:-1]), int(capability[-1]))
         self._kernels: dict[Instance, Any] = {}
         self._allowed: dict[int, int] = {}  # dynamic shared memory that a kernel may ask for, by its handle
+        self._constants: dict[bytes, tuple[int, Any]] = {}  # structs where the driver can copy them from
+        self._scratch = _Scratch()
+        cuda = self._cupy.cuda
+        self._driver, self._get_device, self._get_stream = cuda.driver, cuda.runtime.getDevice, cuda.get_current_stream
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array from CuPy's pool."""
-        with self._here():
+        if self._get_device() == self._number:
+            return self._cupy.empty(shape, dtype)
+        with self._device:
             return self._cupy.empty(shape, dtype)
 
     def fill(self, array: Array, value: Array | float) -> None:
         """Set or copy in the current stream."""
-        with self._here():
+        with self._device:
             array[...] = value
 
     def load(self, instance: Instance) -> Any:
@@ -158,15 +165,44 @@ class CupyDevice:
 
     def launch(self, kernel: Any, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
         """cuLaunchKernel on CuPy's current stream.  Every argument is copied during the call."""
-        pointers = _pointers(arguments)
-        addresses = _addresses(arguments, ctypes.addressof(pointers))
-        cuda = self._cupy.cuda
-        with self._here():
-            if shared > _FREE_SHARED and self._allowed.get(kernel.ptr, 0) < shared:
-                cuda.driver.funcSetAttribute(kernel.ptr, _MAX_DYNAMIC_SHARED, shared)
-                self._allowed[kernel.ptr] = shared
-            stream = cuda.get_current_stream().ptr
-            cuda.driver.launchKernel(kernel.ptr, *grid, *block, shared, stream, ctypes.addressof(addresses), 0)
+        constants, scratch = self._constants, self._scratch
+        pointers, addresses, place = scratch.pointers, scratch.addresses, scratch.place
+        packed = []  # alive until the call is over
+        count = 0
+        for i, argument in enumerate(arguments):
+            if isinstance(argument, bytes):
+                kept = constants.get(argument)
+                addresses[i] = kept[0] if kept is not None else self._keep(argument)
+            elif isinstance(argument, Pointers):
+                packed.append(_buffer(argument.pack(_address)))
+                addresses[i] = ctypes.addressof(packed[-1])
+            else:
+                array = argument.array
+                pointers[count] = 0 if array is None else array.data.ptr
+                addresses[i] = place
+                place += 8
+                count += 1
+        if self._get_device() == self._number:
+            self._start(kernel, grid, block, shared, scratch.start)
+        else:
+            with self._device:
+                self._start(kernel, grid, block, shared, scratch.start)
+
+    def _start(self, kernel: Any, grid: Extent, block: Extent, shared: int, addresses: int) -> None:
+        handle = kernel.ptr
+        if shared > _FREE_SHARED and self._allowed.get(handle, 0) < shared:
+            self._driver.funcSetAttribute(handle, _MAX_DYNAMIC_SHARED, shared)
+            self._allowed[handle] = shared
+        self._driver.launchKernel(handle, *grid, *block, shared, self._get_stream().ptr, addresses, 0)
+
+    def _keep(self, constant: bytes) -> int:
+        """The address of a struct, kept for the next call with the same one."""
+        if len(self._constants) >= _MOST_CONSTANTS:
+            self._constants = {}  # not cleared: another thread may be about to launch from the old one
+        buffer = _buffer(constant)
+        address = ctypes.addressof(buffer)
+        self._constants[constant] = address, buffer
+        return address
 
     def sync(self) -> None:
         """Wait for the current stream."""
@@ -177,9 +213,14 @@ class CupyDevice:
         """Somewhere to run and record a step on this GPU."""
         return CupyRecorder(self._cupy, self._device)
 
-    def _here(self) -> AbstractContextManager[Any]:
-        """This device made the current one: nothing to do where it is, and that is cheaper to ask than to set."""
-        return _NOTHING if self._cupy.cuda.runtime.getDevice() == self._number else self._device
+
+class _Scratch(threading.local):
+    """Where one thread lays out a launch: the pointer arguments, and the address of every argument."""
+
+    def __init__(self) -> None:
+        self.pointers = (ctypes.c_uint64 * _MOST_ARGUMENTS)()
+        self.addresses = (ctypes.c_uint64 * _MOST_ARGUMENTS)()
+        self.place, self.start = ctypes.addressof(self.pointers), ctypes.addressof(self.addresses)
 
 
 class CupyRecorder:
@@ -260,40 +301,9 @@ class CupyRecorder:
         return cuda.MemoryPointer(cuda.Memory(size), 0)
 
 
-_NOTHING = nullcontext()
-_constants: dict[bytes, Any] = {}
-_ARRAYS = [ctypes.c_void_p * count for count in range(33)]
-
-
-def _pointers(arguments: Sequence[Argument]) -> Any:
-    """The pointer arguments, where the driver can copy them from."""
-    found = [_address(argument) for argument in arguments if isinstance(argument, (Reads, Writes))]
-    return _ARRAYS[len(found)](*found)
+def _buffer(data: bytes) -> Any:
+    return ctypes.create_string_buffer(data, len(data))
 
 
 def _address(argument: Reads | Writes) -> int:
     return 0 if argument.array is None else int(argument.array.data.ptr)
-
-
-def _addresses(arguments: Sequence[Argument], pointer: int) -> Any:
-    """Where each argument lies: structs among `_constants`, pointers one after the other from `pointer` on."""
-    places, held = [], []
-    for argument in arguments:
-        if isinstance(argument, bytes):
-            kept = _constants.get(argument)
-            if kept is None:
-                if len(_constants) >= _MOST_CONSTANTS:
-                    _constants.clear()
-                kept = _constants[argument] = ctypes.create_string_buffer(argument, len(argument))
-            held.append(kept)
-            places.append(ctypes.addressof(kept))
-        elif isinstance(argument, Pointers):
-            packed = argument.pack(_address)
-            held.append(ctypes.create_string_buffer(packed, len(packed)))
-            places.append(ctypes.addressof(held[-1]))
-        else:
-            places.append(pointer)
-            pointer += 8
-    addresses = _ARRAYS[len(places)](*places)
-    addresses.held = held  # type: ignore[attr-defined]  # though another thread empty `_constants` meanwhile
-    return addresses

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
-from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_divisors
 from pycnn.backends.cuda.plan import Epilogue
 from pycnn.backends.cuda.slices import sum_slices
@@ -53,6 +54,7 @@ class GemmPlan:
     block: Extent
 
 
+@lru_cache(maxsize=4096)
 def gemm_plan(
     M: int,
     N: int,
@@ -176,7 +178,7 @@ class GemmHost(HostBase):
 
     def gemm(self, a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
         """a' @ b', where ' transposes if asked."""
-        if str(a.dtype) != "float32":
+        if a.dtype != FLOAT32:
             self._unavailable(f"gemm in {a.dtype}")
         shape = (int(a.shape[1 if trans_a else 0]), int(b.shape[0 if trans_b else 1]))
         out = self.device.alloc(shape, a.dtype)
@@ -185,7 +187,7 @@ class GemmHost(HostBase):
 
     def linear_fwd(self, x: Array, w: Array, b: Array | None) -> Array:
         """x (N, in) times w (out, in) transposed, plus b (out,)."""
-        if str(x.dtype) != "float32":
+        if x.dtype != FLOAT32:
             self._unavailable(f"linear_fwd in {x.dtype}")
         y = self.device.alloc((int(x.shape[0]), int(w.shape[0])), x.dtype)
         epilogue = Epilogue(b=None if b is None else self._dense(b))

@@ -6,8 +6,12 @@ import importlib
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import numpy as np
+
 from pycnn.backends.cuda.device import Argument, Array, Device, Extent, Reads
 from pycnn.jit.sources import Instance, Sources, installed
+
+FLOAT32 = np.dtype(np.float32)
 
 _ROW_OF_BLOCKS = 2**30
 
@@ -58,7 +62,7 @@ class HostBase:
         return instance
 
     def _expect_float32(self, what: str, dtype: Any) -> None:
-        if str(dtype) != "float32":
+        if dtype != FLOAT32:
             self._unavailable(f"{what} in {dtype}")
 
     def _unavailable(self, what: str) -> NoReturn:

@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -58,6 +59,7 @@ def pack_divisors(divisors: Iterable[int]) -> bytes:
     return b"".join(_divisor(value) for value in divisors)
 
 
+@lru_cache(maxsize=4096)
 def _divisor(value: int) -> bytes:
     if value >= NARROW:  # only 64-bit kernels see such a one, and they divide
         return struct.pack("<qII", value, 0, 0)
