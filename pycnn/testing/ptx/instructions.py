@@ -249,7 +249,7 @@ def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> Non
     np.bitwise_or.at(here, warp, np.uint32(1) << lane.astype(np.uint32))
     absent = (here[warp] & members) != members
     if absent.any():
-        raise machine.error(instruction, "a lane that the mask names is elsewhere", machine.active[absent])
+        raise machine.error(instruction, "not every lane of its mask is here", machine.active[absent])
     b, last, segment = distance & 31, (bounds & 31).astype(np.int64), (bounds >> 8 & 31).astype(np.int64)
     first, last = lane & segment, (lane & segment) | (last & ~segment)
     source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | (b & ~segment)}[mode]
