@@ -201,6 +201,22 @@ def test_modules_move_with_gradients_and_keep_their_parameters(gpu: Gpu) -> None
     assert net.cpu().fc.weight.device == "cpu"
 
 
+def test_an_optimiser_follows_its_parameters(gpu: Gpu) -> None:
+    results = []
+    for optimizer, options in ((optim.SGD, {"lr": 0.1, "momentum": 0.9}), (optim.Adam, {"lr": 0.01})):
+        for device in ("cpu", "cuda"):
+            p = nn.Parameter(values(5))
+            opt = optimizer([p], **options)
+            for step in range(3):
+                p.grad = Tensor(values(5, seed=step)).to(p.device)
+                opt.step()
+                if step == 0:
+                    p.data = p.detach().to(device).data
+            results.append(p.detach().numpy())
+    for cpu, cuda in (results[:2], results[2:]):
+        np.testing.assert_allclose(cuda, cpu, rtol=1e-5)  # Adam's corrections are computed in another way
+
+
 def test_states_cross_devices(gpu: Gpu, tmp_path: Path) -> None:
     net = trained("cuda", optim.Adam, lr=0.01)
     opt = optim.Adam(net.parameters(), lr=0.01)
