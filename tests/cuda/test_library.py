@@ -396,3 +396,16 @@ def test_blocks_forward_and_backward_are_those_of_the_cpu(gpu: Gpu, make: Callab
         scale = float(np.abs(cpu).max()) or 1.0
         # Some ten layers deep, each a float32 sum in another order, batch norm over few pixels among them.
         assert np.abs(results[1][name] - cpu).max() <= 2e-4 * scale, name
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_target_that_is_no_class_makes_the_loss_nan(gpu: Gpu, smoothing: float) -> None:
+    x = Tensor(values(3, 4)).cuda()
+
+    def loss(*target: int) -> float:
+        return F.cross_entropy(x, Tensor(np.array(target)).cuda(), label_smoothing=smoothing).item()
+
+    assert np.isfinite(loss(0, 3, -100))
+    assert np.isnan(loss(0, 4, 1))
+    assert np.isnan(loss(0, -1, 1))
+    assert gpu.transfers == ["item"] * 3  # nobody looked before
