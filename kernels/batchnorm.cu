@@ -155,11 +155,9 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             constexpr int most = sizeof(visited.value[0]) / sizeof(float);
             TwoSums part{0.0f, 0.0f};
 #pragma unroll
-            for (int i = 0; i < most; ++i) {
-                if (i < visited.count) {
-                    part.first += visited.value[0][i];
-                    part.second = fmaf(visited.value[0][i], visited.value[1][i] - centre, part.second);
-                }
+            for (int i = 0; i < most; ++i) {  // dy is zero where there is none
+                part.first += visited.value[0][i];
+                part.second = fmaf(visited.value[0][i], visited.value[1][i] - centre, part.second);
             }
             sums.merge(part);
         });

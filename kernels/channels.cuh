@@ -120,7 +120,8 @@ __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, cons
     }
 }
 
-// The walk by 128-bit accesses where they may be: planes and slices that are multiples of four, arrays of 16 bytes.
+// The walk by 128-bit accesses where they may be: planes and slices that are multiples of four, arrays of 16 bytes.  The
+// order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a copy of it.
 template <ChannelTile T, int arrays, typename Visit>
 __device__ __forceinline__ void walk_channel(const ChannelSlices& s, int64 channel, const float* const (&from)[arrays],
                                              const Visit& visit) {

@@ -62,7 +62,6 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
 
-    if (threadIdx.x == 0) shared.block = {c0, pixel0, static_cast<Index>(group), slice, h0, w0};
     const Index R = static_cast<Index>(shape.R), S = static_cast<Index>(shape.S);
     const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
     const Index stride_h = static_cast<Index>(shape.stride_h), stride_w = static_cast<Index>(shape.stride_w);
@@ -71,6 +70,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const Index step_h = static_cast<Index>(grid.step_h.value), step_w = static_cast<Index>(grid.step_w.value);
     const Index r0 = first_tap(R, step_h, dilation_h, stride_h, h_padded % stride_h);
     const Index s0 = first_tap(S, step_w, dilation_w, stride_w, w_padded % stride_w);
+    if (threadIdx.x == 0) shared.block = {c0, pixel0, static_cast<Index>(group), slice, h0, w0, r0, s0};
+    __syncthreads();
     const Index group_channels = static_cast<Index>(shape.C / shape.groups);
     const Index group_filters = static_cast<Index>(shape.K / shape.groups);
     const Index class_taps = group_filters * static_cast<Index>(grid.taps_h.value * grid.taps_w.value);
@@ -82,26 +83,31 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const auto place_of_tap = [&](Index tap) -> Place<Index> {
         const Place<Index> none = {0, nowhere<Index>(), 0, -1};
         if (tap >= taps) return none;
-        Index k = tap0 + tap;
-        const Index s = s0 + take_digit(k, grid.taps_w) * step_w, r = r0 + take_digit(k, grid.taps_h) * step_h;
+        const Im2colBlock<Index>& block = shared.block;  // rather than registers, for this runs seldom
+        Index k = block.slice * static_cast<Index>(grid.k_slice) + tap;
+        const Index s = block.s0 + take_digit(k, grid.taps_w) * static_cast<Index>(grid.step_w.value);
+        const Index r = block.r0 + take_digit(k, grid.taps_h) * static_cast<Index>(grid.step_h.value);
         if (r >= R || s >= S) return none;
-        const Index dp = (h_padded - r * dilation_h) / stride_h, dq = (w_padded - s * dilation_w) / stride_w;
+        const Index dp = (block.h0 + static_cast<Index>(shape.pad_top) - r * dilation_h) / stride_h;
+        const Index dq = (block.w0 + static_cast<Index>(shape.pad_left) - s * dilation_w) / stride_w;
         return {(k * P + dp) * Q + dq, dp, dq, (k * group_channels * R + r) * S + s};
     };
 
     using Pixels = GatherPixels<T.tile_n, T.tile_k, T.threads(), Index, decltype(place_of_tap)>;
     const Index pixels = static_cast<Index>(shape.N * grid.pixels.value);
-    Index n = pixel0 + Pixels::column();
+    const bool vectors = is_pointwise(shape) && takes_vectors(dy, static_cast<int64>(P) * Q);
+    Index n = pixel0 + Pixels::column(vectors);
     const bool real = n < pixels;
     Index i = take_digit(n, grid.pixels);
     const Index j = take_digit(i, grid.columns);
     const int64 corner = real ? ((n * shape.K + group * group_filters) * P + i) * Q + j : 0;
-    Pixels load_dy(shared.ring, place_of_tap, dy, corner, real ? i : nowhere<Index>(), j, P, Q);
+    Pixels load_dy(shared.ring, place_of_tap, vectors, dy, corner, real ? i : nowhere<Index>(), j, P, Q);
 
-    const int64 filter = shape.R * shape.S;  // of one channel
+    const Index filter = static_cast<Index>(shape.R * shape.S);  // of one channel
     const float* filters = w + (group * group_filters * group_channels + c0) * filter;
     const int rows = tile_left(group_channels, c0);
-    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, true> load_w(shared.ring, filters, filter, rows);
+    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, Index, true> load_w(
+        shared.ring, filter == 1 && takes_vectors(filters, group_channels), filters, filter, rows);
 
     float sum[T.thread_m][T.thread_n] = {};
     gemm_mainloop<G>(shared.tiles, (taps + T.tile_k - 1) / T.tile_k, load_w, load_dy, sum, NoWatch{});
@@ -119,8 +125,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         return (image * shape.C + channel0) * plane + down * shape.W + across;
     };
     const auto finish = [](float value, int, int64) { return value; };
-    const bool vectors = stride_h == 1 && stride_w == 1 && takes_vectors(dx, plane);
-    store_pixels<G>(dx, sum, tile_left(group_channels, block.m0), plane, vectors, place_of_pixel, finish);
+    const bool together = stride_h == 1 && stride_w == 1 && takes_vectors(dx, plane);
+    store_pixels<G>(dx, sum, tile_left(group_channels, block.m0), plane, together, place_of_pixel, finish);
 }
 
 }  // namespace pycnn

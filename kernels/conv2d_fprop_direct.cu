@@ -35,7 +35,8 @@
 // Cost        N*K*P*Q*(C/groups)*R*S multiply-adds, the tiles rounded up to whole ones.  x is read K/groups / tile_k
 //             times and w N * tiles_p * tiles_q times, mostly from L2.
 // Limit       the FP32 pipes: per tap of a 3x3 filter 64 FMAs against 10/3 + 2 shared loads.  Not so where a group has
-//             few filters (depthwise: most of a tile idles) or where stride skips what a halo holds (1x1 at stride 2).
+//             few filters: most of a tile idles (for one channel a group see conv2d_depthwise_direct.cu, for 1x1 filters
+//             conv2d_pointwise_direct.cu).
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016; register tiling as in
 //             Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
 #include "direct_tile.cuh"

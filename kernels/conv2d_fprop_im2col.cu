@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const Index pixel0 = take_digit(index, grid.tiles_n) * T.tile_n;
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
-    if (threadIdx.x == 0) shared.block = {k0, pixel0, static_cast<Index>(group), slice, 0, 0};
+    if (threadIdx.x == 0) shared.block = {k0, pixel0, static_cast<Index>(group), slice, 0, 0, 0, 0};
     const Index group_channels = static_cast<Index>(shape.C / shape.groups);
     const Index group_filters = static_cast<Index>(shape.K / shape.groups);
     const Index all_taps = group_channels * static_cast<Index>(shape.R * shape.S);
@@ -78,7 +78,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     };
 
     using Pixels = GatherPixels<T.tile_n, T.tile_k, T.threads(), Index, decltype(place_of_tap)>;
-    Index n = pixel0 + Pixels::column();
+    const bool vectors = is_pointwise(shape) && takes_vectors(x, static_cast<int64>(H) * W);
+    Index n = pixel0 + Pixels::column(vectors);
     const bool real = n < pixels;
     Index p = take_digit(n, grid.PQ);
     const Index q = take_digit(p, grid.Q);
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         real ? p * static_cast<Index>(shape.stride_h) - static_cast<Index>(shape.pad_top) : nowhere<Index>();
     const Index column = q * static_cast<Index>(shape.stride_w) - static_cast<Index>(shape.pad_left);
     const int64 corner = real ? ((n * shape.C + group * group_channels) * H + h) * W + column : 0;
-    Pixels load_x(shared.ring, place_of_tap, x, corner, h, column, H, W);
+    Pixels load_x(shared.ring, place_of_tap, vectors, x, corner, h, column, H, W);
 
     const float* filters = w + (group * group_filters + k0) * all_taps + tap0;
     const int rows = tile_left(group_filters, k0);

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const Index tap0 = take_digit(index, grid.tiles_n) * T.tile_n;
     const int64 group = take_digit(index, grid.groups);
     const Index slice = index;
-    if (threadIdx.x == 0) shared.block = {k0, tap0, static_cast<Index>(group), slice, 0, 0};
+    if (threadIdx.x == 0) shared.block = {k0, tap0, static_cast<Index>(group), slice, 0, 0, 0, 0};
     const Index group_channels = static_cast<Index>(shape.C / shape.groups);
     const Index group_filters = static_cast<Index>(shape.K / shape.groups);
     const Index all_taps = group_channels * static_cast<Index>(shape.R * shape.S);
@@ -133,7 +133,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
     const int rows = tile_left(group_filters, k0);
     const float* filters = dy + (group * group_filters + k0) * plane;
-    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, false> load_dy(shared.ring, filters, plane, rows);
+    GatherRows<T.tile_m, T.tile_k, T.threads(), Index, int64, false> load_dy(shared.ring, false, filters, plane, rows);
     GatherTaps<T.tile_n, T.tile_k, T.threads(), Index, decltype(place_of_pixel)> load_x(
         shared.ring, shared.tap, place_of_pixel, x + group * group_channels * H * W, H, W);
 

@@ -24,23 +24,25 @@
 //      The four rows' threads then write points of four different rows, so v is swizzled: tile t of point p stands at
 //      t ^ 8*(p / 4).
 //
-//      While a stage is multiplied the next one's rows and filters are on their way into registers, and go into the
-//      other half of shared memory after it: one barrier a stage.
+//      While a stage is multiplied the next one's rows are on their way into registers and its filters, by cp.async,
+//      into the other half of shared memory, where the rows' transform follows them: one barrier a stage.
 //
 //      At the end the products change hands through shared memory, 16 filters at a time: a thread collects the 16
-//      points of one filter and tile, and transforms and stores 2x2 results; a warp writes 64 neighbouring pixels
-//      twice.
+//      points of one filter and tile, and transforms and stores 2x2 results; a warp writes two runs of 64 pixels.
 //
 // Launch      one block of 16 warps for each; block index = (tile block * groups + g) * blocks_k + k block.
 // Shared      FusedShared: 48 KiB, static; no bank conflicts.
 // Determinism one thread sums each product in the order of the channels: bit for bit the same in every run.
-// Cost        16/36 of direct's multiply-adds, tiles and filters rounded up to whole blocks.  x is read K/groups/64
-// times
-//             and U tiles/32 times, mostly from L2: 8 bytes of U and 1 of x for 16 multiply-adds (4 tiles x 4 filters).
+// Cost        16/36 of direct's multiply-adds, tiles and filters rounded up to whole blocks.  x is read K/groups/64 and
+//             U tiles/32 times, mostly from L2: a stage of 131,072 multiply-adds takes 16 KiB of U and some 2 KiB of x,
+//             14 operations a byte.
 // Limit       the FP32 pipes: 64 FMAs of a lane against 4 loads of 128 bits, the ratio of an SGEMM; a stage of 256 FMAs
-//             carries some 90 instructions more that load, transform and store the next one.
+//             carries some 80 instructions more that load, transform and store the next one.  Next comes L2: 18 bytes
+//             for each cycle of an SM that does 128 multiply-adds in it.  On sm_75, which copies U through registers,
+//             also the way to L2 at the head of a stage.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015, section 4; Yan, Wang & Chu,
 //             "Optimizing batched Winograd convolution on GPUs", PPoPP 2020; openCNN (Castro et al., 2021).
+#include "arch/cp_async.cuh"
 #include "epilogue.cuh"
 #include "winograd.cuh"
 
@@ -61,11 +63,11 @@ struct FusedGrid {
     Divisor blocks_k, groups;  // of the block index
 };
 
-// Channels of a stage that are unrolled.  From sm_100 on FMAs are paired, which takes registers: four would spill.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-enum : int { kUnrolled = 2 };
-#else
+// Channels of a stage whose operands are loaded ahead of their products: all of them where that spills no register.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ / 100 == 9
 enum : int { kUnrolled = 4 };
+#else
+enum : int { kUnrolled = 2 };
 #endif
 
 enum : int { kPoints = 16, kRound = 16 };  // kRound: filters whose products change hands at a time
@@ -91,12 +93,11 @@ struct FusedLoader {
     static_assert(kVectors * T.threads() * 4 == kStageOfU && T.tiles == 32, "whole vectors");
 
     const float* row;  // of the window
-    const float4* u;
+    const float* u;
     int64 next_channel;  // from stage to stage
     int inner;           // bit s: pixel s of the row is in the image
 
     float pixel[4];
-    float4 filters[kVectors];
 
     // Which row of which window is the thread's.
     static __device__ __forceinline__ int window_row() { return static_cast<int>(threadIdx.x) / 8 % 4; }
@@ -119,20 +120,23 @@ struct FusedLoader {
         next_channel = T.channels * image.H * image.W;
 
         const int64 block_k = group * grid.blocks_k.value + k0 / T.filters;
-        u = reinterpret_cast<const float4*>(all_u + block_k * grid.stages * kStageOfU) + threadIdx.x;
+        u = all_u + block_k * grid.stages * kStageOfU + 4 * static_cast<int>(threadIdx.x);
     }
 
-    // Starts the loads of a stage, of which `left` channels are there, and goes on to the next.
-    __device__ __forceinline__ void load(int left) {
+    // Starts the loads of a stage, of which `left` channels are there, and goes on to the next: of pixels into
+    // registers, of U into one half of shared memory.
+    __device__ __forceinline__ void load(FusedStages<T>& stages, int half, int left) {
 #pragma unroll
         for (int s = 0; s < 4; ++s) pixel[s] = (inner >> s & 1) != 0 && window_channel() < left ? row[s] : 0.0f;
+        float* to = &stages.u[half][0][0][0] + 4 * static_cast<int>(threadIdx.x);
 #pragma unroll
-        for (int j = 0; j < kVectors; ++j) filters[j] = u[j * T.threads()];
+        for (int j = 0; j < kVectors; ++j) cp_async<16>(to + 4 * j * T.threads(), u + 4 * j * T.threads(), 16);
+        cp_async_commit();
         row += next_channel;
-        u += kStageOfU / 4;
+        u += kStageOfU;
     }
 
-    // Transforms what was loaded, into one half of shared memory.
+    // Transforms the pixels that were loaded, into one half of shared memory, and waits for its part of U.
     __device__ __forceinline__ void store(FusedStages<T>& stages, int half) const {
         const int r = window_row();
         const int partner = (r == 0 || r == 1 ? 2 : 1) * 8 + static_cast<int>(threadIdx.x) % 8;
@@ -143,9 +147,7 @@ struct FusedLoader {
         InputTransform<2>::line<1, 1>(line, points);
 #pragma unroll
         for (int s = 0; s < 4; ++s) stages.v[half][r * 4 + s][window_channel()][window_tile() ^ r * 8] = points[s];
-        float4* to = reinterpret_cast<float4*>(&stages.u[half][0][0][0]) + threadIdx.x;
-#pragma unroll
-        for (int j = 0; j < kVectors; ++j) to[j * T.threads()] = filters[j];
+        cp_async_wait<0>();
     }
 };
 
@@ -192,13 +194,13 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     float sum[8][8] = {};  // [filter][tile] at point `warp`
     FusedLoader<T> loader(image, grid, x, u, tile0, group, k0);
     const int channels = static_cast<int>(image.channels);
-    loader.load(channels);
+    loader.load(shared.stages, 0, channels);
     loader.store(shared.stages, 0);
     __syncthreads();
     const int stages = static_cast<int>(grid.stages);
 #pragma unroll 1
     for (int stage = 0; stage + 1 < stages; ++stage) {
-        loader.load(channels - (stage + 1) * T.channels);
+        loader.load(shared.stages, (stage + 1) % 2, channels - (stage + 1) * T.channels);
         multiply<T>(sum, shared.stages, stage % 2, warp, lane_k, lane_t);
         loader.store(shared.stages, (stage + 1) % 2);
         __syncthreads();
@@ -232,20 +234,21 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             const int64 plane = corner.n * result.groups.value * result.channels + channel;
             const int64 first = (plane * result.H + corner.h) * result.W + corner.w;
             const int at = lane ^ warp / 2 % 2 * 16;
-            transform<OutputTransform<2>>([&](int r, int s) { return shared.m[r * 4 + s][warp][at]; },
-                                          [&](int r, const float (&row)[2]) {
-                                              if (corner.h + r >= H) return;
-                                              const int64 to = first + r * result.W;
-                                              const bool second = corner.w + 1 < W;
-                                              const float left = epilogue(row[0], to);
-                                              const float right = second ? epilogue(row[1], to + 1) : 0.0f;
-                                              if (aligned) {
-                                                  *reinterpret_cast<float2*>(y + to) = make_float2(left, right);
-                                              } else {
-                                                  y[to] = left;
-                                                  if (second) y[to + 1] = right;
-                                              }
-                                          });
+            const auto load = [&](int r, int s) { return shared.m[r * 4 + s][warp][at]; };
+            const auto store = [&](int r, const float (&row)[2]) {
+                if (corner.h + r >= H) return;
+                const int64 to = first + r * result.W;
+                const bool second = corner.w + 1 < W;
+                const float left = epilogue(row[0], to);
+                const float right = second ? epilogue(row[1], to + 1) : 0.0f;
+                if (aligned) {
+                    *reinterpret_cast<float2*>(y + to) = make_float2(left, right);
+                } else {
+                    y[to] = left;
+                    if (second) y[to + 1] = right;
+                }
+            };
+            transform<OutputTransform<2>>(load, store);
         }
         __syncthreads();
     }

@@ -35,7 +35,7 @@
 //             static, under 48 KiB and free of bank conflicts.
 // Determinism each result is computed by one thread, in one order.
 // Cost        windows write (m + 2)^2 / m^2 floats for each one they read (2.25 at m = 4, 1.78 at m = 6), results read
-//             as many for each one they write; 3 to 5 additions and multiplications for each float moved.
+//             as many for each one they write; 3 to 7 additions and multiplications for each float moved.
 // Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
 #include "epilogue.cuh"

@@ -33,8 +33,14 @@ template <typename Index>
 struct Im2colBlock {
     Index m0, n0;  // the first row and column of its tile
     Index group, slice;
-    Index h0, w0;  // the first row and column of its parity class, in dgrad
+    Index h0, w0;  // the first row and column of its parity class, and the first tap that meets them: in dgrad
+    Index r0, s0;
 };
+
+// Whether the columns of a problem are the image itself.
+__device__ __forceinline__ bool is_pointwise(const Conv2dShape& shape) {
+    return shape.R * shape.S == 1 && shape.stride_h * shape.stride_w == 1 && shape.P == shape.H && shape.Q == shape.W;
+}
 
 // Somewhere in an image, or a step from there.  `other` is an offset in the other operand, negative past the end of k.
 template <typename Index>
@@ -66,58 +72,74 @@ struct PlaceRing {
     }
 };
 
-// Gathers the columns of pixels side by side, their taps along k.  A thread serves one pixel; `place_of(k)` is a tap's
-// Place, worked out by this loader for the one of the other operand too.
+// Gathers the columns of pixels side by side, their taps along k.  A thread serves one pixel, or, where the columns are
+// the image itself (`vectors`: a 1x1 filter at stride 1, planes that begin at multiples of 16 bytes), four neighbours
+// at a time.  `place_of(k)` is a tap's Place, worked out by this loader for the one of the other operand too.
 template <int extent, int tile_k, int threads, typename Index, typename PlaceOf>
 class GatherPixels {
   public:
-    // `image` + pixel.offset is what tap (0, 0) of the first channel meets.
-    __device__ __forceinline__ GatherPixels(PlaceRing<tile_k, Index>& ring, const PlaceOf& place_of, const float* image,
-                                            int64 corner, Index h, Index w, Index H, Index W)
-        : ring_(ring), place_of_(place_of), corner_(image + corner), h_(h), w_(w), H_(H), W_(W) {}
+    // `image` + `corner` is what tap (0, 0) of the first channel meets, in row h and column w, for the thread's pixel.
+    __device__ __forceinline__ GatherPixels(PlaceRing<tile_k, Index>& ring, const PlaceOf& place_of, bool vectors,
+                                            const float* image, int64 corner, Index h, Index w, Index H, Index W)
+        : ring_(ring), place_of_(place_of), vectors_(vectors), corner_(image + corner), h_(h), w_(w), H_(H), W_(W) {}
 
-    static __device__ __forceinline__ int column() { return static_cast<int>(threadIdx.x) % extent; }
+    // The thread's (first) pixel in the tile.
+    static __device__ __forceinline__ int column(bool vectors) {
+        return static_cast<int>(threadIdx.x) * (vectors ? 4 : 1) % extent;
+    }
 
     __device__ __forceinline__ void prepare(Index tile) { ring_.template prepare<threads>(tile, place_of_); }
 
     __device__ __forceinline__ void copy(Index tile, float (*to)[extent + 4]) {
-        const int first = static_cast<int>(threadIdx.x) / extent;
-        Index offset[tile_k / pass];
-        int bytes[tile_k / pass];
-#pragma unroll
-        for (int i = 0; i < tile_k / pass;
-             ++i) {  // all of them first: copies and reads of shared memory disturb each other
-            const Place<Index> tap = ring_.at(tile, first + i * pass);
-            offset[i] = tap.offset;
-            bytes[i] = inside(h_ + tap.h, H_) && inside(w_ + tap.w, W_) ? 4 : 0;
-        }
-#pragma unroll
-        for (int i = 0; i < tile_k / pass; ++i)
-            cp_async<4>(&to[first + i * pass][column()], corner_ + offset[i], bytes[i]);
+        if (vectors_)
+            copy_by<4>(tile, to);
+        else
+            copy_by<1>(tile, to);
     }
 
   private:
-    static constexpr int pass = threads / extent;  // rows that all threads copy at once
-    static_assert(threads % extent == 0 && tile_k % pass == 0, "whole passes");
+    static constexpr int pass = threads / extent;  // rows that all threads copy at once, a pixel each
+    static_assert(threads % extent == 0 && tile_k % (4 * pass) == 0, "whole passes");
+
+    template <int width>
+    __device__ __forceinline__ void copy_by(Index tile, float (*to)[extent + 4]) {
+        constexpr int copies = tile_k / (width * pass);
+        const int first = static_cast<int>(threadIdx.x) * width / extent, column = this->column(width == 4);
+        Index offset[copies];
+        int bytes[copies];
+        // All places first: reads of shared memory in between hold the copies up.
+#pragma unroll
+        for (int i = 0; i < copies; ++i) {
+            const Place<Index> tap = ring_.at(tile, first + i * width * pass);
+            offset[i] = tap.offset;
+            const bool real = inside(h_ + tap.h, H_) && (width == 4 || inside(w_ + tap.w, W_));
+            bytes[i] = real ? 4 * width : 0;
+        }
+#pragma unroll
+        for (int i = 0; i < copies; ++i)
+            cp_async<4 * width>(&to[first + i * width * pass][column], corner_ + offset[i], bytes[i]);
+    }
 
     PlaceRing<tile_k, Index>& ring_;
     const PlaceOf& place_of_;
+    const bool vectors_;
     const float* corner_;
     const Index h_, w_, H_, W_;
 };
 
 // Gathers rows whose distance is fixed and whose k are found in the ring: element (row, k) at from[row*pitch + other].
-// Eight neighbouring threads copy eight k of a row, which mostly are neighbours in memory, and transpose on the way;
-// or, where rows are neighbours (pitch 1) and that is to be expected, neighbouring threads copy neighbouring rows.
-template <int extent, int tile_k, int threads, typename Index, bool expected>
+// Eight neighbouring threads copy eight k of a row, which mostly are neighbours in memory, and transpose on the way.
+// Where rows are neighbours (pitch 1) and come in whole aligned vectors, which the kernel has to expect and to know,
+// neighbouring threads copy four neighbouring rows each.
+template <int extent, int tile_k, int threads, typename Index, typename Pitch, bool expected>
 class GatherRows {
   public:
-    __device__ __forceinline__ GatherRows(const PlaceRing<tile_k, Index>& ring, const float* from, int64 pitch,
-                                          int rows)
-        : ring_(ring), neighbours_(expected && pitch == 1) {
+    __device__ __forceinline__ GatherRows(const PlaceRing<tile_k, Index>& ring, bool vectors, const float* from,
+                                          Pitch pitch, int rows)
+        : ring_(ring), vectors_(expected && vectors) {
         const int thread = static_cast<int>(threadIdx.x);
-        row_ = neighbours_ ? thread % extent : thread / 8;
-        k_ = neighbours_ ? thread / extent : thread % 8;
+        row_ = vectors_ ? thread * 4 % extent : thread / 8;
+        k_ = vectors_ ? thread * 4 / extent : thread % 8;
         from_ = from + row_ * pitch;
         step_ = pass * pitch;
         rows_left_ = rows - row_;
@@ -126,11 +148,11 @@ class GatherRows {
     __device__ __forceinline__ void prepare(Index) {}
 
     __device__ __forceinline__ void copy(Index tile, float (*to)[extent + 4]) {
-        if (neighbours_) {
-#pragma unroll 1  // rather slow than short of registers
-            for (int k = 0; k < tile_k; k += threads / extent) {
+        if (vectors_) {
+#pragma unroll
+            for (int k = 0; k < tile_k; k += vector_pass) {
                 const Index other = ring_.at(tile, k_ + k).other;
-                cp_async<4>(&to[k_ + k][row_], from_ + other, other >= 0 && rows_left_ > 0 ? 4 : 0);
+                cp_async<16>(&to[k_ + k][row_], from_ + other, other >= 0 && rows_left_ > 0 ? 16 : 0);
             }
             return;
         }
@@ -147,15 +169,16 @@ class GatherRows {
     }
 
   private:
-    static constexpr int pass = threads / 8;  // rows that all threads copy at once
-    static_assert(extent % pass == 0 && threads % extent == 0 && tile_k % (threads / extent) == 0, "whole passes");
+    static constexpr int pass = threads / 8;                  // rows that all threads copy at once
+    static constexpr int vector_pass = threads * 4 / extent;  // and k, as vectors
+    static_assert(extent % pass == 0 && tile_k % vector_pass == 0, "whole passes");
 
     const PlaceRing<tile_k, Index>& ring_;
-    const bool neighbours_;
+    const bool vectors_;
     int row_, k_;  // where the thread begins
     const float* from_;
-    int64 step_;
-    int rows_left_;  // from there
+    Pitch step_;  // to its next row
+    int rows_left_;
 };
 
 // Stores a tile of filters (or channels) by pixels, each pixel's neighbours of a channel in memory `plane` apart:

@@ -130,12 +130,27 @@ BUGS: dict[str, Bug] = {
         FPROP, "epilogue(value, channel0 + row, place)", "epilogue(value, channel0, place)", FUSED
     ),
     "four pixels across two images": InKernel(FPROP, "takes_vectors(y, plane)", "takes_vectors(y, 4)", FORWARD),
+    "vectors of planes that hold no whole ones": InKernel(
+        FPROP,
+        "is_pointwise(shape) && takes_vectors(x, static_cast<int64>(H) * W)",
+        "is_pointwise(shape)",
+        Convolution("im2col_implicit_64x64", "n2c6h5w5_k9r1s1", FPROP),
+    ),
+    "vectors of a padded image": InKernel(
+        SHARED,
+        " && shape.P == shape.H && shape.Q == shape.W",
+        "",
+        Convolution("im2col_implicit_64x64", "n1c3h4w4_k4r1s1_pd2", FPROP),
+    ),
     "class of the wrong parity": InKernel(DGRAD, "h_padded % stride_h", "h0 % stride_h", BACKWARD),
     "classes not told apart in columns": InKernel(
         DGRAD, "block.w0 + static_cast<int64>(take_digit", "static_cast<int64>(take_digit", BACKWARD
     ),
     "taps of a class not a step apart": InKernel(
-        DGRAD, "take_digit(k, grid.taps_w) * step_w", "take_digit(k, grid.taps_w)", BACKWARD
+        DGRAD,
+        "take_digit(k, grid.taps_w) * static_cast<Index>(grid.step_w.value)",
+        "take_digit(k, grid.taps_w)",
+        BACKWARD,
     ),
     "residues that do not wrap": InKernel(PARITY, "if (remainder >= stride) remainder -= stride;", "", BACKWARD),
     "tap outside of the filter": InKernel(DGRAD, "if (r >= R || s >= S) return none;", "", BACKWARD),

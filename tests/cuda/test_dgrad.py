@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from simulated import DEVICES, ORDERS, random_problems
 
+import pycnn
+from pycnn import ops
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, direct
 from pycnn.backends.cuda.device_sim import SimDevice
@@ -49,6 +52,8 @@ TILES = {
     "direct_r3s3_st1_8x32": "n1c130h19w70_k19r3s3_pd1_dgrad",
     "direct_r3s3_st1_14x16": "n1c130h30w35_k19r3s3_pd1_dgrad",
     "direct_r3s3_st1_8x8": "n2c130h19w19_k19r3s3_pd1_dgrad",
+    "direct_r3s3_st1_8x32_k16": "n1c35h19w70_k6r3s3_pd1_dgrad",
+    "direct_r5s5_st1_14x16_k16": "n1c35h30w35_k6r5s5_pd2_dgrad",
     "direct_r5s5_st1_14x16": "n1c130h30w35_k10r5s5_pd2_dgrad",
 }
 
@@ -89,6 +94,31 @@ def test_layer_by_auto(problem: Problem) -> None:
 @pytest.mark.parametrize("problem", of_dgrad(random_problems(25)), ids=str)
 def test_random_problem(problem: Problem) -> None:
     check_conv2d(DEVICES["random"], problem, "auto")
+
+
+TRANSPOSED = [
+    # x, w, stride, padding, output_padding, groups, dilation
+    ((2, 6, 5, 7), (6, 4, 3, 3), 2, 1, 1, 1, 1),
+    ((1, 4, 6, 5), (4, 3, 4, 2), (2, 1), (1, 0), (1, 0), 2, (1, 2)),
+    ((1, 3, 7, 7), (3, 1, 3, 3), 1, 1, 0, 3, 1),
+    ((2, 5, 4, 6), (5, 7, 1, 1), 1, 0, 0, 1, 1),
+]
+
+
+@pytest.mark.parametrize("case", TRANSPOSED, ids=str)
+def test_transposed_convolution_is_made_of_it(case: tuple[Any, ...]) -> None:
+    x_shape, w_shape, *how = case
+    rng = np.random.default_rng(0)
+    x, w = (rng.integers(-4, 5, shape).astype(np.float32) for shape in (x_shape, w_shape))
+    results = []
+    for backend in ("sim", "reference"):
+        with pycnn.use_backend(backend):
+            y = ops.conv_transpose2d_fprop(x, w, None, *how)
+            dx = ops.conv_transpose2d_dgrad(y, w, x_shape, *how)
+            dw = ops.conv_transpose2d_wgrad(y, x, w_shape, *how)
+        results.append((y, dx, dw))
+    for found, expected in zip(*results, strict=True):
+        assert np.array_equal(found, expected)
 
 
 def test_pixels_that_no_tap_meets_are_zero() -> None:

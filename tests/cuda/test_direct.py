@@ -27,6 +27,8 @@ TILES = {
     "direct_r3s3_st1_8x32": "n1c19h19w70_k130r3s3_pd1",
     "direct_r3s3_st1_14x16": "n1c19h30w35_k130r3s3_pd1",
     "direct_r3s3_st1_8x8": "n2c19h19w19_k130r3s3_pd1",
+    "direct_r3s3_st1_8x32_k16": "n1c6h19w70_k35r3s3_pd1",
+    "direct_r5s5_st1_14x16_k16": "n1c6h30w35_k35r5s5_pd2",
     "direct_r3s3_st2_14x16": "n1c10h60w70_k130r3s3_st2pd1",
     "direct_r5s5_st1_14x16": "n1c10h30w35_k130r5s5_pd2",
     "direct_r7s7_st2_8x32": "n1c3h38w138_k130r7s7_st2pd3",

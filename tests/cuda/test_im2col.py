@@ -123,8 +123,9 @@ def test_gemm_k_is_split_by_the_shape_alone(operator: str) -> None:
         assert set(plan.kernels) == set(device.launches)
 
 
-def on(device: Device, array: np.ndarray) -> Any:
-    place = device.alloc(array.shape, array.dtype)
+def on(device: Device, array: np.ndarray, skew: int = 0) -> Any:
+    """A copy on the device, `skew` elements past a multiple of 16 bytes."""
+    place = device.alloc((array.size + skew,), array.dtype)[skew:].reshape(array.shape)
     device.fill(place, array)
     return place
 
@@ -146,6 +147,30 @@ def test_epilogue_scales_shifts_adds_and_rectifies(text: str, algo: str) -> None
         plans("fprop", shape)[algo].run(Host(device), Operands(x=x, w=w, y=y, epilogue=given))
         expected = scale[channel] * plain + b[channel] + residual
         assert np.array_equal(y, np.maximum(expected, 0) if relu else expected)
+
+
+# Vectors of four where planes and rows of filters allow it: tails of pixels, channels and filters that are vectors;
+# planes of no whole vectors; filters of none.
+@pytest.mark.parametrize(
+    "text", ["n3c68h6w6_k36r1s1", "n3c68h5w5_k34r1s1", "n3c35h6w6_k36r1s1", "n2c40h4w7_k24r1s1_g2"]
+)
+@pytest.mark.parametrize("skew", [0, 1, 2])
+@pytest.mark.parametrize("operator", PASSES)
+def test_filters_of_one_tap_at_any_alignment(operator: str, skew: int, text: str) -> None:
+    problem = of(operator, text)
+    s, operands = problem.shape, exact_operands(problem, bias=False)
+    expected = run(reference, problem, operands, "auto")
+    for algo in ("im2col_implicit_64x64", "im2col_implicit_32x128", "im2col_explicit"):
+        device = SimDevice(order="random", seed=2)
+        left, right = on(device, operands.left, skew), on(device, operands.right, skew)
+        out = on(device, np.full_like(expected, np.nan), skew)
+        given = {
+            "fprop": Operands(x=left, w=right, y=out),
+            "dgrad": Operands(dy=left, w=right, dx=out),
+            "wgrad": Operands(dy=left, x=right, dw=out),
+        }[operator]
+        plans(operator, s)[algo].run(Host(device), given)
+        assert np.array_equal(out, expected), algo
 
 
 @pytest.mark.parametrize("algo", ALGOS)

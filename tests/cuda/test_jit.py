@@ -18,7 +18,7 @@ from pycnn.jit import CompileError, MissingToolError, cache, compile_all, cubin,
 from pycnn.jit.sources import ARCHS, Instance, Sources, installed
 
 KEY = "0" * 32
-SMALL = installed().of("conv2d_fprop_direct")["r1s1_st1_8x8"]
+SMALL = installed().of("conv2d_fprop_direct")["r3s3_st1_8x8"]
 
 
 @pytest.fixture

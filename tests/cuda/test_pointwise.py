@@ -10,7 +10,9 @@ from simulated import DEVICES, ORDERS
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, direct_pointwise
+from pycnn.backends.cuda.conv import plans
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.order import least
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
@@ -90,12 +92,14 @@ def test_operands_that_begin_between_vectors(operator: str, offset: int) -> None
     assert np.array_equal(found, run(reference, problem, replace(operands, b=None), "auto"))
 
 
-def test_auto_takes_it() -> None:
+def test_direct_takes_it_before_its_kernels_of_any_filter() -> None:
     for operator in PASSES:
         for text in ("n32c64h56_k256r1", "n32c512h7_k2048r1", "n32c256h56_k512r1_st2"):
-            name, why = DEVICES["forward"].conv2d_choose(operator, Problem.parse(text).shape, "float32")
-            assert name in ALGOS
-            assert "1x1" in why
+            shape = Problem.parse(text).shape
+            able = [plan for plan in plans(operator, shape, installed()) if plan.reason is None]
+            plan = least([plan for plan in able if plan.answers_to("direct")])
+            assert plan.name in ALGOS
+            assert "1x1" in plan.why
 
 
 def test_nan_reaches_exactly_its_pixel() -> None:

@@ -23,6 +23,8 @@ KERNELS = {
     "direct_r3s3_st1_8x32": "n1c9h9w33_k9r3s3_pd1",
     "direct_r3s3_st1_14x16": "n1c9h15w17_k9r3s3_pd1",
     "direct_r3s3_st1_8x8": "n2c9h9w9_k66r3s3_pd1",
+    "direct_r3s3_st1_8x32_k16": "n1c5h9w33_k9r3s3_pd1",
+    "direct_r5s5_st1_14x16_k16": "n1c3h15w17_k9r5s5_pd2",
     "direct_r3s3_st2_14x16": "n1c5h29w33_k9r3s3_st2pd1",
     "direct_r5s5_st1_14x16": "n1c5h15w17_k9r5s5_pd2",
     "direct_r7s7_st2_8x32": "n1c2h19w67_k9r7s7_st2pd3",
@@ -169,7 +171,7 @@ def test_shared_memory_is_nan_until_written(tmp_path: Path) -> None:
 
 
 FAULTS = {
-    "if (i % 32 != 5) y[i] = __shfl_xor_sync(~0u, x[i], 1);": "a lane that the mask names is elsewhere",
+    "if (i % 32 != 5) y[i] = __shfl_xor_sync(~0u, x[i], 1);": "not every lane of its mask is here",
     "y[i + 1] = x[i];": "outside of it",
     "y[i] = x[i - 1];": "outside of it",
     "const_cast<float*>(x)[i] = 0; y[i] = 0;": "a write to x, which is an input",

@@ -33,6 +33,11 @@ JOINS: list[tuple[tuple[int, ...], int, tuple[int, ...]]] = [
     ((2, 4, 3), 1, (0, 0)),
     ((0, 4), 1, (1, 2)),
     ((3, 1, 2), 1, tuple(range(1, 40))),
+    # Whole stretches, but rows, offsets or the rows of y that are no multiple of four.
+    ((2, 1, 33, 63), 1, (1, 2)),
+    ((2, 1), 1, (3, 4097, 4096)),
+    ((2, 1), 1, (4096, 4096, 3)),
+    ((2, 1), 1, (4096, 4097, 3)),
 ]
 
 

@@ -75,17 +75,25 @@ class Tiling:
         """Winograd's points: multiplications a tile."""
         return (self.m + 2) ** 2
 
-    def chunks(self, channels: int) -> Iterator[tuple[int, int]]:
-        """(first tile, tiles) of each chunk: all but the last of one size, a multiple of 32; the last one's of 4.
+    def chunk_sizes(self, channels: int) -> tuple[int, int]:
+        """Tiles of every chunk but the last, a multiple of 32, and of the last, a multiple of 4; (0, 0) of no tiles.
 
         Args:
             channels: of all tensors and groups together that keep a tile's points for the time of a chunk.
         """
+        if not self.tiles:
+            return 0, 0
         most = max(CHUNK_BYTES // (_FLOAT * self.points * channels) // _FEWEST_TILES, 1) * _FEWEST_TILES
-        wanted = -(-self.tiles // -(-self.tiles // most)) if self.tiles else 0
-        size = -(-wanted // _FEWEST_TILES) * _FEWEST_TILES
+        size = -(-self.tiles // -(-self.tiles // most))
+        size = -(-size // _FEWEST_TILES) * _FEWEST_TILES
+        last = self.tiles - (self.tiles - 1) // size * size
+        return size, -(-last // 4) * 4
+
+    def chunks(self, channels: int) -> Iterator[tuple[int, int]]:
+        """(first tile, tiles) of each chunk; `channels` as in `chunk_sizes`."""
+        size, last = self.chunk_sizes(channels)
         for first in range(0, self.tiles, max(size, 1)):
-            yield first, min(size, -(-(self.tiles - first) // 4) * 4)
+            yield first, size if first + size < self.tiles else last
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ class StagedPlan(Plan):
         problem = self.convolution
         tiling, depth, width = problem.tiling, problem.source.channels, problem.result.channels
         matrices = tiling.groups * tiling.points
-        chunks = list(_staged_chunks(problem))
+        chunks = list(tiling.chunks(tiling.groups * (depth + width)))
         source, result = problem.arrays(operands)
         u = host.device.alloc((matrices, depth, width), "float32")
         v = host.device.alloc((matrices * depth * chunks[0][1],), "float32")
@@ -244,7 +252,7 @@ class GradientPlan(Plan):
         """Launch them, chunk after chunk in the same memory."""
         tiling, channels, filters = self.x.tiling, self.x.channels, self.dy.channels
         matrices = tiling.groups * tiling.points
-        chunks = list(_gradient_chunks(self.x, self.dy))
+        chunks = list(tiling.chunks(tiling.groups * (channels + filters)))
         v = host.device.alloc((matrices * channels * chunks[0][1],), "float32")
         d = host.device.alloc((matrices * filters * chunks[0][1],), "float32")
         products = host.device.alloc((matrices, filters, channels), "float32")
@@ -308,7 +316,7 @@ def _staged(operator: str, shape: Conv2dShape, m: int, sources: Sources) -> Stag
     problem = Convolution.of(operator, shape, m)
     tiling, depth, width = problem.tiling, problem.source.channels, problem.result.channels
     matrices = tiling.groups * tiling.points
-    sizes = {tiles for _, tiles in _staged_chunks(problem)}
+    sizes = _chunk_sizes(tiling, depth + width)
     products, kernels = 0, []
     for tiles in sizes:
         product = gemm_plan(width, tiles, depth, matrices, True, False, sources)
@@ -333,9 +341,10 @@ def _staged(operator: str, shape: Conv2dShape, m: int, sources: Sources) -> Stag
     )
 
 
-def _staged_chunks(problem: Convolution) -> Iterator[tuple[int, int]]:
-    channels = problem.tiling.groups * (problem.source.channels + problem.result.channels)
-    return problem.tiling.chunks(channels)
+def _chunk_sizes(tiling: Tiling, channels: int) -> set[int]:
+    """The one or two sizes of chunk that occur, `channels` of a group; none of an empty batch."""
+    size, last = tiling.chunk_sizes(tiling.groups * channels)
+    return ({size} if size < tiling.tiles else set()) | ({last} if last else set())
 
 
 def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
@@ -345,7 +354,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
     x = Image(tiling, shape.C // shape.groups, (shape.H, shape.W), (-top, -left))
     dy = Image(tiling, shape.K // shape.groups, (shape.P, shape.Q))
     matrices, pairs = shape.groups * tiling.points, x.channels * dy.channels
-    sizes = {tiles for _, tiles in _gradient_chunks(x, dy)}
+    sizes = _chunk_sizes(tiling, x.channels + dy.channels)
     products, kernels = 1, []
     for tiles in sizes:
         product = gemm_plan(dy.channels, x.channels, tiles, matrices, False, True, sources)
@@ -369,10 +378,6 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
             [sources.of(WINDOWS)[f"f{m}"], sources.of(WINDOWS)[f"dy{m}"], *kernels, sources.of(TAPS)[f"f{m}"]]
         ),
     )
-
-
-def _gradient_chunks(x: Image, dy: Image) -> Iterator[tuple[int, int]]:
-    return x.tiling.chunks(x.tiling.groups * (x.channels + dy.channels))
 
 
 def _transform_windows(
