@@ -707,12 +707,13 @@ class Tensor(Variable):
         """A copy; the gradient passes through."""
         return op.Clone.apply(self)
 
-    def to(self, *wanted: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    def to(self, *wanted: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> Tensor:
         """On another device, in another dtype, or both; the tensor itself if it is there already.
 
         Args:
             *wanted: a device ("cpu", "cuda", "cuda:1"), a dtype, one after the other, or a Tensor to be like.
             dtype, device: the same by name.
+            non_blocking: as PyTorch has it; a copy to a GPU is always in the order of its stream.
 
         Raises:
             ValueError: a device of another name.  MissingToolError: no CuPy, no driver or no such GPU.

@@ -101,8 +101,7 @@ class Replay:
     def recorded(self) -> None:
         """The step was written down, not run: the host goes back to where it stood in each stream."""
         for stream, place in self._places.values():
-            stream.set_state(place.start)
-            place.holds -= place.used
+            stream.set_state(place.start)  # `before` finds the counter behind it, and writes it
 
     def before(self) -> None:
         """Bring the device's memory up to date."""

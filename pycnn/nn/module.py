@@ -274,7 +274,7 @@ class Module:
         function(self)
         return self
 
-    def to(self: M, *wanted: Any, dtype: Any = None, device: Any = None) -> M:
+    def to(self: M, *wanted: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> M:
         """Move parameters, buffers and gradients to a device, or convert the floating ones to a dtype, or both.
 
         The parameters stay the same objects, so an optimiser that was made before keeps them.
@@ -282,6 +282,7 @@ class Module:
         Args:
             *wanted: a device ("cpu", "cuda", "cuda:1"), a floating dtype, one after the other, or a Tensor to be like.
             dtype, device: the same by name.
+            non_blocking: as PyTorch has it; a copy to a GPU is always in the order of its stream.
 
         Returns:
             this module.

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
-from pycnn.arrays import device_of, is_host, place
+from pycnn.arrays import beside, device_of, is_array, is_host, place
 from pycnn.backends.replay import CaptureError, active
 from pycnn.tensor import Tensor
 
-__all__ = ["Settings", "expect_not_captured", "host_of", "is_fused", "shared_steps"]
+__all__ = ["Settings", "expect_not_captured", "follow", "host_of", "is_fused", "shared_steps"]
 
 Array = Any
 
@@ -61,6 +61,14 @@ class Settings:
         if values != self._values:
             self.array[...] = place(np.array(values, np.float32), self._device)
             self._values = values
+
+
+def follow(states: Iterable[dict[str, Any]], parameters: Iterable[Tensor]) -> None:
+    """Bring what is remembered of parameters to where they are now, if they have moved since."""
+    for state, parameter in zip(states, parameters, strict=True):
+        for name, value in state.items():
+            if is_array(value):
+                state[name] = beside(value, parameter.data)
 
 
 def shared_steps(states: Iterable[dict[str, Any]], like: Array) -> list[tuple[Array, list[int]]]:

@@ -102,6 +102,7 @@ class Optimizer:
                 changed(parameter)
             for device, parameters in together.items():
                 states = [self.state.setdefault(parameter, {}) for parameter in parameters]
+                _device.follow(states, parameters)
                 self._update_together(parameters, states, group, self._settings_on(device, number, parameters[0].data))
                 for parameter in parameters:
                     changed(parameter)

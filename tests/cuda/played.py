@@ -2,7 +2,8 @@
 
 `Gpu().module` stands in for `cupy`.  It is stricter than the original where that is lenient, so that what runs here
 runs there: arrays are no NumPy arrays and never become one unasked, NumPy's functions and arrays are refused, a scalar
-read from an array is a transfer that is counted, and while a stream captures, nothing runs and nothing may be read.
+read from an array is a transfer that is counted, streams that do not wait for each other may not share an array, and
+while a stream captures, nothing runs and nothing may be read.
 Kernels arrive as they do on a GPU: a cubin, and the addresses of its parameters.
 """
 
@@ -24,6 +25,10 @@ from pycnn.backends.cuda.device import Argument, Writes
 from pycnn.backends.cuda.device_sim import SimArray, SimDevice
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.sources import Instance, Sources, installed
+
+
+class RaceError(RuntimeError):
+    """Memory that one stream used is used by another that did not wait for it."""
 
 
 class CaptureRefused(RuntimeError):
@@ -88,11 +93,29 @@ class Memory:
 
 
 class Stream:
-    """A stream: what is given to it happens at once, or is written down while it captures."""
+    """A stream: what is given to it happens at once, or is written down while it captures.
+
+    Streams that do not wait for each other may run in any order, so each keeps count of what it did, and of how far it
+    has seen the others come: an array may be used where its last use was seen.
+    """
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.ptr = id(self) if not null else 0
         self.recorded: list[Callable[[], None]] | None = None
+        self.captured: dict[int, Any] = {}  # the memory that what it captures uses
+        self.done = 0
+        self.seen: dict[Stream, int] = {}
+
+    def use(self, memory: Any) -> None:
+        """Something started here uses this memory."""
+        if self.recorded is not None:
+            self.captured[id(memory)] = memory
+            return
+        stream, count = getattr(memory, "last_use", (self, 0))
+        if stream is not self and max(self.seen.get(stream, 0), Gpu.playing.waited.get(stream, 0)) < count:
+            raise RaceError("an array is used in a stream that did not wait for the one that used it before")
+        self.done += 1
+        memory.last_use = self, self.done
 
     def __enter__(self) -> Stream:
         Gpu.playing.streams.append(self)
@@ -105,32 +128,39 @@ class Stream:
         if self.recorded is not None:
             raise CaptureRefused("cudaStreamSynchronize while a stream captures")
         Gpu.playing.transfers.append("synchronize")
+        Gpu.playing.wait(self)
 
     def begin_capture(self, mode: int | None = None) -> None:
         assert self.recorded is None
-        self.recorded = []
+        self.recorded, self.captured = [], {}
 
     def end_capture(self) -> Graph:
         recorded, self.recorded = self.recorded, None
         assert recorded is not None
-        return Graph(recorded)
+        return Graph(recorded, list(self.captured.values()))
 
     def is_capturing(self) -> bool:
         return self.recorded is not None
 
     def record(self, event: Event | None = None) -> Event:
-        return event or Event()
+        event = event or Event()
+        event.seen = {**self.seen, self: self.done}
+        return event
 
-    def wait_event(self, event: Event) -> None: ...
+    def wait_event(self, event: Event) -> None:
+        for stream, count in event.seen.items():
+            self.seen[stream] = max(self.seen.get(stream, 0), count)
 
 
 class Graph:
     """What a stream captured."""
 
-    def __init__(self, works: list[Callable[[], None]]) -> None:
-        self.works = works
+    def __init__(self, works: list[Callable[[], None]], memory: list[Any]) -> None:
+        self.works, self.memory = works, memory
 
     def launch(self, stream: Stream | None = None) -> None:
+        for memory in self.memory:
+            (stream or Gpu.playing.stream).use(memory)
         for work in self.works:
             work()
 
@@ -144,6 +174,7 @@ class Event:
         import time
 
         self.time = time.perf_counter()
+        self.seen: dict[Stream, int] = {}
 
     def record(self, stream: Stream | None = None) -> None:
         import time
@@ -192,24 +223,30 @@ class Ndarray:
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, host: np.ndarray, block: _Block, base: Ndarray | None = None) -> None:
-        self.host, self.block, self.base = host, block, base
+        self._host, self.block, self.base = host, block, base
+
+    @property
+    def _used(self) -> Any:
+        """The memory, to be used in the current stream."""
+        Gpu.playing.stream.use(self._host.memory)  # type: ignore[attr-defined]
+        return self._host
 
     # -- what it is
 
-    shape = property(lambda self: self.host.shape)
-    dtype = property(lambda self: self.host.dtype)
-    ndim = property(lambda self: self.host.ndim)
-    size = property(lambda self: self.host.size)
-    itemsize = property(lambda self: self.host.itemsize)
-    nbytes = property(lambda self: self.host.nbytes)
-    strides = property(lambda self: self.host.strides)
-    flags = property(lambda self: self.host.flags)
+    shape = property(lambda self: self._host.shape)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    itemsize = property(lambda self: self._host.itemsize)
+    nbytes = property(lambda self: self._host.nbytes)
+    strides = property(lambda self: self._host.strides)
+    flags = property(lambda self: self._host.flags)
     device = property(lambda self: Device(self.block.device_id))
     T = property(lambda self: self.transpose())
 
     @property
     def data(self) -> Any:
-        return SimpleNamespace(ptr=int(self.host.ctypes.data), device_id=self.block.device_id, mem=self.block)
+        return SimpleNamespace(ptr=int(self._host.ctypes.data), device_id=self.block.device_id, mem=self.block)
 
     def __array__(self, *given: Any, **options: Any) -> np.ndarray:
         raise TypeError(
@@ -218,24 +255,27 @@ class Ndarray:
         )
 
     def __len__(self) -> int:
-        return len(self.host)
+        return len(self._host)
 
     # -- back to the host
 
     def get(self) -> np.ndarray:
+        host = self._used
         Gpu.playing.transfer("get")
-        return np.array(self.host)
+        return np.array(host)
 
     def item(self) -> Any:
+        host = self._used
         Gpu.playing.transfer("item")
-        return self.host.item()
+        return host.item()
 
     def tolist(self) -> Any:
         return self.get().tolist()
 
     def __bool__(self) -> bool:
+        host = self._used
         Gpu.playing.transfer("bool")
-        return bool(self.host)
+        return bool(host)
 
     def __int__(self) -> int:
         return int(self.item())
@@ -247,7 +287,7 @@ class Ndarray:
         return operator.index(self.item())
 
     def __repr__(self) -> str:
-        return f"played {self.host!r}"
+        return f"played {self._used!r}"
 
     def __reduce__(self) -> Any:
         return asarray, (self.get(),)
@@ -258,19 +298,19 @@ class Ndarray:
         return Ndarray(host, self.block, self if self.base is None else self.base)
 
     def view(self, dtype: Any = None) -> Ndarray:
-        return self._view(self.host.view() if dtype is None else self.host.view(dtype))
+        return self._view(self._host.view() if dtype is None else self._host.view(dtype))
 
     def transpose(self, *axes: Any) -> Ndarray:
-        return self._view(self.host.transpose(*axes))
+        return self._view(self._host.transpose(*axes))
 
     def squeeze(self, axis: Any = None) -> Ndarray:
-        return self._view(self.host.squeeze(axis))
+        return self._view(self._host.squeeze(axis))
 
     def reshape(self, *shape: Any, order: str = "C") -> Ndarray:
-        result = self.host.reshape(*shape)
-        if self.size == 0 or np.shares_memory(result, self.host, max_work=1):
+        result = self._host.reshape(*shape)
+        if self.size == 0 or np.shares_memory(result, self._host, max_work=1):
             return self._view(result)
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.reshape(*shape))
 
     def ravel(self, order: str = "C") -> Ndarray:
@@ -284,15 +324,15 @@ class Ndarray:
         basic = all(part is None or part is Ellipsis or isinstance(part, (slice, int, np.integer)) for part in parts)
         if basic and not any(isinstance(part, bool) for part in parts):
             whole = any(part is Ellipsis for part in parts)
-            return self._view(self.host[parts if whole else (*parts, ...)])
+            return self._view(self._host[parts if whole else (*parts, ...)])
         if any(isinstance(part, Ndarray) and part.dtype.kind == "b" for part in parts):
             Gpu.playing.transfer("boolean index")  # how many there are
-        host = _plain(self.host)
+        host = _plain(self._used)
         place = _index(index)
         return _compute(lambda: host[place])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        other, host = _operand(value), self.host
+        other, host = _operand(value), self._used
         if other is NotImplemented:
             raise TypeError(f"Unsupported type {type(value)}")
         parts = index if isinstance(index, tuple) else (index,)
@@ -314,46 +354,46 @@ class Ndarray:
     ) -> Ndarray:
         if not copy and self.dtype == dtype:
             return self
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.astype(dtype, order=order), order)
 
     def copy(self, order: str = "C") -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.copy(order), order)
 
     def fill(self, value: Any) -> None:
         self[...] = value
 
     def sum(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.sum(axis=axis, dtype=dtype, keepdims=keepdims))
 
     def argmax(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: np.argmax(host, axis=axis, keepdims=keepdims))
 
     def argmin(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: np.argmin(host, axis=axis, keepdims=keepdims))
 
     def max(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.max(axis=axis, keepdims=keepdims))
 
     def min(self, axis: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.min(axis=axis, keepdims=keepdims))
 
     def mean(self, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.mean(axis=axis, keepdims=keepdims))
 
     def all(self, axis: Any = None) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.all(axis=axis))
 
     def any(self, axis: Any = None) -> Ndarray:
-        host = _plain(self.host)
+        host = _plain(self._used)
         return _compute(lambda: host.any(axis=axis))
 
 
@@ -371,7 +411,7 @@ def _operand(value: Any) -> Any:
         gpu = Gpu.playing
         if value.block.device_id != gpu.current and not gpu.peers:
             raise ValueError(f"Array device must be same as the current device: {value.block.device_id}, {gpu.current}")
-        return _plain(value.host)
+        return _plain(value._used)
     if isinstance(value, np.ndarray):
         raise TypeError(f"Unsupported type {type(value)}")
     return value if isinstance(value, (int, float, complex, bool, np.generic)) else NotImplemented
@@ -386,7 +426,7 @@ def _value(value: Any) -> Any:
 
 def _index(index: Any) -> Any:
     def one(part: Any) -> Any:
-        return _plain(part.host) if isinstance(part, Ndarray) else part
+        return _plain(part._used) if isinstance(part, Ndarray) else part
 
     return tuple(map(one, index)) if isinstance(index, tuple) else one(index)
 
@@ -405,7 +445,7 @@ def _compute(function: Callable[[], Any], order: str = "C") -> Ndarray:
     with np.errstate(all="ignore"):
         value = np.asarray(function())
     out = empty(value.shape, value.dtype)
-    host = out.host
+    host = out._used
 
     def work() -> None:
         host[...] = value
@@ -430,7 +470,7 @@ def _binary(function: Callable[[Any, Any], Any], swapped: bool = False) -> Calla
 
 
 def _unary(function: Callable[[Any], Any]) -> Callable[[Ndarray], Ndarray]:
-    return lambda self: _compute(partial(function, _plain(self.host)))
+    return lambda self: _compute(partial(function, _plain(self._used)))
 
 
 def _in_place(function: Callable[[Any, Any], Any]) -> Callable[[Ndarray, Any], Ndarray]:
@@ -484,7 +524,7 @@ def asarray(value: Any, dtype: Any = None) -> Ndarray:
     """An array of the current device: `value` itself where it is one."""
     if isinstance(value, Ndarray):
         if value.block.device_id != Gpu.playing.current:
-            other = value.host
+            other = value._used
             value = _compute(lambda: _plain(other))
         return value if dtype is None or value.dtype == dtype else value.astype(dtype)
     value = np.asarray(value, dtype)
@@ -493,7 +533,7 @@ def asarray(value: Any, dtype: Any = None) -> Ndarray:
         raise CaptureRefused("a copy from pageable memory while a stream captures")
     gpu.uploads += 1
     result = empty(value.shape, value.dtype)
-    result.host[...] = value
+    result._used[...] = value
     return result
 
 
@@ -532,12 +572,12 @@ class _Ufunc:
         values = [_value(array) for array in arrays]
         if out is None:
             return _compute(partial(self._function, *values))
-        target = out.host
+        target = out._used
         _do(lambda: np.copyto(target, self._function(*values), casting="same_kind"))
         return out
 
     def at(self, array: Ndarray, index: Any, value: Any) -> None:
-        _do(partial(self._function.at, _plain(array.host), _index(index), _value(value)))
+        _do(partial(self._function.at, _plain(array._used), _index(index), _value(value)))
 
 
 UFUNCS = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "exp", "log", "sqrt", "sign", "isfinite")
@@ -558,7 +598,7 @@ def where(condition: Any, a: Any, b: Any) -> Ndarray:
 def clip(x: Any, low: Any, high: Any, out: Ndarray | None = None) -> Ndarray:
     if out is None:
         return _compute(partial(np.clip, _value(x), low, high))
-    _do(partial(np.clip, _value(x), low, high, out=_plain(out.host)))
+    _do(partial(np.clip, _value(x), low, high, out=_plain(out._used)))
     return out
 
 
@@ -567,15 +607,15 @@ def take_along_axis(x: Ndarray, index: Ndarray, axis: int) -> Ndarray:
 
 
 def copyto(target: Ndarray, source: Any, casting: Any = "same_kind", where: Any = None) -> None:
-    _do(partial(np.copyto, target.host, _value(source), casting=casting))
+    _do(partial(np.copyto, target._used, _value(source), casting=casting))
 
 
 def expand_dims(x: Ndarray, axis: int) -> Ndarray:
-    return x._view(np.expand_dims(x.host, axis))
+    return x._view(np.expand_dims(x._host, axis))
 
 
 def broadcast_to(x: Ndarray, shape: Any) -> Ndarray:
-    return x._view(np.broadcast_to(x.host, shape, subok=True))
+    return x._view(np.broadcast_to(x._host, shape, subok=True))
 
 
 def vdot(a: Ndarray, b: Ndarray) -> Ndarray:
@@ -614,6 +654,7 @@ class Gpu:
         self.loaded: list[tuple[int, Instance]] = []
         self.attributes: list[tuple[int, int]] = []
         self.allocations = self.uploads = 0
+        self.waited: dict[Stream, int] = {}  # how far the host has seen each stream come
         self.device_stack = [0]
         self.streams = [Stream(null=True)]
         self.allocators: list[Callable[[int], Any]] = []
@@ -636,6 +677,12 @@ class Gpu:
         if self.stream.recorded is not None:
             raise CaptureRefused(f"{what}: the host waits for a result while a stream captures")
         self.transfers.append(what)
+        self.wait(self.stream)
+
+    def wait(self, stream: Stream) -> None:
+        """The host has seen all of a stream, and what that had waited for."""
+        for other, count in {**stream.seen, stream: stream.done}.items():
+            self.waited[other] = max(self.waited.get(other, 0), count)
 
     def know(self, host: np.ndarray) -> None:
         """Remember the memory of an array, so that a launch finds it by its address."""
@@ -656,6 +703,7 @@ class Gpu:
             memory = reference()
             if memory is not None and begin <= address <= begin + memory.size:
                 offset = address - begin
+                self.stream.use(memory)
                 rest = (memory.size - offset,)
                 host = np.ndarray.__new__(SimArray, rest, np.uint8, memory.map, memory.offset + offset)
                 host.memory = memory

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from played import UFUNCS, CaptureRefused, Gpu, playing
+from played import UFUNCS, CaptureRefused, Gpu, RaceError, playing
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, device_cupy
@@ -101,8 +101,8 @@ def test_each_gpu_loads_its_own_module(gpu: Gpu) -> None:
 
 
 def test_the_current_stream_is_the_one_launched_on(gpu: Gpu) -> None:
-    x, w = on_gpu(small(1, 3, 8, 8), small(4, 3, 3, 3))
     with gpu.module.cuda.Stream(non_blocking=True):  # the played driver refuses a launch on any other
+        x, w = on_gpu(small(1, 3, 8, 8), small(4, 3, 3, 3))
         Host(CupyDevice(0)).conv2d_fprop(x, w, None, *REST)
     assert gpu.transfers == []  # and nobody waited
 
@@ -134,6 +134,33 @@ def test_a_step_is_recorded_and_replayed(gpu: Gpu) -> None:
             y.get(), 2 * factor * reference.conv2d_fprop(small(1, 3, 8, 8), small(4, 3, 3, 3), None, *REST)
         )
     assert len(gpu.launches) == launches + 2
+
+
+def test_streams_that_do_not_wait_are_found_out(gpu: Gpu) -> None:
+    (x,) = on_gpu(small(4))
+    side = gpu.module.cuda.Stream(non_blocking=True)
+    with side, pytest.raises(RaceError, match="did not wait"):
+        _ = x + 1.0
+    side.wait_event(gpu.stream.record())
+    with side:
+        y = x + 1.0
+    with pytest.raises(RaceError, match="did not wait"):
+        y.get()
+    gpu.stream.wait_event(side.record())
+    assert np.array_equal(y.get(), small(4) + 1.0)
+
+
+def test_a_step_runs_between_what_is_before_and_behind_it(gpu: Gpu) -> None:
+    (x,) = on_gpu(small(4))
+    recorder = CupyDevice(0).recorder()
+    for _ in range(3):
+        x[...] = x + 1.0  # in the current stream; the step runs in its own
+        y, _ = recorder.run(lambda: x * 2.0)
+        x[...] = y + x
+    y = recorder.record(lambda: x * 2.0)
+    x[...] = x + 1.0
+    recorder.replay()
+    assert np.array_equal(y.get(), 2 * x.get())
 
 
 def test_what_cannot_be_recorded_is_named(gpu: Gpu) -> None:

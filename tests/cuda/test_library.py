@@ -201,6 +201,22 @@ def test_modules_move_with_gradients_and_keep_their_parameters(gpu: Gpu) -> None
     assert net.cpu().fc.weight.device == "cpu"
 
 
+def test_an_optimiser_follows_its_parameters(gpu: Gpu) -> None:
+    results = []
+    for optimizer, options in ((optim.SGD, {"lr": 0.1, "momentum": 0.9}), (optim.Adam, {"lr": 0.01})):
+        for device in ("cpu", "cuda"):
+            p = nn.Parameter(values(5))
+            opt = optimizer([p], **options)
+            for step in range(3):
+                p.grad = Tensor(values(5, seed=step)).to(p.device)
+                opt.step()
+                if step == 0:
+                    p.data = p.detach().to(device).data
+            results.append(p.detach().numpy())
+    for cpu, cuda in (results[:2], results[2:]):
+        np.testing.assert_allclose(cuda, cpu, rtol=1e-5)  # Adam's corrections are computed in another way
+
+
 def test_states_cross_devices(gpu: Gpu, tmp_path: Path) -> None:
     net = trained("cuda", optim.Adam, lr=0.01)
     opt = optim.Adam(net.parameters(), lr=0.01)
@@ -380,3 +396,16 @@ def test_blocks_forward_and_backward_are_those_of_the_cpu(gpu: Gpu, make: Callab
         scale = float(np.abs(cpu).max()) or 1.0
         # Some ten layers deep, each a float32 sum in another order, batch norm over few pixels among them.
         assert np.abs(results[1][name] - cpu).max() <= 2e-4 * scale, name
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_target_that_is_no_class_makes_the_loss_nan(gpu: Gpu, smoothing: float) -> None:
+    x = Tensor(values(3, 4)).cuda()
+
+    def loss(*target: int) -> float:
+        return F.cross_entropy(x, Tensor(np.array(target)).cuda(), label_smoothing=smoothing).item()
+
+    assert np.isfinite(loss(0, 3, -100))
+    assert np.isnan(loss(0, 4, 1))
+    assert np.isnan(loss(0, -1, 1))
+    assert gpu.transfers == ["item"] * 3  # nobody looked before

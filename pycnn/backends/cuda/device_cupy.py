@@ -275,6 +275,8 @@ class CupyRecorder:
             finally:
                 self._capturing = False
                 graph = self._ended()
+        if isinstance(graph, Exception):
+            raise CaptureError(f"the step cannot be captured: {graph}")
         self._graph = graph
         return result
 
