@@ -16,6 +16,9 @@
 //   channels |block|     |     |      <----          | w[k][c][r, s]  |   |  dy[k, p, q]   |  both gathered by the
 //         c  +-----+-----+-----+                     +----------------+   +----------------+  places in the ring
 //
+// Vectors     a 1x1 filter at stride 1 without padding reads dy, and one of any stride w, by 16 bytes where their rows
+//             begin at multiples of them: the kernel looks at the pointers.
+//
 // Launch      one block of `warps` warps for each tile; block index = ((((slice*groups + g)*classes_h + a)*classes_w +
 // b)
 //             *tiles_n + tn)*tiles_m + tm; past 2^31 - 1 blocks it goes on along y.

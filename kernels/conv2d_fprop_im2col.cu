@@ -16,6 +16,10 @@
 //         k  +-----+-----+-----+                     |   transposed   |   |  of each pixel |  and bounds come from the
 //            |     |     |     |                     +----------------+   +----------------+  ring, worked out once
 //
+// Vectors     a 1x1 filter at stride 1 without padding reads x by 16 bytes where x and its planes begin at multiples of
+//             them: the kernel looks at the pointer.  y is stored by 16 bytes on the same condition.  Else by 4, which
+//             costs a copy more for tile_m FMAs of each of three elements.
+//
 // Launch      one block of `warps` warps for each tile; block index = ((slice*groups + g)*tiles_n + tn)*tiles_m + tm,
 //             so that neighbours in time share their pixels; past 2^31 - 1 blocks it goes on along y.
 // Shared      FpropShared: static, at most 48 KiB.  No bank conflicts, see gemm.cuh.
