@@ -122,7 +122,7 @@ def verdict(net: str, sources: Sources, case: Case, change: Change | None = None
     """How a net sees the code: "right", "wrong" (result), or "fault"."""
     place: Device
     if net == "ptx":
-        place = PtxDevice("sm_90a", sources, patience=20_000)  # whose PTX holds the inline assembly
+        place = PtxDevice("sm_90a", sources, patience=60_000)  # whose PTX holds the inline assembly
     else:
         place = SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",), patience=1)
     host = Host(Tampered(place, change) if change else place, sources)  # type: ignore[arg-type]
