@@ -47,6 +47,7 @@ struct DepthwiseTile {
     int rows;                      // results a thread owns, or (wgrad) pixels at a time; in dgrad a multiple of
                                    // stride_h, and 1 for any problem; in wgrad 1 for any problem
     int warps;                     // warps in a block
+    int blocks;                    // dgrad: blocks an SM should hold: what a thread may have of its registers
 
     constexpr int threads() const { return warps * kWarp; }
     constexpr bool any() const { return R == 0; }
@@ -150,7 +151,7 @@ __device__ __forceinline__ void back_up(Index& out, Index& rest, Index step, Ind
 }
 
 template <DepthwiseTile T>
-__global__ void __launch_bounds__(T.threads())
+__global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
                            const float* __restrict__ w, float* __restrict__ dx) {
     using Index = typename IndexOf<T.wide>::type;

@@ -76,6 +76,13 @@ def test_arrays_of_two_places_are_refused(gpu: Gpu) -> None:
         pycnn.conv2d(x.cuda(1), w)
 
 
+def test_operators_run_where_their_arrays_are(gpu: Gpu) -> None:
+    x, w = pycnn.ones(1, 2, 4, 4, device="cuda:1"), pycnn.ones(3, 2, 3, 3, device="cuda:1")
+    for y in (pycnn.relu(x), pycnn.conv2d(x, w), pycnn.max_pool2d(x, 2), pycnn.ops.concat([x.data, x.data])):
+        assert y.device in ("cuda:1", gpu.module.cuda.Device(1))  # the current one is cuda:0 all the time
+    assert {number for number, _ in gpu.loaded} == {1}
+
+
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "arithmetic": lambda a, b: ((a + b) * a - b / (b * b + 2.0) + 3 - 2 * a) ** 2 + (-a).abs() + 1.0 / (2.0 + a * a),
     "broadcast": lambda a, b: a * b[0] + b[:, :1] - a.sum(0),

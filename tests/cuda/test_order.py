@@ -78,7 +78,20 @@ def test_a_workspace_limit_is_kept() -> None:
             HOST._plan("wgrad", shape, "float32", free)
         reasons = {name: reason for name, reason, *_ in HOST.conv2d_table("wgrad", shape, "float32")}
         assert "the limit is" in str(reasons[free])
-    assert HOST._plan("wgrad", shape, "float32", free).name == free  # what is remembered knows its limit
+    assert HOST._plan("wgrad", shape, "float32", free).name == free
+
+
+def test_a_plan_is_remembered_with_the_limit_and_the_accuracy_it_was_made_under() -> None:
+    shape = Problem.parse("n1c512h7w7_k512r3s3_pd1").shape
+    host = Host(TraceDevice())
+    free = host._plan("fprop", shape, "float32", "auto")
+    assert free.workspace > 0
+    assert host._plan("fprop", shape, "float32", "auto") is free
+    with pycnn.use_workspace_limit(free.workspace - 1):
+        assert host._plan("fprop", shape, "float32", "auto").workspace < free.workspace
+    with pycnn.use_accuracy("strict"):
+        assert host._plan("fprop", shape, "float32", "auto").name != free.name
+    assert host._plan("wgrad", shape, "float32", "auto").name != free.name
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "many"])
