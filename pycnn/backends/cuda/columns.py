@@ -82,17 +82,6 @@ class ExplicitPlan(Plan):
             if chunk.start:
                 host.device.fill(partial[0], dw)
             sum_slices(host, partial[0 if chunk.start else 1 : last], dw)
-        if operands.db is not None:
-            self._bias(host, dy, operands.db)
-
-    def _bias(self, host: HostBase, dy: Array, db: Array) -> None:
-        """db: dy times ones for each image, added up in order."""
-        s = self.shape
-        ones = host.device.alloc((s.P * s.Q, 1), dy.dtype)
-        host.device.fill(ones, 1.0)
-        sums = host.device.alloc((s.N, s.K), dy.dtype)
-        sgemm(host, dy.reshape(s.N, s.K, s.P * s.Q), ones, sums.reshape(s.N, s.K, 1))
-        sum_slices(host, sums, db)
 
     def _chunks(self) -> Iterator[slice]:
         for first in range(0, self.shape.N, self.images):
@@ -148,7 +137,6 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     kernels = [plan.instance for plan, _ in products]
     if partial or operator == "wgrad":
         kernels += sources.of("sum_slices").values()
-    bias = 4 * (s.N * s.K + s.P * s.Q) if operator == "wgrad" else 0
     name = "col2im" if operator == "dgrad" else "im2col"
     return [
         ExplicitPlan(
@@ -157,7 +145,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
             tier=TIER,
             cost=s.macs,
             why="takes every problem",
-            workspace=(0 if unit else images * image) + (result and (images + 1) * result) + partial + bias,
+            workspace=(0 if unit else images * image) + (result and (images + 1) * result) + partial,
             operator=operator,
             shape=s,
             images=images,
