@@ -131,6 +131,7 @@ def _plan(
         cost=int(work(instance, blocks, slices) * k),
         why="the tile with the least work, idle work included",
         workspace=4 * slices * (result + bias) if slices > 1 else 0,
+        bias_gradient=True,
         operator=operator,
         shape=shape,
         instance=instance,
