@@ -10,7 +10,7 @@ import pytest
 
 import pycnn
 from pycnn.algorithms import workspace_limit
-from pycnn.backends.cuda import Host, order
+from pycnn.backends.cuda import Host, UnavailableError, conv, order
 from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.cli import main
 from pycnn.shape import PASSES, Problem
@@ -95,6 +95,13 @@ def test_a_plan_is_remembered_with_the_limit_and_the_accuracy_it_was_made_under(
     with pycnn.use_accuracy("strict"):
         assert host._plan("fprop", shape, "float32", "auto").name != free.name
     assert host._plan("wgrad", shape, "float32", "auto").name != free.name
+    with pytest.raises(UnavailableError, match="conv2d_fprop in float64"):
+        host._plan("fprop", shape, np.dtype("f8"), "auto")
+    for number in range(conv._MOST_PLANS + 5):
+        host._chosen[number,] = free
+    other = host._plan("dgrad", shape, "float32", "auto")
+    assert host._plan("dgrad", shape, "float32", "auto") is other
+    assert len(host._chosen) == 1  # so many shapes, and all of them forgotten
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "many"])
