@@ -168,6 +168,15 @@ def test_views_with_gaps_and_batches_in_any_order(form: str) -> None:
     assert np.isnan(room).sum() == room.size - 3 * 19 * 23
 
 
+def test_long_k_into_a_view_with_gaps_is_not_split() -> None:
+    device = DEVICES["random"].host.device
+    a, b = operands("nn", 9, 11, 700)
+    room = device.alloc((9, 16), np.float32)
+    sgemm(Host(device), on(device, a), on(device, b), room[:, 3:14])
+    assert np.array_equal(room[:, 3:14], a @ b)
+    assert np.isnan(room).sum() == 9 * 5
+
+
 def test_linear_layer() -> None:
     for batch in (0, 1, 5, 40):
         for features in (3, 700):
