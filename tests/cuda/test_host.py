@@ -168,6 +168,26 @@ def test_float64_is_refused_by_every_function_that_launches(function: str) -> No
     assert device.launches == []
 
 
+def gapped(value: Any) -> Any:
+    """The same values, every other one in memory."""
+    if isinstance(value, list):
+        return [gapped(one) for one in value]
+    if not isinstance(value, np.ndarray) or value.size < 2:
+        return value
+    room = np.zeros((*value.shape[:-1], 2 * value.shape[-1]), value.dtype)
+    room[..., ::2] = value
+    return room[..., ::2]
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("function", sorted({case.function for case in operators()}))
+def test_arrays_with_gaps_are_as_good_as_dense_ones(function: str) -> None:
+    for case in operators(function):
+        results = [getattr(sim, function)(*map(change, case.arguments())) for change in (gapped, lambda given: given)]
+        found, expected = (each if isinstance(each, tuple) else (each,) for each in results)
+        assert [one.tobytes() for one in found] == [one.tobytes() for one in expected], case.name
+
+
 @pytest.mark.parametrize(
     ("blocks", "grid"),
     [
