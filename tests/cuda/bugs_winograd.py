@@ -190,11 +190,11 @@ BUGS: dict[str, Bug] = {
     ),
     "filters: not turned": InKernel(STAGED, "tap[turned ? taps - 1 - at : at]", "tap[at]", LARGE_DGRAD),
     "filters: exchanged, and should not be": InKernel(STAGED, "[turned ? r * pitch", "[!turned ? r * pitch", MIDDLE),
-    "filters: the pitch of 5x5 is one word short": InKernel(STAGED, "pitch = run + 1;", "pitch = run;", FIVE),
+    "filters: runs of 5x5 overlap by a word": InKernel(STAGED, "pitch = run + 1;", "pitch = run - 1;", FIVE),
     "filters: runs of 5x5 as if they were not turned": InKernel(
         STAGED, "turned ? i / (kColumns * taps) : i / (rows * taps)", "i / (rows * taps)", FIVE_DGRAD
     ),
-    "filters: too few rows of 5x5": InKernel(STAGED, "T.r == 3 ? 32 : 8", "T.r == 3 ? 32 : 6", FIVE),
+    "filters: too few rows of 5x5": InKernel(STAGED, "T.r == 3 ? 32 : 8", "T.r == 3 ? 32 : 4", FIVE),
     "filters: 5x5 turned as 3x3": InKernel(STAGED, "turned ? taps - 1 - at", "turned ? 8 - at", FIVE_DGRAD),
     "filters: taps of 5x5 in rows of three": InKernel(STAGED, "i * T.r + j", "i * 3 + j", FIVE),
     "wrong coefficient of 5x5": InKernel(
