@@ -15,7 +15,7 @@
 //          +-----------------+  one of 16             u [point][channel][64 filters]   straight from U
 //          | l0 l1 l2 l3|l0..|  products; lane 4*i      v [point][channel][32 tiles]     transformed windows
 //      64  | l4 l5 l6 l7|l4..|  + j owns filters
-//  filters |  ...            |  4i..4i+3 and 32 + those, tiles 4j..4j+3 and 16 + those: 16 blocks of four by four
+//  filters |  ...            |  4i..4i+3 and 32 + those, tiles 4j..4j+3 and 16 + those: 4 blocks of four by four
 //          | l28..        l31|
 //          +-----------------+
 //

@@ -5,9 +5,8 @@
 //
 // The array is (outer, length, inner), `length` the axis.  Who owns what: rows.cuh.
 //
-// Launch      ceil(outer * ceil(inner / lanes) / groups) blocks of warps * 32 threads, groups = threads / (rows *
-// lanes);
-//             past 2^31 - 1 the grid goes on along y.
+// Launch      ceil(outer * ceil(inner / lanes) / groups) blocks of warps * 32 threads, with groups =
+//             threads / (rows * lanes); past 2^31 - 1 the grid goes on along y.
 // Shared      4 bytes a warp and lane, for rows that span warps.
 // Determinism a thread takes its elements in ascending order, rows meet in a fixed tree (reduce.cuh).
 // Cost        forward 8 bytes an element, backward 12.  The elements are read three times (two times backward), the
