@@ -32,6 +32,20 @@ def test_winograd_where_it_pays(operator: str) -> None:
     assert chosen("n32c256h28w28_k256r1s1", operator)[0].partition("_")[0] != "winograd"
 
 
+@pytest.mark.parametrize("operator", ["fprop", "dgrad"])
+def test_tiles_of_5x5_filters_where_they_pay(operator: str) -> None:
+    for images in (1, 128):
+        alexnet = f"n{images}c64h27_k192r5_pd2"
+        name, why = chosen(alexnet, operator)
+        assert name == "winograd_f4x4_5x5"
+        assert "of the work of the best other kernel" in why
+        with pycnn.use_accuracy("strict"):
+            assert not chosen(alexnet, operator)[0].startswith("winograd")
+    # Tiles of 4x4 would compute 8x8 results for 5x5: little less work, at more of an error.
+    assert chosen("n32c512h5_k512r5_pd2", operator)[0] == "winograd_f2x2_5x5"
+    assert not chosen("n1c16h28_k32r5_pd2", operator)[0].startswith("winograd")
+
+
 @pytest.mark.parametrize("operator", PASSES)
 def test_strict_accuracy_allows_no_large_tile(operator: str) -> None:
     with pycnn.use_accuracy("strict"):
