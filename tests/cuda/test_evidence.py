@@ -85,6 +85,10 @@ def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -
         for plan in conv.plans(operator, shape, installed()):
             assert f"correct/{operator}/{plan.name}" in names
             assert chosen[operator, plan.name], plan.name
+    proven = {kernel for task in planned if task.name.startswith("correct/") for kernel in task.kernels}
+    assert proven == {instance.kernel for instance in installed().instances}
+    of_wgrad = {task.name: task.kernels for task in planned if task.name.startswith("correct/wgrad/")}
+    assert all("sum_slices" in kernels for kernels in of_wgrad.values())
     assert sum(name.startswith("time/") for name in names[: len([t for t in planned if t.slice == 1])]) == 20
     assert [task.slice for task in planned] == sorted(task.slice for task in planned)
 

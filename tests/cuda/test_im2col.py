@@ -232,7 +232,7 @@ def test_columns_are_stored_for_as_many_images_as_fit(monkeypatch: pytest.Monkey
         for operator in PASSES:
             each = replace(problem, operator=operator)
             plan = plans(operator, each.shape)["im2col_explicit"]
-            assert plan.workspace <= (images + 1) * (image + 4 * 4 * 27)
+            assert plan.workspace < (images + 1) * (image + 4 * 4 * 27)
             device = SimDevice(order="random", seed=1)
             assert exactly("im2col_explicit", each, device)
             made = [instance for instance in device.launches if instance.kernel in columns.KERNELS]

@@ -52,21 +52,23 @@ class ExplicitPlan(Plan):
     def _fprop(self, host: HostBase, operands: Operands) -> None:
         """y = w columns."""
         w, given = self._filters(operands.w), operands.epilogue
+        room = self._room(host, w.dtype)
         for chunk in self._chunks():
             residual = None if given.residual is None else self._outputs(given.residual[chunk])
-            columns = self._columns_of(host, _held(operands.x)[chunk])
+            columns = self._columns_of(host, _held(operands.x)[chunk], room)
             epilogue = replace(given, residual=residual)
             sgemm(host, w, columns, self._outputs(_held(operands.y)[chunk]), epilogue=epilogue)
 
     def _dgrad(self, host: HostBase, operands: Operands) -> None:
         """dcolumns = w^T dy, and dx gathers from them."""
         w = self._filters(operands.w)
+        room = self._room(host, w.dtype)
         for chunk in self._chunks():
             dx, dy = _held(operands.dx)[chunk], self._outputs(_held(operands.dy)[chunk])
-            if self.columns is None:
+            if room is None:
                 sgemm(host, w, dy, self._as_columns(dx), trans_a=True)
                 continue
-            columns = self._alloc_columns(host, len(dx), dx.dtype)
+            columns = self._as_columns(room[: len(dx)])
             sgemm(host, w, dy, columns, trans_a=True)
             self._launch(host, Reads("columns", columns), Writes("dx", dx), self.shape.H, self.shape.W)
 
@@ -74,8 +76,9 @@ class ExplicitPlan(Plan):
         """dw = dy columns^T for each image, added up in order; `partial[0]` is the sum of the chunks before."""
         dw, dy = _held(operands.dw), _held(operands.dy)
         partial = host.device.alloc((self.images + 1, *dw.shape), dw.dtype)
+        room = self._room(host, dw.dtype)
         for chunk in self._chunks():
-            columns = self._columns_of(host, _held(operands.x)[chunk])
+            columns = self._columns_of(host, _held(operands.x)[chunk], room)
             last = 1 + len(columns)
             products = partial[1:last].reshape((len(columns), *self._filters(dw).shape))
             sgemm(host, self._outputs(dy[chunk]), columns, products, trans_b=True)
@@ -102,14 +105,15 @@ class ExplicitPlan(Plan):
         s = self.shape
         return x.reshape(len(x), s.groups, s.C // s.groups * s.R * s.S, s.P * s.Q)
 
-    def _alloc_columns(self, host: HostBase, images: int, dtype: object) -> Array:
+    def _room(self, host: HostBase, dtype: object) -> Array | None:
+        """Memory for the columns of a chunk, the same for all of them; None where they are the image itself."""
         s = self.shape
-        return self._as_columns(host.device.alloc((images, s.C, s.R, s.S, s.P, s.Q), dtype))
+        return None if self.columns is None else host.device.alloc((self.images, s.C, s.R, s.S, s.P, s.Q), dtype)
 
-    def _columns_of(self, host: HostBase, x: Array) -> Array:
-        if self.columns is None:
+    def _columns_of(self, host: HostBase, x: Array, room: Array | None) -> Array:
+        if room is None:
             return self._as_columns(x)
-        columns = self._alloc_columns(host, len(x), x.dtype)
+        columns = self._as_columns(room[: len(x)])
         self._launch(host, Reads("x", x), Writes("columns", columns), self.shape.P, self.shape.Q)
         return columns
 

@@ -24,10 +24,11 @@ _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan | WgradPlan]:
     """Every instance's plan for a pass, specialised ones first."""
     kernel = {"fprop": FPROP, "dgrad": DGRAD, "wgrad": WGRAD}[operator]
-    return [_plan(operator, shape, instance) for instance in sources.of(kernel).values()]
+    (sums,) = sources.of("sum_slices").values()
+    return [_plan(operator, shape, instance, sums) for instance in sources.of(kernel).values()]
 
 
-def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan | WgradPlan:
+def _plan(operator: str, shape: Conv2dShape, instance: Instance, sums: Instance) -> DirectPlan | WgradPlan:
     tile = instance.tile
     rows, threads = tile["rows"], 32 * tile["warps"]
     above = rows_above(shape) if operator == "dgrad" else 0
@@ -71,6 +72,7 @@ def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan |
             block=(threads, 1, 1),
             geometry=geometry,
             slices=slices,
+            sums=sums,
             cost=cost,
         )
     return DirectPlan(

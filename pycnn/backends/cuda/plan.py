@@ -87,8 +87,8 @@ class Plan(ABC):
         """Launch them on `host.device`.  Called only where `reason` is None and the batch is not empty."""
 
     def answers_to(self, algo: str) -> bool:
-        """Whether `algo` asks for this plan, or for any of several of which it is one."""
-        return self.name == algo or self.name.startswith(f"{algo}_")
+        """Whether the plan is one of several that `algo` asks for."""
+        return self.name.startswith(f"{algo}_")
 
 
 def past_32_bits(indices: Mapping[str, int]) -> str | None:
