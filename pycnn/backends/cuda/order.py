@@ -80,7 +80,8 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
 
 def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
     allowed = [plan for plan in _of("winograd", able) if accuracy() == "fast" or winograd.points_of(plan.name) == 4]
-    others = [plan for plan in able if family_of(plan) != "winograd"]
+    # Not the explicit product, which no rule takes before the implicit one, and whose work leaves out idle tiles.
+    others = _of("direct", able) + _of("im2col_implicit", able)
     if not allowed:
         return None
 
