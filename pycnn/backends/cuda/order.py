@@ -88,7 +88,7 @@ def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice
         return plan.cost / (_WORTH_MORE if winograd.points_of(plan.name) == 8 else 1.0)
 
     best = min(allowed, key=judged)
-    share = best.cost / min((plan.cost for plan in others), default=max(shape.macs, 1))
+    share = best.cost / min((plan.cost for plan in others), default=shape.macs)
     if share > _WORTH:
         return None
     strict = " that strict accuracy allows" if accuracy() == "strict" else ""
