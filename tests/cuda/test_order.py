@@ -146,6 +146,13 @@ RULES: dict[str, tuple[str, dict[str, float], str, str]] = {
     "6x6 with a quarter less work": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 29.9}, "winograd_f6x6_3x3", ""),
     "6x6 with less than that": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 30.1}, "winograd_f4x4_3x3", ""),
     "6x6 of the filters": ("", {"winograd_f3x3_4x4": 40, "winograd_f3x3_6x6": 30.1}, "winograd_f3x3_4x4", ""),
+    "4x4 of 5x5, a quarter less work": (
+        "",
+        {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 29.9},
+        "winograd_f4x4_5x5",
+        "",
+    ),
+    "4x4 of 5x5, less than that": ("", {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 30.1}, "winograd_f2x2_5x5", ""),
     "winograd alone, against the sum as it is written": (
         "n1c10h3_k10r3",
         {"winograd_f2x2_3x3": 721},
