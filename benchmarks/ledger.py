@@ -42,7 +42,10 @@ class Ledger:
         self.path = path
         self.content: dict[str, Any] = {"device": {}, "results": {}}
         if path.is_file():
-            self.content = json.loads(path.read_text())
+            try:
+                self.content = json.loads(path.read_text())
+            except json.JSONDecodeError as error:
+                raise RuntimeError(f"{path} is damaged ({error}); remove it, or put it back as it was") from None
 
     @property
     def device(self) -> str:
