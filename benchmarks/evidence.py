@@ -100,19 +100,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where the evidence is kept")
     parser.add_argument("--device", choices=["gpu", "sim"], default="gpu", help="sim: rehearse on the simulator")
     args = parser.parse_args(argv)
-    if args.command == "status":
-        print("\n".join(ledger.status(args.out)))
-        return OK
-    if args.command == "readme":
-        section.rewrite(Path(__file__).parents[1] / "README.md", args.out)
-        return OK
     try:
-        place = _place(args.device)
+        if args.command == "status":
+            print("\n".join(ledger.status(args.out)))
+            return OK
+        if args.command == "readme":
+            section.rewrite(Path(__file__).parents[1] / "README.md", args.out)
+            return OK
+        return prove(_place(args.device), args.out, args.budget, args.slice, quick=args.device == "sim")
     except MissingToolError as error:
         print(f"pycnn {pycnn.__version__}: {error}", file=sys.stderr)
         return NO_DEVICE
-    try:
-        return prove(place, args.out, args.budget, args.slice, quick=args.device == "sim")
+    except ledger.DamagedError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("\ninterrupted; what was done is written, run again for the rest", file=sys.stderr)
         return INTERRUPTED

@@ -31,6 +31,10 @@ def source_hashes() -> dict[str, str]:
     return hashes
 
 
+class DamagedError(ValueError):
+    """A file of evidence that is no JSON."""
+
+
 class Ledger:
     """One device's evidence file.
 
@@ -45,7 +49,7 @@ class Ledger:
             try:
                 self.content = json.loads(path.read_text())
             except json.JSONDecodeError as error:
-                raise RuntimeError(f"{path} is damaged ({error}); remove it, or put it back as it was") from None
+                raise DamagedError(f"{path} is damaged ({error}); remove it, or put it back as it was") from None
 
     @property
     def device(self) -> str:

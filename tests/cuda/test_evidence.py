@@ -260,7 +260,7 @@ def test_interrupt_keeps_what_was_done(
     assert results(tmp_path)
 
 
-def test_damaged_evidence_is_named(tmp_path: Path) -> None:
+def test_damaged_evidence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "gpu.json").write_text("{")
-    with pytest.raises(RuntimeError, match=r"gpu\.json is damaged"):
-        ledger.ledgers(tmp_path)
+    assert evidence.main(["status", "--out", str(tmp_path)]) == evidence.FAILED
+    assert "gpu.json is damaged" in capsys.readouterr().err
