@@ -12,6 +12,7 @@ import pycnn
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, UnavailableError, pool
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.layout import PoolAxis
 from pycnn.backends.cuda.pool import KERNELS, PoolProblem, pool_plan
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
@@ -166,12 +167,23 @@ def test_grid_of_two_to_the_40_elements_is_within_the_limits() -> None:
         (PoolProblem.even((1, 1, 7, 7), (1, 1)), 2**31 - 256, "adaptive_narrow"),
         (PoolProblem.even((1, 1, 7, 7), (1, 1)), 2**31 - 255, "adaptive_wide"),
         (PoolProblem.even((1, 1, 1, 2**16), (1, 2**15)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 1, 2**16 - 1), (1, 2**15 - 1)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 2**16 - 1, 1), (2**15 - 1, 1)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 1, 2**16 - 2), (1, 2**15 - 1)), 1, "adaptive_narrow"),
         (PoolProblem.windows((1, 1, 9, 9), (1, 1), (2, 1), (1, 1), NO_PADDING, (2**30, 1)), 1, "wide"),
         (PoolProblem.windows((1, 1, 9, 9), (1, 1), (2, 1), (1, 1), NO_PADDING, (2**29, 1)), 1, "narrow"),
     ],
 )
 def test_32_bit_kernels_leave_large_problems_to_the_wide_ones(problem: PoolProblem, elements: int, name: str) -> None:
     assert pool_plan("max_pool2d_fwd", problem, elements, installed()).instance.name == name
+
+
+def test_the_largest_coordinate_of_either_axis_counts() -> None:
+    rows, columns = PoolAxis(10, 4, 2, 3, 1, 2, 2), PoolAxis(20, 5, 5, 2, 3, 4, 3)
+    assert PoolProblem(6, rows, columns).largest == PoolProblem(6, columns, rows).largest == 5 * 5 + 5 + 2 * 3 + 20 + 7
+    assert PoolProblem(6, rows, rows).largest == 4 * 2 + 2 + 3 * 2 + 10 + 3
+    given = PoolProblem.windows((2, 3, 10, 20), (4, 5), (3, 2), (2, 5), (1, 2, 3, 4), (2, 3))
+    assert given == PoolProblem(6, rows, columns)
 
 
 def test_empty_batch_launches_nothing() -> None:
