@@ -9,13 +9,14 @@
 //     with u = (x - mean[c]) / sqrt(var[c] + eps)
 //
 // Statistics in one pass.  A thread takes the mean and the squared distances of up to 16 elements while they are in its
-// registers, then merges them into what it has (Chan et al.), so no sum of squares is ever taken far from the mean. All
-// of it is done on x - x[0, c, 0]: where a channel lies far from zero beside its spread, the difference is exact and
-// small, and the mean comes out as the float32 `mean` plus a remainder `low` that float32 could not hold.  A NaN or an
-// infinity makes the statistics of its channel NaN.
+// registers, then merges them into what it has (Chan et al.), so no sum of squares is ever taken far from the mean.
+// All of it is done on x - x[0, c, 0]: where a channel lies far from zero beside its spread, the difference is exact
+// and small, and the mean comes out as the float32 `mean` plus a remainder `low` that float32 could not hold.  A NaN or
+// an infinity makes the statistics of its channel NaN.
 //
-// Who owns what   channels.cuh has the drawings of reductions, stream.cuh that of maps; statistics and gradients have a
-//             thread a channel.
+// Who owns what: channels.cuh has the drawings of reductions, stream.cuh that of maps; statistics and gradients have a
+// thread a channel.
+//
 // Launch      reductions: grid (channels or tiles of 32; slices; more channels past 2^31 - 1).  Others: a thread or
 //             stretch each, the grid going on along y.
 // Shared      moments: 16 bytes a warp and lane; slopes: 8.

@@ -5,10 +5,12 @@
 // The kernel sums each slice of a channel (channels.cuh says who owns what); sum_slices of slices.cu adds the slices.
 //
 // Launch      grid (channels, or tiles of 32 of them; slices; more channels past 2^31 - 1), blocks of warps * 32
-// threads. Shared      one value a warp and lane of the layout. Determinism a thread adds its elements in ascending
-// order, rows meet in a fixed tree (reduce.cuh), slices in order. Cost        4 bytes an element. Limit bandwidth:
-// 64 bytes a thread in flight where L is a multiple of four and dy of 16 bytes, else 32: on an SM,
-//             of 1024 threads, 64 or 32 KiB.
+//             threads.
+// Shared      one value a warp and lane of the layout.
+// Determinism a thread adds its elements in ascending order, rows meet in a fixed tree (reduce.cuh), slices in order.
+// Cost        4 bytes an element.
+// Limit       bandwidth: 64 bytes a thread in flight where L is a multiple of four and dy begins at one of 16 bytes,
+//             else 32: on an SM, of 1024 threads, 64 or 32 KiB.
 #include "channels.cuh"
 
 namespace pycnn {

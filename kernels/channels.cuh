@@ -4,9 +4,8 @@
 // A reduction cuts each channel into slices, so many samples by so many columns; their number is a function of the
 // shape.  Two layouts:
 //
-//   planes (L > 1)   a block owns a slice of one channel.  Its threads are `across` columns by threads / across
-//   samples,
-//                    `across` the power of two that covers L:
+//   planes (L > 1)   a block owns a slice of one channel.  Its threads are `across` columns, the power of two that
+//                    covers L, by threads / across samples:
 //
 //                        l ->  | thread 0 | 1 | 2 | ...          (four columns each where 128-bit accesses may be)
 //                      n       | thread `across` | ...
@@ -14,8 +13,7 @@
 //                      v
 //
 //   columns (L = 1)  neighbours in memory are neighbouring channels: a block owns a slice of 32 channels, lane l of
-//   each
-//                    warp channel l, warp w the samples w, w + warps, ...
+//                    each warp channel l, warp w the samples w, w + warps, ...
 //
 // Either way a thread asks for several accesses, `ahead`, before it uses the first.
 #pragma once
@@ -120,8 +118,9 @@ __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, cons
     }
 }
 
-// The walk by 128-bit accesses where they may be: planes and slices that are multiples of four, arrays of 16 bytes.  The
-// order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a copy of it.
+// The walk by 128-bit accesses where they may be: planes that are multiples of four, arrays that begin at multiples of
+// 16 bytes.  The order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a
+// copy of it.
 template <ChannelTile T, int arrays, typename Visit>
 __device__ __forceinline__ void walk_channel(const ChannelSlices& s, int64 channel, const float* const (&from)[arrays],
                                              const Visit& visit) {

@@ -27,9 +27,8 @@
 //      wgrad: a block owns one filter and a slice of the columns of pixels, a thread R*S sums; they are added by halves
 //      in shared memory, and the slices by sum_slices (slices.cu).
 //
-// Launch      fprop, dgrad: a thread for each column of `rows` results, blocks of `warps` warps, past 2^31 - 1 blocks
-// on
-//             along y.  wgrad: block index = slice*K + k.
+// Launch      fprop, dgrad: a thread for each column of `rows` results, blocks of `warps` warps.  wgrad: block index =
+//             slice*K + k.  Past 2^31 - 1 blocks the grid goes on along y.
 // Shared      wgrad: DepthwiseSums; the others none.
 // Determinism one thread sums each result of fprop (order s, r) and dgrad (order k, s, r); wgrad adds in an order that
 //             depends on the shape alone: bit for bit the same in every run.

@@ -37,8 +37,7 @@
 
 namespace pycnn {
 
-// `turned` is the shape of the convolution of dy: its C and K are the problem's K and C, its H and W the problem's P,
-// Q.
+// `turned` is the shape of the convolution of dy: its C and K are the problem's K and C, its H and W are P and Q.
 template <DirectTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_dgrad_direct_tiled(const Conv2dShape turned, const DirectGrid grid, const float* __restrict__ dy,

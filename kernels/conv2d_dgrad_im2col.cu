@@ -19,9 +19,9 @@
 // Vectors     a 1x1 filter at stride 1 without padding reads dy, and one of any stride w, by 16 bytes where their rows
 //             begin at multiples of them: the kernel looks at the pointers.
 //
-// Launch      one block of `warps` warps for each tile; block index = ((((slice*groups + g)*classes_h + a)*classes_w +
-// b)
-//             *tiles_n + tn)*tiles_m + tm; past 2^31 - 1 blocks it goes on along y.
+// Launch      one block of `warps` warps for each tile; block index =
+//             ((((slice*groups + g)*classes_h + a)*classes_w + b)*tiles_n + tn)*tiles_m + tm; past 2^31 - 1 blocks it
+//             goes on along y.
 // Shared      DgradShared: static, at most 48 KiB.  No bank conflicts, see gemm.cuh.
 // Determinism one thread sums each pixel of a slice, in the order k, r, s; slices are added in order.
 // Cost        N*H*W*(C/groups)*K*R*S / (stride_h*stride_w) multiply-adds, the tiles rounded up to whole ones.

@@ -24,11 +24,9 @@
 //      channel (one look at the pointer and the size of a plane tells); else by four.  The same holds for stores.
 //
 // Launch      one block of `warps` warps for each tile; block index = (tile of pixels * groups + g)*tiles_k + tk, so
-// that
-//             blocks that share pixels are neighbours in time.
-// Shared      PointwiseShared, static.  No bank conflicts in the loop: a warp reads 8 neighbouring float4 of pixels and
-// 4
-//             of filters.
+//             that blocks that share pixels are neighbours in time.
+// Shared      PointwiseShared, static.  No bank conflicts in the loop: a warp reads 8 neighbouring float4 of pixels
+//             and 4 of filters.
 // Determinism one thread sums each result, in the order of the channels: bit for bit the same in every run.
 // Cost        N*P*Q*K*C/groups multiply-adds, the tiles rounded up to whole ones.
 // Limit       the FP32 pipes: 64 FMAs against 4 LDS.128 a channel; bandwidth where K or C is below a hundred.

@@ -15,7 +15,7 @@
 //          +-----------------+  one of 16             u [point][channel][64 filters]   straight from U
 //          | l0 l1 l2 l3|l0..|  products; lane 4*i      v [point][channel][32 tiles]     transformed windows
 //      64  | l4 l5 l6 l7|l4..|  + j owns filters
-//  filters |  ...            |  4i..4i+3 and 32 + those, tiles 4j..4j+3 and 16 + those: 16 blocks of four by four
+//  filters |  ...            |  4i..4i+3 and 32 + those, tiles 4j..4j+3 and 16 + those: 4 blocks of four by four
 //          | l28..        l31|
 //          +-----------------+
 //
@@ -144,7 +144,7 @@ struct FusedLoader {
         float line[4], points[4];
 #pragma unroll
         for (int s = 0; s < 4; ++s) line[s] = fmaf(sign, __shfl_sync(0xFFFFFFFFu, pixel[s], partner), pixel[s]);
-        InputTransform<2>::line<1, 1>(line, points);
+        InputTransform<4>::line<1, 1>(line, points);
 #pragma unroll
         for (int s = 0; s < 4; ++s) stages.v[half][r * 4 + s][window_channel()][window_tile() ^ r * 8] = points[s];
         cp_async_wait<0>();
@@ -248,7 +248,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                     if (second) y[to + 1] = right;
                 }
             };
-            transform<OutputTransform<2>>(load, store);
+            transform<OutputTransform<2, 3>>(load, store);
         }
         __syncthreads();
     }

@@ -4,7 +4,9 @@
 //   dgrad   dx = AT [ (G w' GT) . (BT dy B) ] A        w': filters turned by 180 degrees; sums over filters
 //   wgrad   dw = AT [ (G dy GT) . (BT x B)  ] A        of F(3x3, m x m); sums over tiles
 //
-// GEMM view   one product for each group and each of the (m + 2)^2 points; fprop: gemm_m = K, gemm_n = tiles and
+// fprop and dgrad are F(m x m, r x r) for filters of r = 3 (m = 4, 6) and r = 5 (m = 2, 4); wgrad has r = 3.
+//
+// GEMM view   one product for each group and each of the (m + r - 1)^2 points; fprop: gemm_m = K, gemm_n = tiles and
 //             gemm_k = C (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products
 //             are sgemm's; here are the ways into Winograd's domain and out of it:
 //
@@ -21,21 +23,22 @@
 //
 // Who owns what: a thread owns one tile of one channel (windows, results), or one filter's taps for one channel
 // (filters, taps), with all its points in registers.  Neighbouring threads own neighbouring tiles, channels or filters,
-// in the order in which V, U and M lie, so each of a warp's (m + 2)^2 accesses to them is one line of 128 bytes:
+// in the order in which V, U and M lie, so each of a warp's accesses to them, one a point, is a line of 128 bytes:
 //
 //                    lane 0    1    2    3          31
 //          point 0  |  t0 | t1 | t2 | t3 | .... | t31 |        V, M: 128 bytes
 //          point 1  |  t0 | t1 | ...
 //
-// The windows of a warp lie m pixels apart: its m + 2 accesses to a row of x touch the same lines, which L1 keeps.
-// filters and taps stage the 9 taps of a pair in shared memory, so that w and dw move in whole lines too.
+// The windows of a warp lie m pixels apart: its m + r - 1 accesses to a row of x touch the same lines, which L1 keeps.
+// filters and taps stage the r^2 taps of a pair in shared memory, so that w and dw move in whole lines too.
 //
 // Launch      blocks of `warps` warps, one thread for each tile and channel (or pair); the last block is ragged.
-// Shared      filters: 32 x 32 pairs of 9 taps, rows an odd number of words apart; taps: 9 words a thread.  Both are
-//             static, under 48 KiB and free of bank conflicts.
+// Shared      filters: 32 columns x 32 rows of pairs of 9 taps, or 32 x 8 of 25, what lanes read an odd number of words
+//             apart; taps: 9 words a thread.  Both are static, under 48 KiB and free of bank conflicts.
 // Determinism each result is computed by one thread, in one order.
-// Cost        windows write (m + 2)^2 / m^2 floats for each one they read (2.25 at m = 4, 1.78 at m = 6), results read
-//             as many for each one they write; 3 to 7 additions and multiplications for each float moved.
+// Cost        windows write (m + r - 1)^2 / m^2 floats for each one they read (2.25 at m = 4 and 1.78 at m = 6; with
+//             5x5 filters 9 at m = 2 and 4 at m = 4), results read as many for each one they write; 3 to 7 additions
+//             and multiplications for each float moved.
 // Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
 #include "epilogue.cuh"
@@ -46,12 +49,15 @@ namespace pycnn {
 // The constants of one instance; instances.toml lists those that exist.
 struct WinogradTile {
     int m;         // side of a tile: of results in fprop and dgrad, of dy in wgrad
+    int r;         // side of a filter
     int gradient;  // windows: 1 for the tiles of dy in wgrad, which have no border
     int warps;     // of a block
     int blocks;    // blocks an SM should hold: caps the registers of a thread
 
     constexpr int threads() const { return warps * 32; }
-    constexpr int points() const { return (m + 2) * (m + 2); }
+    constexpr int side() const { return m + r - 1; }  // of a window, and of its points
+    constexpr int points() const { return side() * side(); }
+    constexpr int taps() const { return r * r; }
 };
 
 // The tiles and channels of one launch: thread i = (group*channels + c)*tiles + t owns tile first + t of channel c.
@@ -86,10 +92,10 @@ __device__ __forceinline__ int64 image_plane(const TiledImage& image, const Thre
 // Windows: V = BT x B, or D = G dy GT; zero outside of the image, and for tiles past the last
 
 template <WinogradTile T>
-struct WindowTransform : InputTransform<T.m> {};
+struct WindowTransform : InputTransform<T.side()> {};
 template <WinogradTile T>
     requires(T.gradient == 1)
-struct WindowTransform<T> : GradientTransform<T.m> {};
+struct WindowTransform<T> : FilterTransform<T.r, T.m> {};
 
 template <WinogradTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
@@ -108,9 +114,9 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             const bool inner = real && inside(corner.h + r, H) && inside(corner.w + s, W);
             return inner ? window[r * image.W + s] : 0.0f;
         },
-        [&](int, const float (&row)[T.m + 2]) {
+        [&](int, const float (&row)[T.side()]) {
 #pragma unroll
-            for (int s = 0; s < T.m + 2; ++s) {
+            for (int s = 0; s < T.side(); ++s) {
                 *point = row[s];
                 point += chunk.plane.value;
             }
@@ -131,30 +137,39 @@ struct FilterGrid {
     Divisor tiles_c, tiles_r;           // of a block index: (group*tiles_r + r)*tiles_c + c
 };
 
-enum : int { kPairs = 32 };  // rows and columns of U that a block makes
+// What a block makes of U: so many columns, a lane each, and rows, as shared memory allows.
+enum : int { kColumns = 32 };
 
+template <WinogradTile T>
+inline constexpr int kRows = T.r == 3 ? 32 : 8;
+
+template <WinogradTile T>
 struct FilterShared {
-    float taps[kPairs][kPairs * 9 + 1];  // [filter][channel and tap]
+    // [filter][channel and tap], a word of padding behind each filter; of filters and channels, one are columns.
+    float taps[kColumns * (kRows<T> * T.taps() + 1)];
 };
 
 template <WinogradTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     winograd_filters(const FilterGrid grid, const float* __restrict__ w, float* __restrict__ u) {
-    PYCNN_SHARED(FilterShared, shared);
+    constexpr int taps = T.taps(), rows = kRows<T>;
+    static_assert(rows <= kColumns && taps % 2 == 1 && rows % 2 == 0, "shared memory is large enough, its pitch odd");
+    PYCNN_SHARED(FilterShared<T>, shared);
     int index = static_cast<int>(blockIdx.x);
-    const int column0 = take_digit(index, grid.tiles_c) * kPairs;
-    const int row0 = take_digit(index, grid.tiles_r) * kPairs;
+    const int column0 = take_digit(index, grid.tiles_c) * kColumns;
+    const int row0 = take_digit(index, grid.tiles_r) * rows;
     const int64 group = index;
     const bool turned = grid.turned != 0;
     const int k0 = turned ? row0 : column0, c0 = turned ? column0 : row0;
     const int filters = static_cast<int>(grid.filters) - k0, channels = static_cast<int>(grid.channels) - c0;
 
-    const float* from = w + ((group * grid.filters + k0) * grid.channels + c0) * 9;
+    const float* from = w + ((group * grid.filters + k0) * grid.channels + c0) * taps;
+    const int run = (turned ? kColumns : rows) * taps, pitch = run + 1;  // of a filter
 #pragma unroll 4
-    for (int i = static_cast<int>(threadIdx.x); i < kPairs * kPairs * 9; i += T.threads()) {
-        const int k = i / (kPairs * 9), tap = i % (kPairs * 9);
-        const bool real = k < filters && tap < channels * 9;
-        shared.taps[k][tap] = real ? from[k * grid.channels * 9 + tap] : 0.0f;
+    for (int i = static_cast<int>(threadIdx.x); i < kColumns * rows * taps; i += T.threads()) {
+        const int k = turned ? i / (kColumns * taps) : i / (rows * taps), tap = i - k * run;
+        const bool real = k < filters && tap < channels * taps;
+        shared.taps[k * pitch + tap] = real ? from[k * grid.channels * taps + tap] : 0.0f;
     }
     __syncthreads();
 
@@ -164,21 +179,21 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     if (block_c >= grid.column_blocks) return;
     const int64 plane = grid.block_rows.value * grid.block_columns.value;
 #pragma unroll 1
-    for (int r = static_cast<int>(threadIdx.x) / 32; r < kPairs; r += T.warps) {
+    for (int r = static_cast<int>(threadIdx.x) / 32; r < rows; r += T.warps) {
         int block_r = row0 + r;
         const int row = take_digit(block_r, grid.block_rows);
         if (block_r >= grid.row_blocks) break;
-        const float* tap = turned ? &shared.taps[r][lane * 9] : &shared.taps[lane][r * 9];
+        const float* tap = &shared.taps[turned ? r * pitch + lane * taps : lane * pitch + r * taps];
         const int64 block = (group * grid.column_blocks + block_c) * grid.row_blocks + block_r;
         float* point = u + block * T.points() * plane + row * grid.block_columns.value + column;
-        transform<FilterTransform<T.m>>(
+        transform<FilterTransform<T.m, T.r>>(
             [&](int i, int j) {
-                const int at = i * 3 + j;
-                return tap[turned ? 8 - at : at];
+                const int at = i * T.r + j;
+                return tap[turned ? taps - 1 - at : at];
             },
-            [&](int, const float (&points)[T.m + 2]) {
+            [&](int, const float (&points)[T.side()]) {
 #pragma unroll
-                for (int s = 0; s < T.m + 2; ++s) {
+                for (int s = 0; s < T.side(); ++s) {
                     *point = points[s];
                     point += plane;
                 }
@@ -215,31 +230,29 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 first = image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
     const bool aligned = W % width == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(Vector) == 0;
     const float* point = m + mine.offset;
-    transform<OutputTransform<T.m>>([&](int r, int s) { return point[(r * (T.m + 2) + s) * chunk.plane.value]; },
-                                    [&](int r, const float (&row)[T.m]) {
-                                        if (corner.h + r >= H) return;
-                                        const int64 at = first + r * image.W;
-                                        float done[T.m];
+    const auto load = [&](int r, int s) { return point[(r * T.side() + s) * chunk.plane.value]; };
+    transform<OutputTransform<T.m, T.r>>(load, [&](int r, const float (&row)[T.m]) {
+        if (corner.h + r >= H) return;
+        const int64 at = first + r * image.W;
+        float done[T.m];
 #pragma unroll
-                                        for (int s = 0; s < T.m; ++s)
-                                            done[s] = corner.w + s < W ? epilogue(row[s], at + s) : 0.0f;
+        for (int s = 0; s < T.m; ++s) done[s] = corner.w + s < W ? epilogue(row[s], at + s) : 0.0f;
 #pragma unroll
-                                        for (int s = 0; s < T.m; s += width) {
-                                            if (aligned) {
-                                                if (corner.w + s >= W) continue;  // then none of the vector is inside
-                                                if constexpr (width == 4)
-                                                    *reinterpret_cast<Vector*>(y + at + s) =
-                                                        make_float4(done[s], done[s + 1], done[s + 2], done[s + 3]);
-                                                else
-                                                    *reinterpret_cast<Vector*>(y + at + s) =
-                                                        make_float2(done[s], done[s + 1]);
-                                            } else {
+        for (int s = 0; s < T.m; s += width) {
+            if (aligned) {
+                if (corner.w + s >= W) continue;  // then none of the vector is inside
+                if constexpr (width == 4)
+                    *reinterpret_cast<Vector*>(y + at + s) =
+                        make_float4(done[s], done[s + 1], done[s + 2], done[s + 3]);
+                else
+                    *reinterpret_cast<Vector*>(y + at + s) = make_float2(done[s], done[s + 1]);
+            } else {
 #pragma unroll
-                                                for (int j = s; j < s + width; ++j)
-                                                    if (corner.w + j < W) y[at + j] = done[j];
-                                            }
-                                        }
-                                    });
+                for (int j = s; j < s + width; ++j)
+                    if (corner.w + j < W) y[at + j] = done[j];
+            }
+        }
+    });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -247,30 +260,31 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
 template <WinogradTile T>
 struct TapsShared {
-    float taps[T.threads() * 9];
+    float taps[T.threads() * T.taps()];
 };
 
 template <WinogradTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     winograd_taps(const int64 count, const Divisor pairs, const int more, const float* __restrict__ m,
                   float* __restrict__ dw) {
+    constexpr int taps = T.taps();
     PYCNN_SHARED(TapsShared<T>, shared);
     const int first = static_cast<int>(blockIdx.x) * T.threads(), thread = static_cast<int>(threadIdx.x);
     if (first + thread < count) {
         int group = first + thread;
         const int pair = take_digit(group, pairs);
         const float* point = m + static_cast<int64>(group) * T.points() * pairs.value + pair;
-        transform<TapsTransform<T.m>>([&](int r, int s) { return point[(r * (T.m + 2) + s) * pairs.value]; },
-                                      [&](int r, const float (&row)[3]) {
+        const auto load = [&](int r, int s) { return point[(r * T.side() + s) * pairs.value]; };
+        transform<OutputTransform<T.r, T.m>>(load, [&](int r, const float (&row)[T.r]) {
 #pragma unroll
-                                          for (int s = 0; s < 3; ++s) shared.taps[thread * 9 + r * 3 + s] = row[s];
-                                      });
+            for (int s = 0; s < T.r; ++s) shared.taps[thread * taps + r * T.r + s] = row[s];
+        });
     }
     __syncthreads();
-    float* out = dw + static_cast<int64>(first) * 9;
-    const int staged = static_cast<int>(count - first < T.threads() ? count - first : T.threads()) * 9;
+    float* out = dw + static_cast<int64>(first) * taps;
+    const int staged = static_cast<int>(count - first < T.threads() ? count - first : T.threads()) * taps;
 #pragma unroll
-    for (int i = thread; i < T.threads() * 9; i += T.threads())
+    for (int i = thread; i < T.threads() * taps; i += T.threads())
         if (i < staged) out[i] = more != 0 ? out[i] + shared.taps[i] : shared.taps[i];
 }
 

@@ -8,11 +8,11 @@
 //             sigmoid_bwd   dx = dy * y * (1 - y)
 //             add           y = a + b
 //
-// Who owns what   stream.cuh has the drawing: a thread owns `vectors` vectors of four neighbours, `threads` vectors
-// apart. Launch      ceil(size / (warps * 128 * vectors)) blocks of warps * 32 threads; past 2^31 - 1 the grid goes on
-// along y.
-//             One stretch a block and no loop over stretches: blocks that end make room for others, so there is no last
-//             wave that waits for its slowest.
+// Who owns what: a thread owns `vectors` vectors of four neighbours, `threads` vectors apart; stream.cuh has the
+// drawing.
+//
+// Launch      ceil(size / (warps * 128 * vectors)) blocks of warps * 32 threads; past 2^31 - 1 the grid goes on along
+//             y.  One stretch a block and no loop over stretches: blocks that end make room for others.
 // Shared      none.
 // Determinism each element is computed by one thread from its own operands.
 // Cost        8 bytes an element of unary, 12 of binary.

@@ -22,9 +22,9 @@
 //      +-----+-----+-----+-----+              +------+------+
 //
 // Pipeline    `stages` tiles of k in shared memory: stages - 1 are on their way while one is used.  One barrier a tile.
-// Banks       A float4 of a is read by the lanes of a column of lanes, different rows side by side: no conflict; b
-// alike.
-//             A copy along k writes tile rows `pitch` = 4 (mod 32) apart: 8 k times 4 rows are 32 banks.
+// Banks       A float4 of a is read by the lanes of a row of lanes together, and the rows' lie side by side: no
+//             conflict; b alike.  A copy along k writes tile rows `pitch` = 4 (mod 32) apart: 8 k times 4 rows are 32
+//             banks.
 // Multiplies  thread_m * thread_n FMAs for (thread_m + thread_n) / 4 shared loads of 128 bits: 64 for 4.
 // Reference   Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008; Nath, Tomov & Dongarra, "An
 //             improved MAGMA GEMM for Fermi GPUs", 2010; the order of lanes is that of CUTLASS's SIMT kernels.

@@ -23,7 +23,7 @@
 // Cost        N*C*R*S*P*Q copies or additions.
 // Limit       bandwidth: the columns are R*S times as large as the image (at stride 1), and written or read once.
 // Reference   Chellapilla, Puri & Simard, "High performance convolutional neural networks for document processing",
-// 2006.
+//             2006.
 #include "common.cuh"
 
 namespace pycnn {

@@ -6,25 +6,24 @@
 //     dx[c] = dy[c] / s[c]^beta - 2*alpha*beta/size * x[c] * sum of t[i] over i = c - after .. c + before
 //     t[i]  = dy[i] * x[i] / s[i]^(beta + 1)                                              (lrn_slopes stores these)
 //
-// Who owns what   a thread owns one pixel of one image in a segment of the channels and walks up through them; a warp
-// has
-//             32 neighbouring pixels.  With size in the tile the window moves through registers:
+// Who owns what: a thread owns one pixel of one image in a segment of the channels and walks up through them; a warp
+// has 32 neighbouring pixels.  With size in the tile the window moves through registers:
 //
 //                 channel  c-2 c-1  c  c+1 c+2            x, and in the gradient t, of 5 channels: each step drops the
 //                         [ x   x   x   x   x ] <- load   first, takes one more and sums the window afresh
 //
-//             A running sum would be cheaper, but a large value would take the small ones' bits with it and an infinity
-//             would never leave.  With size = 0, any window, the threads read it from L1, and the gradient comes in two
-//             kernels, lrn_slopes and lrn_bwd.
+// A running sum would be cheaper, but a large value would take the small ones' bits with it and an infinity would never
+// leave.  With size = 0, any window, the threads read it from L1, and the gradient comes in two kernels, lrn_slopes and
+// lrn_bwd.
+//
 // Launch      ceil(N * segments * L / (warps * 32)) blocks, on along y past 2^31 - 1.  The host chooses the segments by
 //             the shape: many enough for a small batch, long enough to pay for the window before each (L2 has it).
 // Shared      none.
 // Determinism one thread computes each element, the window summed in ascending order.
 // Cost        forward 8 bytes an element, backward 12; lrn_slopes and lrn_bwd of any size 12 and 16.
-// Limit       bandwidth where size is in the tile: a thread loads kBatch channels ahead, 4 * kBatch bytes for each
-// array.
-//             An exponent of 3/4 costs two square roots, any other a powf.  With size = 0 the cache: `size` reads of L1
-//             an element.
+// Limit       bandwidth where size is in the tile: a thread loads kBatch channels ahead, 4 * kBatch bytes of each
+//             array.  An exponent of 3/4 costs two square roots, any other a powf.  With size = 0 the cache: `size`
+//             reads of L1 an element.
 // Reference   Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
 //             section 3.3; torch.nn.LocalResponseNorm for what it leaves open.
 #include "stream.cuh"

@@ -5,16 +5,18 @@
 //     nll_total      the sum of l; or that over the sum of weight[t]; or the latter alone
 //     nll_bwd        dx[n, c, i] = -weight[c] * dy / total where c = t, else 0; NaN for all c where t is no class
 //
-// Who owns what   nll_losses: a thread owns targets, `threads * blocks` apart.  nll_total: one block takes all partial
-//             sums.  nll_bwd: rows.cuh, with the classes as the length: a thread reads a target once and writes its
-//             share of the classes, so that every element of dx is written once.
+// Who owns what: in nll_losses a thread owns targets, `threads * blocks` apart; in nll_total one block takes all sums;
+// nll_bwd is as rows.cuh draws it, with the classes as the length: a thread reads a target once and writes its share of
+// the classes, so that every element of dx is written once.
+//
 // Launch      nll_losses: a number of blocks that the shape decides, for the sums must not depend on the GPU.
 //             nll_total: one block.  nll_bwd: as softmax.cu.
 // Shared      8 bytes a warp and lane.
 // Determinism elements in ascending order a thread, a fixed tree a block (reduce.cuh), blocks in a fixed tree.
-// Cost        nll_losses 12 bytes a target, one gathered, and 4 more where l is stored; nll_bwd 4 bytes an element of
-// dx. Limit       the latency of the gather; nll_bwd: bandwidth of its stores, which wait for nothing. Reference
-// PyTorch's torch.nn.functional.nll_loss.
+// Cost        nll_losses 12 bytes a target, four of them gathered, and 4 more where l is stored; nll_bwd 4 bytes an
+//             element of dx.
+// Limit       the latency of the gather; nll_bwd: bandwidth of its stores, which wait for nothing.
+// Reference   PyTorch's torch.nn.functional.nll_loss.
 #include "rows.cuh"
 
 namespace pycnn {
@@ -29,8 +31,7 @@ __device__ __forceinline__ float nan_value() {
     return __int_as_float(0x7FC00000);
 }
 
-// Both results may be null, and x where only weights are wanted.  partial[0][block]: losses; partial[1][block]:
-// weights.
+// Both results may be null, and x where only weights are wanted.  partial[0][block]: losses; partial[1]: weights.
 template <RowsTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     nll_losses(const NllShape s, const float* __restrict__ x, const int64* __restrict__ target,

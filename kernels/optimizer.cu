@@ -15,10 +15,11 @@
 // memory: a captured CUDA graph is replayed with a new learning rate by writing a float, and nothing waits for the
 // host.
 //
-// Who owns what   tensors.cuh has the drawing: a block owns a chunk of one array, within it as in stream.cuh.
-// Launch      one block a chunk of warps * 128 * vectors elements of each of up to kArrays arrays.  norm_total: one
-// block. Shared      squares, norm_total: 4 bytes a warp and lane. Determinism steps: each element by one thread.  The
-// norm: elements in ascending order a thread, a fixed tree a block,
+// Who owns what: a block owns a chunk of one array, drawn in tensors.cuh, a thread of it what stream.cuh draws.
+//
+// Launch      one block a chunk of warps * 128 * vectors elements of each of up to kArrays arrays; norm_total: one.
+// Shared      squares, norm_total: 4 bytes a warp and lane.
+// Determinism steps: each element by one thread.  The norm: elements in ascending order a thread, a fixed tree a block,
 //             chunks in a fixed tree, the chunks a function of the shapes.
 // Cost        bytes an element: SGD 12, with momentum 20; Adam 28; squares 4; clip 8.
 // Limit       bandwidth: vectors * 16 bytes a thread and array in flight, and three or four arrays are read.

@@ -1,5 +1,4 @@
-// Philox4x32-10: a 128-bit counter is encrypted in ten rounds of multiply and exclusive or, independently of all
-// others.
+// Philox4x32-10: a 128-bit counter is encrypted, by itself, in ten rounds of multiply and exclusive or.
 //
 // Reference: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 4.3; the
 // known answers are those of Random123, tests/kat_vectors.

@@ -4,16 +4,15 @@
 //     dropout        y[i] = x[i] * scale where word i >= threshold, else 0; float32
 //     advance        counter += by
 //
-// Who owns what   stream.cuh has the drawing: a vector of four neighbours takes one block of the stream.
+// Who owns what: drawn in stream.cuh; a vector of four neighbours takes one block of the random stream.
+//
 // Launch      ceil(size / (warps * 128 * vectors)) blocks, on along y past 2^31 - 1; advance: one thread.
 // Shared      none.
 // Determinism word i depends on i, the seed and the offset alone: the same stream as every other backend's, whatever
-// the
-//             launch.  A gradient calls dropout again, so no mask is stored.
+//             the launch.  A gradient calls dropout again, so no mask is stored.
 // Cost        dropout 8 bytes an element; ten rounds of two 32 x 32 -> 64 bit products for four elements.
 // Limit       bandwidth: vectors * 16 bytes a thread in flight.  The rounds are some 20 integer instructions an
-// element,
-//             half of what an H100 does in the memory's time.
+//             element, half of what an H100 does in the memory's time.
 // Reference   philox.cuh; Srivastava et al., "Dropout", 2014.
 #include "philox.cuh"
 #include "stream.cuh"

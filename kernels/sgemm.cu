@@ -19,9 +19,7 @@
 // Launch      one block of `warps` warps for each tile; block index = (((slice*outer + o)*inner + i)*tiles_n + tn)
 //             *tiles_m + tm, so that neighbours in time share a tile of b; past 2^31 - 1 blocks it goes on along y.
 // Shared      GemmShared: static, at most 48 KiB.  Bank conflicts: none but in copies of misaligned tails.
-// Determinism one thread sums each element of a slice, in the order of k: bit for bit the same in every run, and
-// whatever
-//             tile is taken.
+// Determinism one thread sums each element of a slice, in the order of k: bit for bit the same in every run.
 // Cost        outer*inner*M*N*K multiply-adds, the tiles rounded up to whole ones.  a is read N / tile_n times, b
 //             M / tile_m times, mostly from L2.
 // Limit       the FP32 pipes where M, N and K are large; with few rows the reading of b.
@@ -108,8 +106,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     float sum[T.thread_m][T.thread_n] = {};
     gemm_mainloop<G>(shared, (ks + T.tile_k - 1) / T.tile_k, load_a, load_b, sum, NoWatch{});
 
-    // Store: a warp writes lanes_n neighbouring float4 of a row, or their floats where the rows are not aligned to
-    // them.
+    // Store: a warp writes lanes_n neighbouring float4 of a row, or their floats where rows are not aligned to them.
     const bool first_slice = block.slice == 0;
     const Epilogue epilogue{scale, first_slice ? bias : nullptr, first_slice ? residual : nullptr, relu};
     const GemmThread<G> thread;

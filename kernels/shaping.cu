@@ -3,9 +3,9 @@
 //     pad2d    y[plane, h, w] = x[plane, h - top, w - left] inside the image, else `value`
 //     concat   y[o, offset + i] = x[o, i] for each of up to kParts arrays seen as (outer, length), in one launch
 //
-// Who owns what   pad2d: a thread owns vectors of four neighbours of y (stream.cuh) and gathers.  concat: a block owns
-// a
-//             chunk of one array (tensors.cuh), a thread vectors of four neighbours of it, which it sends to y.
+// Who owns what: in pad2d a thread owns vectors of four neighbours of y (stream.cuh) and gathers; in concat a block
+// owns a chunk of one array (tensors.cuh), a thread vectors of four neighbours of it, which it sends to y.
+//
 // Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, on along y past 2^31 - 1.  concat: one block a
 //             chunk of that size of each array.
 // Shared      none.

@@ -1,7 +1,7 @@
 // What the Winograd kernels share: images cut into tiles, and the transforms along both axes.
 //
-// An image is cut into tiles of m x m results, each read from a window of (m + 2) x (m + 2) pixels, two of which
-// overlap the next tile's.  All tiles of a batch are counted in one row, (n*tiles_h + i)*tiles_w + j, so that
+// An image is cut into tiles of m x m results, each read from a window of (m + r - 1) x (m + r - 1) pixels, r - 1 of
+// which overlap the next tile's.  All tiles of a batch are counted in one row, (n*tiles_h + i)*tiles_w + j, so that
 // neighbouring threads take neighbouring tiles whatever the size of an image:
 //
 //        image 0                        image 1

@@ -222,6 +222,8 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
         return choose(operator, shape, dtype)[0]
     _check_operator(operator)
     asked = [one for one in _CPU if algo in (one.name, one.family)]
+    if not asked and winograd.tile_of(algo):
+        raise ValueError(f"algo={algo!r}: the CPU engine has Winograd's tiles for 3x3 filters only")
     if not asked:
         names = ", ".join(dict.fromkeys(("auto", *FAMILIES, *(one.name for one in _CPU))))
         raise ValueError(f"algo must be one of {names}, got {algo!r}")

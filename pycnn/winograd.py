@@ -19,12 +19,26 @@ from functools import lru_cache
 
 from pycnn.shape import Conv2dShape
 
-__all__ = ["POINTS", "TILES", "cook_toom", "cost", "is_exact", "refuses", "tile_of", "variant"]
+__all__ = [
+    "POINTS",
+    "TILES",
+    "TILES_5X5",
+    "cook_toom",
+    "cost",
+    "is_exact",
+    "points_of",
+    "refuses",
+    "tile_of",
+    "variant",
+]
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 
 TILES = (2, 4, 6)
-"""Sides of the tiles of y (of dy in wgrad) that the engines know."""
+"""Sides of the tiles of y (of dy in wgrad) that the engines know for 3x3 filters."""
+
+TILES_5X5 = (2, 4)
+"""Sides of the tiles of y (of dx in dgrad) that the CUDA backend knows for 5x5 filters."""
 
 POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "4", "-4", "1/4", "-1/4"))
 """wincnn's evaluation points: F(m, r) uses the first m + r - 2 of them, and infinity."""
@@ -81,36 +95,53 @@ def is_exact(AT: Matrix, G: Matrix, BT: Matrix) -> bool:
     )
 
 
-def variant(operator: str, tile: int) -> str:
+def variant(operator: str, tile: int, taps: int = 3) -> str:
     """Name of the variant with tiles of `tile`: fprop and dgrad compute tiles, wgrad computes taps from tiles.
 
-    >>> variant("fprop", 4), variant("wgrad", 4)
-    ('winograd_f4x4_3x3', 'winograd_f3x3_4x4')
+    >>> variant("fprop", 4), variant("wgrad", 4), variant("dgrad", 4, 5)
+    ('winograd_f4x4_3x3', 'winograd_f3x3_4x4', 'winograd_f4x4_5x5')
     """
-    return f"winograd_f3x3_{tile}x{tile}" if operator == "wgrad" else f"winograd_f{tile}x{tile}_3x3"
+    results, factors = (taps, tile) if operator == "wgrad" else (tile, taps)
+    return f"winograd_f{results}x{results}_{factors}x{factors}"
 
 
 def tile_of(name: str) -> int | None:
     """The tile of a variant's name, or None where `name` is no Winograd variant.
 
-    >>> tile_of("winograd_f6x6_3x3"), tile_of("winograd_f3x3_2x2"), tile_of("direct")
-    (6, 2, None)
+    >>> tile_of("winograd_f6x6_3x3"), tile_of("winograd_f3x3_2x2"), tile_of("winograd_f4x4_5x5"), tile_of("direct")
+    (6, 2, 4, None)
     """
-    return next((t for t in TILES if name in (variant("fprop", t), variant("wgrad", t))), None)
+    return _VARIANTS[name][0] if name in _VARIANTS else None
+
+
+def points_of(name: str) -> int | None:
+    """Points along one axis, on which a variant's accuracy depends; None where `name` is no Winograd variant.
+
+    >>> points_of("winograd_f6x6_3x3"), points_of("winograd_f4x4_5x5"), points_of("winograd_f3x3_2x2")
+    (8, 8, 4)
+    """
+    return sum(_VARIANTS[name]) - 1 if name in _VARIANTS else None
+
+
+# (tile, taps) of every variant's name.
+_VARIANTS = {
+    **{variant(operator, tile): (tile, 3) for operator in ("fprop", "wgrad") for tile in TILES},
+    **{variant("fprop", tile, 5): (tile, 5) for tile in TILES_5X5},
+}
 
 
 def refuses(name: str, operator: str, shape: Conv2dShape) -> str | None:
     """The condition that keeps the variant `name` from running this problem, in a sentence, or None.
 
     >>> refuses("winograd_f2x2_3x3", "fprop", Conv2dShape(1, 4, 8, 8, 4, 5, 5))
-    'Winograd needs 3x3 filters, these are 5x5'
+    'this tile needs 3x3 filters, these are 5x5'
     """
-    tile = tile_of(name)
-    if tile is None or name != variant(operator, tile):
+    tile, taps = _VARIANTS.get(name, (0, 0))
+    if name != variant(operator, tile, taps):
         gradient = "the filter gradient only" if operator != "wgrad" else "fprop and dgrad only"
         return f"{name} computes {gradient}"
-    if (shape.R, shape.S) != (3, 3):
-        return f"Winograd needs 3x3 filters, these are {shape.R}x{shape.S}"
+    if (taps, taps) != (shape.R, shape.S):
+        return f"this tile needs {taps}x{taps} filters, these are {shape.R}x{shape.S}"
     if shape.stride != (1, 1):
         return f"Winograd needs stride 1, this is {shape.stride[0]}x{shape.stride[1]}"
     if shape.dilation != (1, 1):
@@ -119,7 +150,7 @@ def refuses(name: str, operator: str, shape: Conv2dShape) -> str | None:
 
 
 def cost(operator: str, shape: Conv2dShape, tile: int) -> int:
-    """Work of the CPU engine with tiles of `tile`, in multiply-adds; `shape.macs` is direct's.
+    """Work of the CPU engine with tiles of `tile` for 3x3 filters, in multiply-adds; `shape.macs` is direct's.
 
     Each of the (tile + 2)^2 points multiplies (tiles x C) by (C x K).  A transform costs as much, for each element and
     point, as the multiply-adds in `_TRANSFORM`: measured with AVX-512, where a cycle does 32 of them.

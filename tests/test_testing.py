@@ -9,7 +9,7 @@ import pytest
 
 from pycnn.backends import reference
 from pycnn.shape import Problem
-from pycnn.testing import check_conv2d, error_factor, every_pass, exact_operands, layers, problems, terms
+from pycnn.testing import check_conv2d, error_factor, every_pass, exact_operands, layers, problems, regimes, terms
 
 EVERY = every_pass(problems())
 
@@ -129,6 +129,12 @@ def test_exact_operands_stay_in_the_regime() -> None:
             operands = exact_operands(problem, algo)
             largest = max((float(abs(a).max()) for a in (operands.left, operands.right) if a.size), default=0)
             assert terms(problem) * largest**2 + largest < limit
+
+
+def test_tiles_of_5x5_filters_are_bounded_and_not_exact() -> None:
+    assert regimes.is_exact("winograd_f2x2_3x3")
+    assert not regimes.is_exact("winograd_f2x2_5x5")
+    assert error_factor("winograd_f2x2_5x5") < error_factor("winograd_f4x4_5x5") < error_factor("winograd")
 
 
 def test_unknown_algorithm_has_no_factor() -> None:

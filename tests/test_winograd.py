@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from pycnn import winograd
+from pycnn import algorithms, winograd
 from pycnn.shape import Conv2dShape
 
 TILINGS = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6)]
 
 
-@pytest.mark.parametrize(("m", "r"), [*TILINGS, (1, 3), (3, 3), (5, 3), (4, 5), (2, 2)])
+@pytest.mark.parametrize(("m", "r"), [*TILINGS, (1, 3), (3, 3), (5, 3), (2, 5), (4, 5), (2, 2)])
 def test_matrices_compute_the_filtering_exactly(m: int, r: int) -> None:
     AT, G, BT = winograd.cook_toom(m, r)
     assert (len(AT), len(G), len(BT)) == (m, m + r - 1, m + r - 1)
@@ -49,6 +50,11 @@ def test_native_constants_are_the_fractions_rounded_once(m: int, r: int) -> None
         assert [[float(value) for value in row] for row in ours] == native
 
 
+@pytest.mark.parametrize("m", winograd.TILES_5X5)
+def test_tiles_of_5x5_filters_share_the_windows_transform(m: int) -> None:
+    assert winograd.cook_toom(m, 5)[2] == winograd.cook_toom(m + 2, 3)[2]
+
+
 def test_too_many_points_are_refused() -> None:
     with pytest.raises(ValueError, match="points"):
         winograd.cook_toom(12, 3)
@@ -72,6 +78,27 @@ def test_variants_belong_to_their_operators() -> None:
     assert winograd.refuses("winograd_f4x4_3x3", "dgrad", shape) is None
     assert "fprop and dgrad only" in (winograd.refuses("winograd_f4x4_3x3", "wgrad", shape) or "")
     assert "filter gradient only" in (winograd.refuses("winograd_f3x3_4x4", "fprop", shape) or "")
+
+
+def test_tiles_of_5x5_filters_refuse_the_others() -> None:
+    name = winograd.variant("fprop", 4, 5)
+    square, line = Conv2dShape(1, 4, 9, 9, 4, 5, 5), Conv2dShape(1, 4, 9, 9, 4, 5, 3)
+    assert winograd.refuses(name, "fprop", square) is winograd.refuses(name, "dgrad", square) is None
+    assert "fprop and dgrad only" in (winograd.refuses(name, "wgrad", square) or "")
+    assert "5x5 filters, these are 5x3" in (winograd.refuses(name, "fprop", line) or "")
+    assert "stride 1, this is 2x1" in (winograd.refuses(name, "fprop", replace(square, stride=(2, 1))) or "")
+
+
+def test_the_cpu_engine_lists_and_takes_no_tile_of_5x5_filters() -> None:
+    shape = Conv2dShape(1, 4, 9, 9, 4, 5, 5)
+    names = {name for name, _ in algorithms.candidates("fprop", shape, "float32")}
+    for tile in winograd.TILES_5X5:
+        name = winograd.variant("fprop", tile, 5)
+        assert name not in names
+        with pytest.raises(
+            ValueError, match=f"algo='{name}': the CPU engine has Winograd's tiles for 3x3 filters only"
+        ):
+            algorithms.resolve(name, "fprop", shape, "float32")
 
 
 @pytest.mark.parametrize("operator", ["fprop", "dgrad", "wgrad"])

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from pycnn.winograd import TILES, Matrix, cook_toom
+from pycnn.winograd import TILES, TILES_5X5, Matrix, cook_toom
 
-__all__ = ["Statement", "Transform", "header", "statements_of_columns", "statements_of_rows", "transforms"]
+__all__ = ["FORMS", "Statement", "Transform", "header", "statements_of_columns", "statements_of_rows", "transforms"]
 
 Terms = tuple[tuple[Fraction, str], ...]
 
@@ -48,30 +48,38 @@ class Statement:
 
 @dataclass(frozen=True)
 class Transform:
-    """One of the transforms: the struct `name`<tile> of the header, which multiplies a vector by `matrix`."""
+    """One of the transforms: the struct `name`<sizes> of the header, which multiplies a vector by `matrix`."""
 
     name: str
-    tile: int
+    sizes: tuple[int, ...]
     matrix: Matrix
     statements: tuple[Statement, ...]  # of in0, in1, ...; those that set out0, out1, ... come last
     what: str
 
 
+FORMS = (
+    *((m, 3) for m in TILES),  # fprop and dgrad
+    *((3, m) for m in TILES),  # wgrad
+    *((m, 5) for m in TILES_5X5),
+)
+"""The (m, r) of every F(m, r) that the kernels use."""
+
+
 def transforms() -> list[Transform]:
     """Every transform that the kernels use, in the header's order."""
+    forms = {form: cook_toom(*form) for form in FORMS}
     found = []
-    for tile in TILES:
-        AT, G, BT = cook_toom(tile, 3)
-        taps_AT, gradient_G, gradient_BT = cook_toom(3, tile)
-        if gradient_BT != BT:
-            raise AssertionError("F(m, r) and F(r, m) have the same points, so the same BT")
-        rows, columns = statements_of_rows, statements_of_columns
+    for points in sorted({m + r - 1 for m, r in FORMS}):
+        sharing = [form for form in FORMS if sum(form) - 1 == points]
+        BT = forms[sharing[0]][2]
+        if any(forms[form][2] != BT for form in sharing):
+            raise AssertionError("forms with as many points have the same points, so the same BT")
+        what = "BT of " + ", ".join(f"F({m}, {r})" for m, r in sharing)
+        found.append(Transform("InputTransform", (points,), BT, statements_of_rows(BT), what))
+    for (m, r), (AT, G, _) in forms.items():
         found += [
-            Transform("InputTransform", tile, BT, rows(BT), f"BT of F({tile}, 3) and of F(3, {tile})"),
-            Transform("FilterTransform", tile, G, rows(G), f"G of F({tile}, 3)"),
-            Transform("OutputTransform", tile, AT, columns(AT), f"AT of F({tile}, 3)"),
-            Transform("GradientTransform", tile, gradient_G, rows(gradient_G), f"G of F(3, {tile})"),
-            Transform("TapsTransform", tile, taps_AT, columns(taps_AT), f"AT of F(3, {tile})"),
+            Transform("FilterTransform", (m, r), G, statements_of_rows(G), f"G of F({m}, {r})"),
+            Transform("OutputTransform", (m, r), AT, statements_of_columns(AT), f"AT of F({m}, {r})"),
         ]
     return found
 
@@ -130,10 +138,7 @@ def statements_of_columns(matrix: Matrix) -> tuple[Statement, ...]:
 def header() -> str:
     """The whole text of kernels/winograd_transforms.cuh."""
     structs = "\n".join(_struct(transform) for transform in transforms())
-    templates = "\n".join(
-        f"template <int tile>\nstruct {name};" for name in dict.fromkeys(transform.name for transform in transforms())
-    )
-    return f"{_HEAD}\n{templates}\n\n{structs}\n}}  // namespace pycnn\n"
+    return f"{_HEAD}\n{structs}\n}}  // namespace pycnn\n"
 
 
 _HEAD = """\
@@ -145,11 +150,21 @@ _HEAD = """\
 //
 //     y = AT ((G g) * (BT d))        y: m outputs, g: r taps, d: m + r - 1 inputs: F(m, r)
 //
-// X<tile>::line reads X::ins values that lie `from` apart and writes X::outs values `to` apart; the two may be the same
+// BT depends on the number of points, m + r - 1, alone.  wgrad is F(3, m): its "taps" are a tile of dy, and its outputs
+// the taps of dw.
+//
+// X<...>::line reads X::ins values that lie `from` apart and writes X::outs values `to` apart; the two may be the same
 // place.  Rows of points p and -p share their even and odd halves, columns their sum and difference.
 #pragma once
 
 namespace pycnn {
+
+template <int points>
+struct InputTransform;
+template <int m, int r>
+struct FilterTransform;
+template <int m, int r>
+struct OutputTransform;
 """
 
 
@@ -159,7 +174,7 @@ def _struct(transform: Transform) -> str:
     lines = [
         f"// {transform.what}.",
         "template <>",
-        f"struct {transform.name}<{transform.tile}> {{",
+        f"struct {transform.name}<{', '.join(map(str, transform.sizes))}> {{",
         f"    static constexpr int ins = {ins}, outs = {outs};",
         "    template <int from, int to>",
         "    static __device__ __forceinline__ void line(const float* in, float* out) {",

@@ -30,12 +30,17 @@ SMALL = Convolution("winograd_f2x2_3x3", "n2c9h8w10_k70r3s3_pd1.0.2.1", FUSED)
 SMALL_DGRAD = Convolution("winograd_f2x2_3x3", "n1c6h8w7_k10r3s3_pd1.0.2.3g2_dgrad", FUSED)
 MIDDLE = Rounded("winograd_f4x4_3x3", "n2c3h10w12_k5r3s3_pd1.0.2.1", STAGED)
 LARGE_DGRAD = Rounded("winograd_f6x6_3x3", "n1c4h8w13_k6r3s3_pd1.0.2.1g2_dgrad", STAGED)
+# Filters of 5x5: two blocks of columns, two of rows, tails everywhere; groups.
+FIVE = Rounded("winograd_f2x2_5x5", "n2c10h7w8_k34r5s5_pd1.0.2.3", STAGED)
+FIVE_DGRAD = Rounded("winograd_f4x4_5x5", "n1c6h9w10_k20r5s5_pd2.1.0.3g2_dgrad", STAGED)
 WGRAD = Convolution("winograd_f3x3_2x2", "n2c4h7w8_k6r3s3_pd1.0.2.1g2_wgrad", STAGED)
 CASES = {
     "fused": SMALL,
     "fused dgrad": SMALL_DGRAD,
     "staged": MIDDLE,
     "staged dgrad": LARGE_DGRAD,
+    "five": FIVE,
+    "five dgrad": FIVE_DGRAD,
     "wgrad": WGRAD,
 }
 
@@ -52,12 +57,30 @@ def padded_as_fprop(original: type[winograd.Convolution]) -> type[winograd.Convo
 
     class Wrong(original):  # type: ignore[misc, valid-type]
         @staticmethod
-        def of(operator: str, shape: Conv2dShape, m: int) -> winograd.Convolution:
-            found = original.of(operator, shape, m)
+        def of(operator: str, shape: Conv2dShape, m: int, r: int) -> winograd.Convolution:
+            found = original.of(operator, shape, m, r)
             top, _, left, _ = shape.padding
             return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=(-top, -left)))
 
     return Wrong
+
+
+def padded_as_3x3(original: type[winograd.Convolution]) -> type[winograd.Convolution]:
+    """A dgrad that pads dy as if filters were 3x3."""
+
+    class Wrong(original):  # type: ignore[misc, valid-type]
+        @staticmethod
+        def of(operator: str, shape: Conv2dShape, m: int, r: int) -> winograd.Convolution:
+            found = original.of(operator, shape, m, r)
+            top, _, left, _ = shape.padding
+            return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=(top - 2, left - 2)))
+
+    return Wrong
+
+
+def rows_of_3x3(original: dict[int, int]) -> dict[int, int]:
+    """As if a block transformed as many rows of 5x5 filters as of 3x3: three quarters of U are never written."""
+    return {3: original[3], 5: original[3]}
 
 
 def without_the_first_tiles(original: type[winograd.Tiling]) -> type[winograd.Tiling]:
@@ -165,10 +188,20 @@ BUGS: dict[str, Bug] = {
     "filters: no barrier after staging": InKernel(
         STAGED, "0.0f;\n    }\n    __syncthreads();\n\n    const int lane", "0.0f;\n    }\n\n    const int lane", MIDDLE
     ),
-    "filters: not turned": InKernel(STAGED, "tap[turned ? 8 - at : at]", "tap[at]", LARGE_DGRAD),
-    "filters: exchanged, and should not be": InKernel(
-        STAGED, "turned ? &shared.taps[r][lane * 9]", "!turned ? &shared.taps[r][lane * 9]", MIDDLE
+    "filters: not turned": InKernel(STAGED, "tap[turned ? taps - 1 - at : at]", "tap[at]", LARGE_DGRAD),
+    "filters: exchanged, and should not be": InKernel(STAGED, "[turned ? r * pitch", "[!turned ? r * pitch", MIDDLE),
+    "filters: runs of 5x5 overlap by a word": InKernel(STAGED, "pitch = run + 1;", "pitch = run - 1;", FIVE),
+    "filters: runs of 5x5 as if they were not turned": InKernel(
+        STAGED, "turned ? i / (kColumns * taps) : i / (rows * taps)", "i / (rows * taps)", FIVE_DGRAD
     ),
+    "filters: too few rows of 5x5": InKernel(STAGED, "T.r == 3 ? 32 : 8", "T.r == 3 ? 32 : 4", FIVE),
+    "filters: 5x5 turned as 3x3": InKernel(STAGED, "turned ? taps - 1 - at", "turned ? 8 - at", FIVE_DGRAD),
+    "filters: taps of 5x5 in rows of three": InKernel(STAGED, "i * T.r + j", "i * 3 + j", FIVE),
+    "wrong coefficient of 5x5": InKernel(
+        TRANSFORMS, "fmaf(2.0f, difference3, difference1 + in5)", "fmaf(2.0f, difference3, difference1)", FIVE
+    ),
+    "dgrad of 5x5 padded as 3x3": InHost("pycnn.backends.cuda.winograd.Convolution", padded_as_3x3, FIVE_DGRAD),
+    "blocks of 5x5 filters counted as 3x3": InHost("pycnn.backends.cuda.winograd._ROWS", rows_of_3x3, FIVE),
     "filters: groups forgotten": InKernel(STAGED, "((group * grid.filters + k0)", "((k0)", LARGE_DGRAD),
     "results: bottom edge": InKernel(STAGED, "if (corner.h + r >= H) return;", "", MIDDLE),
     "results: vectors where rows are not aligned": InKernel(STAGED, "W % width == 0 && ", "", MIDDLE),
@@ -176,7 +209,7 @@ BUGS: dict[str, Bug] = {
         STAGED, "relu}, mine.group * image.channels + mine.channel);", "relu}, 1 - mine.channel % 2);", MIDDLE
     ),
     "taps: no barrier before they are stored": InKernel(
-        STAGED, "        });\n    }\n    __syncthreads();", "            });\n    }", WGRAD
+        STAGED, "        });\n    }\n    __syncthreads();", "        });\n    }", WGRAD
     ),
     "taps: last pair": InKernel(STAGED, "if (first + thread < count) {", "if (first + thread + 1 < count) {", WGRAD),
     "argument order": InLaunch(chunk_and_image_exchanged, MIDDLE),

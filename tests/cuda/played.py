@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import operator
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ class MemoryPool:
     def __init__(self, allocator: Callable[[int], Any] | None = None) -> None:
         self._allocator = allocator or Memory
         self._free: dict[tuple[int, int], list[np.ndarray]] = {}
-        self._total = 0
+        self._total: dict[int, int] = {}
 
     def malloc(self, size: int) -> MemoryPointer:
         """A block of `size` bytes of the current device."""
@@ -64,14 +65,14 @@ class MemoryPool:
             memory = waiting.pop()
         else:
             memory = self._allocator(size).mem.memory
-            self._total += size
+            self._total[gpu.current] = self._total.get(gpu.current, 0) + size
         block = _Block(memory, gpu.current)
         weakref.finalize(block, waiting.append, memory)
         return MemoryPointer(block, 0)
 
     def total_bytes(self) -> int:
-        """Bytes taken from the device so far."""
-        return self._total
+        """Bytes taken from the current device so far."""
+        return self._total.get(Gpu.playing.current, 0)
 
 
 class MemoryPointer:
@@ -197,11 +198,16 @@ class Device:
             raise NoGpuError(f"cudaErrorInvalidDevice: there is no GPU {number}")
 
     def __enter__(self) -> Device:
-        Gpu.playing.device_stack.append(self.id)
+        gpu = Gpu.playing
+        switched = self.id != gpu.current
+        gpu.device_stack.append(self.id)
+        if switched:
+            gpu.enter_context()
         return self
 
     def __exit__(self, *exc: object) -> None:
         Gpu.playing.device_stack.pop()
+        Gpu.playing.enter_context()  # cudaSetDevice
 
     def use(self) -> None:
         Gpu.playing.device_stack[-1] = self.id
@@ -658,6 +664,7 @@ class Gpu:
         self.device_stack = [0]
         self.streams = [Stream(null=True)]
         self.allocators: list[Callable[[int], Any]] = []
+        self._contexts: set[tuple[int, int]] = set()  # (thread, GPU)
         self._arrays: dict[int, weakref.ref[Any]] = {}
         self._functions: dict[int, tuple[Any, cubin.Cubin, int]] = {}
         self.module = _cupy(self)
@@ -671,6 +678,11 @@ class Gpu:
     def stream(self) -> Stream:
         """The current stream."""
         return self.streams[-1]
+
+    def enter_context(self) -> tuple[int, int]:
+        """A call of the runtime (here cudaMemGetInfo), which gives its thread the context of the current GPU."""
+        self._contexts.add((threading.get_ident(), self.current))
+        return 0, 0
 
     def transfer(self, what: str) -> None:
         """The host waits for the GPU."""
@@ -713,6 +725,7 @@ class Gpu:
     def launch(self, function: int, *rest: Any) -> None:
         """cuLaunchKernel: reads each parameter from the address in the list, as many bytes as the cubin says."""
         grid, block, (shared, stream, parameters, extra) = rest[0:3], rest[3:6], rest[6:]
+        assert (threading.get_ident(), self.current) in self._contexts, "a launch in a thread without a context"
         assert stream == self.stream.ptr, "a launch outside the current stream"
         assert extra == 0
         kernel, compiled, owner = self._functions[function]
@@ -803,6 +816,7 @@ def _cupy(gpu: Gpu) -> Any:
     cuda.runtime = SimpleNamespace(
         getDevice=lambda: gpu.current,
         getDeviceCount=lambda: gpu.count,
+        memGetInfo=gpu.enter_context,
         CUDARuntimeError=NoGpuError,
         driverGetVersion=lambda: 13000,
         deviceGetAttribute=lambda attribute, number: {13: 1980000, 16: 132}[attribute],

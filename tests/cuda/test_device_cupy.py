@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,15 @@ def test_the_current_stream_is_the_one_launched_on(gpu: Gpu) -> None:
     assert gpu.transfers == []  # and nobody waited
 
 
+def test_a_new_thread_launches_too(gpu: Gpu) -> None:
+    host = Host(CupyDevice(0))
+    (x,) = on_gpu(small(4, 40))
+    host.add(x, x)
+    with ThreadPoolExecutor(1) as pool:  # its thread has not called the runtime yet
+        y = pool.submit(host.add, x, x).result()
+    assert np.array_equal(y.get(), 2 * small(4, 40))
+
+
 def test_a_gpu_that_is_not_there_is_said(gpu: Gpu) -> None:
     with pytest.raises(MissingToolError, match=r"there is no cuda:5; this machine has 2 GPUs, cuda:0 to cuda:1"):
         device_cupy.put(np.zeros(1), 5)
@@ -134,6 +144,12 @@ def test_a_step_is_recorded_and_replayed(gpu: Gpu) -> None:
             y.get(), 2 * factor * reference.conv2d_fprop(small(1, 3, 8, 8), small(4, 3, 3, 3), None, *REST)
         )
     assert len(gpu.launches) == launches + 2
+
+
+def test_memory_is_counted_on_the_gpu_of_the_recorder(gpu: Gpu) -> None:
+    device = CupyDevice(1)
+    recorder = device.recorder()
+    assert recorder.run(lambda: device.alloc((1024,), np.float32))[1] == 4096  # the current GPU is 0
 
 
 def test_streams_that_do_not_wait_are_found_out(gpu: Gpu) -> None:

@@ -140,6 +140,11 @@ def test_failure_is_written_down_and_tried_again(tmp_path: Path, capsys: pytest.
     assert place.asked == ["racecheck pool"]
 
 
+def test_a_task_without_memory_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove(Place(fails="racecheck pool", error=MemoryError), tmp_path) == evidence.FAILED  # CuPy's is one
+    assert "0 left" in capsys.readouterr().out
+
+
 def test_error_of_the_gpu_stops_the_run(tmp_path: Path) -> None:
     class CUDARuntimeError(RuntimeError):
         pass

@@ -32,6 +32,20 @@ def test_winograd_where_it_pays(operator: str) -> None:
     assert chosen("n32c256h28w28_k256r1s1", operator)[0].partition("_")[0] != "winograd"
 
 
+@pytest.mark.parametrize("operator", ["fprop", "dgrad"])
+def test_tiles_of_5x5_filters_where_they_pay(operator: str) -> None:
+    for images in (1, 128):
+        alexnet = f"n{images}c64h27_k192r5_pd2"
+        name, why = chosen(alexnet, operator)
+        assert name == "winograd_f4x4_5x5"
+        assert "of the work of the best other kernel" in why
+        with pycnn.use_accuracy("strict"):
+            assert not chosen(alexnet, operator)[0].startswith("winograd")
+    # Tiles of 4x4 would compute 8x8 results for 5x5: little less work, at more of an error.
+    assert chosen("n32c512h5_k512r5_pd2", operator)[0] == "winograd_f2x2_5x5"
+    assert not chosen("n1c16h28_k32r5_pd2", operator)[0].startswith("winograd")
+
+
 @pytest.mark.parametrize("operator", PASSES)
 def test_strict_accuracy_allows_no_large_tile(operator: str) -> None:
     with pycnn.use_accuracy("strict"):
@@ -132,6 +146,13 @@ RULES: dict[str, tuple[str, dict[str, float], str, str]] = {
     "6x6 with a quarter less work": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 29.9}, "winograd_f6x6_3x3", ""),
     "6x6 with less than that": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 30.1}, "winograd_f4x4_3x3", ""),
     "6x6 of the filters": ("", {"winograd_f3x3_4x4": 40, "winograd_f3x3_6x6": 30.1}, "winograd_f3x3_4x4", ""),
+    "4x4 of 5x5, a quarter less work": (
+        "",
+        {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 29.9},
+        "winograd_f4x4_5x5",
+        "",
+    ),
+    "4x4 of 5x5, less than that": ("", {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 30.1}, "winograd_f2x2_5x5", ""),
     "winograd alone, against the sum as it is written": (
         "n1c10h3_k10r3",
         {"winograd_f2x2_3x3": 721},
@@ -202,8 +223,8 @@ TAKEN = {
     "n32c3h227_k96r11_st4": ("direct_r11s11_st4_4x32", "direct_any_narrow", "direct_r11s11_st4_2x16_c3"),
     "n1c3h224_k64r7_st2pd3": ("direct_r7s7_st2_8x32", "direct_any_narrow", "direct_r7s7_st2_2x16_c3"),
     "n32c3h224_k64r3_pd1": ("direct_r3s3_st1_8x32", "direct_r3s3_st1_8x32_k16", "direct_r3s3_st1_4x32_c4"),
-    "n1c96h27_k256r5_pd2g2": ("im2col_implicit_64x64", "im2col_implicit_64x128", "im2col_implicit_64x64"),
-    "n32c96h27_k256r5_pd2g2": ("im2col_implicit_128x128", "im2col_implicit_64x128", "im2col_implicit_128x128"),
+    "n1c96h27_k256r5_pd2g2": ("winograd_f4x4_5x5", "winograd_f4x4_5x5", "im2col_implicit_64x64"),
+    "n32c96h27_k256r5_pd2g2": ("winograd_f4x4_5x5", "winograd_f4x4_5x5", "im2col_implicit_128x128"),
     "n32c64h56_k64r3_pd1": ("winograd_f2x2_3x3", "winograd_f2x2_3x3", "im2col_implicit_64x128"),
     "n1c64h56_k64r3_pd1": ("winograd_f2x2_3x3", "winograd_f2x2_3x3", "im2col_implicit_64x64"),
     "n1c64h56_k256r1": ("im2col_implicit_64x64", "direct_1x1_64x64", "direct_r1s1_st1_1x64"),

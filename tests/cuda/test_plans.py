@@ -117,6 +117,11 @@ fprop n1c200h5w6_k130r4s2_st1pd0dl1x2: direct_any_narrow 5 32768000; direct_any_
     im2col_implicit_128x128 12+5 559240533; im2col_implicit_64x128 18+5 307582293;
     im2col_implicit_64x64 18+5 174762666; im2col_implicit_32x128 30+5 188743680; im2col_implicit_wide 18+5 279620266;
     im2col_explicit 7+18+5 1664000
+fprop n2c20h13w18_k70r5s5_pd2: direct_r5s5_st1_14x16 8 57344000; direct_r5s5_st1_14x16_k16 20 35840000;
+    direct_any_narrow 12 24576000; direct_any_wide 24 24576000; im2col_implicit_128x128 4 1048576000;
+    im2col_implicit_64x128 8 576716800; im2col_implicit_64x64 16 327680000; im2col_implicit_32x128 12 353894400;
+    im2col_implicit_wide 16 524288000; im2col_explicit 37+16 16380000; winograd_f2x2_5x5 9+10+108+35 39009600;
+    winograd_f4x4_5x5 9+4+128+11 22016000
 dgrad n3c13h17w19_k37r3s3_pd1: direct_r3s3_st1_8x32 9 49102848; direct_r3s3_st1_14x16 12 57286656;
     direct_r3s3_st1_8x8 27 36827136; direct_r3s3_st1_8x32_k16 9 12275712; direct_any_narrow 9 12275712;
     direct_any_wide 18 12275712; im2col_implicit_128x128 8 698351616; im2col_implicit_64x128 8 384093388;
@@ -141,6 +146,11 @@ dgrad n1c200h5w6_k130r4s2_st1pd0dl1x2: direct_any_narrow 7 29818880; direct_any_
     im2col_implicit_128x128 8+24 545259520; im2col_implicit_64x128 16+24 299892736;
     im2col_implicit_64x64 16+24 170393600; im2col_implicit_32x128 28+24 184025088;
     im2col_implicit_wide 16+24 272629760; im2col_explicit 25+24 1664000
+dgrad n2c20h13w18_k70r5s5_pd2: direct_r5s5_st1_14x16 4 100352000; direct_r5s5_st1_14x16_k16 8 50176000;
+    direct_any_narrow 4 28672000; direct_any_wide 8 28672000; im2col_implicit_128x128 24+37 611669333;
+    im2col_implicit_64x128 24+37 336418133; im2col_implicit_64x64 48+37 191146666; im2col_implicit_32x128 24+37
+    206438400; im2col_implicit_wide 48+37 305834666; im2col_explicit 64+37 16380000; winograd_f2x2_5x5 9+35+72+10
+    39009600; winograd_f4x4_5x5 9+11+64+4 22016000
 wgrad n3c13h17w19_k37r3s3_pd1: direct_r3s3_st1_2x32 9+17+1 31850496; direct_r3s3_st1_4x16 15+17+1 35389440;
     direct_r3s3_st1_8x8 9+17+1 31850496; direct_r3s3_st1_4x32_c4 20+17+1 17694720; direct_any_narrow 22+17+1 7938048;
     direct_any_wide 22+17+1 7938048; im2col_implicit_128x128 3+17+1 677380096;

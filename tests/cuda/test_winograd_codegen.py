@@ -13,11 +13,11 @@ import pytest
 
 from pycnn.jit import winograd_codegen
 from pycnn.jit.sources import installed
-from pycnn.winograd import TILES, Matrix, cook_toom
+from pycnn.winograd import Matrix, cook_toom
 
 HEADER = "winograd_transforms.cuh"
 
-_STRUCT = re.compile(r"struct (\w+)<(\d)> \{(.*?)\n\};", re.DOTALL)
+_STRUCT = re.compile(r"struct (\w+)<([\d, ]+)> \{(.*?)\n\};", re.DOTALL)
 _ASSIGNMENT = re.compile(r"^\s*(?:const float )?([\w\[\] *]+?) = (.*);$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)f?(?![\w.])")
 
@@ -26,8 +26,8 @@ def header_text() -> str:
     return (installed().folder / HEADER).read_text()
 
 
-def bodies(text: str) -> dict[tuple[str, int], str]:
-    return {(name, int(tile)): body for name, tile, body in _STRUCT.findall(text)}
+def bodies(text: str) -> dict[tuple[str, tuple[int, ...]], str]:
+    return {(name, tuple(map(int, sizes.split(", ")))): body for name, sizes, body in _STRUCT.findall(text)}
 
 
 def matrix_of(body: str, ins: int, outs: int) -> list[list[Fraction]]:
@@ -47,16 +47,11 @@ def matrix_of(body: str, ins: int, outs: int) -> list[list[Fraction]]:
     return [list(row) for row in zip(*columns, strict=True)]
 
 
-def expected(name: str, tile: int) -> Matrix:
-    AT, G, BT = cook_toom(tile, 3)
-    taps_AT, gradient_G, _ = cook_toom(3, tile)
-    return {
-        "InputTransform": BT,
-        "FilterTransform": G,
-        "OutputTransform": AT,
-        "GradientTransform": gradient_G,
-        "TapsTransform": taps_AT,
-    }[name]
+def expected(name: str, sizes: tuple[int, ...]) -> Matrix:
+    if name == "InputTransform":
+        return cook_toom(sizes[0] - 2, 3)[2]  # of any form with so many points
+    AT, G, _ = cook_toom(*sizes)
+    return {"FilterTransform": G, "OutputTransform": AT}[name]
 
 
 def test_the_header_is_what_the_generator_writes(tmp_path: Path) -> None:
@@ -66,14 +61,20 @@ def test_the_header_is_what_the_generator_writes(tmp_path: Path) -> None:
 
 
 def test_every_transform_is_there() -> None:
-    names = ("InputTransform", "FilterTransform", "OutputTransform", "GradientTransform", "TapsTransform")
-    assert set(bodies(header_text())) == {(name, tile) for name in names for tile in TILES}
+    forms = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6), (2, 5), (4, 5)]
+    wanted = {(name, form) for name in ("FilterTransform", "OutputTransform") for form in forms}
+    assert set(bodies(header_text())) == wanted | {("InputTransform", (points,)) for points in (4, 6, 8)}
 
 
-@pytest.mark.parametrize(("name", "tile"), sorted(bodies(header_text())))
-def test_the_code_is_the_matrix_exactly(name: str, tile: int) -> None:
-    matrix = expected(name, tile)
-    body = bodies(header_text())[name, tile]
+@pytest.mark.parametrize(("m", "r"), winograd_codegen.FORMS)
+def test_one_BT_serves_every_form_with_as_many_points(m: int, r: int) -> None:
+    assert cook_toom(m, r)[2] == expected("InputTransform", (m + r - 1,))
+
+
+@pytest.mark.parametrize(("name", "sizes"), sorted(bodies(header_text())))
+def test_the_code_is_the_matrix_exactly(name: str, sizes: tuple[int, ...]) -> None:
+    matrix = expected(name, sizes)
+    body = bodies(header_text())[name, sizes]
     assert f"ins = {len(matrix[0])}, outs = {len(matrix)};" in body
     assert matrix_of(body, len(matrix[0]), len(matrix)) == [list(row) for row in matrix]
 
@@ -83,13 +84,13 @@ def test_the_code_is_the_matrix_exactly(name: str, tile: int) -> None:
     [("-4.25f, in4", "4.25f, in4"), ("fmaf(-1.25f, in4", "fmaf(-1.5f, in4"), ("odd3, even3);", "odd5, even3);")],
 )
 def test_a_wrong_term_is_seen(before: str, after: str) -> None:
-    body = bodies(header_text())["InputTransform", 6]
+    body = bodies(header_text())["InputTransform", (8,)]
     assert before in body
     wrong = body.replace(before, after, 1)
-    assert matrix_of(wrong, 8, 8) != [list(row) for row in expected("InputTransform", 6)]
+    assert matrix_of(wrong, 8, 8) != [list(row) for row in expected("InputTransform", (8,))]
 
 
-@pytest.mark.parametrize("transform", winograd_codegen.transforms(), ids=lambda each: f"{each.name}{each.tile}")
+@pytest.mark.parametrize("transform", winograd_codegen.transforms(), ids=lambda each: f"{each.name}{each.sizes}")
 def test_sharing_saves_work(transform: winograd_codegen.Transform) -> None:
     """An operation of a statement is one instruction; a row of its own would take one for each entry but 0."""
     plain = sum(sum(value != 0 for value in row) - 1 for row in transform.matrix)
@@ -99,7 +100,8 @@ def test_sharing_saves_work(transform: winograd_codegen.Transform) -> None:
         for each in transform.statements
     )
     assert shared <= plain
-    if transform.tile > 2 and transform.name != "TapsTransform":
+    few_rows = transform.name == "OutputTransform" and len(transform.matrix) <= 3  # each half is used once or twice
+    if sum(transform.sizes) > 5 and not few_rows:
         assert shared < plain
 
 

@@ -20,11 +20,12 @@ from pycnn.backends.cuda.plan import Epilogue, Operands
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Conv2dShape, Problem
 from pycnn.testing import check_conv2d, check_epilogue, error_bound, every_pass, exact_operands, layers, problems, run
-from pycnn.testing.regimes import float_operands, oracle
+from pycnn.testing.regimes import float_operands, is_exact, oracle
 
 pytestmark = pytest.mark.simulator
 
 FPROP = tuple(matrices.variant("fprop", tile) for tile in matrices.TILES)
+FIVE = tuple(matrices.variant("fprop", tile, 5) for tile in matrices.TILES_5X5)
 WGRAD = tuple(matrices.variant("wgrad", tile) for tile in matrices.TILES)
 
 
@@ -33,20 +34,24 @@ def able(problem: Problem) -> list[str]:
     return [plan.name for plan in plans if plan.reason is None]
 
 
+def taps_of(algo: str) -> int:
+    return 5 if algo in FIVE else 3
+
+
 def cases(given: list[Problem]) -> list[tuple[Problem, str]]:
     return [(problem, algo) for problem in every_pass(given) for algo in able(problem)]
 
 
-def random_3x3(count: int) -> list[Problem]:
-    """Shapes that nobody thought of, the same in every run: 3x3 filters at stride 1, any padding, groups and sizes."""
-    rng = random.Random(333)
+def random_problems(count: int, taps: int) -> list[Problem]:
+    """Shapes that nobody thought of, the same in every run: filters at stride 1, any padding, groups and sizes."""
+    rng = random.Random(111 * taps)
     found: list[Problem] = []
     while len(found) < count:
         groups = rng.choice([1, 1, 1, 2, 3])
         sizes = (rng.randint(1, 3), groups * rng.randint(1, 20), rng.randint(1, 30), rng.randint(1, 40))
         padding = (rng.randint(0, 4), rng.randint(0, 4), rng.randint(0, 4), rng.randint(0, 4))
         try:
-            shape = Conv2dShape(*sizes, groups * rng.randint(1, 70), 3, 3, (1, 1), padding, (1, 1), groups)
+            shape = Conv2dShape(*sizes, groups * rng.randint(1, 70), taps, taps, (1, 1), padding, (1, 1), groups)
         except ValueError:
             continue  # the filter does not fit
         if shape.macs < 4_000_000:
@@ -55,7 +60,7 @@ def random_3x3(count: int) -> list[Problem]:
 
 
 # Whole tiles and tails along every dimension of every product, three blocks of each, and more stages than two.
-LARGE = "n2c21h27w22_k130r3s3_pd1"
+LARGE = ["n2c21h27w22_k130r3s3_pd1", "n2c21h15w18_k70r5s5_pd2"]
 
 # Of those kept for a reason, one for each; the others with --slow.
 FAST = {
@@ -68,6 +73,8 @@ FAST = {
     "n0c3h8w8_k4r3s3_pd1",
     "n1c2h3w300_k3r3s3_pd1",
     "n33c3h5w5_k4r3s3_pd1",
+    "n1c7h33w35_k9r5s5_pd2",
+    "n1c5h11w11_k10r5s5_pd2g5",
 }
 
 
@@ -87,23 +94,23 @@ def test_problem_list(problem: Problem, algo: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("problem", "algo"), cases([Problem.parse(LARGE)]), ids=str)
+@pytest.mark.parametrize(("problem", "algo"), cases([Problem.parse(text) for text in LARGE]), ids=str)
 def test_full_tiles_and_tails_in_every_order(problem: Problem, algo: str, order: str) -> None:
     """On integers, where the smallest tile is exact; the other regimes are the problem lists'."""
     operands = exact_operands(problem, algo)
     found = run(DEVICES[order], problem, operands, algo)
     exact = oracle(problem, operands)
-    bound = 0 if "2x2" in algo else error_bound(problem, operands, exact, algo)
+    bound = 0 if is_exact(algo) else error_bound(problem, operands, exact, algo)
     assert np.abs(found - exact).max() <= bound
 
 
-@pytest.mark.parametrize(("problem", "algo"), cases(random_3x3(5)), ids=str)
+@pytest.mark.parametrize(("problem", "algo"), cases(random_problems(5, 3) + random_problems(3, 5)), ids=str)
 def test_random_problem(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("problem", "algo"), cases(random_3x3(40)[5:]), ids=str)
+@pytest.mark.parametrize(("problem", "algo"), cases(random_problems(40, 3)[5:] + random_problems(20, 5)[3:]), ids=str)
 def test_more_random_problems(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
@@ -114,9 +121,10 @@ def test_layer(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["forward"], problem, algo)
 
 
-@pytest.mark.parametrize("algo", FPROP)
-@pytest.mark.parametrize("problem", ["n2c5h9w12_k9r3s3_pd1", "n1c4h7w9_k6r3s3_g2"])
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE])
+@pytest.mark.parametrize("problem", ["n2c5h9w12_k9r{0}s{0}_pd1", "n1c4h7w9_k6r{0}s{0}_g2"])
 def test_epilogue(algo: str, problem: str) -> None:
+    problem = problem.format(taps_of(algo))
     check_epilogue(DEVICES["random"], problem, algo)
 
 
@@ -164,13 +172,19 @@ def ran(device: SimDevice, problem: Problem, algo: str, seed: int = 0) -> tuple[
     return plan, np.array(result)
 
 
-@pytest.mark.parametrize("operator", PASSES)
-@pytest.mark.parametrize("tile", matrices.TILES)
-@pytest.mark.parametrize("text", ["n2c9h19w22_k37r3s3_pd1", "n2c6h30w9_k4r3s3_pd1g2"])
-def test_chunks_and_workspace(text: str, tile: int, operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+# (operator, tile, taps) of every plan.
+PLANS = [
+    *((operator, tile, 3) for operator in PASSES for tile in matrices.TILES),
+    *((operator, tile, 5) for operator in ("fprop", "dgrad") for tile in matrices.TILES_5X5),
+]
+
+
+@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
+@pytest.mark.parametrize("text", ["n2c9h19w22_k37r{0}s{0}_pd1", "n2c6h30w9_k4r{0}s{0}_pd1g2"])
+def test_chunks_and_workspace(text: str, operator: str, tile: int, taps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many chunks as there can be, the results are as good, and for fprop and dgrad the same."""
-    problem, algo = replace(Problem.parse(text), operator=operator), matrices.variant(operator, tile)
-    device = Watching()
+    problem = replace(Problem.parse(text.format(taps)), operator=operator)
+    algo, device = matrices.variant(operator, tile, taps), Watching()
     plan, whole = ran(device, problem, algo)
     assert device.bytes == plan.workspace
     assert [instance.kernel for instance in plan.kernels if instance not in device.launches] == []
@@ -212,35 +226,35 @@ def test_sizes_of_chunks(tiling: winograd.Tiling, channels: int, sizes: tuple[in
     assert tiling.chunk_sizes(channels) == sizes
 
 
-@pytest.mark.parametrize("operator", PASSES)
-@pytest.mark.parametrize("tile", matrices.TILES)
-def test_multiplies_are_winograds(tile: int, operator: str) -> None:
-    """No fallback: nothing but transforms is launched, and products of (tile + 2)^2 points, one for tile^2 results."""
-    problem = Problem.parse("n2c16h24w24_k16r3s3_pd1")
-    shape = problem.shape
+@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
+def test_multiplies_are_winograds(operator: str, tile: int, taps: int) -> None:
+    """No fallback: only transforms are launched, and products of (tile + taps - 1)^2 points for tile^2 results."""
+    problem = Problem.parse(f"n2c16h24w24_k16r{taps}_pd{taps // 2}")
+    shape, points = problem.shape, (tile + taps - 1) ** 2
     device = Watching()
-    plan, _ = ran(device, replace(problem, operator=operator), matrices.variant(operator, tile))
+    plan, _ = ran(device, replace(problem, operator=operator), matrices.variant(operator, tile, taps))
     assert {instance.kernel for instance in device.launches} <= {*winograd.KERNELS, "sgemm", "sum_slices"}
     tiles = 2 * (24 // tile) ** 2
-    winograds = (tile + 2) ** 2 * tiles * shape.C * shape.K
+    winograds = points * tiles * shape.C * shape.K
     if isinstance(plan, winograd.FusedPlan):
         assert plan.cost == winograds * 4  # blocks of 64 filters, of which 16 are there
         assert device.products == []
     else:
         assert sum(M * N * K * batch for M, N, K, batch in device.products) == winograds
-    assert winograds == shape.macs * (tile + 2) ** 2 // (9 * tile**2)
+    assert winograds == shape.macs * points // (taps * tile) ** 2
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # NaN, alignment, sizes
 
 
-@pytest.mark.parametrize("algo", FPROP)
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE])
 def test_nan_stays_within_the_tiles_whose_windows_hold_it(algo: str) -> None:
-    tile = matrices.tile_of(algo) or 0
+    tile, taps = matrices.tile_of(algo) or 0, taps_of(algo)
+    border = taps // 2
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((2, 3, 20, 23)).astype("f4"), rng.standard_normal((5, 3, 3, 3)).astype("f4")
-    rest = ((1, 1), (1, 1, 1, 1), (1, 1), 1)
+    x, w = rng.standard_normal((2, 3, 20, 23)).astype("f4"), rng.standard_normal((5, 3, taps, taps)).astype("f4")
+    rest = ((1, 1), (border,) * 4, (1, 1), 1)
     clean = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo=algo)
     x[1, 2, 9, 7], x[0, 0, 0, 22] = np.nan, np.inf
     y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo=algo)
@@ -249,18 +263,19 @@ def test_nan_stays_within_the_tiles_whose_windows_hold_it(algo: str) -> None:
         for i in range(0, 20, tile):
             for j in range(0, 23, tile):
                 # The window of a tile begins at its own corner less the padding.
-                if i - 1 <= h < i + tile + 1 and j - 1 <= column < j + tile + 1:
+                if i - border <= h < i + tile + border and j - border <= column < j + tile + border:
                     touched[n, :, i : i + tile, j : j + tile] = True
     assert np.array_equal(y[~touched], clean[~touched])
     direct = reference.conv2d_fprop(x, w, None, *rest)
     assert not np.isfinite(y[~np.isfinite(direct)]).any()
 
 
-@pytest.mark.parametrize("algo", [*FPROP, *WGRAD])
-@pytest.mark.parametrize("text", ["n2c5h8w12_k9r3s3_pd1", "n1c4h7w9_k6r3s3"])
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE, *WGRAD])
+@pytest.mark.parametrize("text", ["n2c5h8w12_k9r{0}s{0}_pd{1}", "n1c4h7w9_k6r{0}s{0}"])
 @pytest.mark.parametrize("off", [1, 2])
 def test_operands_and_results_at_any_multiple_of_four_bytes(algo: str, text: str, off: int) -> None:
-    problem = replace(Problem.parse(text), operator="wgrad" if algo in WGRAD else "fprop")
+    taps = taps_of(algo)
+    problem = replace(Problem.parse(text.format(taps, taps // 2)), operator="wgrad" if algo in WGRAD else "fprop")
     operands, s, device = exact_operands(problem, algo, bias=False), problem.shape, SimDevice()
 
     def shifted(shape: tuple[int, ...], values: np.ndarray | float) -> np.ndarray:
@@ -276,7 +291,7 @@ def test_operands_and_results_at_any_multiple_of_four_bytes(algo: str, text: str
         plan.run(Host(device), Operands(dy=left, x=right, dw=result))
     else:
         plan.run(Host(device), Operands(x=left, w=right, y=result, epilogue=Epilogue()))
-    assert np.abs(result - exact).max() <= (0 if "2x2" in algo else error_bound(problem, operands, exact, algo))
+    assert np.abs(result - exact).max() <= (0 if is_exact(algo) else error_bound(problem, operands, exact, algo))
 
 
 def ends(self: winograd.Tiling, channels: int) -> Iterator[tuple[int, int]]:
@@ -293,20 +308,19 @@ class Ends(SimDevice):
         super().launch(kernel, grid, block, shared, arguments)
 
 
-@pytest.mark.parametrize("operator", PASSES)
-@pytest.mark.parametrize("tile", matrices.TILES)
-def test_past_two_to_the_31_elements(tile: int, operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
+def test_past_two_to_the_31_elements(operator: str, tile: int, taps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of 2^31 elements and more, in mappings that nobody touches but the first and the last tiles."""
-    shape = Conv2dShape(1, 1, 6, 2**29 + 48, 1, 3, 3, padding=(1, 1, 1, 1))
-    algo, device = matrices.variant(operator, tile), Ends()
+    shape = Conv2dShape(1, 1, 6, 2**29 + 48, 1, taps, taps, padding=(taps // 2,) * 4)
+    algo, device = matrices.variant(operator, tile, taps), Ends()
     monkeypatch.setattr(winograd.Tiling, "chunks", ends)
     host = Host(device)
     x, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
     x[0, 0, 0, :5] = 1, 2, 3, 4, 5
     x[0, 0, 5, -5:] = 6, 7, 8, 9, 10
     w[...] = 0
-    w[0, 0, 1, 1] = 2
-    # Roundings of F(6x6): some hundred units of 2^-24 of the largest value, 20.
+    w[0, 0, taps // 2, taps // 2] = 2
+    # Roundings of eight points an axis: some hundred units of 2^-24 of the largest value, 20.
     near = {"atol": 1e-3}
     rest = ((1, 1), shape.padding, (1, 1), 1)
     if operator == "wgrad":
@@ -324,11 +338,11 @@ def test_past_two_to_the_31_elements(tile: int, operator: str, monkeypatch: pyte
     assert np.allclose(y[0, 0, 5, -5:], [12, 14, 16, 18, 20], **near)
 
 
-@pytest.mark.parametrize("operator", PASSES)
-def test_sizes_beyond_32_bits_are_refused_in_words(operator: str) -> None:
-    shape = Conv2dShape(2**33, 1, 8, 8, 1, 3, 3)
-    for plan in winograd.plans(operator, shape, installed()):
-        assert "it counts in 32 bits, and the tiles go up to" in str(plan.reason)
+@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
+def test_sizes_beyond_32_bits_are_refused_in_words(operator: str, tile: int, taps: int) -> None:
+    name, shape = matrices.variant(operator, tile, taps), Conv2dShape(2**33, 1, 8, 8, 1, taps, taps)
+    (plan,) = (plan for plan in winograd.plans(operator, shape, installed()) if plan.name == name)
+    assert "it counts in 32 bits, and the tiles go up to" in str(plan.reason)
 
 
 def test_empty_batch() -> None:
@@ -346,7 +360,7 @@ def test_empty_batch() -> None:
 
 @pytest.mark.parametrize("operator", PASSES)
 def test_refusals_are_those_of_the_cpu_engine(operator: str) -> None:
-    for text in ("n1c4h9_k4r5", "n1c4h9_k4r3_st2", "n1c4h9_k4r3_dl2"):
+    for text in ("n1c4h9_k4r7", "n1c4h9_k4r5s3", "n1c4h9_k4r3_st2", "n1c4h9_k4r3_dl2"):
         shape = Problem.parse(text).shape
         for plan in winograd.plans(operator, shape, installed()):
             assert plan.reason == matrices.refuses(plan.name, operator, shape) is not None
@@ -361,4 +375,5 @@ def test_the_family_takes_the_tile_with_the_least_work() -> None:
 
     assert taken("n32c64h56_k64r3_pd1") == "winograd_f2x2_3x3"  # little depth to pay for the way to memory and back
     assert taken("n32c512h28_k512r3_pd1") == "winograd_f4x4_3x3"
+    assert taken("n1c64h27_k192r5_pd2") == taken("n1c64h27_k192r5_pd2_dgrad") == "winograd_f4x4_5x5"
     assert taken("n32c512h28_k512r3_pd1_wgrad") == "winograd_f3x3_4x4"

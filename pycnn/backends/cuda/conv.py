@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
@@ -31,6 +32,11 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
 
 
 _MOST_PLANS = 4096  # remembered at a time
+
+
+def _asked(algo: str, plans: Sequence[Plan]) -> list[Plan]:
+    """The plan of that name, or else all whose names begin with those words."""
+    return [plan for plan in plans if plan.name == algo] or [plan for plan in plans if plan.answers_to(algo)]
 
 
 class ConvHost(HostBase):
@@ -146,7 +152,7 @@ class ConvHost(HostBase):
     def _choice(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> tuple[Plan, str]:
         """The plan that `algo` stands for, and why it and no other."""
         plans, limit = self._plans(operator, shape, dtype), workspace_limit()
-        asked = plans if algo == "auto" else [plan for plan in plans if plan.answers_to(algo)]
+        asked = plans if algo == "auto" else _asked(algo, plans)
         if not asked:
             if algo.partition("_")[0] in FAMILIES:
                 self._unavailable(f"conv2d_{operator} by algo {algo!r}")

@@ -134,7 +134,7 @@ class CupyDevice:
         self._kernels: dict[Instance, Any] = {}
         self._allowed: dict[int, int] = {}  # dynamic shared memory that a kernel may ask for, by its handle
         self._constants: dict[bytes, tuple[int, Any]] = {}  # structs where the driver can copy them from
-        self._scratch = _Scratch()
+        self._scratch = _Scratch(self._cupy, self._device)
         cuda = self._cupy.cuda
         self._driver, self._get_device, self._get_stream = cuda.driver, cuda.runtime.getDevice, cuda.get_current_stream
 
@@ -215,9 +215,15 @@ class CupyDevice:
 
 
 class _Scratch(threading.local):
-    """Where one thread lays out a launch: the pointer arguments, and the address of every argument."""
+    """What each thread has of its own: the GPU's context, and where it lays out a launch.
 
-    def __init__(self) -> None:
+    The driver launches in the context of the calling thread, and a new thread has none until it calls the runtime,
+    which an array from the pool does not.
+    """
+
+    def __init__(self, cupy: Any, device: Any) -> None:
+        with device:
+            cupy.cuda.runtime.memGetInfo()  # as CuPy does before it launches
         self.pointers = (ctypes.c_uint64 * _MOST_ARGUMENTS)()
         self.addresses = (ctypes.c_uint64 * _MOST_ARGUMENTS)()
         self.place, self.start = ctypes.addressof(self.pointers), ctypes.addressof(self.addresses)
@@ -241,9 +247,9 @@ class CupyRecorder:
 
     def run(self, step: Callable[[], T]) -> tuple[T, int]:
         """Run it now, after what the current stream holds and before what follows; and the bytes it newly took."""
-        before = self._pool.total_bytes()
         cuda = self._cupy.cuda
-        with self._device:
+        with self._device:  # whose bytes the pool counts, too
+            before = self._pool.total_bytes()
             outside = cuda.get_current_stream()
             self._stream.wait_event(outside.record())
             try:
@@ -251,7 +257,7 @@ class CupyRecorder:
                     result = step()
             finally:
                 outside.wait_event(self._stream.record())
-        return result, self._pool.total_bytes() - before
+            return result, self._pool.total_bytes() - before
 
     def record(self, step: Callable[[], T]) -> T:
         """Capture it without running it.
@@ -288,9 +294,7 @@ class CupyRecorder:
     def _ended(self) -> Any:
         try:
             return self._stream.end_capture()
-        except (
-            self._cupy.cuda.runtime.CUDARuntimeError
-        ) as error:  # a capture that was broken, whose cause is on its way
+        except self._cupy.cuda.runtime.CUDARuntimeError as error:  # it was broken, and the cause is on its way
             return error
 
     def _fresh(self, size: int) -> Any:

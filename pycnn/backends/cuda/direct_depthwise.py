@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from pycnn.backends.cuda.direct import DirectPlan, mismatch, past_32_bits
+from pycnn.backends.cuda.direct import DirectPlan, mismatch
 from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
 from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.backends.cuda.plan import past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 

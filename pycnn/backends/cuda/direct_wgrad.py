@@ -6,10 +6,10 @@ import struct
 from dataclasses import dataclass, replace
 
 from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
-from pycnn.backends.cuda.direct import mismatch, past_32_bits
+from pycnn.backends.cuda.direct import mismatch
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
 from pycnn.backends.cuda.slices import sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
@@ -18,9 +18,9 @@ KERNELS = TILED, ANY = "conv2d_wgrad_direct", "conv2d_wgrad_direct_any"
 
 _WARP = 32
 
-_THREADS = (
-    2**17
-)  # in a grid: enough to fill the largest GPUs twice over; fixed, so that results do not depend on the GPU
+# In a grid: twice what an H100 holds of kernels whose registers leave room for 512 on an SM, which most of these are.
+# Fixed, so that results do not depend on the GPU.
+_THREADS = 2**17
 _MOST_PARTIAL = 2**26  # bytes of partial results
 
 

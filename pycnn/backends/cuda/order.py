@@ -24,7 +24,8 @@ Rule = Callable[[str, Conv2dShape, Sequence[Plan]], Choice | None]
 # kernel's: the count leaves out launches and what caches save, and where less is gained the exact sum is the better
 # bargain.
 _WORTH = 0.8
-# Tiles of 6x6 lose another factor of two or three in accuracy: they have to save this much on the next smaller ones.
+# Tiles of eight points along an axis, F(6x6, 3x3) and F(4x4, 5x5), lose another factor of two or three in accuracy:
+# they have to save this much on the next smaller ones.
 _WORTH_MORE = 0.75
 
 # Channels (or filters) of a group below which a matrix product has nothing to share: its narrowest tile is 32 wide and
@@ -78,16 +79,14 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
 
 
 def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
-    allowed = [
-        plan for plan in _of("winograd", able) if accuracy() == "fast" or winograd.tile_of(plan.name) in (None, 2)
-    ]
+    allowed = [plan for plan in _of("winograd", able) if accuracy() == "fast" or winograd.points_of(plan.name) == 4]
     # Not the explicit product, which no rule takes before the implicit one, and whose work leaves out idle tiles.
     others = _of("direct", able) + _of("im2col_implicit", able)
     if not allowed:
         return None
 
     def judged(plan: Plan) -> float:
-        return plan.cost / (_WORTH_MORE if winograd.tile_of(plan.name) == 6 else 1.0)
+        return plan.cost / (_WORTH_MORE if winograd.points_of(plan.name) == 8 else 1.0)
 
     best = min(allowed, key=judged)
     share = best.cost / min((plan.cost for plan in others), default=shape.macs)

@@ -3,6 +3,7 @@
     winograd_f2x2_3x3                       fprop, dgrad: one fused kernel behind the transform of the filters
     winograd_f4x4_3x3, winograd_f6x6_3x3    fprop, dgrad: transforms around a batched matrix product, a chunk of tiles
                                             at a time
+    winograd_f2x2_5x5, winograd_f4x4_5x5    the same for 5x5 filters
     winograd_f3x3_2x2, ..._4x4, ..._6x6     wgrad: the same around a product that sums over tiles; chunks add up in
                                             order
 
@@ -20,8 +21,8 @@ from pycnn import winograd
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
-from pycnn.backends.cuda.layout import NARROW, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -41,19 +42,26 @@ CHUNK_BYTES = 2**28
 _MOVED = 80
 
 _FEWEST_TILES = 32  # of a chunk: a line of 128 bytes
+_ROWS = {3: 32, 5: 8}  # of U that a block of winograd_filters makes, by the side of the filters
 _WARP = 32
 _FLOAT = 4
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A batch of images of `rows` x `columns` pixels, cut into tiles of m x m."""
+    """A batch of images of `rows` x `columns` pixels, cut into tiles of m x m for filters of r x r."""
 
     N: int
     groups: int
     m: int
     rows: int
     columns: int
+    r: int = 3
+
+    @property
+    def instance(self) -> str:
+        """Of the kernels that transform its tiles."""
+        return f"f{self.m}" if self.r == 3 else f"f{self.m}r{self.r}"
 
     @property
     def down(self) -> int:
@@ -73,7 +81,7 @@ class Tiling:
     @property
     def points(self) -> int:
         """Winograd's points: multiplications a tile."""
-        return (self.m + 2) ** 2
+        return (self.m + self.r - 1) ** 2
 
     def chunk_sizes(self, channels: int) -> tuple[int, int]:
         """Tiles of every chunk but the last, a multiple of 32, and of the last, a multiple of 4; (0, 0) of no tiles.
@@ -128,17 +136,17 @@ class Convolution:
     turned: bool
 
     @staticmethod
-    def of(operator: str, shape: Conv2dShape, m: int) -> Convolution:
-        """The pass "fprop" or "dgrad" of a problem, in tiles of m x m results."""
+    def of(operator: str, shape: Conv2dShape, m: int, r: int) -> Convolution:
+        """The pass "fprop" or "dgrad" of a problem with filters of r x r, in tiles of m x m results."""
         top, _, left, _ = shape.padding
         channels, filters = shape.C // shape.groups, shape.K // shape.groups
         if operator == "fprop":
-            tiling = Tiling(shape.N, shape.groups, m, shape.P, shape.Q)
+            tiling = Tiling(shape.N, shape.groups, m, shape.P, shape.Q, r)
             source = Image(tiling, channels, (shape.H, shape.W), (-top, -left))
             return Convolution(source, Image(tiling, filters, (shape.P, shape.Q)), False)
-        tiling = Tiling(shape.N, shape.groups, m, shape.H, shape.W)
-        # A padding of dy above 2 is none: tiles then begin inside of it.
-        source = Image(tiling, filters, (shape.P, shape.Q), (top - 2, left - 2))
+        tiling = Tiling(shape.N, shape.groups, m, shape.H, shape.W, r)
+        # A padding of x above r - 1 leaves dy none: its first windows then begin inside of it.
+        source = Image(tiling, filters, (shape.P, shape.Q), (top - (r - 1), left - (r - 1)))
         return Convolution(source, Image(tiling, channels, (shape.H, shape.W)), True)
 
     @property
@@ -150,11 +158,12 @@ class Convolution:
         """Write U into `u`, [group][column block][row block][point][row][column] in blocks of `block`."""
         groups, rows, columns = self.tiling.groups, self.source.channels, self.result.channels
         blocks = (-(-rows // block[0]), -(-columns // block[1]))
-        tiles = tuple(-(-count * size // _WARP) for count, size in zip(blocks, block, strict=True))
+        made = (_ROWS[self.tiling.r], _WARP)  # by a block of the kernel
+        tiles = tuple(-(-count * size // each) for count, size, each in zip(blocks, block, made, strict=True))
         filters, channels = (rows, columns) if self.turned else (columns, rows)
         grid = struct.pack("<5q", filters, channels, self.turned, *blocks)
         grid += pack_divisors((*block, tiles[1], tiles[0]))
-        instance = host.sources.of(FILTERS)[f"f{self.tiling.m}"]
+        instance = host.sources.of(FILTERS)[self.tiling.instance]
         _launch(host, instance, groups * prod(tiles), [grid, Reads("w", w), Writes("u", u)])
 
     def arrays(self, operands: Operands) -> tuple[Array, Array]:
@@ -221,10 +230,10 @@ class StagedPlan(Plan):
         for first, tiles in chunks:
             windows = _part(v, (matrices, depth, tiles))
             products = _part(m, (matrices, width, tiles))
-            _transform_windows(host, f"f{tiling.m}", problem.source, (first, tiles), source, windows)
+            _transform_windows(host, tiling.instance, problem.source, (first, tiles), source, windows)
             sgemm(host, u, windows, products, trans_a=True)
             chunk, threads = problem.result.chunk(first, tiles)
-            instance = host.sources.of(RESULTS)[f"f{tiling.m}"]
+            instance = host.sources.of(RESULTS)[tiling.instance]
             arguments: list[Argument] = [
                 chunk,
                 problem.result.pack(),
@@ -256,12 +265,12 @@ class GradientPlan(Plan):
         v = host.device.alloc((matrices * channels * chunks[0][1],), "float32")
         d = host.device.alloc((matrices * filters * chunks[0][1],), "float32")
         products = host.device.alloc((matrices, filters, channels), "float32")
-        instance = host.sources.of(TAPS)[f"f{tiling.m}"]
+        instance = host.sources.of(TAPS)[tiling.instance]
         pairs = filters * channels
         for first, tiles in chunks:
             windows = _part(v, (matrices, channels, tiles))
             outputs = _part(d, (matrices, filters, tiles))
-            _transform_windows(host, f"f{tiling.m}", self.x, (first, tiles), operands.x, windows)
+            _transform_windows(host, tiling.instance, self.x, (first, tiles), operands.x, windows)
             _transform_windows(host, f"dy{tiling.m}", self.dy, (first, tiles), operands.dy, outputs)
             sgemm(host, outputs, windows, products, trans_b=True)
             arguments: list[Argument] = [
@@ -278,12 +287,13 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     """Every tile's plan for a pass."""
     if operator == "wgrad":
         return [_gradient(shape, m, sources) for m in winograd.TILES]
-    return [_fused(operator, shape, sources)] + [_staged(operator, shape, m, sources) for m in winograd.TILES if m > 2]
+    sizes = [*((m, 3) for m in winograd.TILES if m > 2), *((m, 5) for m in winograd.TILES_5X5)]
+    return [_fused(operator, shape, sources)] + [_staged(operator, shape, m, r, sources) for m, r in sizes]
 
 
 def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
     name = winograd.variant(operator, 2)
-    problem = Convolution.of(operator, shape, 2)
+    problem = Convolution.of(operator, shape, 2, 3)
     (instance,) = sources.of(FUSED).values()
     tile = instance.tile
     stages, blocks_k, blocks_t = _fused_blocks(problem, tile)
@@ -292,7 +302,7 @@ def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
     indices = _indices(problem.source, problem.result) | {"blocks": groups * blocks_k * blocks_t}
     return FusedPlan(
         name=name,
-        reason=winograd.refuses(name, operator, shape) or _past_32_bits(indices),
+        reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=10,
         cost=points * groups * depth * width * blocks_t * tile["tiles"],
         why="tiles of 2x2 do the least work, transforms included: they need no memory between their stages",
@@ -311,9 +321,9 @@ def _fused_blocks(problem: Convolution, tile: Mapping[str, int]) -> tuple[int, i
     return stages, blocks_k, blocks_t
 
 
-def _staged(operator: str, shape: Conv2dShape, m: int, sources: Sources) -> StagedPlan:
-    name = winograd.variant(operator, m)
-    problem = Convolution.of(operator, shape, m)
+def _staged(operator: str, shape: Conv2dShape, m: int, r: int, sources: Sources) -> StagedPlan:
+    name = winograd.variant(operator, m, r)
+    problem = Convolution.of(operator, shape, m, r)
     tiling, depth, width = problem.tiling, problem.source.channels, problem.result.channels
     matrices = tiling.groups * tiling.points
     sizes = _chunk_sizes(tiling, depth + width)
@@ -327,16 +337,16 @@ def _staged(operator: str, shape: Conv2dShape, m: int, sources: Sources) -> Stag
     indices["threads"] = tiling.groups * max(depth, width) * most + 2**10
     return StagedPlan(
         name=name,
-        reason=winograd.refuses(name, operator, shape) or _past_32_bits(indices),
-        tier=10 if m == 4 else 11,
+        reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
+        tier=11 if m == 6 else 10,
         cost=tiling.points * tiling.groups * (tiling.tiles * depth * width + _MOVED * tiling.tiles * (depth + width)),
         why=f"tiles of {m}x{m} do the least work, transforms included"
-        if m == 4
+        if m < 6
         else "taken only where no smaller tile can run: it loses another factor of two or three in accuracy",
         workspace=_FLOAT * matrices * (depth * width + most * (depth + width * (1 + products))),
         convolution=problem,
         instances=_distinct(
-            [sources.of(WINDOWS)[f"f{m}"], sources.of(FILTERS)[f"f{m}"], sources.of(RESULTS)[f"f{m}"], *kernels]
+            [*(sources.of(kernel)[tiling.instance] for kernel in (WINDOWS, FILTERS, RESULTS)), *kernels]
         ),
     )
 
@@ -365,7 +375,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
     indices["threads"] = shape.groups * max(max(x.channels, dy.channels) * most, pairs) + 2**10
     return GradientPlan(
         name=name,
-        reason=winograd.refuses(name, "wgrad", shape) or _past_32_bits(indices),
+        reason=winograd.refuses(name, "wgrad", shape) or past_32_bits(indices),
         tier=10 if m < 6 else 11,
         cost=matrices * tiling.tiles * (pairs + _MOVED * (x.channels + dy.channels)),
         why=f"tiles of {m}x{m} do the least work, transforms included"
@@ -417,10 +427,3 @@ def _indices(*images: Image) -> dict[str, int]:
         "columns": max(max(image.size[1], ends[1] + abs(image.corner[1])) for image in images),
         "channels": max(image.channels for image in images) + 2**10,
     }
-
-
-def _past_32_bits(indices: Mapping[str, int]) -> str | None:
-    for what, most in indices.items():
-        if most >= NARROW:
-            return f"it counts in 32 bits, and the {what} go up to {most}"
-    return None
