@@ -200,6 +200,22 @@ def test_arch_that_an_instance_is_not_for_is_refused() -> None:
         nvrtc.compile_cubin(SMALL, "sm_60")
 
 
+@pytest.mark.nvrtc
+def test_arch_that_this_nvrtc_does_not_know_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "supports", lambda arch: False)
+    with pytest.raises(ValueError, match=r"NVRTC \d+\.\d+ does not compile for sm_90a"):
+        nvrtc.compile_cubin(SMALL, "sm_90a")
+
+
+@pytest.mark.parametrize("bundles", [True, False])
+def test_whether_bundles_count_is_said_for_many_as_for_one(bundles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(instance: Instance, arch: str, sources: object, *, bundles: bool) -> Path:
+        return Path(f"{instance} {arch} {bundles}")
+
+    monkeypatch.setattr(nvrtc, "compile_cubin", compiled)
+    assert compile_all([SMALL], "sm_90a", bundles=bundles) == {SMALL: Path(f"{SMALL} sm_90a {bundles}")}
+
+
 def test_without_cupy_a_sentence_says_what_to_install() -> None:
     program = (
         "import sys; sys.modules['cupy'] = None\n"
