@@ -61,6 +61,16 @@ def test_what_is_packed_comes_back(made: Path) -> None:
     assert "registers" in log
 
 
+def test_the_bundle_named_last_is_looked_into_first(made: Path) -> None:
+    before = list(bundle.in_use())
+    with use_bundle(made) as first, use_bundle(made) as last:
+        one, other, *rest = bundle.in_use()
+        assert one is last.bundle
+        assert other is first.bundle
+        assert rest == before
+    assert list(bundle.in_use()) == before
+
+
 def test_the_same_kernels_give_the_same_file(made: Path, tmp_path: Path) -> None:
     (key,) = bundle.Bundle(made).kernels
     bundle.write(tmp_path / "again", [(PACKED, ARCH, key, *bundle.Bundle(made).read(key))], "13.5")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from played import Gpu, playing
 import pycnn
 from pycnn import Tensor, nn, optim
 from pycnn.cuda import CaptureError, capture
+from pycnn.optim import _device
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
@@ -156,6 +158,64 @@ def test_kinds_of_input(gpu: Gpu) -> None:
         assert result.get().tolist() == [2.0 * number + 1.0] * 3
     with pytest.raises(ValueError, match="an input of a captured step cannot require a gradient"):
         step(pycnn.ones(3, requires_grad=True), None)
+
+
+def test_each_dtype_has_a_graph_of_its_own(gpu: Gpu) -> None:
+    call = capture(lambda x: x + x)
+    for dtype in (np.float32, np.int32, np.float64):
+        for number in range(4):
+            result = call(np.full(3, number, dtype))
+            assert result.dtype == dtype
+            assert result.get().tolist() == [2 * number] * 3
+    assert call.graphs == 3
+
+
+def test_two_runs_come_first_even_of_a_step_that_takes_no_memory(gpu: Gpu) -> None:
+    seen = []
+
+    @capture
+    def step(x: Any) -> Any:
+        seen.append(step.graphs)
+        x *= 2
+        return x
+
+    assert [step(np.ones(3, np.float32)).get().tolist() for _ in range(5)] == [[2, 2, 2]] * 5
+    assert seen == [0, 0, 0]  # two runs and the capture
+    assert step.graphs == 1
+
+
+def test_a_float64_parameter_cannot_be_stepped_within(gpu: Gpu) -> None:
+    p = pycnn.ones(3, requires_grad=True).to("cuda", "float64").detach().requires_grad_()
+    optimizer = optim.SGD([p], lr=0.1)
+
+    @capture
+    def step(x: Any) -> Any:
+        (p * x).sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def steps(count: int) -> None:
+        for _ in range(count):
+            step(Tensor(np.ones(3)))
+
+    with pytest.raises(CaptureError, match="the step of a float64 parameter cannot be captured"):
+        steps(4)
+
+
+def test_kernels_step_what_is_dense_and_float32(gpu: Gpu) -> None:
+    def fused(data: Any, gradient: Any) -> bool:
+        given: Any = SimpleNamespace(_data=data, _grad=None if gradient is None else SimpleNamespace(_data=gradient))
+        return _device.is_fused(given)
+
+    dense, doubles = gpu.module.ones((4, 6), np.float32), gpu.module.ones((4, 6), np.float64)
+    assert fused(dense, dense)
+    assert fused(dense, dense[:, ::2])  # made dense on the way
+    assert not fused(dense[:, ::2], dense[:, ::2])
+    assert not fused(doubles, dense)
+    assert not fused(dense, doubles)
+    assert not fused(dense, None)
+    assert not fused(np.ones(3, np.float32), np.ones(3, np.float32))
+    assert not fused(dense, np.ones((4, 6), np.float32))
 
 
 def test_a_seed_set_anew_is_followed(gpu: Gpu) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,9 +85,26 @@ def test_a_struct_of_pointers_reaches_the_driver(gpu: Gpu) -> None:
 def test_much_shared_memory_is_asked_for_once(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu.module.cuda.driver, "launchKernel", lambda *given: None)
     device = CupyDevice(0)
-    for shared in (100, 48, 100, 90, 120):
+    for shared in (49, 100, 48, 100, 90, 120):
         device.launch(SimpleNamespace(ptr=7), (1, 1, 1), (32, 1, 1), shared * 1024, [])
-    assert gpu.attributes == [(7, 8, 100 * 1024), (7, 8, 120 * 1024)]
+    assert gpu.attributes == [(7, 8, 49 * 1024), (7, 8, 100 * 1024), (7, 8, 120 * 1024)]
+
+
+def test_no_more_than_so_many_structs_are_kept(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def launch(*given: Any) -> None:
+        address = ctypes.cast(given[9], ctypes.POINTER(ctypes.c_void_p))[0]
+        seen.append(ctypes.string_at(address, 8))
+
+    monkeypatch.setattr(gpu.module.cuda.driver, "launchKernel", launch)
+    monkeypatch.setattr(device_cupy, "_MOST_CONSTANTS", 3)
+    device = CupyDevice(0)
+    structs = [bytes([i]) * 8 for i in range(8)]
+    for struct in structs:
+        device.launch(SimpleNamespace(ptr=7), (1, 1, 1), (32, 1, 1), 0, [struct])
+        assert len(device._constants) <= 3
+    assert seen == structs
 
 
 def test_each_gpu_loads_its_own_module(gpu: Gpu) -> None:
@@ -120,6 +138,9 @@ def test_a_new_thread_launches_too(gpu: Gpu) -> None:
 def test_a_gpu_that_is_not_there_is_said(gpu: Gpu) -> None:
     with pytest.raises(MissingToolError, match=r"there is no cuda:5; this machine has 2 GPUs, cuda:0 to cuda:1"):
         device_cupy.put(np.zeros(1), 5)
+    for number in (2, -1):
+        with pytest.raises(MissingToolError, match=f"there is no cuda:{number}"):
+            device_cupy.put(np.zeros(1), number)
 
 
 def test_a_step_is_recorded_and_replayed(gpu: Gpu) -> None:
