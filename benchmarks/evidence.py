@@ -54,7 +54,7 @@ def prove(
         began = clock()
         try:
             ok, result = True, task.work(place)
-        except (AssertionError, RuntimeError) as error:
+        except (AssertionError, RuntimeError, MemoryError) as error:
             ok, result = False, {"error": f"{type(error).__name__}: {error}"}
         book.write(task, hashes, ok, result, clock() - began)
         done += 1

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pycnn.backends.cuda import LAUNCHERS, conv, optim, pool
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import installed
-from pycnn.shape import PASSES, Problem
+from pycnn.shape import Problem
 from pycnn.testing import (
     ADAPTIVE_POOLS,
     Case,
@@ -168,13 +168,13 @@ def _proofs(quick: bool) -> Iterator[Task]:
 
 @cache
 def _algorithms() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
-    """Every pass and algorithm of convolution, and the kernels it launches."""
-    shape = Problem.parse("n1c1h1_k1r1").shape
-    return tuple(
-        (operator, each.name, tuple(instance.kernel for instance in each.kernels))
-        for operator in PASSES
-        for each in conv.plans(operator, shape, installed())
-    )
+    """Every pass and algorithm of convolution, and the kernels it launches for one problem or another of the lists."""
+    found: dict[tuple[str, str], dict[str, None]] = {}
+    for problem in every_pass(problems()):
+        for each in conv.plans(problem.operator, problem.shape, installed()):
+            of_plan = found.setdefault((problem.operator, each.name), {})
+            of_plan |= dict.fromkeys(instance.kernel for instance in each.kernels)
+    return tuple((operator, name, tuple(kernels)) for (operator, name), kernels in found.items())
 
 
 def _chosen(quick: bool) -> dict[tuple[str, str], list[Problem]]:

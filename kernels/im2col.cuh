@@ -152,7 +152,8 @@ class GatherRows {
 #pragma unroll
             for (int k = 0; k < tile_k; k += vector_pass) {
                 const Index other = ring_.at(tile, k_ + k).other;
-                cp_async<16>(&to[k_ + k][row_], from_ + other, other >= 0 && rows_left_ > 0 ? 16 : 0);
+                const float* from = from_ + (other < 0 ? 0 : other);  // an unread address has to be aligned, too
+                cp_async<16>(&to[k_ + k][row_], from, other >= 0 && rows_left_ > 0 ? 16 : 0);
             }
             return;
         }

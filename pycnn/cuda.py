@@ -84,6 +84,7 @@ def capture(step: Callable[..., Any], *, device: str = "cuda") -> Captured:
 
     Returns:
         the function.  Its results lie in the graph's memory and are written over by the next call: copy what must stay.
+        All calls belong in one stream, for inputs are written in the current one.
 
     Raises (when called):
         CaptureError: while it is captured, a step allocates memory it did not need before, loads a kernel, or waits for
@@ -204,17 +205,21 @@ def _rebuilt(value: Any, buffers: Any) -> Any:
     if is_array(value):
         return next(buffers)
     if isinstance(value, (tuple, list)):
-        return type(value)([_rebuilt(one, buffers) for one in value])
+        return _sequence(type(value), [_rebuilt(one, buffers) for one in value])
     if isinstance(value, dict):
         return {name: _rebuilt(one, buffers) for name, one in value.items()}
     return value
+
+
+def _sequence(kind: Any, parts: list[Any]) -> Any:
+    return kind(*parts) if hasattr(kind, "_fields") else kind(parts)  # named tuples take them one by one
 
 
 def _detached(value: Any) -> Any:
     if isinstance(value, Variable):
         return graph.wrap(value._data)
     if isinstance(value, (tuple, list)):
-        return type(value)([_detached(one) for one in value])
+        return _sequence(type(value), [_detached(one) for one in value])
     if isinstance(value, dict):
         return {name: _detached(one) for name, one in value.items()}
     return value

@@ -1,10 +1,12 @@
 """Fair turns: what a slice times and what it does not, who runs when, what the median is over.  The clock is a fake."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
 from pycnn.bench import timing
+from pycnn.bench.gpu import _TorchCall
 from pycnn.bench.timing import Racer, Timing, race, timed_slice
 
 
@@ -87,3 +89,22 @@ def test_the_figure_is_over_the_calls_of_all_turns():
 
 def test_nobody_to_race():
     assert race([]) == {}
+
+
+def test_cudnns_calls_are_all_started_before_one_is_waited_for():
+    order = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            pass
+
+        def elapsed_time(self, end):
+            return 2.0  # milliseconds
+
+    cuda = SimpleNamespace(Event=Event, synchronize=lambda: order.append("wait"))
+    call = _TorchCall(SimpleNamespace(cuda=cuda), lambda: order.append("call"))
+    assert call.slice(0.011, 0) == [0.002] * 6
+    assert order == ["call"] * 3 + ["wait"] + ["call"] * 6 + ["wait"]

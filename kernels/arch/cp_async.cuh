@@ -20,7 +20,7 @@
 namespace pycnn {
 
 // Starts a copy of `bytes` bytes, of which the first `real` are read and the others are zero.  Nothing is read where
-// `real` is 0, so `from` may then point anywhere.
+// `real` is 0, so `from` may then point to any multiple of `bytes`; the instruction is undefined at others even so.
 template <int bytes>
 __device__ __forceinline__ void cp_async(float* to, const float* from, int real) {
     static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");

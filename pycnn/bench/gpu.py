@@ -49,13 +49,17 @@ def on_device(task: Task) -> Task:
 def event_slice(call: Call) -> Callable[[float, float], list[float]]:
     """A turn of `call` as `Racer` takes it: the seconds between two CUDA events around each call, not the host's."""
     timed = backends.get("cuda").timed
+    return lambda seconds, untimed: _turn(lambda count: timed(call, count), seconds)
 
-    def turn(seconds: float, untimed: float) -> list[float]:
-        once = min(timed(call, _ESTIMATES))  # the first is cold, and not looked at
-        calls = min(max(math.ceil(seconds / max(once, 1e-6)), _ESTIMATES), _MOST_CALLS)
-        return list(timed(call, calls))
 
-    return turn
+def _turn(timed: Callable[[int], list[float]], seconds: float) -> list[float]:
+    """Times of so many calls that they take `seconds`; `timed(n)` starts n at once and gives the seconds of each.
+
+    Calls that wait in the stream are timed as the GPU runs them.  One that found it idle would be timed with the host's
+    launch, so nobody's calls are waited for one by one.
+    """
+    once = min(timed(_ESTIMATES))  # the first is cold, and not looked at
+    return timed(min(max(math.ceil(seconds / max(once, 1e-6)), _ESTIMATES), _MOST_CALLS))
 
 
 class TorchCuda(Torch):
@@ -91,16 +95,17 @@ class _TorchCall:
 
     def slice(self, seconds: float, untimed: float) -> list[float]:
         """As `event_slice`."""
+        return _turn(self._timed, seconds)
+
+    def _timed(self, count: int) -> list[float]:
         cuda = self._torch.cuda
-        taken: list[float] = []
-        while sum(taken) < seconds and len(taken) < _MOST_CALLS:
-            start, end = (cuda.Event(enable_timing=True) for _ in range(2))
+        events = [(cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)) for _ in range(count)]
+        for start, end in events:
             start.record()
             self._call()
             end.record()
-            end.synchronize()
-            taken.append(start.elapsed_time(end) / 1e3)
-        return taken[1:] or taken
+        cuda.synchronize()
+        return [start.elapsed_time(end) / 1e3 for start, end in events]
 
 
 def result_of(call: Call) -> Callable[[], np.ndarray]:

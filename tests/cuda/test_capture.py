@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -24,6 +24,11 @@ def gpu() -> Iterator[Gpu]:
 
 def images(step: int, count: int = 4) -> np.ndarray:
     return np.random.default_rng(step).standard_normal((count, 1, 8, 8), np.float32)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
 
 
 class Net(nn.Module):
@@ -130,6 +135,14 @@ def test_a_forward_pass(gpu: Gpu) -> None:
     assert forward.graphs == 1
     assert np.array_equal(forward(Tensor(x), scale=2.0)["logits"].numpy(), 2 * expected)  # another graph to come
     assert forward.__name__ == "forward"
+
+
+def test_named_tuples_go_in_and_come_out(gpu: Gpu) -> None:
+    call = capture(lambda pair: Pair(pair.first + pair.second, pair.first))
+    for value in range(5):
+        given = Pair(Tensor(np.full(3, value, np.float32)), Tensor(np.ones(3, np.float32)))
+        assert call(given).first.numpy().tolist() == [value + 1.0] * 3
+    assert call.graphs == 1
 
 
 def test_kinds_of_input(gpu: Gpu) -> None:

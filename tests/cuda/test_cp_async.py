@@ -111,11 +111,18 @@ def test_only_the_thread_that_waits_sees_its_copies(tmp_path: Path, where: tuple
     "body",
     [
         "cp_async<16>(s.v + 4 * i, x + 4 * i + 1, 16);",
+        "cp_async<16>(s.v + 4 * i, i ? x + 4 * i : x + 1, i ? 16 : 0);",
         "cp_async<8>(s.v + 2 * i + 1, x + 2 * i, 8);",
         "cp_async<4>(s.v + i, x + 256 + i, 4);",
         "cp_async<4>(s.v + i, x + i, 8);",
     ],
-    ids=["from no multiple of 16", "to no multiple of 8", "past the end", "more real bytes than all"],
+    ids=[
+        "from no multiple of 16",
+        "nothing from no multiple of 16",
+        "to no multiple of 8",
+        "past the end",
+        "more real bytes than all",
+    ],
 )
 def test_fault_is_reported(tmp_path: Path, where: tuple[str, str], body: str) -> None:
     with pytest.raises((SimulationError, PtxError)):

@@ -85,6 +85,10 @@ def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -
         for plan in conv.plans(operator, shape, installed()):
             assert f"correct/{operator}/{plan.name}" in names
             assert chosen[operator, plan.name], plan.name
+    proven = {kernel for task in planned if task.name.startswith("correct/") for kernel in task.kernels}
+    assert proven == {instance.kernel for instance in installed().instances}
+    of_wgrad = {task.name: task.kernels for task in planned if task.name.startswith("correct/wgrad/")}
+    assert all("sum_slices" in kernels for kernels in of_wgrad.values())
     assert sum(name.startswith("time/") for name in names[: len([t for t in planned if t.slice == 1])]) == 20
     assert [task.slice for task in planned] == sorted(task.slice for task in planned)
 
@@ -134,6 +138,11 @@ def test_failure_is_written_down_and_tried_again(tmp_path: Path, capsys: pytest.
     place = Place()
     assert prove(place, tmp_path) == evidence.OK
     assert place.asked == ["racecheck pool"]
+
+
+def test_a_task_without_memory_does_not_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove(Place(fails="racecheck pool", error=MemoryError), tmp_path) == evidence.FAILED  # CuPy's is one
+    assert "0 left" in capsys.readouterr().out
 
 
 def test_error_of_the_gpu_stops_the_run(tmp_path: Path) -> None:

@@ -168,6 +168,15 @@ def test_views_with_gaps_and_batches_in_any_order(form: str) -> None:
     assert np.isnan(room).sum() == room.size - 3 * 19 * 23
 
 
+def test_long_k_into_a_view_with_gaps_is_not_split() -> None:
+    device = DEVICES["random"].host.device
+    a, b = operands("nn", 9, 11, 700)
+    room = device.alloc((9, 16), np.float32)
+    sgemm(Host(device), on(device, a), on(device, b), room[:, 3:14])
+    assert np.array_equal(room[:, 3:14], a @ b)
+    assert np.isnan(room).sum() == 9 * 5
+
+
 def test_linear_layer() -> None:
     for batch in (0, 1, 5, 40):
         for features in (3, 700):
@@ -234,6 +243,36 @@ def test_the_tile_is_the_one_with_the_least_work() -> None:
     assert taken(1, 4096, 9216) == ("nt_32x128", 8)
     assert taken(1, 4096, 9216, sliced=False)[1] == 1
     assert taken(64, 64, 2**33)[1] == 256
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),  # M, N, K, products; tile, tiles along M and N, slices and the k of each, blocks
+    [
+        ((1, 1, 1, 1), ("64x64", (1, 1), 1, 16, 1)),
+        ((64, 64, 511, 1), ("64x64", (1, 1), 1, 512, 1)),
+        ((64, 64, 512, 1), ("64x64", (1, 1), 2, 256, 2)),
+        ((64, 64, 100000, 1), ("64x64", (1, 1), 250, 400, 250)),
+        ((512, 128, 4096, 64), ("128x128", (4, 1), 1, 4096, 256)),
+        ((512, 512, 2048, 8), ("128x128", (4, 4), 2, 1024, 256)),
+        ((1000, 32, 2048, 1), ("64x64", (16, 1), 8, 256, 128)),
+        ((10, 500, 33, 1), ("64x64", (1, 8), 1, 48, 8)),
+        ((33, 4000, 1000, 3), ("64x64", (1, 63), 2, 512, 378)),
+        ((128, 64, 2**31 + 5, 512), ("64x64", (2, 1), 3, 2**30, 3072)),  # more than a slice may count
+    ],
+)
+def test_tiles_slices_and_blocks(sizes: tuple[int, int, int, int], expected: tuple[Any, ...]) -> None:
+    for trans_a, trans_b in ((False, False), (True, False), (False, True)):
+        plan = gemm_plan(*sizes, trans_a, trans_b, installed())
+        assert plan.instance.name == f"{'nt'[trans_a]}{'nt'[trans_b]}_{expected[0]}"
+        assert (plan.tiles, plan.slices, plan.k_slice, plan.grid) == (*expected[1:4], (expected[4], 1, 1))
+        assert plan.block == (32 * plan.instance.tile["warps"], 1, 1)
+
+
+def test_too_long_a_sum_that_may_not_be_split_is_refused() -> None:
+    device = SimDevice()
+    a, b, out = (device.alloc(shape, np.float32) for shape in ((1, 2**30 + 1), (2**30 + 1, 1), (1, 2)))
+    with pytest.raises(ValueError, match=f"cannot sum {2**30 + 1} products at once"):
+        sgemm(Host(device), a, b, out[:, :1], epilogue=Epilogue(relu=True))
 
 
 def test_what_does_not_go_together_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +17,13 @@ from pycnn.backends.cuda import Host, UnavailableError, direct
 from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.device_cupy import arch_of
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.device_trace import TraceDevice
+from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import PoolAxis, pack_conv2d_shape, pack_divisors, pack_pool2d_shape
 from pycnn.jit import MissingToolError
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import operators
 
 SHAPE = Problem.parse("n1c3h8_k4r3_pd1").shape
 
@@ -137,6 +141,65 @@ def test_what_is_not_there_says_so(call) -> None:  # type: ignore[no-untyped-def
         UnavailableError, match=r"the sim backend has no kernel for .* in float64; its kernels compute in float32"
     ):
         call(np.zeros((1, 1, 1, 1)))
+
+
+def doubled(value: Any) -> Any:
+    if isinstance(value, list):
+        return [doubled(one) for one in value]
+    return value.astype(np.float64) if isinstance(value, np.ndarray) and value.dtype == np.float32 else value
+
+
+POOLING = ((2, 2), (2, 2), (0, 0, 0, 0))
+DOUBLES: dict[str, tuple[Any, ...]] = {
+    **{case.function: tuple(map(doubled, case.arguments())) for case in reversed(operators())},
+    "max_pool2d_fwd": (np.ones((1, 1, 4, 4)), *POOLING, (1, 1), False),
+    "max_pool2d_bwd": (np.ones((1, 1, 2, 2)), np.zeros((1, 1, 2, 2), np.int64), (1, 1, 4, 4), *POOLING, (1, 1)),
+    "avg_pool2d_fwd": (np.ones((1, 1, 4, 4)), *POOLING, False, True, None),
+    "avg_pool2d_bwd": (np.ones((1, 1, 2, 2)), (1, 1, 4, 4), *POOLING, False, True, None),
+    "plane_take": (np.ones((1, 1, 4, 4)), np.zeros((1, 1, 2, 2), np.int64)),
+}
+
+
+@pytest.mark.parametrize("function", sorted(DOUBLES.keys() - {"philox_uint32"}))
+def test_float64_is_refused_by_every_function_that_launches(function: str) -> None:
+    device = TraceDevice()
+    with pytest.raises(UnavailableError, match=r"the cuda backend has no kernel for .* in float64"):
+        getattr(Host(device), function)(*DOUBLES[function])
+    assert device.launches == []
+
+
+def gapped(value: Any) -> Any:
+    """The same values, every other one in memory."""
+    if isinstance(value, list):
+        return [gapped(one) for one in value]
+    if not isinstance(value, np.ndarray) or value.size < 2:
+        return value
+    room = np.zeros((*value.shape[:-1], 2 * value.shape[-1]), value.dtype)
+    room[..., ::2] = value
+    return room[..., ::2]
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("function", sorted({case.function for case in operators()}))
+def test_arrays_with_gaps_are_as_good_as_dense_ones(function: str) -> None:
+    for case in operators(function):
+        results = [getattr(sim, function)(*map(change, case.arguments())) for change in (gapped, lambda given: given)]
+        found, expected = (each if isinstance(each, tuple) else (each,) for each in results)
+        assert [one.tobytes() for one in found] == [one.tobytes() for one in expected], case.name
+
+
+@pytest.mark.parametrize(
+    ("blocks", "grid"),
+    [
+        (1, (1, 1, 1)),
+        (2**31 - 1, (2**31 - 1, 1, 1)),
+        (2**31, (2**30, 2, 1)),
+        (2**31 + 1, (2**30, 3, 1)),
+        (2**45, (2**30, 2**15, 1)),
+    ],
+)
+def test_a_grid_past_its_longest_row_goes_on_in_the_next(blocks: int, grid: tuple[int, int, int]) -> None:
+    assert grid_of(blocks) == grid
 
 
 def test_what_is_missing_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ import pytest
 from simulated import DEVICES, Ends, close, in_every_order, view_off_by_one, wide
 
 from pycnn.backends import reference
-from pycnn.backends.cuda import Host, UnavailableError, norm, reduce
+from pycnn.backends.cuda import Host, UnavailableError, norm
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.device_trace import TraceDevice, hollow
 from pycnn.backends.cuda.reduce import ChannelSlices
 from pycnn.backends.sim import Simulated
 from pycnn.testing.ptx import PtxDevice
@@ -214,7 +215,15 @@ def test_past_two_to_the_31_elements(shape: tuple[int, ...]) -> None:
     assert {instance.name for instance in device.launches if instance.kernel == "batch_norm_dx"} == {"wide"}
 
 
-LARGE = [(2**20, 3, 7, 7), (1, 1, 2**20, 2**20), (5, 2**33, 3), (2**36, 5), (3, 64, 2**12, 2**12)]
+LARGE = [
+    (2**20, 3, 7, 7),
+    (1, 1, 2**20, 2**20),
+    (5, 2**33, 3),
+    (2**36, 5),
+    (3, 64, 2**12, 2**12),
+    (2**40, 5),
+    (1, 1, 2**20, 2**20 + 1),
+]
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, *LARGE], ids=str)
@@ -223,7 +232,7 @@ def test_slices_cover_a_channel_and_count_in_32_bits(shape: tuple[int, ...]) -> 
     N, L = shape[0], int(np.prod(shape[2:], dtype=object))
     assert slices.count == -(-N // slices.samples) * slices.column_slices
     assert slices.columns * (slices.column_slices - 1) < L <= slices.columns * slices.column_slices
-    assert slices.samples * slices.columns <= 2 * reduce._MOST_ELEMENTS
+    assert slices.samples * min(slices.columns, L) < 2**31
     assert slices.columns % 4 == 0
     assert 1 <= slices.across <= 256
     assert slices.across & (slices.across - 1) == 0
@@ -231,6 +240,34 @@ def test_slices_cover_a_channel_and_count_in_32_bits(shape: tuple[int, ...]) -> 
     assert x <= 2**31 - 1
     assert max(y, z) <= 65535
     assert x * z >= (shape[1] if L > 1 else -(-shape[1] // 32))
+
+
+@pytest.mark.parametrize(
+    ("shape", "cut"),  # samples and columns of a slice, slices side by side, threads across, the grid
+    [
+        ((1, 8, 2**33), (1, 2**26, 128, 256, (8, 128, 1))),
+        ((32, 64, 56, 56), (2, 3136, 1, 256, (64, 16, 1))),
+        ((32, 64, 7, 7), (32, 52, 1, 64, (64, 1, 1))),
+        ((128, 1000), (64, 4, 1, 1, (32, 2, 1))),
+        ((1, 3, 1, 2), (1, 4, 1, 2, (3, 1, 1))),
+        ((256, 3, 224, 224), (1, 50176, 1, 256, (3, 256, 1))),
+        ((3, 2000, 31, 33), (3, 1024, 1, 256, (2000, 1, 1))),
+        ((5, 1, 1000001), (1, 19608, 51, 256, (1, 255, 1))),
+    ],
+)
+def test_how_a_channel_is_cut(shape: tuple[int, ...], cut: tuple[object, ...]) -> None:
+    slices = ChannelSlices.of(shape, 256)
+    assert (slices.samples, slices.columns, slices.column_slices, slices.across, slices.grid) == cut
+
+
+@pytest.mark.parametrize(("elements", "name"), [(2**31 - 2048, "narrow"), (2**31 - 2047, "wide")])
+def test_maps_count_in_32_bits_as_far_as_their_last_stretch_ends(elements: int, name: str) -> None:
+    device = TraceDevice()
+    x, c = hollow((1, 1, elements), "float32"), hollow((1,), "float32")
+    Host(device).channel_affine(x, c, c)
+    Host(device).batch_norm_bwd(x, x, c, c, c, EPS)
+    maps = [instance for instance in device.launches if instance.kernel in ("channel_map", "batch_norm_dx")]
+    assert [instance.name for instance in maps] == [name, name]
 
 
 @pytest.mark.parametrize("name", CALLS)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
 import pycnn
 from pycnn.algorithms import workspace_limit
-from pycnn.backends.cuda import Host, order
+from pycnn.backends.cuda import Host, UnavailableError, conv, order
 from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.cli import main
 from pycnn.shape import PASSES, Problem
@@ -124,6 +127,13 @@ def test_a_plan_is_remembered_with_the_limit_and_the_accuracy_it_was_made_under(
     with pycnn.use_accuracy("strict"):
         assert host._plan("fprop", shape, "float32", "auto").name != free.name
     assert host._plan("wgrad", shape, "float32", "auto").name != free.name
+    with pytest.raises(UnavailableError, match="conv2d_fprop in float64"):
+        host._plan("fprop", shape, np.dtype("f8"), "auto")
+    for number in range(conv._MOST_PLANS + 5):
+        host._chosen[number,] = free
+    other = host._plan("dgrad", shape, "float32", "auto")
+    assert host._plan("dgrad", shape, "float32", "auto") is other
+    assert len(host._chosen) == 1  # so many shapes, and all of them forgotten
 
 
 @pytest.mark.parametrize("limit", [-1, 1.5, "many"])
@@ -139,6 +149,132 @@ def test_within_a_family_the_lowest_tier_and_the_least_work() -> None:
     able = [plan for plan in plans if plan.reason is None]
     best = order.least(able)
     assert all((best.tier, best.cost) <= (plan.tier, plan.cost) for plan in able)
+
+
+# The rules on plans of so much work each, by name: what is taken, and words of the reason.
+RULES: dict[str, tuple[str, dict[str, float], str, str]] = {
+    "winograd with a fifth less work": ("", {"winograd_f2x2_3x3": 80, "direct_a": 100}, "winograd_f2x2_3x3", "0.80 of"),
+    "winograd with less than that": ("", {"winograd_f2x2_3x3": 81, "im2col_implicit_a": 100}, "im2col_implicit_a", ""),
+    "the best other kernel is meant": (
+        "",
+        {"winograd_f4x4_3x3": 75, "im2col_implicit_a": 100, "direct_a": 90},
+        "im2col_implicit_a",
+        "",
+    ),
+    "6x6 with a quarter less work": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 29.9}, "winograd_f6x6_3x3", ""),
+    "6x6 with less than that": ("", {"winograd_f4x4_3x3": 40, "winograd_f6x6_3x3": 30.1}, "winograd_f4x4_3x3", ""),
+    "6x6 of the filters": ("", {"winograd_f3x3_4x4": 40, "winograd_f3x3_6x6": 30.1}, "winograd_f3x3_4x4", ""),
+    "4x4 of 5x5, a quarter less work": (
+        "",
+        {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 29.9},
+        "winograd_f4x4_5x5",
+        "",
+    ),
+    "4x4 of 5x5, less than that": ("", {"winograd_f2x2_5x5": 40, "winograd_f4x4_5x5": 30.1}, "winograd_f2x2_5x5", ""),
+    "winograd alone, against the sum as it is written": (
+        "n1c10h3_k10r3",
+        {"winograd_f2x2_3x3": 721},
+        "winograd_f2x2_3x3",
+        "only family",
+    ),
+    "the explicit product is no measure": (
+        "",
+        {"winograd_f2x2_3x3": 80, "im2col_implicit_a": 100, "im2col_explicit": 60},
+        "winograd_f2x2_3x3",
+        "0.80 of",
+    ),
+    "half of the work": ("", {"direct_a": 49, "im2col_implicit_a": 100}, "direct_a", "half or less of the work"),
+    "not quite half": ("", {"direct_a": 50, "im2col_implicit_a": 100}, "im2col_implicit_a", "columns never stored"),
+    "no product": ("", {"direct_a": 50, "im2col_explicit": 10}, "direct_a", "no implicit product can run it"),
+    "direct alone": ("", {"direct_a": 50, "direct_b": 60}, "direct_a", "direct_a's reason"),
+    "explicit alone": ("", {"im2col_explicit": 5}, "im2col_explicit", "the only family that can run it"),
+    "seven channels": ("n1c7h9_k8r3", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "7 channels a group"),
+    "seven filters": ("n1c16h9_k14r3_g2", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "7 filters a group"),
+    "eight of both": ("n1c8h9_k8r3", {"direct_a": 500, "im2col_implicit_a": 1}, "im2col_implicit_a", ""),
+    "few channels before winograd": ("n1c3h9_k8r3", {"direct_a": 500, "winograd_f2x2_3x3": 1}, "direct_a", "3 chan"),
+    "one channel is not depthwise": (
+        "n1c1h9_k8r3",
+        {"direct_a": 500, "im2col_implicit_a": 1},
+        "direct_a",
+        "1 channels",
+    ),
+    "depthwise": ("n1c9h9_k9r3_g9", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "depthwise"),
+    "few channels, not direct": ("n1c3h9_k8r3", {"im2col_implicit_a": 5}, "im2col_implicit_a", "columns never stored"),
+    "nothing to do": ("n0c3h9_k8r3", {"im2col_implicit_a": 50, "direct_a": 5}, "direct_a", "nothing is launched"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_at_their_borders(rule: str) -> None:
+    text, costs, name, words = RULES[rule]
+    plans: list[Any] = [
+        SimpleNamespace(name=each, cost=cost, tier=0, why=f"{each}'s reason") for each, cost in costs.items()
+    ]
+    plan, why = order.take("fprop", Problem.parse(text or "n1c16h16_k16r3").shape, plans)
+    assert plan.name == name
+    assert words in why
+
+
+def test_strict_accuracy_at_the_border_of_its_rule() -> None:
+    plans: list[Any] = [
+        SimpleNamespace(name=name, cost=cost, tier=0, why="")
+        for name, cost in {"winograd_f2x2_3x3": 70, "winograd_f4x4_3x3": 20, "direct_a": 100}.items()
+    ]
+    shape = Problem.parse("n1c16h16_k16r3").shape
+    assert order.take("fprop", shape, plans)[0].name == "winograd_f4x4_3x3"
+    with pycnn.use_accuracy("strict"):
+        plan, why = order.take("fprop", shape, plans)
+    assert plan.name == "winograd_f2x2_3x3"
+    assert "that strict accuracy allows" in why
+
+
+def test_a_lower_tier_comes_before_less_work() -> None:
+    plans: list[Any] = [
+        SimpleNamespace(name=f"{tier} {cost}", tier=tier, cost=cost) for tier, cost in ((1, 1), (0, 5), (0, 4))
+    ]
+    assert order.least(plans).name == "0 4"
+
+
+# Layers of networks, and what is taken for each pass: counts of work, and the rules, as they are.
+TAKEN = {
+    "n1c1h28_k6r5_pd2": ("direct_r5s5_st1_14x16_k16", "direct_depthwise_r5s5_st1", "direct_depthwise_r5s5_st1"),
+    "n32c3h227_k96r11_st4": ("direct_r11s11_st4_4x32", "direct_any_narrow", "direct_r11s11_st4_2x16_c3"),
+    "n1c3h224_k64r7_st2pd3": ("direct_r7s7_st2_8x32", "direct_any_narrow", "direct_r7s7_st2_2x16_c3"),
+    "n32c3h224_k64r3_pd1": ("direct_r3s3_st1_8x32", "direct_r3s3_st1_8x32_k16", "direct_r3s3_st1_4x32_c4"),
+    "n1c96h27_k256r5_pd2g2": ("winograd_f4x4_5x5", "winograd_f4x4_5x5", "im2col_implicit_64x64"),
+    "n32c96h27_k256r5_pd2g2": ("winograd_f4x4_5x5", "winograd_f4x4_5x5", "im2col_implicit_128x128"),
+    "n32c64h56_k64r3_pd1": ("winograd_f2x2_3x3", "winograd_f2x2_3x3", "im2col_implicit_64x128"),
+    "n1c64h56_k64r3_pd1": ("winograd_f2x2_3x3", "winograd_f2x2_3x3", "im2col_implicit_64x64"),
+    "n1c64h56_k256r1": ("im2col_implicit_64x64", "direct_1x1_64x64", "direct_r1s1_st1_1x64"),
+    "n32c256h56_k64r1": ("im2col_implicit_64x128", "im2col_implicit_128x128", "im2col_implicit_64x128"),
+    "n32c256h56_k128r1_st2": ("im2col_implicit_128x128", "im2col_implicit_128x128", "im2col_implicit_128x128"),
+    "n32c128h56_k128r3_st2pd1": ("im2col_implicit_128x128", "im2col_implicit_128x128", "im2col_implicit_128x128"),
+    "n1c512h7_k512r3_pd1": ("winograd_f4x4_3x3", "winograd_f4x4_3x3", "winograd_f3x3_4x4"),
+    "n32c512h7_k512r3_pd1": ("winograd_f4x4_3x3", "winograd_f4x4_3x3", "winograd_f3x3_4x4"),
+    "n32c512h14_k512r3_pd1": ("winograd_f4x4_3x3", "winograd_f4x4_3x3", "winograd_f3x3_4x4"),
+    "n32c256h28_k512r3_pd1": ("winograd_f4x4_3x3", "winograd_f4x4_3x3", "winograd_f3x3_4x4"),
+    "n8c16h14_k48r5_pd2": ("direct_r5s5_st1_14x16_k16", "direct_r5s5_st1_14x16_k16", "direct_r5s5_st1_4x16"),
+    "n8c192h28_k16r1": ("im2col_implicit_64x64", "im2col_implicit_64x128", "direct_r1s1_st1_1x64"),
+    "n8c96h28_k128r3_pd1": ("winograd_f2x2_3x3", "winograd_f2x2_3x3", "winograd_f3x3_4x4"),
+    "n8c64h56_k64r3_pd1g64": ("direct_depthwise_r3s3_st1", "direct_depthwise_r3s3_st1", "direct_depthwise_r3s3_st1"),
+    "n8c64h56_k128r3_st2pd1g64": (
+        "direct_depthwise_r3s3_st2",
+        "direct_depthwise_r3s3_st2",
+        "direct_depthwise_r3s3_st2",
+    ),
+    "n8c32h20_k48r3_pd2dl2": ("direct_any_narrow", "direct_any_narrow", "direct_any_narrow"),
+    "n8c6h14_k16r5": ("direct_r5s5_st1_14x16_k16", "direct_r5s5_st1_14x16_k16", "direct_r5s5_st1_4x16"),
+    "n16c32h32_k32r3_pd1g4": ("direct_r3s3_st1_8x32_k16", "direct_r3s3_st1_8x32_k16", "winograd_f3x3_4x4"),
+    "n8c5h9w9_k7r1s3_st1x2": ("direct_any_narrow", "direct_any_narrow", "direct_any_narrow"),
+    "n8c16h9_k24r4_st3": ("direct_any_narrow", "direct_any_narrow", "direct_any_narrow"),
+    "n32c16h12_k40r2_pd1dl3": ("direct_any_narrow", "direct_any_narrow", "direct_any_narrow"),
+}
+
+
+@pytest.mark.parametrize("text", TAKEN)
+def test_what_is_taken_for_layers_of_networks(text: str) -> None:
+    shape = Problem.parse(text).shape
+    assert tuple(HOST.conv2d_choose(operator, shape, "float32")[0] for operator in PASSES) == TAKEN[text]
 
 
 def test_explain_lists_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:

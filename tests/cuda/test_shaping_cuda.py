@@ -11,6 +11,7 @@ from simulated import DEVICES, in_every_order, view_off_by_one
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, UnavailableError, shaping
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.device_trace import TraceDevice, hollow
 from pycnn.backends.sim import Simulated
 from pycnn.shape import Padding
 from pycnn.testing.ptx import PtxDevice
@@ -122,6 +123,15 @@ def test_past_two_to_the_31_elements() -> None:
     y = host.pad2d(x, (0, 0, 1, 2), 8.0)
     assert (y[0, 0, 0, :4].tolist(), y[0, 3, 0, -5:].tolist()) == ([8, 1, 2, 3], [4, 5, 6, 8, 8])
     assert {instance.name for instance in device.launches} == {"wide"}
+
+
+@pytest.mark.parametrize(("elements", "name"), [(2**31 - 2049, "narrow"), (2**31 - 2048, "wide")])
+def test_32_bits_reach_as_far_as_the_last_stretch(elements: int, name: str) -> None:
+    device = TraceDevice()
+    x = hollow((1, 1, 1, elements), "float32")
+    Host(device).pad2d(x[..., 3:], (0, 0, 1, 2), 0.0)
+    Host(device).concat([x[..., :5], x], 3)
+    assert [instance.name for instance in device.launches] == [name, name]
 
 
 def test_float64_is_refused() -> None:

@@ -52,21 +52,23 @@ class ExplicitPlan(Plan):
     def _fprop(self, host: HostBase, operands: Operands) -> None:
         """y = w columns."""
         w, given = self._filters(operands.w), operands.epilogue
+        room = self._room(host, w.dtype)
         for chunk in self._chunks():
             residual = None if given.residual is None else self._outputs(given.residual[chunk])
-            columns = self._columns_of(host, _held(operands.x)[chunk])
+            columns = self._columns_of(host, _held(operands.x)[chunk], room)
             epilogue = replace(given, residual=residual)
             sgemm(host, w, columns, self._outputs(_held(operands.y)[chunk]), epilogue=epilogue)
 
     def _dgrad(self, host: HostBase, operands: Operands) -> None:
         """dcolumns = w^T dy, and dx gathers from them."""
         w = self._filters(operands.w)
+        room = self._room(host, w.dtype)
         for chunk in self._chunks():
             dx, dy = _held(operands.dx)[chunk], self._outputs(_held(operands.dy)[chunk])
-            if self.columns is None:
+            if room is None:
                 sgemm(host, w, dy, self._as_columns(dx), trans_a=True)
                 continue
-            columns = self._alloc_columns(host, len(dx), dx.dtype)
+            columns = self._as_columns(room[: len(dx)])
             sgemm(host, w, dy, columns, trans_a=True)
             self._launch(host, Reads("columns", columns), Writes("dx", dx), self.shape.H, self.shape.W)
 
@@ -74,25 +76,15 @@ class ExplicitPlan(Plan):
         """dw = dy columns^T for each image, added up in order; `partial[0]` is the sum of the chunks before."""
         dw, dy = _held(operands.dw), _held(operands.dy)
         partial = host.device.alloc((self.images + 1, *dw.shape), dw.dtype)
+        room = self._room(host, dw.dtype)
         for chunk in self._chunks():
-            columns = self._columns_of(host, _held(operands.x)[chunk])
+            columns = self._columns_of(host, _held(operands.x)[chunk], room)
             last = 1 + len(columns)
             products = partial[1:last].reshape((len(columns), *self._filters(dw).shape))
             sgemm(host, self._outputs(dy[chunk]), columns, products, trans_b=True)
             if chunk.start:
                 host.device.fill(partial[0], dw)
             sum_slices(host, partial[0 if chunk.start else 1 : last], dw)
-        if operands.db is not None:
-            self._bias(host, dy, operands.db)
-
-    def _bias(self, host: HostBase, dy: Array, db: Array) -> None:
-        """db: dy times ones for each image, added up in order."""
-        s = self.shape
-        ones = host.device.alloc((s.P * s.Q, 1), dy.dtype)
-        host.device.fill(ones, 1.0)
-        sums = host.device.alloc((s.N, s.K), dy.dtype)
-        sgemm(host, dy.reshape(s.N, s.K, s.P * s.Q), ones, sums.reshape(s.N, s.K, 1))
-        sum_slices(host, sums, db)
 
     def _chunks(self) -> Iterator[slice]:
         for first in range(0, self.shape.N, self.images):
@@ -113,14 +105,15 @@ class ExplicitPlan(Plan):
         s = self.shape
         return x.reshape(len(x), s.groups, s.C // s.groups * s.R * s.S, s.P * s.Q)
 
-    def _alloc_columns(self, host: HostBase, images: int, dtype: object) -> Array:
+    def _room(self, host: HostBase, dtype: object) -> Array | None:
+        """Memory for the columns of a chunk, the same for all of them; None where they are the image itself."""
         s = self.shape
-        return self._as_columns(host.device.alloc((images, s.C, s.R, s.S, s.P, s.Q), dtype))
+        return None if self.columns is None else host.device.alloc((self.images, s.C, s.R, s.S, s.P, s.Q), dtype)
 
-    def _columns_of(self, host: HostBase, x: Array) -> Array:
-        if self.columns is None:
+    def _columns_of(self, host: HostBase, x: Array, room: Array | None) -> Array:
+        if room is None:
             return self._as_columns(x)
-        columns = self._alloc_columns(host, len(x), x.dtype)
+        columns = self._as_columns(room[: len(x)])
         self._launch(host, Reads("x", x), Writes("columns", columns), self.shape.P, self.shape.Q)
         return columns
 
@@ -148,7 +141,6 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     kernels = [plan.instance for plan, _ in products]
     if partial or operator == "wgrad":
         kernels += sources.of("sum_slices").values()
-    bias = 4 * (s.N * s.K + s.P * s.Q) if operator == "wgrad" else 0
     name = "col2im" if operator == "dgrad" else "im2col"
     return [
         ExplicitPlan(
@@ -157,7 +149,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
             tier=TIER,
             cost=s.macs,
             why="takes every problem",
-            workspace=(0 if unit else images * image) + (result and (images + 1) * result) + partial + bias,
+            workspace=(0 if unit else images * image) + (result and (images + 1) * result) + partial,
             operator=operator,
             shape=s,
             images=images,

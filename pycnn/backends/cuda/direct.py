@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
-from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
+from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -201,11 +201,3 @@ def _dgrad_too_wide(shape: Conv2dShape, blocks: int, pixels: int, taps: int) -> 
             "channels": shape.C + 2**10,
         }
     )
-
-
-def past_32_bits(indices: Mapping[str, int]) -> str | None:
-    """Why 32 bits do not hold these indices, or None."""
-    for what, most in indices.items():
-        if most >= NARROW:
-            return f"it counts in 32 bits, and the {what} go up to {most}"
-    return None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import struct
 
-from pycnn.backends.cuda.direct import DirectPlan, mismatch, past_32_bits
+from pycnn.backends.cuda.direct import DirectPlan, mismatch
 from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
 from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.backends.cuda.plan import past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -23,10 +24,11 @@ _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan | WgradPlan]:
     """Every instance's plan for a pass, specialised ones first."""
     kernel = {"fprop": FPROP, "dgrad": DGRAD, "wgrad": WGRAD}[operator]
-    return [_plan(operator, shape, instance) for instance in sources.of(kernel).values()]
+    (sums,) = sources.of("sum_slices").values()
+    return [_plan(operator, shape, instance, sums) for instance in sources.of(kernel).values()]
 
 
-def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan | WgradPlan:
+def _plan(operator: str, shape: Conv2dShape, instance: Instance, sums: Instance) -> DirectPlan | WgradPlan:
     tile = instance.tile
     rows, threads = tile["rows"], 32 * tile["warps"]
     above = rows_above(shape) if operator == "dgrad" else 0
@@ -70,6 +72,7 @@ def _plan(operator: str, shape: Conv2dShape, instance: Instance) -> DirectPlan |
             block=(threads, 1, 1),
             geometry=geometry,
             slices=slices,
+            sums=sums,
             cost=cost,
         )
     return DirectPlan(

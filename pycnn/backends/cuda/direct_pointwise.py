@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from pycnn.backends.cuda.direct import DirectPlan, past_32_bits
+from pycnn.backends.cuda.direct import DirectPlan
 from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.backends.cuda.plan import past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 

@@ -6,10 +6,10 @@ import struct
 from dataclasses import dataclass, replace
 
 from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
-from pycnn.backends.cuda.direct import mismatch, past_32_bits
+from pycnn.backends.cuda.direct import mismatch
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
 from pycnn.backends.cuda.slices import sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
@@ -18,9 +18,9 @@ KERNELS = TILED, ANY = "conv2d_wgrad_direct", "conv2d_wgrad_direct_any"
 
 _WARP = 32
 
-_THREADS = (
-    2**17
-)  # in a grid: enough to fill the largest GPUs twice over; fixed, so that results do not depend on the GPU
+# In a grid: twice what an H100 holds of kernels whose registers leave room for 512 on an SM, which most of these are.
+# Fixed, so that results do not depend on the GPU.
+_THREADS = 2**17
 _MOST_PARTIAL = 2**26  # bytes of partial results
 
 
@@ -34,6 +34,7 @@ class WgradPlan(Plan):
         grid, block: launch geometry.
         geometry: the kernel's second argument.
         slices: how many partial results there are.
+        sums: the kernel that adds them up.
     """
 
     instance: Instance
@@ -42,11 +43,12 @@ class WgradPlan(Plan):
     block: Extent
     geometry: bytes
     slices: int
+    sums: Instance
 
     @property
     def kernels(self) -> tuple[Instance, ...]:
-        """The one that multiplies."""
-        return (self.instance,)
+        """The one that multiplies, and the sum of its slices if it has any."""
+        return (self.instance, self.sums) if self.slices > 1 else (self.instance,)
 
     def run(self, host: HostBase, operands: Operands) -> None:
         """Launch it, and add the slices up where there are several."""
@@ -71,8 +73,9 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[WgradPlan
     """Every instance's plan, specialised ones first."""
     if operator != "wgrad":
         return []
-    tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
-    return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
+    (sums,) = sources.of("sum_slices").values()
+    tiled = [_tiled(shape, instance, sums) for instance in sources.of(TILED).values()]
+    return tiled + [_any(shape, instance, sums) for instance in sources.of(ANY).values()]
 
 
 def in_one_row(shape: Conv2dShape) -> Conv2dShape:
@@ -101,7 +104,7 @@ def workspace_of(slices: int, shape: Conv2dShape) -> int:
     return 0 if slices == 1 else 4 * slices * (shape.K * (shape.C // shape.groups) * shape.R * shape.S + shape.K)
 
 
-def _tiled(problem: Conv2dShape, instance: Instance) -> WgradPlan:
+def _tiled(problem: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
     tile = instance.tile
     shape = in_one_row(problem) if tile["rows"] == 1 else problem
     group_filters, group_channels = shape.K // shape.groups, shape.C // shape.groups
@@ -144,11 +147,12 @@ def _tiled(problem: Conv2dShape, instance: Instance) -> WgradPlan:
         geometry=pack_divisors((tiles_c, tiles_k, shape.groups, tiles_q, tiles_p))
         + struct.pack("<2q", tiles, tiles_of_slice),
         slices=slices,
+        sums=sums,
         cost=blocks * tile_k * units * tile["tap_rows"] * tile["S"] * tiles * tile["rows"] * tile["columns"],
     )
 
 
-def _any(shape: Conv2dShape, instance: Instance) -> WgradPlan:
+def _any(shape: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
     tile = instance.tile
     tile_k, tile_taps = 8 * tile["filters"], 4 * tile["warps"] * tile["taps"]
     taps = shape.C // shape.groups * shape.R * shape.S
@@ -180,5 +184,6 @@ def _any(shape: Conv2dShape, instance: Instance) -> WgradPlan:
         geometry=pack_divisors((tiles_taps, tiles_k, shape.groups, shape.Q, shape.P, shape.S, shape.R))
         + struct.pack("<2q", pixels, chunks * staged),
         slices=slices,
+        sums=sums,
         cost=blocks * tile_k * tile_taps * pixels,
     )

@@ -156,21 +156,11 @@ def sgemm(
     problem += matrices["a"] + matrices["b"] + matrices["out"]
     problem += struct.pack("<2q", int(out.size) if plan.slices > 1 else 0, channel == "column")
     problem += pack_divisors((*plan.tiles, inner, outer))
-    arguments: list[Argument] = [problem, Reads("a", a), Reads("b", b), *epilogue_arguments(epilogue)]
+    arguments: list[Argument] = [problem, Reads("a", a), Reads("b", b), *epilogue.arguments]
     arguments.append(Writes("out", target))
     host.device.launch(host.device.load(plan.instance), plan.grid, plan.block, 0, arguments)
     if plan.slices > 1:
         sum_slices(host, target, out)
-
-
-def epilogue_arguments(epilogue: Epilogue) -> list[Argument]:
-    """The four arguments before the output of a kernel that has an epilogue."""
-    return [
-        Reads("scale", epilogue.scale),
-        Reads("b", epilogue.b),
-        Reads("residual", epilogue.residual),
-        struct.pack("<i", epilogue.relu),
-    ]
 
 
 class GemmHost(HostBase):

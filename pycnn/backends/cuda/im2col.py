@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
-from pycnn.backends.cuda.gemm import epilogue_arguments, slices_of, work
+from pycnn.backends.cuda.gemm import slices_of, work
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
 from pycnn.backends.cuda.plan import Operands, Plan
@@ -79,7 +79,7 @@ class ImplicitPlan(Plan):
         arguments: list[Argument] = [pack_conv2d_shape(self.shape), grid]
         results: list[tuple[str, Array | None]]
         if self.operator == "fprop":
-            arguments += [Reads("x", operands.x), Reads("w", operands.w), *epilogue_arguments(operands.epilogue)]
+            arguments += [Reads("x", operands.x), Reads("w", operands.w), *operands.epilogue.arguments]
             results = [("y", operands.y)]
         elif self.operator == "dgrad":
             arguments += [Reads("dy", operands.dy), Reads("w", operands.w)]
@@ -131,6 +131,7 @@ def _plan(
         cost=int(work(instance, blocks, slices) * k),
         why="the tile with the least work, idle work included",
         workspace=4 * slices * (result + bias) if slices > 1 else 0,
+        bias_gradient=True,
         operator=operator,
         shape=shape,
         instance=instance,

@@ -80,7 +80,8 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
 
 def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
     allowed = [plan for plan in _of("winograd", able) if accuracy() == "fast" or winograd.points_of(plan.name) == 4]
-    others = [plan for plan in able if family_of(plan) != "winograd"]
+    # Not the explicit product, which no rule takes before the implicit one, and whose work leaves out idle tiles.
+    others = _of("direct", able) + _of("im2col_implicit", able)
     if not allowed:
         return None
 
@@ -88,7 +89,7 @@ def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice
         return plan.cost / (_WORTH_MORE if winograd.points_of(plan.name) == 8 else 1.0)
 
     best = min(allowed, key=judged)
-    share = best.cost / min((plan.cost for plan in others), default=max(shape.macs, 1))
+    share = best.cost / min((plan.cost for plan in others), default=shape.macs)
     if share > _WORTH:
         return None
     strict = " that strict accuracy allows" if accuracy() == "strict" else ""

@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pycnn.backends.cuda.device import Argument, Array, Reads
 from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.layout import NARROW
 from pycnn.jit.sources import Instance
 
-__all__ = ["Epilogue", "Operands", "Plan"]
+__all__ = ["Epilogue", "Operands", "Plan", "past_32_bits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +89,11 @@ class Plan(ABC):
     def answers_to(self, algo: str) -> bool:
         """Whether the plan is one of several that `algo` asks for."""
         return self.name.startswith(f"{algo}_")
+
+
+def past_32_bits(indices: Mapping[str, int]) -> str | None:
+    """Why 32 bits do not hold these indices, or None."""
+    for what, most in indices.items():
+        if most >= NARROW:
+            return f"it counts in 32 bits, and the {what} go up to {most}"
+    return None

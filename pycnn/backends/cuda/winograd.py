@@ -23,8 +23,8 @@ from pycnn import winograd
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
-from pycnn.backends.cuda.layout import NARROW, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.layout import pack_divisors
+from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -324,7 +324,7 @@ def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
     indices = _indices(problem.source, problem.result) | {"blocks": groups * blocks_k * blocks_t}
     return FusedPlan(
         name=name,
-        reason=winograd.refuses(name, operator, shape) or _past_32_bits(indices),
+        reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=10,
         cost=points * groups * depth * width * blocks_t * tile["tiles"],
         why="tiles of 2x2 do the least work, transforms included: they need no memory between their stages",
@@ -360,7 +360,7 @@ def _staged(operator: str, shape: Conv2dShape, tile: tuple[int, int, int | None]
     indices["threads"] = tiling.groups * max(depth, width) * most + 2**10
     return StagedPlan(
         name=name,
-        reason=winograd.refuses(name, operator, shape) or _past_32_bits(indices),
+        reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=11 if m == 6 else 10,
         cost=tiling.points * tiling.groups * (tiling.tiles * depth * width + _MOVED * tiling.tiles * (depth + width)),
         why=f"tiles of {tiling.tile[0]}x{tiling.tile[1]} do the least work, transforms included"
@@ -403,7 +403,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
     indices["threads"] = shape.groups * max(max(x.channels, dy.channels) * most, pairs) + 2**10
     return GradientPlan(
         name=name,
-        reason=winograd.refuses(name, "wgrad", shape) or _past_32_bits(indices),
+        reason=winograd.refuses(name, "wgrad", shape) or past_32_bits(indices),
         tier=10 if m < 6 else 11,
         cost=matrices * tiling.tiles * (pairs + _MOVED * (x.channels + dy.channels)),
         why=f"tiles of {m}x{m} do the least work, transforms included"
@@ -455,10 +455,3 @@ def _indices(*images: Image) -> dict[str, int]:
         "columns": max(max(image.size[1], ends[1] + abs(image.corner[1])) for image in images),
         "channels": max(image.channels for image in images) + 2**10,
     }
-
-
-def _past_32_bits(indices: Mapping[str, int]) -> str | None:
-    for what, most in indices.items():
-        if most >= NARROW:
-            return f"it counts in 32 bits, and the {what} go up to {most}"
-    return None

@@ -82,7 +82,7 @@ def _start(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     ((_, offsets, _),) = machine.memory(instruction, "shared", places, size, writing=True)
     if (real > size).any():
         raise machine.error(instruction, f"more than {size} real bytes", active[real > size])
-    if (sources[real > 0] % size).any():
+    if (sources % size).any():
         raise machine.error(instruction, f"a copy of {size} bytes from an address that is no multiple of it")
     values = np.zeros((len(active), size), np.uint8)
     for word in range(0, size, 4):  # 4 bytes at a time, for a copy may stop in the middle
