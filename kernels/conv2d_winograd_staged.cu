@@ -36,12 +36,12 @@
 // filters and taps stage the taps of a pair in shared memory, so that w and dw move in whole lines too.
 //
 // Launch      blocks of `warps` warps, one thread for each tile and channel (or pair); the last block is ragged.
-// Shared      filters: 32 columns x 32 rows of pairs of up to 9 taps, or 32 x 8 of 25, what lanes read an odd number of words
-//             apart; taps: 9 words a thread.  Both are static, under 48 KiB and free of bank conflicts.
+// Shared      filters: 32 columns x 32 rows of pairs of up to 9 taps, or 32 x 8 of 25, what lanes read an odd number of
+//             words apart; taps: 9 words a thread.  Both are static, under 48 KiB and free of bank conflicts.
 // Determinism each result is computed by one thread, in one order.
 // Cost        windows write (m + r - 1)^2 / m^2 floats for each one they read (2.25 at m = 4 and 1.78 at m = 6; with
-//             5x5 filters 9 at m = 2 and 4 at m = 4; 1.5 and 2 with lines of 3 and 5), results read as many for each one they write; 3 to 7 additions
-//             and multiplications for each float moved.
+//             5x5 filters 9 at m = 2 and 4 at m = 4; with those of one line 1.5 for 3 taps and 2 for 5), results read
+//             as many for each one they write; 3 to 7 additions and multiplications for each float moved.
 // Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
 #include "epilogue.cuh"
@@ -195,7 +195,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         float* point = u + block * T.points() * plane + row * grid.block_columns.value + column;
         transform<FilterTransform<T.m, T.r>, T.axes>(
             [&](int i, int j) {
-                const int at = i * T.columns(T.r) + j;
+                const int at = i * T.r + j;
                 return tap[turned ? taps - 1 - at : at];
             },
             [&](int, const float (&points)[T.columns(T.side())]) {

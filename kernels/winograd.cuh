@@ -11,9 +11,9 @@
 //      |  3  |  4  | 5 |   the edge   |  9  | 10  | 11|        M[point][filter][tile] = U^T V, one product a point
 //      +-----+-----+---+              +-----+-----+---+
 //
-// Filters of one line have tiles of one line, 1 x m for 1 x r and m x 1 for r x 1: the same with one axis left as it is.
+// Filters of one line have tiles of one line, 1 x m for 1 x r and m x 1 for r x 1, transformed along that line alone.
 //
-// One NaN or infinity in a window spreads over all points of its tile, and so over all of its results: Winograd keeps it
+// One NaN or infinity in a window spreads over all points of its tile, and so over all its results: Winograd keeps it
 // within the tiles whose windows hold it, not within the pixels whose taps meet it.
 //
 // Reference: Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.

@@ -218,7 +218,7 @@ BUGS: dict[str, Bug] = {
     ),
     "filters: too few rows of 5x5": InKernel(STAGED, "T.taps() <= 9 ? 32 : 8", "T.taps() <= 9 ? 32 : 4", FIVE),
     "filters: 5x5 turned as 3x3": InKernel(STAGED, "turned ? taps - 1 - at", "turned ? 8 - at", FIVE_DGRAD),
-    "filters: taps of 5x5 in rows of three": InKernel(STAGED, "i * T.columns(T.r) + j", "i * 3 + j", FIVE),
+    "filters: taps of 5x5 in rows of three": InKernel(STAGED, "i * T.r + j", "i * 3 + j", FIVE),
     "wrong coefficient of 5x5": InKernel(
         TRANSFORMS, "fmaf(2.0f, difference3, difference1 + in5)", "fmaf(2.0f, difference3, difference1)", FIVE
     ),
@@ -230,7 +230,6 @@ BUGS: dict[str, Bug] = {
     "lines: points of a column counted as of a square": InKernel(
         STAGED, "(r * T.columns(T.side()) + s)", "(r * T.side() + s)", COLUMN
     ),
-    "lines: taps of a column in rows of five": InKernel(STAGED, "i * T.columns(T.r) + j", "i * T.r + j", COLUMN_DGRAD),
     "lines: not turned in dgrad": InKernel(STAGED, "tap[turned ? taps - 1 - at : at]", "tap[at]", ROW_DGRAD),
     "lines: no guard on the right edge of x": InKernel(STAGED, "&& inside(corner.w + s, W)", "", ROW),
     "lines: no guard below the last row": InKernel(STAGED, "if (corner.h + r >= H) return;", "", COLUMN_DGRAD),
