@@ -25,7 +25,7 @@ from benchmarks.tasks import SLICES, Place
 from pycnn.jit import MissingToolError
 
 FOLDER = Path(__file__).with_name("evidence")
-OK, FAILED, NO_DEVICE = 0, 1, 2
+OK, FAILED, NO_DEVICE, INTERRUPTED = 0, 1, 2, 130
 
 
 def prove(
@@ -64,6 +64,9 @@ def prove(
             print("the GPU reports an error, after which nothing in this process can be believed; stopping")
             break
     left = len(waiting) - done
+    if left and not done:
+        print(f"a budget of {budget:.0f} s holds no task: the next is given {waiting[0].seconds:.0f} s")
+        return FAILED
     print(f"{done} tasks in {clock() - start:.0f} s, {failures} failed; {left} left" + (": run again" if left else ""))
     return FAILED if failures else OK
 
@@ -97,18 +100,23 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FOLDER, metavar="DIR", help="where the evidence is kept")
     parser.add_argument("--device", choices=["gpu", "sim"], default="gpu", help="sim: rehearse on the simulator")
     args = parser.parse_args(argv)
-    if args.command == "status":
-        print("\n".join(ledger.status(args.out)))
-        return OK
-    if args.command == "readme":
-        section.rewrite(Path(__file__).parents[1] / "README.md", args.out)
-        return OK
     try:
-        place = _place(args.device)
+        if args.command == "status":
+            print("\n".join(ledger.status(args.out)))
+            return OK
+        if args.command == "readme":
+            section.rewrite(Path(__file__).parents[1] / "README.md", args.out)
+            return OK
+        return prove(_place(args.device), args.out, args.budget, args.slice, quick=args.device == "sim")
     except MissingToolError as error:
         print(f"pycnn {pycnn.__version__}: {error}", file=sys.stderr)
         return NO_DEVICE
-    return prove(place, args.out, args.budget, args.slice, quick=args.device == "sim")
+    except ledger.DamagedError as error:
+        print(error, file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print("\ninterrupted; what was done is written, run again for the rest", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ def source_hashes() -> dict[str, str]:
     return hashes
 
 
+class DamagedError(ValueError):
+    """A file of evidence that is no JSON."""
+
+
 class Ledger:
     """One device's evidence file.
 
@@ -42,7 +46,10 @@ class Ledger:
         self.path = path
         self.content: dict[str, Any] = {"device": {}, "results": {}}
         if path.is_file():
-            self.content = json.loads(path.read_text())
+            try:
+                self.content = json.loads(path.read_text())
+            except json.JSONDecodeError as error:
+                raise DamagedError(f"{path} is damaged ({error}); remove it, or put it back as it was") from None
 
     @property
     def device(self) -> str:

@@ -27,7 +27,7 @@
 //      see once ((rows - 1)*stride + R values) and uses it for all R filter rows.
 //
 // Launch      one block of `warps` warps for each tile; block index =
-//             ((((n*groups + g)*tiles_p + tp)*tiles_q + tq)*tiles_k + tk, so blocks that share an input tile are
+//             (((n*groups + g)*tiles_p + tp)*tiles_q + tq)*tiles_k + tk, so blocks that share an input tile are
 //             neighbours in time.
 // Shared      DirectShared: `channels` input halos and their filter taps; static, at most 48 KiB.  No bank conflicts
 //             at stride 1: lanes read neighbouring halo columns, and a tap is one word for the whole warp.

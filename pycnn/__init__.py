@@ -60,7 +60,7 @@ from pycnn.tensor import zeros as zeros
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import pycnn` alone stays quick.
-_LATER = ("checkpoint", "cuda", "data", "models", "nn", "optim")
+_LATER = ("checkpoint", "cuda", "data", "jit", "models", "nn", "optim")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -96,12 +96,20 @@ def parse_device(device: Any) -> str:
     if name == "cpu" and number in ("", "0"):
         return "cpu"
     if name != "cuda" or (colon and not number.isdecimal()):
-        raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {device!r}')
+        raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {device!r}, which is no dtype either')
     if colon:
         return f"cuda:{int(number)}"
     from pycnn.backends.cuda.device_cupy import current_device
 
     return f"cuda:{current_device()}"
+
+
+def _is_dtype(name: str) -> bool:
+    try:
+        np.dtype(name)
+    except TypeError:
+        return False
+    return True
 
 
 def is_device(value: Any) -> bool:
@@ -111,7 +119,7 @@ def is_device(value: Any) -> bool:
     (True, False)
     """
     if isinstance(value, str):
-        return value.partition(":")[0] in ("cpu", "cuda")
+        return not _is_dtype(value)
     return type(value).__name__ == "device"  # torch's
 
 

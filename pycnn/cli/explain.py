@@ -15,8 +15,8 @@ def add_parser(subparsers: Any) -> None:
         "explain",
         help="list a convolution's algorithms and say which is taken, and why",
         description="Lists every algorithm of a convolution with the workspace it needs and the work it does, in units "
-        "of the direct form's multiply-adds (idle lanes and memory traffic included), or the condition that keeps it "
-        "from running, and says which one algo='auto' takes and why. Needs no GPU.",
+        "of the direct form's multiply-adds (idle lanes, and memory between kernels, included), or the condition that "
+        "keeps it from running, and says which one algo='auto' takes and why. Needs no GPU.",
         epilog="example: pycnn explain n32c64h56w56_k64r3s3_st1pd1 --backend cuda",
     )
     parser.add_argument("problem", metavar="PROBLEM", help="such as n32c64h56w56_k64r3s3_st1pd1, perhaps with a pass")

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.simulator
 class Place:
     """Takes ten seconds a task, by its own clock; fails what it is told to fail."""
 
-    def __init__(self, fails: str = "", error: type[Exception] = AssertionError) -> None:
+    def __init__(self, fails: str = "", error: type[BaseException] = AssertionError) -> None:
         self.backend = None
         self.asked: list[str] = []
         self._fails, self._error = fails, error
@@ -244,3 +244,23 @@ def test_without_a_gpu_one_sentence_and_status_two(tmp_path: Path, capsys: pytes
         assert list(tmp_path.iterdir()) == []
     else:
         pytest.skip("there is a GPU")
+
+
+def test_budget_that_holds_no_task_says_what_one_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prove(Place(), tmp_path, budget=3) == evidence.FAILED
+    assert "a budget of 3 s holds no task: the next is given 60 s" in capsys.readouterr().out
+
+
+def test_interrupt_keeps_what_was_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evidence, "_place", lambda name: Place(fails="memcheck planted", error=KeyboardInterrupt))
+    assert evidence.main(["--slice", "1", "--out", str(tmp_path), "--budget", "1e9"]) == evidence.INTERRUPTED
+    assert "interrupted; what was done is written" in capsys.readouterr().err
+    assert results(tmp_path)
+
+
+def test_damaged_evidence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gpu.json").write_text("{")
+    assert evidence.main(["status", "--out", str(tmp_path)]) == evidence.FAILED
+    assert "gpu.json is damaged" in capsys.readouterr().err

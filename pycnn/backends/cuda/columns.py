@@ -9,7 +9,7 @@ from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import GemmPlan, gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan
+from pycnn.backends.cuda.plan import MOVED, Operands, Plan
 from pycnn.backends.cuda.slices import sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
@@ -147,7 +147,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
             name="im2col_explicit",
             reason=None,
             tier=TIER,
-            cost=s.macs,
+            cost=s.macs + (0 if unit else MOVED * s.N * image // 4),
             why="takes every problem",
             workspace=(0 if unit else images * image) + (result and (images + 1) * result) + partial,
             operator=operator,

@@ -154,10 +154,8 @@ class ConvHost(HostBase):
         plans, limit = self._plans(operator, shape, dtype), workspace_limit()
         asked = plans if algo == "auto" else _asked(algo, plans)
         if not asked:
-            if algo.partition("_")[0] in FAMILIES:
-                self._unavailable(f"conv2d_{operator} by algo {algo!r}")
             names = ", ".join((*FAMILIES, *(plan.name for plan in plans)))
-            raise ValueError(f"algo must be auto or one of {names}; got {algo!r}")
+            raise ValueError(f"algo of {operator} must be auto or one of {names}; got {algo!r}")
         able = [plan for plan in asked if plan.reason is None and _over(plan, limit) is None]
         fitting = [plan for plan in asked if plan.reason is None]
         if not able and algo == "auto" and fitting:

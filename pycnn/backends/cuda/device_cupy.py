@@ -97,15 +97,21 @@ def put(array: Array, number: int) -> Array:
         return cupy.asarray(array)
 
 
+_ON_A_CHIP = ((7, 2), (8, 7), (10, 1), (11, 0))  # Xavier, Orin, Thor
+
+
 def arch_of(major: int, minor: int) -> str:
     """What to compile for on a GPU of this compute capability: a cubin runs on its own and later minors of its major.
 
-    >>> arch_of(9, 0), arch_of(8, 7), arch_of(12, 1)
-    ('sm_90a', 'sm_86', 'sm_120')
+    Not so on the systems on a chip, whose minors are NVIDIA's exception (CUDA C++ Programming Guide, "Binary
+    compatibility"): they are refused.
+
+    >>> arch_of(9, 0), arch_of(8, 9), arch_of(12, 1)
+    ('sm_90a', 'sm_89', 'sm_120')
     """
     if (major, minor) == (9, 0):
         return "sm_90a"
-    numbers = [int(arch[3:]) for arch in ARCHS if not arch.endswith("a")]
+    numbers = [] if (major, minor) in _ON_A_CHIP else [int(arch[3:]) for arch in ARCHS if not arch.endswith("a")]
     fitting = [number for number in numbers if number // 10 == major and number % 10 <= minor]
     if not fitting:
         raise MissingToolError(

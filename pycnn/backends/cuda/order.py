@@ -95,7 +95,8 @@ def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice
     strict = " that strict accuracy allows" if accuracy() == "strict" else ""
     return (
         best,
-        f"{share:.2f} of the work of the best other kernel, transforms and their traffic included, the least{strict}",
+        f"{share:.2f} of the work of the best direct or implicit kernel, transforms and what they move included, "
+        f"the least{strict}",
     )
 
 

@@ -24,7 +24,7 @@ from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
+from pycnn.backends.cuda.plan import MOVED, Operands, Plan, past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -39,9 +39,8 @@ KERNELS = FUSED, WINDOWS, FILTERS, RESULTS, TAPS = (
 CHUNK_BYTES = 2**28
 """Most bytes of transformed tiles and products that are held at a time, unless 32 tiles take more."""
 
-# Multiply-adds that an H100 does while it moves one float of a transformed tile or product to memory and back: 33
-# against 0.84 * 10^12 a second, and two ways.
-_MOVED = 80
+# What the fused kernel does beside its products, for each 256 of a lane's multiply-adds: transforms, loads, stores.
+_FUSED_REST = 80
 
 _FEWEST_TILES = 32  # of a chunk: a line of 128 bytes
 _ROWS = {3: 32, 5: 32, 9: 32, 25: 8}  # of U that a block of winograd_filters makes, by the taps of the filters
@@ -326,7 +325,7 @@ def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
         name=name,
         reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=10,
-        cost=points * groups * depth * width * blocks_t * tile["tiles"],
+        cost=points * groups * depth * width * blocks_t * tile["tiles"] * (256 + _FUSED_REST) // 256,
         why="tiles of 2x2 do the least work, transforms included: they need no memory between their stages",
         workspace=_FLOAT * points * groups * depth * width,
         convolution=problem,
@@ -362,7 +361,7 @@ def _staged(operator: str, shape: Conv2dShape, tile: tuple[int, int, int | None]
         name=name,
         reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=11 if m == 6 else 10,
-        cost=tiling.points * tiling.groups * (tiling.tiles * depth * width + _MOVED * tiling.tiles * (depth + width)),
+        cost=tiling.points * tiling.groups * (tiling.tiles * depth * width + MOVED * tiling.tiles * (depth + width)),
         why=f"tiles of {tiling.tile[0]}x{tiling.tile[1]} do the least work, transforms included"
         if m < 6
         else "taken only where no smaller tile can run: it loses another factor of two or three in accuracy",
@@ -405,7 +404,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
         name=name,
         reason=winograd.refuses(name, "wgrad", shape) or past_32_bits(indices),
         tier=10 if m < 6 else 11,
-        cost=matrices * tiling.tiles * (pairs + _MOVED * (x.channels + dy.channels)),
+        cost=matrices * tiling.tiles * (pairs + MOVED * (x.channels + dy.channels)),
         why=f"tiles of {m}x{m} do the least work, transforms included"
         if m < 6
         else "taken only where no smaller tile can run: it loses another factor of two or three in accuracy",
