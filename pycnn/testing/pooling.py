@@ -32,6 +32,7 @@ POOLS: dict[str, tuple[Pool2dShape, ...]] = {
         Pool2dShape(1, 2, 2, 5, (3, 3), (3, 3), (1, 1, 1, 1), ceil_mode=True),  # the last window would start outside
     ),
     "one pixel": (Pool2dShape(3, 1, 1, 1, (1, 1), (1, 1)),),
+    "more windows than pixels": (Pool2dShape(1, 1, 16, 16, (2, 2), (1, 1), (1, 1, 1, 1)),),
     "empty batch": (Pool2dShape(0, 2, 5, 5, (2, 2), (2, 2)),),
     "asymmetric": (
         Pool2dShape(1, 1, 9, 90, (5, 13), (1, 1), (2, 2, 6, 6)),

@@ -108,6 +108,29 @@ def test_simulator_key_covers_kernels_and_options(folder: Path, copy: Path) -> N
     assert len(set(paths)) == 3
 
 
+def test_keys_are_made_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more than must differ between any two of today's kernels, too."""
+    seen, key = [], cache.key
+    monkeypatch.setattr(cache, "key", lambda **parts: seen.append(parts) or key(**parts))
+    nvrtc.portable_key(SMALL, "sm_75")
+    assert list(map(set, seen)) == [{"kind", "files", "source", "expression", "options"}]
+    assert (seen[0]["kind"], seen[0]["source"]) == ("cubin", SMALL.source)
+    assert nvrtc._parts(SMALL, "sm_75", installed(), "ptx")["kind"] == "ptx"
+
+
+@pytest.mark.simulator
+def test_simulator_key_is_made_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, key = [], cache.key
+    monkeypatch.setattr(cache, "key", lambda **parts: seen.append(parts) or key(**parts))
+    host.build(SMALL)
+    assert set(seen[0]) == {"unit", "files", "simulator", "options", "compiler", "machine"}
+    assert {"engine.cpp", "fiber.cpp", "cuda.h"} <= set(seen[0]["simulator"])
+    assert {"conv2d_fprop_direct.cu", "common.cuh"} <= set(seen[0]["files"])
+    assert "-O2" in seen[0]["options"]
+    assert seen[0]["compiler"]
+    assert seen[0]["machine"]
+
+
 def test_key_parts_cannot_run_into_each_other() -> None:
     assert cache.key(a="x", b="y") != cache.key(a="xb", b="y") != cache.key(a="x", by="")
     assert cache.key(files={"a": "bc"}) != cache.key(files={"ab": "c"})
@@ -175,6 +198,22 @@ def test_compile_error_carries_the_log(folder: Path, copy: Path) -> None:
 def test_arch_that_an_instance_is_not_for_is_refused() -> None:
     with pytest.raises(ValueError, match="not sm_60"):
         nvrtc.compile_cubin(SMALL, "sm_60")
+
+
+@pytest.mark.nvrtc
+def test_arch_that_this_nvrtc_does_not_know_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvrtc, "supports", lambda arch: False)
+    with pytest.raises(ValueError, match=r"NVRTC \d+\.\d+ does not compile for sm_90a"):
+        nvrtc.compile_cubin(SMALL, "sm_90a")
+
+
+@pytest.mark.parametrize("bundles", [True, False])
+def test_whether_bundles_count_is_said_for_many_as_for_one(bundles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def compiled(instance: Instance, arch: str, sources: object, *, bundles: bool) -> Path:
+        return Path(f"{instance} {arch} {bundles}")
+
+    monkeypatch.setattr(nvrtc, "compile_cubin", compiled)
+    assert compile_all([SMALL], "sm_90a", bundles=bundles) == {SMALL: Path(f"{SMALL} sm_90a {bundles}")}
 
 
 def test_without_cupy_a_sentence_says_what_to_install() -> None:

@@ -57,7 +57,7 @@ def test_filters_of_one_line_where_they_pay(operator: str) -> None:
         layer = f"n32c384h16_k384{window}"
         name, why = chosen(layer, operator)
         assert name == tile
-        assert "of the work of the best other kernel" in why
+        assert "of the work of the best direct or implicit kernel" in why
         with pycnn.use_accuracy("strict"):
             assert not chosen(layer, operator)[0].startswith("winograd")
         # Little depth to pay for the way to memory and back.

@@ -13,6 +13,7 @@ import pytest
 from simulated import random_problems
 
 from pycnn.backends.cuda import Host, conv
+from pycnn.backends.cuda.columns import ExplicitPlan
 from pycnn.backends.cuda.device import Argument, Extent
 from pycnn.backends.cuda.device_trace import TraceDevice, hollow
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
@@ -67,6 +68,13 @@ def operands_of(operator: str, s: Conv2dShape, bias: bool) -> Operands:
 
 def able(operator: str, shape: Conv2dShape) -> Iterator[Plan]:
     return (plan for plan in conv.plans(operator, shape, installed()) if plan.reason is None)
+
+
+def test_columns_of_a_chunk_take_64_mebibytes_at_most() -> None:
+    for text, images in (("n32c64h56w56_k64r3s3_pd1", 9), ("n2c512h224w224_k8r3s3_pd1", 1)):
+        (plan,) = [plan for plan in able("fprop", Problem.parse(text).shape) if plan.name == "im2col_explicit"]
+        assert isinstance(plan, ExplicitPlan)
+        assert plan.images == images
 
 
 @pytest.mark.parametrize("operator", PASSES)

@@ -12,6 +12,8 @@ import pycnn
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, UnavailableError, pool
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.device_trace import TraceDevice, hollow
+from pycnn.backends.cuda.layout import PoolAxis
 from pycnn.backends.cuda.pool import KERNELS, PoolProblem, pool_plan
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
@@ -166,12 +168,48 @@ def test_grid_of_two_to_the_40_elements_is_within_the_limits() -> None:
         (PoolProblem.even((1, 1, 7, 7), (1, 1)), 2**31 - 256, "adaptive_narrow"),
         (PoolProblem.even((1, 1, 7, 7), (1, 1)), 2**31 - 255, "adaptive_wide"),
         (PoolProblem.even((1, 1, 1, 2**16), (1, 2**15)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 1, 2**16 - 1), (1, 2**15 - 1)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 2**16 - 1, 1), (2**15 - 1, 1)), 1, "adaptive_wide"),
+        (PoolProblem.even((1, 1, 1, 2**16 - 2), (1, 2**15 - 1)), 1, "adaptive_narrow"),
         (PoolProblem.windows((1, 1, 9, 9), (1, 1), (2, 1), (1, 1), NO_PADDING, (2**30, 1)), 1, "wide"),
         (PoolProblem.windows((1, 1, 9, 9), (1, 1), (2, 1), (1, 1), NO_PADDING, (2**29, 1)), 1, "narrow"),
     ],
 )
 def test_32_bit_kernels_leave_large_problems_to_the_wide_ones(problem: PoolProblem, elements: int, name: str) -> None:
     assert pool_plan("max_pool2d_fwd", problem, elements, installed()).instance.name == name
+
+
+def test_the_largest_coordinate_of_either_axis_counts() -> None:
+    rows, columns = PoolAxis(10, 4, 2, 3, 1, 2, 2), PoolAxis(20, 5, 5, 2, 3, 4, 3)
+    assert PoolProblem(6, rows, columns).largest == PoolProblem(6, columns, rows).largest == 5 * 5 + 5 + 2 * 3 + 20 + 7
+    assert PoolProblem(6, rows, rows).largest == 4 * 2 + 2 + 3 * 2 + 10 + 3
+    given = PoolProblem.windows((2, 3, 10, 20), (4, 5), (3, 2), (2, 5), (1, 2, 3, 4), (2, 3))
+    assert given == PoolProblem(6, rows, columns)
+
+
+def test_blocks_for_each_element_of_the_result_and_no_more() -> None:
+    grids: list[Any] = []
+
+    class Noting(TraceDevice):
+        def launch(self, kernel: Any, grid: Any, block: Any, shared: int, arguments: Any) -> None:
+            grids.append(grid[0])
+            assert block == (256, 1, 1)
+
+    host = Host(Noting())
+    x, y, even = (hollow((2, 3, *size), "float32") for size in ((40, 50), (20, 24), (60, 7)))
+    indices, even_indices = hollow(y.shape, "int64"), hollow(even.shape, "int64")
+    window = ((3, 4), (2, 2), (1, 0, 1, 0))
+    host.max_pool2d_fwd(x, *window, (1, 1), False)
+    host.avg_pool2d_fwd(x, *window, False, True, None)
+    host.plane_take(x, indices)
+    host.max_pool2d_bwd(y, indices, x.shape, *window, (1, 1))
+    host.avg_pool2d_bwd(y, x.shape, *window, False, True, None)
+    host.adaptive_max_pool2d_fwd(x, (60, 7))
+    host.adaptive_avg_pool2d_fwd(x, (60, 7))
+    host.adaptive_max_pool2d_bwd(even, even_indices, x.shape)
+    host.adaptive_avg_pool2d_bwd(even, x.shape)
+    of_x, of_y, of_even = (-(-array.size // 256) for array in (x, y, even))
+    assert grids == [of_y, of_y, of_y, of_x, of_x, of_even, of_even, of_x, of_x]
 
 
 def test_empty_batch_launches_nothing() -> None:

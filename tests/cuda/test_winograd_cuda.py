@@ -256,6 +256,20 @@ def test_chunks_cover_every_tile_once_and_stay_within_the_limit() -> None:
     assert list(winograd.Tiling(0, 1, 4, 8, 8).chunks(3)) == []
 
 
+@pytest.mark.parametrize(
+    ("tiling", "channels", "sizes"),
+    [
+        (winograd.Tiling(32, 1, 4, 56, 56), 128, (6272, 6272)),
+        (winograd.Tiling(32, 1, 2, 56, 56), 512, (6272, 6272)),  # a quarter
+        (winograd.Tiling(128, 2, 6, 112, 112), 256, (3872, 3616)),
+        (winograd.Tiling(1, 1, 4, 5, 5), 3, (32, 4)),
+        (winograd.Tiling(1, 1, 4, 5, 5, 3, axis=0), 3, (32, 12)),  # 2 x 5 tiles
+    ],
+)
+def test_sizes_of_chunks(tiling: winograd.Tiling, channels: int, sizes: tuple[int, int]) -> None:
+    assert tiling.chunk_sizes(channels) == sizes
+
+
 @pytest.mark.parametrize(("operator", "algo"), PLANS)
 def test_multiplies_are_winograds(operator: str, algo: str) -> None:
     """No fallback: only transforms are launched, and products of (tile + taps - 1) points along an axis for `tile`."""
