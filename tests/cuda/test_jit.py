@@ -134,6 +134,7 @@ def test_simulator_key_is_made_of_everything(monkeypatch: pytest.MonkeyPatch) ->
 def test_key_parts_cannot_run_into_each_other() -> None:
     assert cache.key(a="x", b="y") != cache.key(a="xb", b="y") != cache.key(a="x", by="")
     assert cache.key(files={"a": "bc"}) != cache.key(files={"ab": "c"})
+    assert len({cache.key(a="x"), cache.key(b="x"), cache.key(a={"a": "x"}), cache.key(a={"b": "x"})}) == 4
 
 
 def test_publish_leaves_the_whole_or_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
