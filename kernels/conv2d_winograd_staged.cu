@@ -5,6 +5,8 @@
 //   wgrad   dw = AT [ (G dy GT) . (BT x B)  ] A        of F(3x3, m x m); sums over tiles
 //
 // fprop and dgrad are F(m x m, r x r) for filters of r = 3 (m = 4, 6) and r = 5 (m = 2, 4); wgrad has r = 3.
+// For filters of one line, 1 x r and r x 1 with r = 3 and 5, fprop and dgrad are F(4, r) along that line alone:
+// y = AT [ (G w) . (BT x) ], in tiles of 1 x 4 or 4 x 1 and with m + r - 1 points.
 //
 // GEMM view   one product for each group and each of the (m + r - 1)^2 points; fprop: gemm_m = K, gemm_n = tiles and
 //             gemm_k = C (dgrad: C and K change places); wgrad: gemm_m = K, gemm_n = C, gemm_k = tiles.  The products
@@ -30,15 +32,16 @@
 //          point 1  |  t0 | t1 | ...
 //
 // The windows of a warp lie m pixels apart: its m + r - 1 accesses to a row of x touch the same lines, which L1 keeps.
-// filters and taps stage the r^2 taps of a pair in shared memory, so that w and dw move in whole lines too.
+// Those of r x 1 are neighbouring columns: each of the warp's accesses is a line of x, and each of its stores one of y.
+// filters and taps stage the taps of a pair in shared memory, so that w and dw move in whole lines too.
 //
 // Launch      blocks of `warps` warps, one thread for each tile and channel (or pair); the last block is ragged.
-// Shared      filters: 32 columns x 32 rows of pairs of 9 taps, or 32 x 8 of 25, what lanes read an odd number of words
-//             apart; taps: 9 words a thread.  Both are static, under 48 KiB and free of bank conflicts.
+// Shared      filters: 32 columns x 32 rows of pairs of up to 9 taps, or 32 x 8 of 25, what lanes read an odd number of
+//             words apart; taps: 9 words a thread.  Both are static, under 48 KiB and free of bank conflicts.
 // Determinism each result is computed by one thread, in one order.
 // Cost        windows write (m + r - 1)^2 / m^2 floats for each one they read (2.25 at m = 4 and 1.78 at m = 6; with
-//             5x5 filters 9 at m = 2 and 4 at m = 4), results read as many for each one they write; 3 to 7 additions
-//             and multiplications for each float moved.
+//             5x5 filters 9 at m = 2 and 4 at m = 4; with those of one line 1.5 for 3 taps and 2 for 5), results read
+//             as many for each one they write; 3 to 7 additions and multiplications for each float moved.
 // Limit       bandwidth, all four: an H100 does 80 operations in the time that it moves one float.
 // Reference   Lavin & Gray, "Fast algorithms for convolutional neural networks", 2015.
 #include "epilogue.cuh"
@@ -50,14 +53,18 @@ namespace pycnn {
 struct WinogradTile {
     int m;         // side of a tile: of results in fprop and dgrad, of dy in wgrad
     int r;         // side of a filter
+    int axes;      // of the transforms: kAlongRows for filters of 1 x r, kAlongColumns for r x 1
     int gradient;  // windows: 1 for the tiles of dy in wgrad, which have no border
     int warps;     // of a block
     int blocks;    // blocks an SM should hold: caps the registers of a thread
 
     constexpr int threads() const { return warps * 32; }
     constexpr int side() const { return m + r - 1; }  // of a window, and of its points
-    constexpr int points() const { return side() * side(); }
-    constexpr int taps() const { return r * r; }
+    // What is n x n for square filters has so many rows and columns.
+    constexpr int rows(int n) const { return axes == kAlongRows ? 1 : n; }
+    constexpr int columns(int n) const { return axes == kAlongColumns ? 1 : n; }
+    constexpr int points() const { return rows(side()) * columns(side()); }
+    constexpr int taps() const { return rows(r) * columns(r); }
 };
 
 // The tiles and channels of one launch: thread i = (group*channels + c)*tiles + t owns tile first + t of channel c.
@@ -104,19 +111,19 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
     if (i >= chunk.threads) return;
     const ThreadTile mine = thread_tile<T>(chunk, i);
-    const TileCorner corner = tile_corner<T.m>(image, mine.tile);
+    const TileCorner corner = tile_corner<T.rows(T.m), T.columns(T.m)>(image, mine.tile);
     const bool real = mine.tile < image.tiles;
     const int H = static_cast<int>(image.H), W = static_cast<int>(image.W);
     const float* window = x + image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
     float* point = v + mine.offset;
-    transform<WindowTransform<T>>(
+    transform<WindowTransform<T>, T.axes>(
         [&](int r, int s) {
             const bool inner = real && inside(corner.h + r, H) && inside(corner.w + s, W);
             return inner ? window[r * image.W + s] : 0.0f;
         },
-        [&](int, const float (&row)[T.side()]) {
+        [&](int, const float (&row)[T.columns(T.side())]) {
 #pragma unroll
-            for (int s = 0; s < T.side(); ++s) {
+            for (int s = 0; s < T.columns(T.side()); ++s) {
                 *point = row[s];
                 point += chunk.plane.value;
             }
@@ -141,7 +148,7 @@ struct FilterGrid {
 enum : int { kColumns = 32 };
 
 template <WinogradTile T>
-inline constexpr int kRows = T.r == 3 ? 32 : 8;
+inline constexpr int kRows = T.taps() <= 9 ? 32 : 8;
 
 template <WinogradTile T>
 struct FilterShared {
@@ -186,14 +193,14 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         const float* tap = &shared.taps[turned ? r * pitch + lane * taps : lane * pitch + r * taps];
         const int64 block = (group * grid.column_blocks + block_c) * grid.row_blocks + block_r;
         float* point = u + block * T.points() * plane + row * grid.block_columns.value + column;
-        transform<FilterTransform<T.m, T.r>>(
+        transform<FilterTransform<T.m, T.r>, T.axes>(
             [&](int i, int j) {
                 const int at = i * T.r + j;
                 return tap[turned ? taps - 1 - at : at];
             },
-            [&](int, const float (&points)[T.side()]) {
+            [&](int, const float (&points)[T.columns(T.side())]) {
 #pragma unroll
-                for (int s = 0; s < T.side(); ++s) {
+                for (int s = 0; s < T.columns(T.side()); ++s) {
                     *point = points[s];
                     point += plane;
                 }
@@ -206,6 +213,10 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
 template <int width>
 struct VectorOf {
+    using type = float;
+};
+template <>
+struct VectorOf<2> {
     using type = float2;
 };
 template <>
@@ -218,34 +229,36 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     winograd_results(const TileChunk chunk, const TiledImage image, const float* __restrict__ m,
                      const float* __restrict__ scale, const float* __restrict__ b, const float* __restrict__ residual,
                      const int relu, float* __restrict__ y) {
-    constexpr int width = T.m % 4 == 0 ? 4 : 2;
+    constexpr int columns = T.columns(T.m), width = columns % 4 == 0 ? 4 : columns % 2 == 0 ? 2 : 1;
     using Vector = typename VectorOf<width>::type;
     const int i = static_cast<int>(blockIdx.x) * T.threads() + static_cast<int>(threadIdx.x);
     if (i >= chunk.threads) return;
     const ThreadTile mine = thread_tile<T>(chunk, i);
     if (mine.tile >= image.tiles) return;
-    const TileCorner corner = tile_corner<T.m>(image, mine.tile);
+    const TileCorner corner = tile_corner<T.rows(T.m), T.columns(T.m)>(image, mine.tile);
     const int H = static_cast<int>(image.H), W = static_cast<int>(image.W);
     const ChannelEpilogue epilogue(Epilogue{scale, b, residual, relu}, mine.group * image.channels + mine.channel);
     const int64 first = image_plane(image, mine, corner.n) + corner.h * image.W + corner.w;
     const bool aligned = W % width == 0 && reinterpret_cast<unsigned long long>(y) % sizeof(Vector) == 0;
     const float* point = m + mine.offset;
-    const auto load = [&](int r, int s) { return point[(r * T.side() + s) * chunk.plane.value]; };
-    transform<OutputTransform<T.m, T.r>>(load, [&](int r, const float (&row)[T.m]) {
+    const auto load = [&](int r, int s) { return point[(r * T.columns(T.side()) + s) * chunk.plane.value]; };
+    transform<OutputTransform<T.m, T.r>, T.axes>(load, [&](int r, const float (&row)[columns]) {
         if (corner.h + r >= H) return;
         const int64 at = first + r * image.W;
-        float done[T.m];
+        float done[columns];
 #pragma unroll
-        for (int s = 0; s < T.m; ++s) done[s] = corner.w + s < W ? epilogue(row[s], at + s) : 0.0f;
+        for (int s = 0; s < columns; ++s) done[s] = corner.w + s < W ? epilogue(row[s], at + s) : 0.0f;
 #pragma unroll
-        for (int s = 0; s < T.m; s += width) {
+        for (int s = 0; s < columns; s += width) {
             if (aligned) {
                 if (corner.w + s >= W) continue;  // then none of the vector is inside
                 if constexpr (width == 4)
                     *reinterpret_cast<Vector*>(y + at + s) =
                         make_float4(done[s], done[s + 1], done[s + 2], done[s + 3]);
-                else
+                else if constexpr (width == 2)
                     *reinterpret_cast<Vector*>(y + at + s) = make_float2(done[s], done[s + 1]);
+                else
+                    y[at + s] = done[s];
             } else {
 #pragma unroll
                 for (int j = s; j < s + width; ++j)

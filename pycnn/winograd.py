@@ -20,14 +20,17 @@ from functools import lru_cache
 from pycnn.shape import Conv2dShape
 
 __all__ = [
+    "LINES",
     "POINTS",
     "TILES",
     "TILES_5X5",
+    "TILE_OF_LINES",
     "cook_toom",
     "cost",
     "is_exact",
     "points_of",
     "refuses",
+    "sides",
     "tile_of",
     "variant",
 ]
@@ -39,6 +42,12 @@ TILES = (2, 4, 6)
 
 TILES_5X5 = (2, 4)
 """Sides of the tiles of y (of dx in dgrad) that the CUDA backend knows for 5x5 filters."""
+
+LINES = tuple((taps, axis) for taps in (3, 5) for axis in (1, 0))
+"""(taps, axis) of the filters of one line that the CUDA backend knows: 1x3, 3x1, 1x5 and 5x1."""
+
+TILE_OF_LINES = 4
+"""Length of their tiles of y (of dx in dgrad)."""
 
 POINTS = tuple(Fraction(p) for p in ("0", "1", "-1", "2", "-2", "1/2", "-1/2", "4", "-4", "1/4", "-1/4"))
 """wincnn's evaluation points: F(m, r) uses the first m + r - 2 of them, and infinity."""
@@ -95,18 +104,27 @@ def is_exact(AT: Matrix, G: Matrix, BT: Matrix) -> bool:
     )
 
 
-def variant(operator: str, tile: int, taps: int = 3) -> str:
+def sides(size: int, axis: int | None = None) -> tuple[int, int]:
+    """Rows and columns of a square of `size`, or of a line that lies along one axis.
+
+    >>> sides(3), sides(3, axis=1), sides(3, axis=0)
+    ((3, 3), (1, 3), (3, 1))
+    """
+    return (1 if axis == 1 else size, 1 if axis == 0 else size)
+
+
+def variant(operator: str, tile: int, taps: int = 3, axis: int | None = None) -> str:
     """Name of the variant with tiles of `tile`: fprop and dgrad compute tiles, wgrad computes taps from tiles.
 
-    >>> variant("fprop", 4), variant("wgrad", 4), variant("dgrad", 4, 5)
-    ('winograd_f4x4_3x3', 'winograd_f3x3_4x4', 'winograd_f4x4_5x5')
+    >>> variant("fprop", 4), variant("wgrad", 4), variant("dgrad", 4, 5), variant("fprop", 4, 3, axis=0)
+    ('winograd_f4x4_3x3', 'winograd_f3x3_4x4', 'winograd_f4x4_5x5', 'winograd_f4x1_3x1')
     """
     results, factors = (taps, tile) if operator == "wgrad" else (tile, taps)
-    return f"winograd_f{results}x{results}_{factors}x{factors}"
+    return "winograd_f{}x{}_{}x{}".format(*sides(results, axis), *sides(factors, axis))
 
 
 def tile_of(name: str) -> int | None:
-    """The tile of a variant's name, or None where `name` is no Winograd variant.
+    """Side of the tile of a variant's name, or None where `name` is no Winograd variant.
 
     >>> tile_of("winograd_f6x6_3x3"), tile_of("winograd_f3x3_2x2"), tile_of("winograd_f4x4_5x5"), tile_of("direct")
     (6, 2, 4, None)
@@ -115,18 +133,19 @@ def tile_of(name: str) -> int | None:
 
 
 def points_of(name: str) -> int | None:
-    """Points along one axis, on which a variant's accuracy depends; None where `name` is no Winograd variant.
+    """Points along an axis, on which a variant's accuracy depends; None where `name` is no Winograd variant.
 
     >>> points_of("winograd_f6x6_3x3"), points_of("winograd_f4x4_5x5"), points_of("winograd_f3x3_2x2")
     (8, 8, 4)
     """
-    return sum(_VARIANTS[name]) - 1 if name in _VARIANTS else None
+    return sum(_VARIANTS[name][:2]) - 1 if name in _VARIANTS else None
 
 
-# (tile, taps) of every variant's name.
-_VARIANTS = {
-    **{variant(operator, tile): (tile, 3) for operator in ("fprop", "wgrad") for tile in TILES},
-    **{variant("fprop", tile, 5): (tile, 5) for tile in TILES_5X5},
+# (tile, taps, axis) of every variant's name.
+_VARIANTS: dict[str, tuple[int, int, int | None]] = {
+    **{variant(operator, tile): (tile, 3, None) for operator in ("fprop", "wgrad") for tile in TILES},
+    **{variant("fprop", tile, 5): (tile, 5, None) for tile in TILES_5X5},
+    **{variant("fprop", TILE_OF_LINES, taps, axis): (TILE_OF_LINES, taps, axis) for taps, axis in LINES},
 }
 
 
@@ -136,12 +155,13 @@ def refuses(name: str, operator: str, shape: Conv2dShape) -> str | None:
     >>> refuses("winograd_f2x2_3x3", "fprop", Conv2dShape(1, 4, 8, 8, 4, 5, 5))
     'this tile needs 3x3 filters, these are 5x5'
     """
-    tile, taps = _VARIANTS.get(name, (0, 0))
-    if name != variant(operator, tile, taps):
+    tile, taps, axis = _VARIANTS.get(name, (0, 0, None))
+    if name != variant(operator, tile, taps, axis):
         gradient = "the filter gradient only" if operator != "wgrad" else "fprop and dgrad only"
         return f"{name} computes {gradient}"
-    if (taps, taps) != (shape.R, shape.S):
-        return f"this tile needs {taps}x{taps} filters, these are {shape.R}x{shape.S}"
+    if sides(taps, axis) != (shape.R, shape.S):
+        R, S = sides(taps, axis)
+        return f"this tile needs {R}x{S} filters, these are {shape.R}x{shape.S}"
     if shape.stride != (1, 1):
         return f"Winograd needs stride 1, this is {shape.stride[0]}x{shape.stride[1]}"
     if shape.dilation != (1, 1):

@@ -140,5 +140,8 @@ def test_tiles_of_5x5_filters_are_bounded_and_not_exact() -> None:
 def test_unknown_algorithm_has_no_factor() -> None:
     assert error_factor("im2col_implicit") == error_factor("im2col")
     assert error_factor("winograd_f6x6_3x3") > error_factor("winograd_f2x2_3x3")
+    for line, square in (("f1x4_1x3", "f4x4_3x3"), ("f4x1_5x1", "f4x4_5x5")):
+        assert not regimes.is_exact(f"winograd_{line}")
+        assert error_factor(f"winograd_{line}") < error_factor(f"winograd_{square}")
     with pytest.raises(KeyError, match="fft"):
         error_factor("fft")

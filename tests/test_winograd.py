@@ -89,11 +89,25 @@ def test_tiles_of_5x5_filters_refuse_the_others() -> None:
     assert "stride 1, this is 2x1" in (winograd.refuses(name, "fprop", replace(square, stride=(2, 1))) or "")
 
 
-def test_the_cpu_engine_lists_and_takes_no_tile_of_5x5_filters() -> None:
-    shape = Conv2dShape(1, 4, 9, 9, 4, 5, 5)
-    names = {name for name, _ in algorithms.candidates("fprop", shape, "float32")}
-    for tile in winograd.TILES_5X5:
-        name = winograd.variant("fprop", tile, 5)
+@pytest.mark.parametrize(("taps", "axis"), winograd.LINES)
+def test_tiles_of_one_line_refuse_the_others(taps: int, axis: int) -> None:
+    name, window = winograd.variant("fprop", 4, taps, axis), winograd.sides(taps, axis)
+    line = Conv2dShape(1, 4, 9, 9, 4, *window)
+    assert winograd.refuses(name, "fprop", line) is winograd.refuses(name, "dgrad", line) is None
+    assert winograd.tile_of(name) == 4
+    assert winograd.points_of(name) == taps + 3
+    assert "fprop and dgrad only" in (winograd.refuses(name, "wgrad", line) or "")
+    said = winograd.refuses(name, "fprop", Conv2dShape(1, 4, 9, 9, 4, *window[::-1])) or ""
+    assert f"{window[0]}x{window[1]} filters, these are {window[1]}x{window[0]}" in said
+    assert "dilation 1, this is 2x1" in (winograd.refuses(name, "fprop", replace(line, dilation=(2, 1))) or "")
+
+
+def test_the_cpu_engine_lists_and_takes_no_tile_but_of_3x3_filters() -> None:
+    others = [(tile, 5, None) for tile in winograd.TILES_5X5]
+    for tile in [*others, *((winograd.TILE_OF_LINES, taps, axis) for taps, axis in winograd.LINES)]:
+        shape = Conv2dShape(1, 4, 9, 9, 4, *winograd.sides(*tile[1:]))
+        names = {name for name, _ in algorithms.candidates("fprop", shape, "float32")}
+        name = winograd.variant("fprop", *tile)
         assert name not in names
         with pytest.raises(
             ValueError, match=f"algo='{name}': the CPU engine has Winograd's tiles for 3x3 filters only"

@@ -57,7 +57,13 @@ BY_REASON: dict[str, tuple[str, ...]] = {
     ),
     "asymmetric stride": ("n2c4h13w17_k6r3s3_st2x1pd1", "n1c5h16w15_k3r3s3_st1x3pd1", "n1c5h16w15_k3r1s1_st3x2"),
     "asymmetric padding": ("n2c4h9w10_k6r3s3_pd0.1.2.3", "n1c3h8w8_k5r3s3_st2pd1.0.0.1", "n1c3h9w9_k5r3s3_pd2x0"),
-    "asymmetric filter": ("n2c4h11w13_k6r1s7_pd0x3", "n2c4h11w13_k6r7s1_pd3x0", "n1c4h11w13_k6r5s2_pd2x1"),
+    "asymmetric filter": (
+        "n2c4h11w13_k6r1s7_pd0x3",
+        "n2c4h11w13_k6r7s1_pd3x0",
+        "n1c4h11w13_k6r5s2_pd2x1",
+        "n1c4h9w11_k6r1s5_pd0x2",
+        "n2c3h11w9_k5r5s1_pd2x0",
+    ),
     "padding larger than the filter": (
         "n1c3h5w6_k4r3s3_pd4",
         "n1c3h4w4_k4r1s1_pd2",

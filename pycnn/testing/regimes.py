@@ -59,6 +59,12 @@ ERROR_FACTOR: dict[str, float] = {
     # emulation needed c = 6.4 and 13.4, of which three times is allowed.
     "winograd_f2x2_5x5": 20.0,
     "winograd_f4x4_5x5": 40.0,
+    # Along one axis alone there are fewer points to cancel: F(4, 3) and F(4, 5) for filters of one line needed c = 3.3
+    # and 8.1 in that emulation (C = 1..256, the same data, four seeds); three times that.
+    "winograd_f1x4_1x3": 10.0,
+    "winograd_f4x1_3x1": 10.0,
+    "winograd_f1x4_1x5": 25.0,
+    "winograd_f4x1_5x1": 25.0,
     "winograd": 80.0,  # the family chooses its tile itself: the largest one's factor
     "auto": 80.0,  # may choose any of them
 }

@@ -33,6 +33,11 @@ LARGE_DGRAD = Rounded("winograd_f6x6_3x3", "n1c4h8w13_k6r3s3_pd1.0.2.1g2_dgrad",
 # Filters of 5x5: two blocks of columns, two of rows, tails everywhere; groups.
 FIVE = Rounded("winograd_f2x2_5x5", "n2c10h7w8_k34r5s5_pd1.0.2.3", STAGED)
 FIVE_DGRAD = Rounded("winograd_f4x4_5x5", "n1c6h9w10_k20r5s5_pd2.1.0.3g2_dgrad", STAGED)
+# Filters of one line: tails along both axes of the image, groups, paddings that differ.
+ROW = Rounded("winograd_f1x4_1x3", "n2c5h6w11_k7r1s3_pd1.0.2.1", STAGED)
+COLUMN = Rounded("winograd_f4x1_3x1", "n2c5h11w6_k7r3s1_pd1.2.0.1", STAGED)
+ROW_DGRAD = Rounded("winograd_f1x4_1x5", "n1c6h5w10_k8r1s5_pd0.1.2.3g2_dgrad", STAGED)
+COLUMN_DGRAD = Rounded("winograd_f4x1_5x1", "n1c6h10w5_k8r5s1_pd3.1.0.1g2_dgrad", STAGED)
 WGRAD = Convolution("winograd_f3x3_2x2", "n2c4h7w8_k6r3s3_pd1.0.2.1g2_wgrad", STAGED)
 CASES = {
     "fused": SMALL,
@@ -41,6 +46,10 @@ CASES = {
     "staged dgrad": LARGE_DGRAD,
     "five": FIVE,
     "five dgrad": FIVE_DGRAD,
+    "row": ROW,
+    "column": COLUMN,
+    "row dgrad": ROW_DGRAD,
+    "column dgrad": COLUMN_DGRAD,
     "wgrad": WGRAD,
 }
 
@@ -57,8 +66,8 @@ def padded_as_fprop(original: type[winograd.Convolution]) -> type[winograd.Convo
 
     class Wrong(original):  # type: ignore[misc, valid-type]
         @staticmethod
-        def of(operator: str, shape: Conv2dShape, m: int, r: int) -> winograd.Convolution:
-            found = original.of(operator, shape, m, r)
+        def of(operator: str, shape: Conv2dShape, m: int, r: int, axis: int | None = None) -> winograd.Convolution:
+            found = original.of(operator, shape, m, r, axis)
             top, _, left, _ = shape.padding
             return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=(-top, -left)))
 
@@ -70,17 +79,30 @@ def padded_as_3x3(original: type[winograd.Convolution]) -> type[winograd.Convolu
 
     class Wrong(original):  # type: ignore[misc, valid-type]
         @staticmethod
-        def of(operator: str, shape: Conv2dShape, m: int, r: int) -> winograd.Convolution:
-            found = original.of(operator, shape, m, r)
+        def of(operator: str, shape: Conv2dShape, m: int, r: int, axis: int | None = None) -> winograd.Convolution:
+            found = original.of(operator, shape, m, r, axis)
             top, _, left, _ = shape.padding
             return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=(top - 2, left - 2)))
 
     return Wrong
 
 
+def padded_as_square(original: type[winograd.Convolution]) -> type[winograd.Convolution]:
+    """A dgrad that pads dy along both axes as along the filters' one."""
+
+    class Wrong(original):  # type: ignore[misc, valid-type]
+        @staticmethod
+        def of(operator: str, shape: Conv2dShape, m: int, r: int, axis: int | None = None) -> winograd.Convolution:
+            found = original.of(operator, shape, m, r, axis)
+            corner = (shape.padding[0] - (r - 1), shape.padding[2] - (r - 1))
+            return dataclasses.replace(found, source=dataclasses.replace(found.source, corner=corner))
+
+    return Wrong
+
+
 def rows_of_3x3(original: dict[int, int]) -> dict[int, int]:
     """As if a block transformed as many rows of 5x5 filters as of 3x3: three quarters of U are never written."""
-    return {3: original[3], 5: original[3]}
+    return {**original, 25: original[9]}
 
 
 def without_the_first_tiles(original: type[winograd.Tiling]) -> type[winograd.Tiling]:
@@ -194,12 +216,24 @@ BUGS: dict[str, Bug] = {
     "filters: runs of 5x5 as if they were not turned": InKernel(
         STAGED, "turned ? i / (kColumns * taps) : i / (rows * taps)", "i / (rows * taps)", FIVE_DGRAD
     ),
-    "filters: too few rows of 5x5": InKernel(STAGED, "T.r == 3 ? 32 : 8", "T.r == 3 ? 32 : 4", FIVE),
+    "filters: too few rows of 5x5": InKernel(STAGED, "T.taps() <= 9 ? 32 : 8", "T.taps() <= 9 ? 32 : 4", FIVE),
     "filters: 5x5 turned as 3x3": InKernel(STAGED, "turned ? taps - 1 - at", "turned ? 8 - at", FIVE_DGRAD),
     "filters: taps of 5x5 in rows of three": InKernel(STAGED, "i * T.r + j", "i * 3 + j", FIVE),
     "wrong coefficient of 5x5": InKernel(
         TRANSFORMS, "fmaf(2.0f, difference3, difference1 + in5)", "fmaf(2.0f, difference3, difference1)", FIVE
     ),
+    "lines: tiles turned": InKernel(
+        STAGED, "tile_corner<T.rows(T.m), T.columns(T.m)>", "tile_corner<T.columns(T.m), T.rows(T.m)>", ROW
+    ),
+    "lines: a column's window read along a row": InKernel(HEADER, "in[i] = load(i, 0)", "in[i] = load(0, i)", COLUMN),
+    "lines: a column's results as if of a row": InKernel(HEADER, "store(i, rows[i]);", "store(0, rows[i]);", COLUMN),
+    "lines: points of a column counted as of a square": InKernel(
+        STAGED, "(r * T.columns(T.side()) + s)", "(r * T.side() + s)", COLUMN
+    ),
+    "lines: not turned in dgrad": InKernel(STAGED, "tap[turned ? taps - 1 - at : at]", "tap[at]", ROW_DGRAD),
+    "lines: no guard on the right edge of x": InKernel(STAGED, "&& inside(corner.w + s, W)", "", ROW),
+    "lines: no guard below the last row": InKernel(STAGED, "if (corner.h + r >= H) return;", "", COLUMN_DGRAD),
+    "lines: dgrad padded as a square": InHost("pycnn.backends.cuda.winograd.Convolution", padded_as_square, ROW_DGRAD),
     "dgrad of 5x5 padded as 3x3": InHost("pycnn.backends.cuda.winograd.Convolution", padded_as_3x3, FIVE_DGRAD),
     "blocks of 5x5 filters counted as 3x3": InHost("pycnn.backends.cuda.winograd._ROWS", rows_of_3x3, FIVE),
     "filters: groups forgotten": InKernel(STAGED, "((group * grid.filters + k0)", "((k0)", LARGE_DGRAD),

@@ -46,6 +46,24 @@ def test_tiles_of_5x5_filters_where_they_pay(operator: str) -> None:
     assert not chosen("n1c16h28_k32r5_pd2", operator)[0].startswith("winograd")
 
 
+@pytest.mark.parametrize("operator", ["fprop", "dgrad"])
+def test_filters_of_one_line_where_they_pay(operator: str) -> None:
+    for window, tile in (
+        ("r1s3_pd0.0.1.1", "winograd_f1x4_1x3"),
+        ("r3s1_pd1.1.0.0", "winograd_f4x1_3x1"),
+        ("r1s5_pd0.0.2.2", "winograd_f1x4_1x5"),
+        ("r5s1_pd2.2.0.0", "winograd_f4x1_5x1"),
+    ):
+        layer = f"n32c384h16_k384{window}"
+        name, why = chosen(layer, operator)
+        assert name == tile
+        assert "of the work of the best direct or implicit kernel" in why
+        with pycnn.use_accuracy("strict"):
+            assert not chosen(layer, operator)[0].startswith("winograd")
+        # Little depth to pay for the way to memory and back.
+        assert not chosen(layer.replace("384", "64"), operator)[0].startswith("winograd")
+
+
 @pytest.mark.parametrize("operator", PASSES)
 def test_strict_accuracy_allows_no_large_tile(operator: str) -> None:
     with pycnn.use_accuracy("strict"):

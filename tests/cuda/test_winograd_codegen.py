@@ -13,7 +13,7 @@ import pytest
 
 from pycnn.jit import winograd_codegen
 from pycnn.jit.sources import installed
-from pycnn.winograd import Matrix, cook_toom
+from pycnn.winograd import LINES, TILE_OF_LINES, Matrix, cook_toom
 
 HEADER = "winograd_transforms.cuh"
 
@@ -64,6 +64,12 @@ def test_every_transform_is_there() -> None:
     forms = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6), (2, 5), (4, 5)]
     wanted = {(name, form) for name in ("FilterTransform", "OutputTransform") for form in forms}
     assert set(bodies(header_text())) == wanted | {("InputTransform", (points,)) for points in (4, 6, 8)}
+
+
+@pytest.mark.parametrize("taps", sorted({taps for taps, _ in LINES}))
+def test_lines_take_the_transforms_of_squares(taps: int) -> None:
+    """Each is along one axis: with one axis alone there is nothing else to generate."""
+    assert (TILE_OF_LINES, taps) in winograd_codegen.FORMS
 
 
 @pytest.mark.parametrize(("m", "r"), winograd_codegen.FORMS)

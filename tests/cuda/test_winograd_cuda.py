@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.simulator
 
 FPROP = tuple(matrices.variant("fprop", tile) for tile in matrices.TILES)
 FIVE = tuple(matrices.variant("fprop", tile, 5) for tile in matrices.TILES_5X5)
+LINES = tuple(matrices.variant("fprop", matrices.TILE_OF_LINES, *line) for line in matrices.LINES)
 WGRAD = tuple(matrices.variant("wgrad", tile) for tile in matrices.TILES)
 
 
@@ -34,24 +36,30 @@ def able(problem: Problem) -> list[str]:
     return [plan.name for plan in plans if plan.reason is None]
 
 
-def taps_of(algo: str) -> int:
-    return 5 if algo in FIVE else 3
+def sides_of(algo: str) -> list[tuple[int, int]]:
+    """Rows and columns of a variant's tiles and of its filters."""
+    sides = [(int(rows), int(columns)) for rows, columns in re.findall(r"(\d+)x(\d+)", algo)]
+    return sides[::-1] if algo in WGRAD else sides
+
+
+LINE_FILTERS = [sides_of(algo)[1] for algo in LINES]
 
 
 def cases(given: list[Problem]) -> list[tuple[Problem, str]]:
     return [(problem, algo) for problem in every_pass(given) for algo in able(problem)]
 
 
-def random_problems(count: int, taps: int) -> list[Problem]:
+def random_problems(count: int, *filters: tuple[int, int]) -> list[Problem]:
     """Shapes that nobody thought of, the same in every run: filters at stride 1, any padding, groups and sizes."""
-    rng = random.Random(111 * taps)
+    rng = random.Random(111 * filters[0][0])
     found: list[Problem] = []
     while len(found) < count:
         groups = rng.choice([1, 1, 1, 2, 3])
         sizes = (rng.randint(1, 3), groups * rng.randint(1, 20), rng.randint(1, 30), rng.randint(1, 40))
         padding = (rng.randint(0, 4), rng.randint(0, 4), rng.randint(0, 4), rng.randint(0, 4))
         try:
-            shape = Conv2dShape(*sizes, groups * rng.randint(1, 70), taps, taps, (1, 1), padding, (1, 1), groups)
+            window = filters[len(found) % len(filters)]
+            shape = Conv2dShape(*sizes, groups * rng.randint(1, 70), *window, (1, 1), padding, (1, 1), groups)
         except ValueError:
             continue  # the filter does not fit
         if shape.macs < 4_000_000:
@@ -60,7 +68,23 @@ def random_problems(count: int, taps: int) -> list[Problem]:
 
 
 # Whole tiles and tails along every dimension of every product, three blocks of each, and more stages than two.
-LARGE = ["n2c21h27w22_k130r3s3_pd1", "n2c21h15w18_k70r5s5_pd2"]
+LARGE = [
+    "n2c21h27w22_k130r3s3_pd1",
+    "n2c21h15w18_k70r5s5_pd2",
+    "n2c21h11w22_k70r1s3_pd0.0.1.1",
+    "n2c21h22w11_k70r5s1_pd2.2.0.0",
+]
+
+# Filters of one line: tails and whole tiles, groups, paddings that differ and that exceed the filter, images of one
+# pixel across or of one row, and an empty batch.
+ONE_LINE = [
+    "n2c5h9w11_k7r{0}s{1}_pd1.0.2.3",
+    "n1c6h8w8_k10r{0}s{1}_pd2.1.1.2g2",
+    "n2c3h1w13_k4r{0}s{1}_pd2.2.1.4",
+    "n2c3h13w1_k4r{0}s{1}_pd4.1.2.2",
+    "n0c3h8w8_k4r{0}s{1}",
+    "n1c2h5w6_k3r{0}s{1}_pd6",
+]
 
 # Of those kept for a reason, one for each; the others with --slow.
 FAST = {
@@ -93,6 +117,15 @@ def test_problem_list(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
 
+@pytest.mark.parametrize("algo", LINES)
+@pytest.mark.parametrize("operator", ["fprop", "dgrad"])
+def test_filters_of_one_line(operator: str, algo: str) -> None:
+    for text in ONE_LINE:
+        problem = replace(Problem.parse(text.format(*sides_of(algo)[1])), operator=operator)
+        assert able(problem) == [algo]
+        check_conv2d(DEVICES["random"], problem, algo)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(("problem", "algo"), cases([Problem.parse(text) for text in LARGE]), ids=str)
 def test_full_tiles_and_tails_in_every_order(problem: Problem, algo: str, order: str) -> None:
@@ -104,13 +137,23 @@ def test_full_tiles_and_tails_in_every_order(problem: Problem, algo: str, order:
     assert np.abs(found - exact).max() <= bound
 
 
-@pytest.mark.parametrize(("problem", "algo"), cases(random_problems(5, 3) + random_problems(3, 5)), ids=str)
+@pytest.mark.parametrize(
+    ("problem", "algo"),
+    cases(random_problems(5, (3, 3)) + random_problems(3, (5, 5)) + random_problems(4, *LINE_FILTERS)),
+    ids=str,
+)
 def test_random_problem(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("problem", "algo"), cases(random_problems(40, 3)[5:] + random_problems(20, 5)[3:]), ids=str)
+@pytest.mark.parametrize(
+    ("problem", "algo"),
+    cases(
+        [*random_problems(40, (3, 3))[5:], *random_problems(20, (5, 5))[3:], *random_problems(40, *LINE_FILTERS)[4:]]
+    ),
+    ids=str,
+)
 def test_more_random_problems(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
@@ -121,10 +164,10 @@ def test_layer(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["forward"], problem, algo)
 
 
-@pytest.mark.parametrize("algo", [*FPROP, *FIVE])
-@pytest.mark.parametrize("problem", ["n2c5h9w12_k9r{0}s{0}_pd1", "n1c4h7w9_k6r{0}s{0}_g2"])
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE, *LINES])
+@pytest.mark.parametrize("problem", ["n2c5h9w12_k9r{0}s{1}_pd1", "n1c4h7w9_k6r{0}s{1}_g2"])
 def test_epilogue(algo: str, problem: str) -> None:
-    problem = problem.format(taps_of(algo))
+    problem = problem.format(*sides_of(algo)[1])
     check_epilogue(DEVICES["random"], problem, algo)
 
 
@@ -172,19 +215,19 @@ def ran(device: SimDevice, problem: Problem, algo: str, seed: int = 0) -> tuple[
     return plan, np.array(result)
 
 
-# (operator, tile, taps) of every plan.
+# (operator, algorithm) of every plan.
 PLANS = [
-    *((operator, tile, 3) for operator in PASSES for tile in matrices.TILES),
-    *((operator, tile, 5) for operator in ("fprop", "dgrad") for tile in matrices.TILES_5X5),
+    *((operator, algo) for operator in ("fprop", "dgrad") for algo in (*FPROP, *FIVE, *LINES)),
+    *(("wgrad", algo) for algo in WGRAD),
 ]
 
 
-@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
-@pytest.mark.parametrize("text", ["n2c9h19w22_k37r{0}s{0}_pd1", "n2c6h30w9_k4r{0}s{0}_pd1g2"])
-def test_chunks_and_workspace(text: str, operator: str, tile: int, taps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("operator", "algo"), PLANS)
+@pytest.mark.parametrize("text", ["n2c9h19w22_k37r{0}s{1}_pd1", "n2c6h30w9_k4r{0}s{1}_pd1g2"])
+def test_chunks_and_workspace(text: str, operator: str, algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In as many chunks as there can be, the results are as good, and for fprop and dgrad the same."""
-    problem = replace(Problem.parse(text.format(taps)), operator=operator)
-    algo, device = matrices.variant(operator, tile, taps), Watching()
+    problem = replace(Problem.parse(text.format(*sides_of(algo)[1])), operator=operator)
+    device = Watching()
     plan, whole = ran(device, problem, algo)
     assert device.bytes == plan.workspace
     assert [instance.kernel for instance in plan.kernels if instance not in device.launches] == []
@@ -220,62 +263,66 @@ def test_chunks_cover_every_tile_once_and_stay_within_the_limit() -> None:
         (winograd.Tiling(32, 1, 2, 56, 56), 512, (6272, 6272)),  # a quarter
         (winograd.Tiling(128, 2, 6, 112, 112), 256, (3872, 3616)),
         (winograd.Tiling(1, 1, 4, 5, 5), 3, (32, 4)),
+        (winograd.Tiling(1, 1, 4, 5, 5, 3, axis=0), 3, (32, 12)),  # 2 x 5 tiles
     ],
 )
 def test_sizes_of_chunks(tiling: winograd.Tiling, channels: int, sizes: tuple[int, int]) -> None:
     assert tiling.chunk_sizes(channels) == sizes
 
 
-@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
-def test_multiplies_are_winograds(operator: str, tile: int, taps: int) -> None:
-    """No fallback: only transforms are launched, and products of (tile + taps - 1)^2 points for tile^2 results."""
-    problem = Problem.parse(f"n2c16h24w24_k16r{taps}_pd{taps // 2}")
-    shape, points = problem.shape, (tile + taps - 1) ** 2
+@pytest.mark.parametrize(("operator", "algo"), PLANS)
+def test_multiplies_are_winograds(operator: str, algo: str) -> None:
+    """No fallback: only transforms are launched, and products of (tile + taps - 1) points along an axis for `tile`."""
+    (rows, columns), (R, S) = sides_of(algo)
+    problem = Problem.parse(f"n2c16h24w24_k16r{R}s{S}_pd{R // 2}.{R // 2}.{S // 2}.{S // 2}")
+    shape, points = problem.shape, (rows + R - 1) * (columns + S - 1)
     device = Watching()
-    plan, _ = ran(device, replace(problem, operator=operator), matrices.variant(operator, tile, taps))
+    plan, _ = ran(device, replace(problem, operator=operator), algo)
     assert {instance.kernel for instance in device.launches} <= {*winograd.KERNELS, "sgemm", "sum_slices"}
-    tiles = 2 * (24 // tile) ** 2
+    tiles = 2 * (24 // rows) * (24 // columns)
     winograds = points * tiles * shape.C * shape.K
     if isinstance(plan, winograd.FusedPlan):
-        assert plan.cost == winograds * 4  # blocks of 64 filters, of which 16 are there
+        # Blocks of 64 filters, of which 16 are there; and five sixteenths more for what is not a product.
+        assert plan.cost == winograds * 4 * 21 // 16
         assert device.products == []
     else:
         assert sum(M * N * K * batch for M, N, K, batch in device.products) == winograds
-    assert winograds == shape.macs * points // (taps * tile) ** 2
+    assert winograds == shape.macs * points // (R * S * rows * columns)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # NaN, alignment, sizes
 
 
-@pytest.mark.parametrize("algo", [*FPROP, *FIVE])
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE, *LINES])
 def test_nan_stays_within_the_tiles_whose_windows_hold_it(algo: str) -> None:
-    tile, taps = matrices.tile_of(algo) or 0, taps_of(algo)
-    border = taps // 2
+    (rows, columns), (R, S) = sides_of(algo)
+    top, left = R // 2, S // 2
     rng = np.random.default_rng(0)
-    x, w = rng.standard_normal((2, 3, 20, 23)).astype("f4"), rng.standard_normal((5, 3, taps, taps)).astype("f4")
-    rest = ((1, 1), (border,) * 4, (1, 1), 1)
+    x, w = rng.standard_normal((2, 3, 20, 23)).astype("f4"), rng.standard_normal((5, 3, R, S)).astype("f4")
+    rest = ((1, 1), (top, top, left, left), (1, 1), 1)
     clean = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo=algo)
     x[1, 2, 9, 7], x[0, 0, 0, 22] = np.nan, np.inf
     y = DEVICES["forward"].conv2d_fprop(x, w, None, *rest, algo=algo)
     touched = np.zeros(y.shape, bool)
     for n, h, column in ((1, 9, 7), (0, 0, 22)):
-        for i in range(0, 20, tile):
-            for j in range(0, 23, tile):
+        for i in range(0, 20, rows):
+            for j in range(0, 23, columns):
                 # The window of a tile begins at its own corner less the padding.
-                if i - border <= h < i + tile + border and j - border <= column < j + tile + border:
-                    touched[n, :, i : i + tile, j : j + tile] = True
+                if i - top <= h < i + rows + top and j - left <= column < j + columns + left:
+                    touched[n, :, i : i + rows, j : j + columns] = True
     assert np.array_equal(y[~touched], clean[~touched])
     direct = reference.conv2d_fprop(x, w, None, *rest)
     assert not np.isfinite(y[~np.isfinite(direct)]).any()
 
 
-@pytest.mark.parametrize("algo", [*FPROP, *FIVE, *WGRAD])
-@pytest.mark.parametrize("text", ["n2c5h8w12_k9r{0}s{0}_pd{1}", "n1c4h7w9_k6r{0}s{0}"])
+@pytest.mark.parametrize("algo", [*FPROP, *FIVE, *LINES, *WGRAD])
+@pytest.mark.parametrize("text", ["n2c5h8w12_k9r{0}s{1}_pd{2}.{2}.{3}.{3}", "n1c4h7w9_k6r{0}s{1}"])
 @pytest.mark.parametrize("off", [1, 2])
 def test_operands_and_results_at_any_multiple_of_four_bytes(algo: str, text: str, off: int) -> None:
-    taps = taps_of(algo)
-    problem = replace(Problem.parse(text.format(taps, taps // 2)), operator="wgrad" if algo in WGRAD else "fprop")
+    R, S = sides_of(algo)[1]
+    parsed = Problem.parse(text.format(R, S, R // 2, S // 2))
+    problem = replace(parsed, operator="wgrad" if algo in WGRAD else "fprop")
     operands, s, device = exact_operands(problem, algo, bias=False), problem.shape, SimDevice()
 
     def shifted(shape: tuple[int, ...], values: np.ndarray | float) -> np.ndarray:
@@ -308,18 +355,19 @@ class Ends(SimDevice):
         super().launch(kernel, grid, block, shared, arguments)
 
 
-@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
-def test_past_two_to_the_31_elements(operator: str, tile: int, taps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("operator", "algo"), PLANS)
+def test_past_two_to_the_31_elements(operator: str, algo: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of 2^31 elements and more, in mappings that nobody touches but the first and the last tiles."""
-    shape = Conv2dShape(1, 1, 6, 2**29 + 48, 1, taps, taps, padding=(taps // 2,) * 4)
-    algo, device = matrices.variant(operator, tile, taps), Ends()
+    R, S = sides_of(algo)[1]
+    shape = Conv2dShape(1, 1, 6, 2**29 + 48, 1, R, S, padding=(R // 2, R // 2, S // 2, S // 2))
+    device = Ends()
     monkeypatch.setattr(winograd.Tiling, "chunks", ends)
     host = Host(device)
     x, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
     x[0, 0, 0, :5] = 1, 2, 3, 4, 5
     x[0, 0, 5, -5:] = 6, 7, 8, 9, 10
     w[...] = 0
-    w[0, 0, taps // 2, taps // 2] = 2
+    w[0, 0, R // 2, S // 2] = 2
     # Roundings of eight points an axis: some hundred units of 2^-24 of the largest value, 20.
     near = {"atol": 1e-3}
     rest = ((1, 1), shape.padding, (1, 1), 1)
@@ -338,10 +386,10 @@ def test_past_two_to_the_31_elements(operator: str, tile: int, taps: int, monkey
     assert np.allclose(y[0, 0, 5, -5:], [12, 14, 16, 18, 20], **near)
 
 
-@pytest.mark.parametrize(("operator", "tile", "taps"), PLANS)
-def test_sizes_beyond_32_bits_are_refused_in_words(operator: str, tile: int, taps: int) -> None:
-    name, shape = matrices.variant(operator, tile, taps), Conv2dShape(2**33, 1, 8, 8, 1, taps, taps)
-    (plan,) = (plan for plan in winograd.plans(operator, shape, installed()) if plan.name == name)
+@pytest.mark.parametrize(("operator", "algo"), PLANS)
+def test_sizes_beyond_32_bits_are_refused_in_words(operator: str, algo: str) -> None:
+    shape = Conv2dShape(2**33, 1, 8, 8, 1, *sides_of(algo)[1])
+    (plan,) = (plan for plan in winograd.plans(operator, shape, installed()) if plan.name == algo)
     assert "it counts in 32 bits, and the tiles go up to" in str(plan.reason)
 
 

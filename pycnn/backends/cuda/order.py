@@ -25,7 +25,7 @@ Rule = Callable[[str, Conv2dShape, Sequence[Plan]], Choice | None]
 # bargain.
 _WORTH = 0.8
 # Tiles of eight points along an axis, F(6x6, 3x3) and F(4x4, 5x5), lose another factor of two or three in accuracy:
-# they have to save this much on the next smaller ones.
+# they have to save this much on the next smaller ones.  (The lines of F(4, 5) have none to be compared with.)
 _WORTH_MORE = 0.75
 
 # Channels (or filters) of a group below which a matrix product has nothing to share: its narrowest tile is 32 wide and

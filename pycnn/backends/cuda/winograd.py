@@ -4,6 +4,8 @@
     winograd_f4x4_3x3, winograd_f6x6_3x3    fprop, dgrad: transforms around a batched matrix product, a chunk of tiles
                                             at a time
     winograd_f2x2_5x5, winograd_f4x4_5x5    the same for 5x5 filters
+    winograd_f1x4_1x3, ..._f4x1_3x1,        the same for filters of one line, transformed along that line alone
+    winograd_f1x4_1x5, ..._f4x1_5x1
     winograd_f3x3_2x2, ..._4x4, ..._6x6     wgrad: the same around a product that sums over tiles; chunks add up in
                                             order
 
@@ -41,14 +43,15 @@ CHUNK_BYTES = 2**28
 _FUSED_REST = 80
 
 _FEWEST_TILES = 32  # of a chunk: a line of 128 bytes
-_ROWS = {3: 32, 5: 8}  # of U that a block of winograd_filters makes, by the side of the filters
+_ROWS = {3: 32, 5: 32, 9: 32, 25: 8}  # of U that a block of winograd_filters makes, by the taps of the filters
 _WARP = 32
 _FLOAT = 4
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A batch of images of `rows` x `columns` pixels, cut into tiles of m x m for filters of r x r."""
+    """A batch of images of `rows` x `columns` pixels, cut into tiles of m x m for filters of r x r; for filters of one
+    line, along `axis`, into tiles of one line."""
 
     N: int
     groups: int
@@ -56,21 +59,34 @@ class Tiling:
     rows: int
     columns: int
     r: int = 3
+    axis: int | None = None
 
     @property
     def instance(self) -> str:
         """Of the kernels that transform its tiles."""
+        if self.axis is not None:
+            return f"f{self.m}r{self.r}{'hw'[self.axis]}"
         return f"f{self.m}" if self.r == 3 else f"f{self.m}r{self.r}"
+
+    @property
+    def filter_instance(self) -> str:
+        """Of the kernel that transforms its filters; those of one line lie alike along both axes."""
+        return self.instance if self.axis is None else f"f{self.m}r{self.r}w"
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Rows and columns of a tile."""
+        return winograd.sides(self.m, self.axis)
 
     @property
     def down(self) -> int:
         """Tiles of an image, one under another."""
-        return -(-self.rows // self.m)
+        return -(-self.rows // self.tile[0])
 
     @property
     def across(self) -> int:
         """Tiles of an image, one beside another."""
-        return -(-self.columns // self.m)
+        return -(-self.columns // self.tile[1])
 
     @property
     def tiles(self) -> int:
@@ -80,7 +96,7 @@ class Tiling:
     @property
     def points(self) -> int:
         """Winograd's points: multiplications a tile."""
-        return (self.m + self.r - 1) ** 2
+        return prod(winograd.sides(self.m + self.r - 1, self.axis))
 
     def chunk_sizes(self, channels: int) -> tuple[int, int]:
         """Tiles of every chunk but the last, a multiple of 32, and of the last, a multiple of 4; (0, 0) of no tiles.
@@ -135,17 +151,19 @@ class Convolution:
     turned: bool
 
     @staticmethod
-    def of(operator: str, shape: Conv2dShape, m: int, r: int) -> Convolution:
-        """The pass "fprop" or "dgrad" of a problem with filters of r x r, in tiles of m x m results."""
+    def of(operator: str, shape: Conv2dShape, m: int, r: int, axis: int | None = None) -> Convolution:
+        """The pass "fprop" or "dgrad" of a problem with filters of r x r, in tiles of m x m results; with an axis, of
+        one line along it."""
         top, _, left, _ = shape.padding
         channels, filters = shape.C // shape.groups, shape.K // shape.groups
         if operator == "fprop":
-            tiling = Tiling(shape.N, shape.groups, m, shape.P, shape.Q, r)
+            tiling = Tiling(shape.N, shape.groups, m, shape.P, shape.Q, r, axis)
             source = Image(tiling, channels, (shape.H, shape.W), (-top, -left))
             return Convolution(source, Image(tiling, filters, (shape.P, shape.Q)), False)
-        tiling = Tiling(shape.N, shape.groups, m, shape.H, shape.W, r)
-        # A padding of x above r - 1 leaves dy none: its first windows then begin inside of it.
-        source = Image(tiling, filters, (shape.P, shape.Q), (top - (r - 1), left - (r - 1)))
+        tiling = Tiling(shape.N, shape.groups, m, shape.H, shape.W, r, axis)
+        # A padding of x above R - 1 leaves dy none: its first windows then begin inside of it.
+        R, S = winograd.sides(r, axis)
+        source = Image(tiling, filters, (shape.P, shape.Q), (top - (R - 1), left - (S - 1)))
         return Convolution(source, Image(tiling, channels, (shape.H, shape.W)), True)
 
     @property
@@ -157,12 +175,12 @@ class Convolution:
         """Write U into `u`, [group][column block][row block][point][row][column] in blocks of `block`."""
         groups, rows, columns = self.tiling.groups, self.source.channels, self.result.channels
         blocks = (-(-rows // block[0]), -(-columns // block[1]))
-        made = (_ROWS[self.tiling.r], _WARP)  # by a block of the kernel
+        made = (_ROWS[prod(winograd.sides(self.tiling.r, self.tiling.axis))], _WARP)  # by a block of the kernel
         tiles = tuple(-(-count * size // each) for count, size, each in zip(blocks, block, made, strict=True))
         filters, channels = (rows, columns) if self.turned else (columns, rows)
         grid = struct.pack("<5q", filters, channels, self.turned, *blocks)
         grid += pack_divisors((*block, tiles[1], tiles[0]))
-        instance = host.sources.of(FILTERS)[self.tiling.instance]
+        instance = host.sources.of(FILTERS)[self.tiling.filter_instance]
         _launch(host, instance, groups * prod(tiles), [grid, Reads("w", w), Writes("u", u)])
 
     def arrays(self, operands: Operands) -> tuple[Array, Array]:
@@ -286,8 +304,12 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     """Every tile's plan for a pass."""
     if operator == "wgrad":
         return [_gradient(shape, m, sources) for m in winograd.TILES]
-    sizes = [*((m, 3) for m in winograd.TILES if m > 2), *((m, 5) for m in winograd.TILES_5X5)]
-    return [_fused(operator, shape, sources)] + [_staged(operator, shape, m, r, sources) for m, r in sizes]
+    tiles: list[tuple[int, int, int | None]] = [
+        *((m, 3, None) for m in winograd.TILES if m > 2),
+        *((m, 5, None) for m in winograd.TILES_5X5),
+        *((winograd.TILE_OF_LINES, taps, axis) for taps, axis in winograd.LINES),
+    ]
+    return [_fused(operator, shape, sources), *(_staged(operator, shape, tile, sources) for tile in tiles)]
 
 
 def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
@@ -320,9 +342,10 @@ def _fused_blocks(problem: Convolution, tile: Mapping[str, int]) -> tuple[int, i
     return stages, blocks_k, blocks_t
 
 
-def _staged(operator: str, shape: Conv2dShape, m: int, r: int, sources: Sources) -> StagedPlan:
-    name = winograd.variant(operator, m, r)
-    problem = Convolution.of(operator, shape, m, r)
+def _staged(operator: str, shape: Conv2dShape, tile: tuple[int, int, int | None], sources: Sources) -> StagedPlan:
+    m = tile[0]
+    name = winograd.variant(operator, *tile)
+    problem = Convolution.of(operator, shape, *tile)
     tiling, depth, width = problem.tiling, problem.source.channels, problem.result.channels
     matrices = tiling.groups * tiling.points
     sizes = _chunk_sizes(tiling, depth + width)
@@ -339,13 +362,18 @@ def _staged(operator: str, shape: Conv2dShape, m: int, r: int, sources: Sources)
         reason=winograd.refuses(name, operator, shape) or past_32_bits(indices),
         tier=11 if m == 6 else 10,
         cost=tiling.points * tiling.groups * (tiling.tiles * depth * width + MOVED * tiling.tiles * (depth + width)),
-        why=f"tiles of {m}x{m} do the least work, transforms included"
+        why=f"tiles of {tiling.tile[0]}x{tiling.tile[1]} do the least work, transforms included"
         if m < 6
         else "taken only where no smaller tile can run: it loses another factor of two or three in accuracy",
         workspace=_FLOAT * matrices * (depth * width + most * (depth + width * (1 + products))),
         convolution=problem,
         instances=_distinct(
-            [*(sources.of(kernel)[tiling.instance] for kernel in (WINDOWS, FILTERS, RESULTS)), *kernels]
+            [
+                sources.of(WINDOWS)[tiling.instance],
+                sources.of(FILTERS)[tiling.filter_instance],
+                sources.of(RESULTS)[tiling.instance],
+                *kernels,
+            ]
         ),
     )
 
@@ -419,7 +447,7 @@ def _indices(*images: Image) -> dict[str, int]:
     """What kernels count in 32 bits, of images under one tiling."""
     tiling = images[0].tiling
     # A thread past the last tile computes the corner of one of the next image.
-    ends = ((tiling.down + 1) * tiling.m + 8, (tiling.across + 1) * tiling.m + 8)
+    ends = ((tiling.down + 1) * tiling.tile[0] + 8, (tiling.across + 1) * tiling.tile[1] + 8)
     return {
         "tiles": tiling.tiles + 2**10,
         "rows": max(max(image.size[0], ends[0] + abs(image.corner[0])) for image in images),
