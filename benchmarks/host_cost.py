@@ -58,6 +58,10 @@ class ndarray:
             step *= each
         return tuple(reversed(found))
 
+    def __getitem__(self, part: slice) -> ndarray:
+        """The first elements of a flat array."""
+        return ndarray((part.stop,), self.dtype)
+
     def reshape(self, *shape: Any) -> ndarray:
         """Another shape."""
         return ndarray(shape[0] if isinstance(shape[0], tuple) else shape, self.dtype)
