@@ -20,7 +20,7 @@ writes down what it starts, and from then on starts all of that with one call.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from pycnn import backends, graph
@@ -89,7 +89,8 @@ def capture(step: Callable[..., Any], *, device: str = "cuda") -> Captured:
     Raises (when called):
         CaptureError: while it is captured, a step allocates memory it did not need before, loads a kernel, or waits for
             the GPU (``.item()``, ``.numpy()``, `bool` of a tensor).
-        ValueError: an input that requires a gradient.
+        ValueError: an input that requires a gradient, or a device that is no GPU.
+        TypeError: an input that is neither an array nor hashable.
         MissingToolError: no CuPy, no driver or no GPU.
     """
     return Captured(step, device)
@@ -103,6 +104,8 @@ class Captured:
     """
 
     def __init__(self, step: Callable[..., Any], device: str) -> None:
+        if not callable(step):
+            raise TypeError(f"step must be a function, got {type(step).__name__}")
         functools.update_wrapper(self, step)
         self._step = step
         self._device = device
@@ -121,7 +124,7 @@ class Captured:
         if run is not None and run.replay.stale:
             run = None
         if run is None:
-            host = backends.get("cuda").host_on(int(parse_device(self._device).partition(":")[2]))
+            host = backends.get("cuda").host_on(_number_of(self._device))
             run = self._runs[key] = _Run(self._step, host, leaves)
         return run(args, options, leaves)
 
@@ -175,6 +178,13 @@ class _Run:
             return _detached(self._step(*given, **named))
 
 
+def _number_of(device: str) -> int:
+    name, _, number = parse_device(device).partition(":")
+    if name != "cuda":
+        raise ValueError(f'device must be a GPU, "cuda" or "cuda:N", got {device!r}')
+    return int(number)
+
+
 def _name(step: Callable[..., Any]) -> str:
     return getattr(step, "__name__", "the step")
 
@@ -195,6 +205,8 @@ def _flatten(value: Any, leaves: list[Any]) -> Any:
         return (type(value), *[_flatten(one, leaves) for one in value])
     if isinstance(value, dict):
         return (dict, *[(name, _flatten(one, leaves)) for name, one in value.items()])
+    if not isinstance(value, Hashable):
+        raise TypeError(f"an input of a captured step must be an array or hashable, got {type(value).__name__}")
     return (type(value), value)
 
 

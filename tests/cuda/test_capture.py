@@ -269,3 +269,12 @@ def test_no_gpu_is_said() -> None:
     with pytest.raises(pycnn.jit.MissingToolError, match="the cuda backend needs"):
         capture(lambda x: x)(pycnn.ones(1))
     assert pycnn.cuda.device_count() == 0
+
+
+def test_what_is_no_step_no_gpu_or_no_input_is_refused(gpu: Gpu) -> None:
+    with pytest.raises(TypeError, match="step must be a function, got int"):
+        capture(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='device must be a GPU, "cuda" or "cuda:N", got \'cpu\''):
+        capture(pycnn.relu, device="cpu")(pycnn.ones(3))
+    with pytest.raises(TypeError, match="an array or hashable, got set"):
+        capture(pycnn.relu)({1, 2})

@@ -416,3 +416,10 @@ def test_a_target_that_is_no_class_makes_the_loss_nan(gpu: Gpu, smoothing: float
     assert np.isnan(loss(0, 4, 1))
     assert np.isnan(loss(0, -1, 1))
     assert gpu.transfers == ["item"] * 3  # nobody looked before
+
+
+@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x"])
+def test_a_device_of_another_name_is_refused(name: str) -> None:
+    for move in (pycnn.ones(2).to, nn.Linear(2, 2).to):
+        with pytest.raises(ValueError, match=f"a device is .*got '{name}'"):
+            move(name)
