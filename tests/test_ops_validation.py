@@ -246,3 +246,9 @@ def test_nan_and_infinity_are_allowed(value: float) -> None:
     ops.avg_pool2d(x, 2)
     ops.softmax(x, 1)
     assert np.isnan(ops.max_pool2d(x, 3, 1)[0]).any() == np.isnan(value)
+
+
+def test_an_array_in_place_of_its_shape_is_named() -> None:
+    x, w = np.ones((1, 1, 4, 4), np.float32), np.ones((16, 8, 3, 3), np.float32)
+    with pytest.raises(ValueError, match=r"w_shape must be four ints, got an array of shape \(16, 8, 3, 3\)$"):
+        ops.conv2d_wgrad(x, x, w)  # type: ignore[arg-type]

@@ -68,7 +68,8 @@ class Call:
         on_device = self._kind == "cupy"
         name = backends.selected() or ("cuda" if on_device else "cpu")
         if on_device != (name == "cuda"):
-            raise TypeError(f"the {name} backend does not take {self._kind} arrays")
+            how = "; cupy.asarray or .cuda() moves them to a GPU" if name == "cuda" else ""
+            raise TypeError(f"the {name} backend does not take {self._kind} arrays{how}")
         self.backend: ModuleType = backends.get(name)
 
     def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:

@@ -39,7 +39,8 @@ def expect_image(name: str, shape: Sequence[int]) -> None:
 def shape_of(name: str, shape: Sequence[int]) -> tuple[int, int, int, int]:
     """Four sizes that a caller gave, as plain ints."""
     if not isinstance(shape, (tuple, list)) or len(shape) != 4:
-        raise ValueError(f"{name} must be four ints, got {shape!r}")
+        given = f"an array of shape {tuple(shape.shape)}" if hasattr(shape, "shape") else repr(shape)
+        raise ValueError(f"{name} must be four ints, got {given}")
     if all_whole(shape, 0):
         return shape[0], shape[1], shape[2], shape[3]
     n, c, h, w = (whole(f"{name}[{i}]", size, 0) for i, size in enumerate(shape))
@@ -59,7 +60,7 @@ def integer(name: str, value: Any) -> int:
 def flag(name: str, value: object) -> bool:
     """A bool, or a TypeError: 1 and None are typing errors more often than flags."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {value!r:.60}")
     return bool(value)
 
 
