@@ -153,7 +153,11 @@ def test_epilogue_scales_shifts_adds_and_rectifies(text: str, algo: str) -> None
 # Vectors of four where planes and rows of filters allow it: tails of pixels, channels and filters that are vectors;
 # planes of no whole vectors; filters of none.
 @pytest.mark.parametrize(
-    "text", ["n3c68h6w6_k36r1s1", "n3c68h5w5_k34r1s1", "n3c35h6w6_k36r1s1", "n2c40h4w7_k24r1s1_g2"]
+    "text",
+    [
+        *("n3c68h6w6_k36r1s1", "n3c68h5w5_k34r1s1", "n3c35h6w6_k36r1s1", "n2c40h4w7_k24r1s1_g2"),
+        *("n2c12h6w6_k20r1s1_pd1x0", "n2c12h6w6_k20r1s1_pd0x1"),  # vectors, but not where there is padding
+    ],
 )
 @pytest.mark.parametrize("skew", [0, 1, 2])
 @pytest.mark.parametrize("operator", PASSES)

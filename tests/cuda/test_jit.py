@@ -42,6 +42,11 @@ def test_instances_have_unique_names_and_known_archs() -> None:
     assert all(set(instance.archs) <= set(ARCHS) for instance in installed().instances)
 
 
+def test_kernels_are_made_for_these_archs() -> None:
+    assert ARCHS == ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_90a", "sm_100", "sm_120")
+    assert {arch for instance in installed().instances for arch in instance.archs} == set(ARCHS)
+
+
 def test_unknown_arch_in_the_list_is_refused(copy: Path) -> None:
     toml = copy / "instances.toml"
     toml.write_text(toml.read_text().replace('archs = "all"', 'archs = ["sm_60"]', 1))
