@@ -190,6 +190,7 @@ RULES: dict[str, tuple[str, dict[str, float], str, str]] = {
     "explicit alone": ("", {"im2col_explicit": 5}, "im2col_explicit", "the only family that can run it"),
     "seven channels": ("n1c7h9_k8r3", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "7 channels a group"),
     "seven filters": ("n1c16h9_k14r3_g2", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "7 filters a group"),
+    "four filters": ("n1c8h9_k4r3", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "4 filters a group"),
     "eight of both": ("n1c8h9_k8r3", {"direct_a": 500, "im2col_implicit_a": 1}, "im2col_implicit_a", ""),
     "few channels before winograd": ("n1c3h9_k8r3", {"direct_a": 500, "winograd_f2x2_3x3": 1}, "direct_a", "3 chan"),
     "one channel is not depthwise": (
