@@ -79,6 +79,12 @@ __device__ __forceinline__ bool inside(int64 i, int64 n) {
     return static_cast<unsigned long long>(i) < static_cast<unsigned long long>(n);
 }
 
+// Whether 128-bit accesses may start at all of these addresses.  A null pointer does not hinder.
+template <typename... Type>
+__device__ __forceinline__ bool aligned16(const Type*... pointers) {
+    return ((... | reinterpret_cast<unsigned long long>(pointers)) & 15) == 0;
+}
+
 }  // namespace pycnn
 
 // THE way to get shared memory: PYCNN_SHARED(Type, name) declares `Type& name`, one object for the block.  Type is a

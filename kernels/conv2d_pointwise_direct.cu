@@ -88,10 +88,6 @@ struct PointwiseQuad {
     bool whole;
 };
 
-__device__ __forceinline__ bool multiple_of_16(const void* pointer) {
-    return reinterpret_cast<unsigned long long>(pointer) % 16 == 0;
-}
-
 template <PointwiseTile T, bool turned>
 __device__ __forceinline__ void pointwise(const Conv2dShape& shape, const PointwiseGrid& grid,
                                           const float* __restrict__ x, const float* __restrict__ w,
@@ -113,7 +109,7 @@ __device__ __forceinline__ void pointwise(const Conv2dShape& shape, const Pointw
     const int quad_pixel = thread % T.quads() * 4, quad_channel = thread / T.quads();  // within the tile
 #pragma unroll
     for (int j = 0; j < 4; ++j) quad.place[j] = pointwise_place<turned>(pixel0 + quad_pixel + j, shape, grid);
-    quad.whole = quad.place[0] >= 0 && plane % 4 == 0 && multiple_of_16(input + quad.place[0]);
+    quad.whole = quad.place[0] >= 0 && plane % 4 == 0 && aligned16(input + quad.place[0]);
 #pragma unroll
     for (int j = 1; j < 4; ++j) quad.whole = quad.whole && quad.place[j] == quad.place[0] + j;
 
@@ -203,8 +199,8 @@ __device__ __forceinline__ void pointwise(const Conv2dShape& shape, const Pointw
             image[i] = n * all_filters * result_plane + row * grid.columns.value + column;
             met[i] = !turned || pointwise_place<turned>(pixel + i, shape, grid) >= 0;
         }
-        const bool whole = pixel + 3 < grid.pixels && image[3] == image[0] + 3 && result_plane % 4 == 0 &&
-                           multiple_of_16(y + image[0]);
+        const bool whole =
+            pixel + 3 < grid.pixels && image[3] == image[0] + 3 && result_plane % 4 == 0 && aligned16(y + image[0]);
 #pragma unroll
         for (int f = 0; f < 2; ++f)
 #pragma unroll

@@ -278,8 +278,8 @@ class CupyRecorder:
                 result = step()
             except CaptureError:
                 raise
-            except Exception as error:
-                # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in an error of its own.
+            except RuntimeError as error:
+                # CUDA ends a capture that is asked for what it cannot hold; CuPy says so in such an error of its own.
                 raise CaptureError(
                     f"the step cannot be captured: {error} (what waits for the GPU, as .item() and .numpy() do, "
                     "belongs behind the step)"
