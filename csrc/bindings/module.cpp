@@ -48,6 +48,7 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_loss(m);
     pycnn::bind_norm(m);
     pycnn::bind_pool(m);
+    pycnn::bind_program(m);
     pycnn::bind_random(m);
     pycnn::bind_shaping(m);
     pycnn::bind_winograd(m);

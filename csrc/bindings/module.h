@@ -14,6 +14,7 @@ void bind_half(py::module_& m);
 void bind_loss(py::module_& m);
 void bind_norm(py::module_& m);
 void bind_pool(py::module_& m);
+void bind_program(py::module_& m);
 void bind_random(py::module_& m);
 void bind_shaping(py::module_& m);
 void bind_winograd(py::module_& m);

@@ -7,6 +7,7 @@
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/module.h"
+#include "bindings/pool_windows.h"
 #include "cpu/isa.h"
 #include "cpu/plane_index.h"
 
@@ -17,64 +18,14 @@ using Pair = std::array<std::int64_t, 2>;
 using Sides = std::array<std::int64_t, 4>;
 using Indices = Array<std::int64_t>;
 
-constexpr std::int64_t kLargest = std::int64_t{1} << 40;
-
-// The windows of one axis, clipped to the image, and how many pixels each counts.
-struct Axis {
-    std::vector<cpu::Span> windows;
-    std::vector<double> counts;
-    cpu::PoolAxis axis;
-};
-
-Axis regular_axis(std::int64_t size, std::int64_t out, std::int64_t taps, std::int64_t stride, std::int64_t before,
-                  std::int64_t after, std::int64_t dilation, bool count_padding) {
-    require(taps >= 1 && stride >= 1 && dilation >= 1, "pooling: window, stride and dilation must be at least 1");
-    require(before >= 0 && after >= 0, "pooling: padding must not be negative");
-    require(std::max({taps, stride, before, after, dilation, out, size}) <= kLargest / 2 &&
-                (taps - 1) <= kLargest / dilation && out <= kLargest / stride,
-            "pooling: sizes must stay below 2**40");
-    const std::int64_t reach = (taps - 1) * dilation + 1;
-    Axis result;
-    result.windows.reserve(static_cast<std::size_t>(out));
-    result.counts.reserve(static_cast<std::size_t>(out));
-    for (std::int64_t i = 0; i < out; i++) {
-        const std::int64_t start = i * stride - before;
-        const std::int64_t end = std::min(start + reach, size + after);
-        // The first pixel of the window that is not in the padding; a dilated window may step over the whole image.
-        const std::int64_t begin = start >= 0 ? start : start + (-start + dilation - 1) / dilation * dilation;
-        const cpu::Span inside = {begin, std::max(begin, std::min(end, size))};
-        result.windows.push_back(inside);
-        result.counts.push_back(static_cast<double>(count_padding ? end - start : inside.end - inside.begin));
-    }
-    result.axis = {size, out, nullptr, dilation, taps, stride, before};
-    return result;
-}
-
-// Window i of `out` covers pixels floor(i * size / out) up to ceil((i + 1) * size / out).
-Axis adaptive_axis(std::int64_t size, std::int64_t out) {
-    require(size >= 1 && out >= 1 && size <= kLargest && out <= (kLargest >> 20),
-            "adaptive pooling: sizes must be between 1 and 2**40, output sizes at most 2**20");
-    if (size % out == 0) return regular_axis(size, out, size / out, size / out, 0, 0, 1, true);
-    Axis result;
-    result.windows.reserve(static_cast<std::size_t>(out));
-    result.counts.reserve(static_cast<std::size_t>(out));
-    for (std::int64_t i = 0; i < out; i++) {
-        const cpu::Span window = {i * size / out, ((i + 1) * size + out - 1) / out};
-        result.windows.push_back(window);
-        result.counts.push_back(static_cast<double>(window.end - window.begin));
-    }
-    result.axis = {size, out, nullptr, 1, 0, 0, 0};
-    return result;
-}
-
-cpu::PoolAxis placed(const Axis& axis) {
+cpu::PoolAxis placed(const PoolWindows& axis) {
     cpu::PoolAxis result = axis.axis;
     result.windows = axis.windows.data();
     return result;
 }
 
 template <typename T>
-py::tuple max_pool(const Array<T>& x, const Axis& rows, const Axis& columns, bool return_indices) {
+py::tuple max_pool(const Array<T>& x, const PoolWindows& rows, const PoolWindows& columns, bool return_indices) {
     Array<T> y = new_array<T>({x.shape(0), x.shape(1), rows.axis.out, columns.axis.out});
     std::optional<Indices> indices;
     if (return_indices) indices = new_array<std::int64_t>(shape_of(y));
@@ -131,7 +82,7 @@ template <typename T>
 Array<T> plane_add(const Array<T>& dy, const Indices& indices, const Sides& x_shape) {
     require(dy.ndim() == 4 && same_shape(dy, indices), "pooling: dy and indices must have one shape (N, C, P, Q)");
     for (const std::int64_t size : x_shape) {
-        require(size >= 0 && size <= kLargest, "pooling: x_shape must be sizes between 0 and 2**40");
+        require(size >= 0 && size <= kLargestPool, "pooling: x_shape must be sizes between 0 and 2**40");
     }
     require(x_shape[0] == dy.shape(0) && x_shape[1] == dy.shape(1), "pooling: x_shape must have dy's N and C");
     Array<T> dx = new_array<T>({x_shape.begin(), x_shape.end()});
@@ -165,7 +116,7 @@ Array<T> plane_take(const Array<T>& x, const Indices& indices) {
 }
 
 struct AvgWindows {
-    Axis rows, columns;
+    PoolWindows rows, columns;
 };
 
 AvgWindows avg_windows(std::int64_t H, std::int64_t W, const Pair& out, const Pair& kernel, const Pair& stride,

@@ -3,6 +3,7 @@
 
 #include "cpu/half.h"
 #include "cpu/operators.h"
+#include "cpu/packed.h"
 
 namespace pycnn::cpu {
 
@@ -14,6 +15,7 @@ struct Kernels {
     // The first `count` words of a stream.
     void (*philox_uint32)(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
     HalfOperators half;
+    PackedOperators packed;
 };
 
 template <typename T>

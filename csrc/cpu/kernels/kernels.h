@@ -7,6 +7,7 @@
 
 #include "cpu/half.h"
 #include "cpu/operators.h"
+#include "cpu/packed.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
@@ -84,5 +85,23 @@ template <typename T>
 void conv_dgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* w, T* dx);
 template <typename T>
 void conv_wgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* x, T* dw);
+
+void packed_pack(int64_t images, const float* from, const PackedView& to);
+void packed_unpack(int64_t images, const PackedView& from, float* to);
+void packed_clear_border(int64_t images, const PackedView& x, const int64_t* sides);
+void packed_rows(int64_t rows, int64_t columns, const float* from, float* to);
+void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to);
+void packed_conv(const PackedConv& problem);
+void packed_winograd(const PackedWinograd& problem);
+void packed_winograd_filters(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);
+void planes_conv(const PlanesConv& problem);
+void packed_linear(const PackedLinear& problem);
+void packed_depthwise(const PackedDepthwise& problem);
+void packed_max_pool(const PackedPool& problem);
+void packed_avg_pool(const PackedPool& problem);
+void packed_mean(int64_t images, const PackedView& x, float* y);
+void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
+                   bool relu);
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

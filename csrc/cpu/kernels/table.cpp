@@ -35,9 +35,32 @@ static constexpr Operators<T> table() {
     };
 }
 
+constexpr PackedOperators packed = {
+    .pack = packed_pack,
+    .unpack = packed_unpack,
+    .clear_border = packed_clear_border,
+    .rows = packed_rows,
+    .filters = packed_filters,
+    .conv = packed_conv,
+    .winograd = packed_winograd,
+    .winograd_filters = packed_winograd_filters,
+    .planes_conv = planes_conv,
+    .linear = packed_linear,
+    .depthwise = packed_depthwise,
+    .max_pool = packed_max_pool,
+    .avg_pool = packed_avg_pool,
+    .mean = packed_mean,
+    .add = packed_add,
+    .affine = packed_affine,
+};
+
 extern const Kernels kernels;
-const Kernels kernels = {
-    PYCNN_TEXT(PYCNN_ISA_NAMESPACE),   PYCNN_VECTOR_BYTES, table<float>(), table<double>(), philox_uint32,
-    {.widen = widen, .narrow = narrow}};
+const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE),
+                         PYCNN_VECTOR_BYTES,
+                         table<float>(),
+                         table<double>(),
+                         philox_uint32,
+                         {.widen = widen, .narrow = narrow},
+                         packed};
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

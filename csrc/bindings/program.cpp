@@ -1,0 +1,675 @@
+// pycnn._cpu.Program: a compiled network, built step by step from Python and run without it.
+//
+// Every step is checked as it is added: what it reads and writes must lie within the arena, so that a plan read from a
+// damaged file is refused and cannot reach foreign memory.
+#include "cpu/program.h"
+
+#include <pybind11/stl.h>
+
+#include <array>
+#include <map>
+#include <memory>
+#include <mutex>
+
+#include "bindings/arrays.h"
+#include "bindings/gil.h"
+#include "bindings/module.h"
+#include "bindings/pool_windows.h"
+#include "cpu/isa.h"
+#include "cpu/shaping.h"
+
+namespace pycnn {
+namespace {
+
+using std::int64_t;
+using Pair = std::array<int64_t, 2>;
+using Sides = std::array<int64_t, 4>;  // top, bottom, left, right
+using Floats = Array<float>;
+using Memory = std::shared_ptr<float>;
+
+constexpr int64_t kLargest = int64_t{1} << 40;
+
+int64_t lanes() {
+    return cpu::kernels().vector_bytes / static_cast<int64_t>(sizeof(float));
+}
+
+int64_t blocks_of(int64_t channels) {
+    return (channels + lanes() - 1) / lanes();
+}
+
+Memory memory(int64_t floats) {
+    return {static_cast<float*>(cpu::allocate(static_cast<std::size_t>(floats) * sizeof(float))), cpu::deallocate};
+}
+
+// A packed tensor in the arena; see cpu/packed.h.
+struct View {
+    int64_t offset, channels, height, width, image, block, row;
+
+    cpu::PackedView in(const cpu::Frame& frame) const {
+        return {frame.arena + offset, channels, height, width, image, block, row};
+    }
+};
+
+// A dense array in C order: `at` is an offset into the arena, or the number of an input or output.
+struct Plain {
+    enum Space { kArena, kInput, kOutput } space;
+    int64_t at;
+
+    const float* from(const cpu::Frame& frame) const {
+        return space == kArena ? frame.arena + at : space == kInput ? frame.inputs[at] : frame.outputs[at];
+    }
+    float* to(const cpu::Frame& frame) const { return space == kArena ? frame.arena + at : frame.outputs[at]; }
+};
+
+Plain plain(const std::string& space, int64_t at) {
+    require(space == "arena" || space == "input" || space == "output", "Plain: space is arena, input or output");
+    require(at >= 0 && at <= kLargest, "Plain: at must be between 0 and 2**40");
+    return {space == "arena" ? Plain::kArena : space == "input" ? Plain::kInput : Plain::kOutput, at};
+}
+
+// Filters in the order their kernels read them, shared by all the programs of a network.
+struct Filters {
+    enum Kind { kConv, kPlanes, kDepthwise, kLinear } kind;
+    std::array<int64_t, 4> shape;  // K, C, R, S as in NCHW; (out, in, 1, 1) of a linear layer
+    int64_t lanes;
+    Memory data;
+    std::mutex mutex;
+    std::map<int, Memory> transformed;  // by Winograd tile
+
+    Filters(Kind kind, const std::array<int64_t, 4>& shape, int64_t floats)
+        : kind(kind), shape(shape), lanes(pycnn::lanes()), data(memory(floats)) {}
+
+    int64_t bytes() const {
+        const int64_t square = kind == kConv ? blocks_of(shape[1]) * lanes : kind == kDepthwise ? 1 : shape[1];
+        return blocks_of(shape[0]) * lanes * square * shape[2] * shape[3] * 4;
+    }
+};
+
+using SharedFilters = std::shared_ptr<Filters>;
+
+SharedFilters pack(Filters::Kind kind, const Floats& w) {
+    std::array<int64_t, 4> shape = {1, 1, 1, 1};
+    require(w.ndim() == (kind == Filters::kLinear ? 2 : 4), "filters: a wrong number of dimensions");
+    for (py::ssize_t i = 0; i < w.ndim(); i++) {
+        shape[static_cast<std::size_t>(i)] = w.shape(i);
+        require(w.shape(i) >= 1, "filters: no dimension may be empty");
+    }
+    const auto [K, C, R, S] = shape;
+    require(kind != Filters::kDepthwise || C == 1, "filters: depthwise filters have one channel");
+    const bool packed = kind == Filters::kConv;
+    const int64_t depth = (packed ? blocks_of(C) * lanes() : C) * R * S;
+    auto filters = std::make_shared<Filters>(kind, shape, blocks_of(K) * lanes() * depth);
+    const float* from = w.data();
+    float* to = filters->data.get();
+    const ReleaseGil release;
+    const cpu::PackedOperators& run = cpu::kernels().packed;
+    packed ? run.filters(K, C, R * S, from, to) : run.rows(K, C * R * S, from, to);
+    return filters;
+}
+
+Memory winograd_filters(Filters& filters, int tile) {
+    const std::lock_guard lock(filters.mutex);
+    Memory& kept = filters.transformed[tile];
+    if (kept == nullptr) {
+        const int64_t size = tile + 2;
+        kept = memory(blocks_of(filters.shape[0]) * blocks_of(filters.shape[1]) * lanes() * lanes() * size * size);
+        cpu::kernels().packed.winograd_filters(tile, filters.shape[0], filters.shape[1], filters.data.get(),
+                                               kept.get());
+    }
+    return kept;
+}
+
+// Values for whole vectors, zeros where there are none.
+Memory padded(const std::optional<Floats>& values, int64_t count, float otherwise = 0.0f) {
+    const int64_t size = blocks_of(count) * lanes();
+    Memory result = memory(size);
+    std::fill_n(result.get(), size, 0.0f);
+    require(!values || (values->ndim() == 1 && values->shape(0) == count), "program: one value for every channel");
+    if (values) {
+        std::copy_n(values->data(), count, result.get());
+    } else {
+        std::fill_n(result.get(), count, otherwise);
+    }
+    return result;
+}
+
+int winograd_tile(const std::string& algo) {
+    if (algo == "winograd_f2x2_3x3") return 2;
+    if (algo == "winograd_f4x4_3x3") return 4;
+    if (algo == "winograd_f6x6_3x3") return 6;
+    require(algo == "direct", "program: algo must be direct or one of Winograd's");
+    return 0;
+}
+
+class Program {
+  public:
+    Program(int64_t images, int64_t arena) : images_(images), program_(arena), kernels_(cpu::kernels()) {
+        require(images >= 0 && images <= kLargest, "program: images must be between 0 and 2**40");
+        require(arena >= 0 && arena <= kLargest, "program: the arena must be between 0 and 2**40");
+    }
+
+    int64_t arena() const { return program_.arena(); }
+    std::size_t size() const { return program_.size(); }
+
+    void pack(const Plain& x, const View& y) {
+        inside(y);
+        reads(x, images_ * y.channels * y.height * y.width);
+        add([=, this](const cpu::Frame& f) { run().pack(images_, x.from(f), y.in(f)); });
+    }
+
+    void unpack(const View& x, const Plain& y) {
+        inside(x);
+        writes(y, images_ * x.channels * x.height * x.width);
+        add([=, this](const cpu::Frame& f) { run().unpack(images_, x.in(f), y.to(f)); });
+    }
+
+    void pad(const Plain& x, const Plain& y, int64_t channels, int64_t height, int64_t width, const Sides& padding) {
+        sizes({channels, height, width, padding[0], padding[1], padding[2], padding[3]});
+        const int64_t rows = height + padding[0] + padding[1];
+        const int64_t columns = width + padding[2] + padding[3];
+        reads(x, images_ * channels * height * width);
+        writes(y, images_ * channels * rows * columns);
+        add([=, this](const cpu::Frame& f) {
+            cpu::pad2d<float>({.planes = images_ * channels,
+                               .H = height,
+                               .W = width,
+                               .top = padding[0],
+                               .bottom = padding[1],
+                               .left = padding[2],
+                               .right = padding[3],
+                               .value = 0.0f,
+                               .x = x.from(f),
+                               .y = y.to(f)});
+        });
+    }
+
+    void clear_border(const View& x, const Sides& padding) {
+        inside(x, padding);
+        add([=, this](const cpu::Frame& f) { run().clear_border(images_, x.in(f), padding.data()); });
+    }
+
+    void conv(const View& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+              const Pair& stride, const Pair& padding, const Pair& dilation, const std::optional<View>& residual,
+              bool relu, const std::string& algo, bool keep) {
+        const int tile = winograd_tile(algo);
+        fits(*filters, Filters::kConv, y.channels, x.channels);
+        const auto [K, C, R, S] = filters->shape;
+        window(x, y, {R, S}, stride, padding, dilation);
+        inside(y);
+        if (residual) {
+            inside(*residual);
+            same(*residual, y);
+        }
+        const Memory b = padded(bias, K);
+        if (tile != 0) {
+            require(R == 3 && S == 3 && stride == Pair{1, 1} && dilation == Pair{1, 1},
+                    "program: Winograd's filters are 3x3, with stride and dilation 1");
+            inside(x);
+            const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
+            add([=, this](const cpu::Frame& f) {
+                const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
+                run().winograd({.tile = tile,
+                                .images = images_,
+                                .x = x.in(f),
+                                .y = y.in(f),
+                                .residual = residual ? &r : nullptr,
+                                .filters = filters->data.get(),
+                                .transformed = u.get(),
+                                .bias = b.get(),
+                                .pad_top = padding[0],
+                                .pad_left = padding[1],
+                                .relu = relu});
+            });
+            return;
+        }
+        const auto reach = [&](int axis, int64_t size, int64_t out, int64_t taps) {
+            return std::max<int64_t>(0,
+                                     (out - 1) * stride[axis] + (taps - 1) * dilation[axis] + 1 - padding[axis] - size);
+        };
+        inside(x, {padding[0], reach(0, x.height, y.height, R), padding[1], reach(1, x.width, y.width, S)});
+        add([=, this](const cpu::Frame& f) {
+            const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
+            run().conv({.images = images_,
+                        .x = x.in(f),
+                        .y = y.in(f),
+                        .residual = residual ? &r : nullptr,
+                        .filters = filters->data.get(),
+                        .bias = b.get(),
+                        .R = R,
+                        .S = S,
+                        .stride_h = stride[0],
+                        .stride_w = stride[1],
+                        .pad_top = padding[0],
+                        .pad_left = padding[1],
+                        .dilation_h = dilation[0],
+                        .dilation_w = dilation[1],
+                        .relu = relu});
+        });
+    }
+
+    void conv_planes(const Plain& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+                     int64_t height, int64_t width, const Pair& stride, const Pair& dilation, bool relu) {
+        fits(*filters, Filters::kPlanes, y.channels, filters->shape[1]);
+        const auto [K, C, R, S] = filters->shape;
+        sizes({height, width});
+        window({0, C, height, width, 0, 0, 0}, y, {R, S}, stride, {0, 0}, dilation);
+        require((y.height - 1) * stride[0] + (R - 1) * dilation[0] < height &&
+                    (y.width - 1) * stride[1] + (S - 1) * dilation[1] < width,
+                "program: a convolution of planes reads beyond them");
+        reads(x, images_ * C * height * width);
+        inside(y);
+        const Memory b = padded(bias, K);
+        add([=, this](const cpu::Frame& f) {
+            run().planes_conv({.images = images_,
+                               .channels = C,
+                               .height = height,
+                               .width = width,
+                               .x = x.from(f),
+                               .y = y.in(f),
+                               .filters = filters->data.get(),
+                               .bias = b.get(),
+                               .R = R,
+                               .S = S,
+                               .stride_h = stride[0],
+                               .stride_w = stride[1],
+                               .dilation_h = dilation[0],
+                               .dilation_w = dilation[1],
+                               .relu = relu});
+        });
+    }
+
+    void depthwise(const View& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+                   const Pair& stride, const Pair& padding, const Pair& dilation, bool relu) {
+        fits(*filters, Filters::kDepthwise, y.channels, 1);
+        require(x.channels == y.channels, "program: depthwise convolution keeps the channels");
+        const auto [K, C, R, S] = filters->shape;
+        window(x, y, {R, S}, stride, padding, dilation);
+        inside(x);
+        inside(y);
+        const Memory b = padded(bias, K);
+        add([=, this](const cpu::Frame& f) {
+            run().depthwise({.images = images_,
+                             .x = x.in(f),
+                             .y = y.in(f),
+                             .filters = filters->data.get(),
+                             .bias = b.get(),
+                             .R = R,
+                             .S = S,
+                             .stride_h = stride[0],
+                             .stride_w = stride[1],
+                             .pad_top = padding[0],
+                             .pad_left = padding[1],
+                             .dilation_h = dilation[0],
+                             .dilation_w = dilation[1],
+                             .relu = relu});
+        });
+    }
+
+    void conv_nchw(const Plain& x, const Plain& y, const Floats& w, const std::optional<Floats>& bias,
+                   const std::array<int64_t, 3>& image, const Pair& out, const Pair& stride, const Pair& padding,
+                   const Pair& dilation, int64_t groups) {
+        const auto [C, H, W] = image;
+        sizes({C, H, W, out[0], out[1], padding[0], padding[1]});
+        require(w.ndim() == 4 && groups >= 1 && w.shape(1) * groups == C && w.shape(0) % groups == 0 &&
+                    w.shape(2) >= 1 && w.shape(3) >= 1 && H >= 1 && W >= 1 && out[0] >= 1 && out[1] >= 1,
+                "program: filters and channels disagree");
+        const cpu::ConvShape shape = {.N = images_,
+                                      .C = C,
+                                      .H = H,
+                                      .W = W,
+                                      .K = w.shape(0),
+                                      .R = w.shape(2),
+                                      .S = w.shape(3),
+                                      .P = out[0],
+                                      .Q = out[1],
+                                      .stride_h = stride[0],
+                                      .stride_w = stride[1],
+                                      .pad_top = padding[0],
+                                      .pad_left = padding[1],
+                                      .dilation_h = dilation[0],
+                                      .dilation_w = dilation[1],
+                                      .groups = groups};
+        steps(stride, dilation);
+        require(!bias || (bias->ndim() == 1 && bias->shape(0) == shape.K), "program: one bias for every filter");
+        reads(x, images_ * C * H * W);
+        writes(y, images_ * shape.K * out[0] * out[1]);
+        const Memory filters = copied(w);
+        const Memory b = bias ? copied(*bias) : nullptr;
+        add([=, this](const cpu::Frame& f) {
+            kernels_.f32.direct.fprop(shape, x.from(f), filters.get(), b.get(), y.to(f));
+        });
+    }
+
+    void linear(const Plain& x, const Plain& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+                bool relu) {
+        fits(*filters, Filters::kLinear, filters->shape[0], filters->shape[1]);
+        const int64_t outputs = filters->shape[0];
+        const int64_t inputs = filters->shape[1];
+        reads(x, images_ * inputs);
+        writes(y, images_ * outputs);
+        const Memory b = padded(bias, outputs);
+        add([=, this](const cpu::Frame& f) {
+            run().linear({.rows = images_,
+                          .inputs = inputs,
+                          .outputs = outputs,
+                          .x = x.from(f),
+                          .filters = filters->data.get(),
+                          .bias = b.get(),
+                          .y = y.to(f),
+                          .relu = relu});
+        });
+    }
+
+    void max_pool(const View& x, const View& y, const Pair& kernel, const Pair& stride, const Sides& padding,
+                  const Pair& dilation) {
+        pool(x, y, regular_axis(x.height, y.height, kernel[0], stride[0], padding[0], padding[1], dilation[0], true),
+             regular_axis(x.width, y.width, kernel[1], stride[1], padding[2], padding[3], dilation[1], true), true);
+    }
+
+    void avg_pool(const View& x, const View& y, const Pair& kernel, const Pair& stride, const Sides& padding,
+                  bool count_include_pad, std::optional<int64_t> divisor_override) {
+        require(!divisor_override || *divisor_override != 0, "avg_pool: divisor_override must not be 0");
+        PoolWindows rows =
+            regular_axis(x.height, y.height, kernel[0], stride[0], padding[0], padding[1], 1, count_include_pad);
+        PoolWindows columns =
+            regular_axis(x.width, y.width, kernel[1], stride[1], padding[2], padding[3], 1, count_include_pad);
+        if (divisor_override) {
+            rows.counts.assign(rows.counts.size(), static_cast<double>(*divisor_override));
+            columns.counts.assign(columns.counts.size(), 1.0);
+        }
+        pool(x, y, std::move(rows), std::move(columns), false);
+    }
+
+    void adaptive_max_pool(const View& x, const View& y) {
+        pool(x, y, adaptive_axis(x.height, y.height), adaptive_axis(x.width, y.width), true);
+    }
+
+    void adaptive_avg_pool(const View& x, const View& y) {
+        pool(x, y, adaptive_axis(x.height, y.height), adaptive_axis(x.width, y.width), false);
+    }
+
+    void mean(const View& x, const Plain& y) {
+        inside(x);
+        require(x.height * x.width > 0, "program: the mean of an empty plane");
+        writes(y, images_ * x.channels);
+        add([=, this](const cpu::Frame& f) { run().mean(images_, x.in(f), y.to(f)); });
+    }
+
+    void sum(const View& a, const View& b, const View& y, bool relu) {
+        inside(a);
+        inside(b);
+        inside(y);
+        same(a, y);
+        same(b, y);
+        add([=, this](const cpu::Frame& f) { run().add(images_, a.in(f), b.in(f), y.in(f), relu); });
+    }
+
+    void affine(const View& x, const View& y, const std::optional<Floats>& scale, const std::optional<Floats>& shift,
+                bool relu) {
+        inside(x);
+        inside(y);
+        same(x, y);
+        const Memory slope = padded(scale, x.channels, 1.0f);
+        const Memory offset = padded(shift, x.channels);
+        add([=, this](const cpu::Frame& f) {
+            run().affine(images_, x.in(f), slope.get(), offset.get(), y.in(f), relu);
+        });
+    }
+
+    // Elementwise on dense memory, so also on a packed tensor without a border where f(0) is 0.
+    void unary(const std::string& name, const Plain& x, const Plain& y, int64_t count) {
+        require(name == "relu" || name == "tanh" || name == "sigmoid", "program: unary is relu, tanh or sigmoid");
+        const cpu::Unary function = name == "relu"   ? cpu::Unary::kRelu
+                                    : name == "tanh" ? cpu::Unary::kTanh
+                                                     : cpu::Unary::kSigmoid;
+        sizes({count});
+        reads(x, count);
+        writes(y, count);
+        add([=, this](const cpu::Frame& f) { kernels_.f32.activation.unary(function, count, x.from(f), y.to(f)); });
+    }
+
+    void lrn(const Plain& x, const Plain& y, int64_t channels, int64_t pixels, int64_t size, double alpha, double beta,
+             double k) {
+        sizes({channels, pixels});
+        require(size >= 1, "program: lrn's size must be at least 1");
+        reads(x, images_ * channels * pixels);
+        writes(y, images_ * channels * pixels);
+        add([=, this](const cpu::Frame& f) {
+            kernels_.f32.norm.lrn_fwd(
+                {.shape = {images_, channels, pixels}, .size = size, .alpha = alpha, .beta = beta, .k = k}, x.from(f),
+                y.to(f));
+        });
+    }
+
+    void softmax(const Plain& x, const Plain& y, int64_t outer, int64_t count, int64_t inner, bool log) {
+        sizes({outer, count, inner});
+        reads(x, outer * count * inner);
+        writes(y, outer * count * inner);
+        add([=, this](const cpu::Frame& f) {
+            kernels_.f32.activation.softmax_fwd({.outer = outer, .count = count, .inner = inner, .log = log}, x.from(f),
+                                                y.to(f));
+        });
+    }
+
+    void copy(const Plain& x, const Plain& y, int64_t count) {
+        sizes({count});
+        reads(x, count);
+        writes(y, count);
+        add([=](const cpu::Frame& f) { std::copy_n(x.from(f), count, y.to(f)); });
+    }
+
+    void execute(const std::vector<Floats>& inputs, const std::vector<Floats>& outputs) const {
+        const Arrays arrays(*this, inputs, outputs);
+        const ReleaseGil release;
+        program_.run(arrays.inputs.data(), arrays.outputs.data());
+    }
+
+    std::vector<double> profile(const std::vector<Floats>& inputs, const std::vector<Floats>& outputs,
+                                int rounds) const {
+        require(rounds >= 1, "program: rounds must be at least 1");
+        const Arrays arrays(*this, inputs, outputs);
+        const ReleaseGil release;
+        return program_.profile(arrays.inputs.data(), arrays.outputs.data(), rounds);
+    }
+
+  private:
+    struct Arrays {
+        std::vector<const float*> inputs;
+        std::vector<float*> outputs;
+
+        Arrays(const Program& program, const std::vector<Floats>& from, const std::vector<Floats>& to) {
+            require(from.size() >= program.inputs_.size() && to.size() >= program.outputs_.size(),
+                    "program: an input or output is missing");
+            for (const Floats& array : from) inputs.push_back(array.data());
+            for (Floats array : to) outputs.push_back(array.mutable_data());
+            for (std::size_t i = 0; i < program.inputs_.size(); i++) {
+                require(from[i].size() >= program.inputs_[i], "program: an input is too small");
+            }
+            for (std::size_t i = 0; i < program.outputs_.size(); i++) {
+                require(to[i].size() >= program.outputs_[i], "program: an output is too small");
+            }
+        }
+    };
+
+    const cpu::PackedOperators& run() const { return kernels_.packed; }
+
+    void add(cpu::Program::Step step) { program_.add(std::move(step)); }
+
+    void pool(const View& x, const View& y, PoolWindows rows, PoolWindows columns, bool largest) {
+        inside(x);
+        inside(y);
+        require(x.channels == y.channels, "program: pooling keeps the channels");
+        const auto windows =
+            std::make_shared<const std::pair<PoolWindows, PoolWindows>>(std::move(rows), std::move(columns));
+        add([=, this](const cpu::Frame& f) {
+            const auto& [r, c] = *windows;
+            (largest ? run().max_pool : run().avg_pool)({.images = images_,
+                                                         .x = x.in(f),
+                                                         .y = y.in(f),
+                                                         .rows = r.windows.data(),
+                                                         .columns = c.windows.data(),
+                                                         .row_step = r.axis.step,
+                                                         .column_step = c.axis.step,
+                                                         .row_counts = r.counts.data(),
+                                                         .column_counts = c.counts.data()});
+        });
+    }
+
+    static void sizes(std::initializer_list<int64_t> values) {
+        int64_t product = 1;
+        for (const int64_t value : values) {
+            require(value >= 0 && value <= kLargest, "program: a size below 0 or over 2**40");
+            if (value > 1) require(!__builtin_mul_overflow(product, value, &product), "program: sizes too large");
+        }
+    }
+
+    static void steps(const Pair& stride, const Pair& dilation) {
+        for (int i = 0; i < 2; i++) {
+            require(stride[i] >= 1 && stride[i] <= kLargest && dilation[i] >= 1 && dilation[i] <= kLargest >> 10,
+                    "program: stride and dilation must be at least 1");
+        }
+    }
+
+    // The sizes of x, y and a window agree well enough to be multiplied and compared.
+    void window(const View& x, const View& y, const Pair& taps, const Pair& stride, const Pair& padding,
+                const Pair& dilation) const {
+        sizes({images_, x.channels, x.height, x.width});
+        sizes({images_, y.channels, y.height, y.width});
+        sizes({padding[0], padding[1]});
+        steps(stride, dilation);
+        for (int i = 0; i < 2; i++) {
+            require(taps[i] <= kLargest >> 20 && (i == 0 ? y.height : y.width) <= kLargest / stride[i],
+                    "program: sizes too large");
+        }
+    }
+
+    static void fits(const Filters& filters, Filters::Kind kind, int64_t K, int64_t C) {
+        require(filters.kind == kind, "program: filters packed for another step");
+        require(filters.lanes == lanes(), "program: filters packed for another instruction set");
+        require(filters.shape[0] == K && filters.shape[1] == C, "program: filters and channels disagree");
+    }
+
+    static void same(const View& a, const View& b) {
+        require(a.channels == b.channels && a.height == b.height && a.width == b.width,
+                "program: two tensors must have one shape");
+    }
+
+    // The whole tensor, and this much around every plane, lies in the arena.
+    void inside(const View& v, const Sides& around = {0, 0, 0, 0}) const {
+        sizes({images_, v.channels, v.height, v.width});
+        sizes({v.offset});
+        for (const int64_t step : {v.image, v.block, v.row}) sizes({step});
+        for (const int64_t side : around) sizes({side});
+        if (images_ * v.channels * v.height * v.width == 0) return;
+        require(v.row >= 0 && v.row <= arena() && v.block <= arena() && v.image <= arena() &&
+                    std::max({v.height, v.width, around[0], around[1], around[2], around[3]}) <= arena() + 1,
+                "program: a tensor does not lie in the arena");
+        const __int128 first = static_cast<__int128>(v.offset) - static_cast<__int128>(around[0]) * v.row -
+                               static_cast<__int128>(around[2]) * lanes();
+        const __int128 last = static_cast<__int128>(v.offset) + static_cast<__int128>(images_ - 1) * v.image +
+                              static_cast<__int128>(blocks_of(v.channels) - 1) * v.block +
+                              static_cast<__int128>(v.height - 1 + around[1]) * v.row +
+                              static_cast<__int128>(v.width + around[3]) * lanes();
+        require(first >= 0 && last <= arena(), "program: a tensor does not lie in the arena");
+    }
+
+    void reads(const Plain& x, int64_t count) {
+        if (x.space == Plain::kOutput) {
+            require(
+                static_cast<std::size_t>(x.at) < outputs_.size() && outputs_[static_cast<std::size_t>(x.at)] >= count,
+                "program: an output is read before it is written");
+            return;
+        }
+        touches(x, count, inputs_);
+    }
+
+    void writes(const Plain& y, int64_t count) {
+        require(y.space != Plain::kInput, "program: inputs are not written");
+        touches(y, count, outputs_);
+    }
+
+    void touches(const Plain& array, int64_t count, std::vector<int64_t>& outside) const {
+        if (array.space == Plain::kArena) {
+            require(array.at + count <= arena(), "program: an array does not lie in the arena");
+            return;
+        }
+        require(array.at < 1024, "program: at most 1024 inputs and outputs");
+        const auto index = static_cast<std::size_t>(array.at);
+        if (outside.size() <= index) outside.resize(index + 1);
+        outside[index] = std::max(outside[index], count);
+    }
+
+    static Memory copied(const Floats& array) {
+        Memory result = memory(array.size());
+        std::copy_n(array.data(), array.size(), result.get());
+        return result;
+    }
+
+    int64_t images_;
+    cpu::Program program_;
+    const cpu::Kernels& kernels_;            // of the instruction set in force when it was made
+    std::vector<int64_t> inputs_, outputs_;  // floats that the steps touch
+};
+
+}  // namespace
+
+void bind_program(py::module_& m) {
+    m.def("lanes", &lanes, "Floats in a vector of the instruction set in force: channels of a block.");
+
+    py::class_<View>(m, "View", "A packed tensor in a program's arena.")
+        .def(py::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>(), py::arg("offset"),
+             py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("image"), py::arg("block"),
+             py::arg("row"));
+    py::class_<Plain>(m, "Plain", "A dense array: in the arena, an input or an output.")
+        .def(py::init(&plain), py::arg("space"), py::arg("at"));
+
+    py::class_<Filters, SharedFilters>(m, "Filters", "Filters in the order their kernels read them.")
+        .def_property_readonly("nbytes", &Filters::bytes);
+    const auto packer = [&](const char* name, Filters::Kind kind) {
+        m.def(name, [kind](const Floats& w) { return pack(kind, w); }, py::arg("w").noconvert());
+    };
+    packer("pack_filters", Filters::kConv);
+    packer("pack_filters_planes", Filters::kPlanes);
+    packer("pack_filters_depthwise", Filters::kDepthwise);
+    packer("pack_linear", Filters::kLinear);
+
+    using py::arg;
+    py::class_<Program>(m, "Program", "A compiled network: steps over one arena.")
+        .def(py::init<int64_t, int64_t>(), arg("images"), arg("arena"))
+        .def_property_readonly("arena", &Program::arena)
+        .def("__len__", &Program::size)
+        .def("pack", &Program::pack, arg("x"), arg("y"))
+        .def("unpack", &Program::unpack, arg("x"), arg("y"))
+        .def("pad", &Program::pad, arg("x"), arg("y"), arg("channels"), arg("height"), arg("width"), arg("padding"))
+        .def("clear_border", &Program::clear_border, arg("x"), arg("padding"))
+        .def("conv", &Program::conv, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(), py::kw_only(),
+             arg("stride"), arg("padding"), arg("dilation"), arg("residual"), arg("relu"), arg("algo"), arg("keep"))
+        .def("conv_planes", &Program::conv_planes, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(),
+             py::kw_only(), arg("height"), arg("width"), arg("stride"), arg("dilation"), arg("relu"))
+        .def("depthwise", &Program::depthwise, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(),
+             py::kw_only(), arg("stride"), arg("padding"), arg("dilation"), arg("relu"))
+        .def("conv_nchw", &Program::conv_nchw, arg("x"), arg("y"), arg("w").noconvert(), arg("bias").noconvert(),
+             py::kw_only(), arg("image"), arg("out"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"))
+        .def("linear", &Program::linear, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(), py::kw_only(),
+             arg("relu"))
+        .def("max_pool", &Program::max_pool, arg("x"), arg("y"), py::kw_only(), arg("kernel"), arg("stride"),
+             arg("padding"), arg("dilation"))
+        .def("avg_pool", &Program::avg_pool, arg("x"), arg("y"), py::kw_only(), arg("kernel"), arg("stride"),
+             arg("padding"), arg("count_include_pad"), arg("divisor_override"))
+        .def("adaptive_max_pool", &Program::adaptive_max_pool, arg("x"), arg("y"))
+        .def("adaptive_avg_pool", &Program::adaptive_avg_pool, arg("x"), arg("y"))
+        .def("mean", &Program::mean, arg("x"), arg("y"))
+        .def("add", &Program::sum, arg("a"), arg("b"), arg("y"), arg("relu"))
+        .def("affine", &Program::affine, arg("x"), arg("y"), arg("scale").noconvert(), arg("shift").noconvert(),
+             arg("relu"))
+        .def("unary", &Program::unary, arg("name"), arg("x"), arg("y"), arg("count"))
+        .def("lrn", &Program::lrn, arg("x"), arg("y"), py::kw_only(), arg("channels"), arg("pixels"), arg("size"),
+             arg("alpha"), arg("beta"), arg("k"))
+        .def("softmax", &Program::softmax, arg("x"), arg("y"), py::kw_only(), arg("outer"), arg("count"), arg("inner"),
+             arg("log"))
+        .def("copy", &Program::copy, arg("x"), arg("y"), arg("count"))
+        .def("run", &Program::execute, arg("inputs"), arg("outputs"))
+        .def("profile", &Program::profile, arg("inputs"), arg("outputs"), arg("rounds"));
+}
+
+}  // namespace pycnn

@@ -1,0 +1,106 @@
+// Between NCHW and the packed layout: squares of one vector of channels by one vector of pixels are transposed in
+// registers, so that both sides are read and written in whole vectors.
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/masked.h"
+#include "cpu/kernels/pack.h"
+#include "cpu/kernels/packed_tile.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+void packed_pack(int64_t images, const float* from, const PackedView& to) {
+    const int64_t blocks = ceil_div(to.channels, kBlock);
+    const int64_t plane = to.height * to.width;
+    parallel(images * blocks * to.height, images * to.channels * plane, [&](int64_t task) {
+        const int64_t row = task % to.height;
+        const int64_t block = task / to.height % blocks;
+        const int64_t n = task / to.height / blocks;
+        const int64_t channels = least(kBlock, to.channels - block * kBlock);
+        const float* x = from + (n * to.channels + block * kBlock) * plane + row * to.width;
+        float* y = to.data + n * to.image + block * to.block + row * to.row;
+        for (int64_t q = 0; q < to.width; q += kBlock) {
+            const Lanes<float> lanes = lanes_within<float>(0, to.width - q);
+            Vec<float> square[kBlock];
+#pragma GCC unroll 16
+            for (int c = 0; c < kBlock; c++) {
+                square[c] = c < channels ? load_lanes(x + c * plane + q, lanes) : Vec<float>{};
+            }
+            transpose<float>(square);
+            const int64_t width = least(kBlock, to.width - q);
+            for (int64_t i = 0; i < width; i++) store(y + (q + i) * kBlock, square[i]);
+        }
+    });
+}
+
+void packed_unpack(int64_t images, const PackedView& from, float* to) {
+    const int64_t blocks = ceil_div(from.channels, kBlock);
+    const int64_t plane = from.height * from.width;
+    parallel(images * blocks * from.height, images * from.channels * plane, [&](int64_t task) {
+        const int64_t row = task % from.height;
+        const int64_t block = task / from.height % blocks;
+        const int64_t n = task / from.height / blocks;
+        const int64_t channels = least(kBlock, from.channels - block * kBlock);
+        const float* x = from.data + n * from.image + block * from.block + row * from.row;
+        float* y = to + (n * from.channels + block * kBlock) * plane + row * from.width;
+        for (int64_t q = 0; q < from.width; q += kBlock) {
+            const Lanes<float> lanes = lanes_within<float>(0, from.width - q);
+            const int64_t width = least(kBlock, from.width - q);
+            Vec<float> square[kBlock];
+#pragma GCC unroll 16
+            for (int i = 0; i < kBlock; i++) square[i] = i < width ? load(x + (q + i) * kBlock) : Vec<float>{};
+            transpose<float>(square);
+            for (int64_t c = 0; c < channels; c++) store_lanes(y + c * plane + q, square[c], lanes);
+        }
+    });
+}
+
+void packed_clear_border(int64_t images, const PackedView& x, const int64_t* sides) {
+    const int64_t top = sides[0];
+    const int64_t bottom = sides[1];
+    const int64_t left = sides[2];
+    const int64_t right = sides[3];
+    const int64_t blocks = ceil_div(x.channels, kBlock);
+    const int64_t line = (left + x.width + right) * kBlock;
+    const int64_t touched = (top + bottom) * line + x.height * (left + right) * kBlock;
+    parallel(images * blocks, images * blocks * touched, [&](int64_t task) {
+        float* plane = x.data + task / blocks * x.image + task % blocks * x.block;
+        for (int64_t h = -top; h < x.height + bottom; h++) {
+            float* row = plane + h * x.row;
+            if (h < 0 || h >= x.height) {
+                fill(row - left * kBlock, 0.0f, line);
+            } else {
+                fill(row - left * kBlock, 0.0f, left * kBlock);
+                fill(row + x.width * kBlock, 0.0f, right * kBlock);
+            }
+        }
+    });
+}
+
+void packed_rows(int64_t rows, int64_t columns, const float* from, float* to) {
+    parallel(ceil_div(rows, kBlock), rows * columns, [&](int64_t block) {
+        const int64_t height = least(kBlock, rows - block * kBlock);
+        float* at = to + block * columns * kBlock;
+        if (height < kBlock) fill(at, 0.0f, columns * kBlock);
+        copy_transposed(from + block * kBlock * columns, columns, height, columns, at, kBlock);
+    });
+}
+
+void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to) {
+    const int64_t blocks = ceil_div(C, kBlock);
+    parallel(ceil_div(K, kBlock) * blocks, K * C * taps, [&](int64_t task) {
+        const int64_t k = task / blocks * kBlock;
+        const int64_t c = task % blocks * kBlock;
+        const int64_t filters = least(kBlock, K - k);
+        const int64_t channels = least(kBlock, C - c);
+        const Scratch<float> turned(static_cast<std::size_t>(channels * taps * kBlock));
+        if (filters < kBlock) fill(turned.get(), 0.0f, channels * taps * kBlock);
+        copy_transposed(from + (k * C + c) * taps, C * taps, filters, channels * taps, turned.get(), kBlock);
+        float* at = to + task * taps * kBlock * kBlock;
+        for (int64_t tap = 0; tap < taps; tap++) {
+            for (int64_t i = 0; i < kBlock; i++, at += kBlock) {
+                store(at, i < channels ? load(turned.get() + (i * taps + tap) * kBlock) : Vec<float>{});
+            }
+        }
+    });
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

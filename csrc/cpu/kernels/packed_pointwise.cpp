@@ -1,0 +1,164 @@
+// What a compiled network does pixel by pixel in the packed layout: sums, channel affine maps, pooling and depthwise
+// convolution.  Channels lie along the vectors, so none of them looks across one.
+#include "cpu/kernels/kernels.h"
+#include "cpu/kernels/packed_tile.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+namespace {
+
+// body(image, block, row) for every row of pixels of one block of channels.
+template <typename Body>
+void for_rows(int64_t images, const PackedView& y, int64_t elements, const Body& body) {
+    const int64_t blocks = ceil_div(y.channels, kBlock);
+    parallel(images * blocks * y.height, elements,
+             [&](int64_t task) { body(task / y.height / blocks, task / y.height % blocks, task % y.height); });
+}
+
+PYCNN_INLINE float* row_of(const PackedView& view, int64_t image, int64_t block, int64_t row) {
+    return view.data + image * view.image + block * view.block + row * view.row;
+}
+
+int64_t size_of(int64_t images, const PackedView& view) {
+    return images * view.channels * view.height * view.width;
+}
+
+// Outputs side by side that share the loads of a depthwise filter row.
+constexpr int kSide = 4;
+
+template <int COUNT>
+PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, const float* w, Vec<float> bias,
+                                   int64_t top, int64_t bottom, int64_t left, int64_t right, float* y) {
+    Vec<float> sum[COUNT];
+#pragma GCC unroll 4
+    for (int i = 0; i < COUNT; i++) sum[i] = bias;
+    for (int64_t r = top; r < bottom; r++) {
+        for (int64_t s = left; s < right; s++) {
+            const Vec<float> filter = load(w + (r * p.S + s) * kBlock);
+            const float* at = x + r * p.dilation_h * p.x.row + s * p.dilation_w * kBlock;
+#pragma GCC unroll 4
+            for (int i = 0; i < COUNT; i++) sum[i] += load(at + i * p.stride_w * kBlock) * filter;
+        }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < COUNT; i++) store(y + i * kBlock, p.relu ? rectified(sum[i]) : sum[i]);
+}
+
+// The taps of a filter that meet the image from `first` on: [begin, end).
+struct Taps {
+    int64_t begin, end;
+    Taps(int64_t first, int64_t dilation, int64_t size, int64_t taps)
+        : begin(first >= 0 ? 0 : least(taps, ceil_div(-first, dilation))),
+          end(first >= size ? begin : most(begin, least(taps, ceil_div(size - first, dilation)))) {}
+};
+
+// Averages and maxima go over the pixels of a clipped window.
+template <typename Start, typename Join, typename Finish>
+void pool_rows(const PackedPool& p, const Start& start, const Join& join, const Finish& finish) {
+    for_rows(p.images, p.y, size_of(p.images, p.x), [&](int64_t n, int64_t block, int64_t row) {
+        const Span& rows = p.rows[row];
+        const float* x = row_of(p.x, n, block, 0);
+        float* y = row_of(p.y, n, block, row);
+        for (int64_t q = 0; q < p.y.width; q++) {
+            const Span& columns = p.columns[q];
+            Vec<float> value = start();
+            for (int64_t h = rows.begin; h < rows.end; h += p.row_step) {
+                for (int64_t w = columns.begin; w < columns.end; w += p.column_step) {
+                    value = join(value, load(x + h * p.x.row + w * kBlock));
+                }
+            }
+            store(y + q * kBlock, finish(value, row, q));
+        }
+    });
+}
+
+}  // namespace
+
+void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
+    for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
+        const float* left = row_of(a, n, block, row);
+        const float* right = row_of(b, n, block, row);
+        float* to = row_of(y, n, block, row);
+        for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
+            const Vec<float> value = load(left + i) + load(right + i);
+            store(to + i, relu ? rectified(value) : value);
+        }
+    });
+}
+
+void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
+                   bool relu) {
+    for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
+        const float* from = row_of(x, n, block, row);
+        float* to = row_of(y, n, block, row);
+        const Vec<float> slope = load(scale + block * kBlock);
+        const Vec<float> offset = load(shift + block * kBlock);
+        for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
+            const Vec<float> value = load(from + i) * slope + offset;
+            store(to + i, relu ? rectified(value) : value);
+        }
+    });
+}
+
+void packed_mean(int64_t images, const PackedView& x, float* y) {
+    const int64_t blocks = ceil_div(x.channels, kBlock);
+    const float pixels = static_cast<float>(x.height * x.width);
+    parallel(images * blocks, size_of(images, x), [&](int64_t task) {
+        const int64_t n = task / blocks;
+        const int64_t block = task % blocks;
+        Vec<float> sum = {};
+        for (int64_t h = 0; h < x.height; h++) {
+            const float* row = row_of(x, n, block, h);
+            Vec<float> part = {};  // a sum of row sums loses less than one long sum
+            for (int64_t w = 0; w < x.width; w++) part += load(row + w * kBlock);
+            sum += part;
+        }
+        store_part(y + n * x.channels + block * kBlock, sum / pixels, least(kBlock, x.channels - block * kBlock));
+    });
+}
+
+// A NaN wins, and a window without pixels gives -infinity, as in max_pool.cpp; lanes beyond the channels stay zero.
+void packed_max_pool(const PackedPool& p) {
+    const float lowest = -__builtin_inff();
+    pool_rows(
+        p, [&]() __attribute__((always_inline)) { return broadcast(lowest); },
+        [](Vec<float> a, Vec<float> b) __attribute__((always_inline)) { return a >= b || a != a ? a : b; },
+        [](Vec<float> value, int64_t, int64_t) __attribute__((always_inline)) { return value; });
+}
+
+void packed_avg_pool(const PackedPool& p) {
+    pool_rows(
+        p, []() __attribute__((always_inline)) { return Vec<float>{}; },
+        [](Vec<float> a, Vec<float> b) __attribute__((always_inline)) { return a + b; },
+        [&](Vec<float> value, int64_t row, int64_t column) __attribute__((always_inline)) {
+            return value / static_cast<float>(p.row_counts[row] * p.column_counts[column]);
+        });
+}
+
+void packed_depthwise(const PackedDepthwise& p) {
+    const int64_t elements = size_of(p.images, p.y) * p.R * p.S;
+    for_rows(p.images, p.y, elements, [&](int64_t n, int64_t block, int64_t row) {
+        const int64_t first = row * p.stride_h - p.pad_top;
+        const Taps rows(first, p.dilation_h, p.x.height, p.R);
+        const float* x = row_of(p.x, n, block, 0) + first * p.x.row;
+        const float* w = p.filters + block * p.R * p.S * kBlock;
+        const Vec<float> bias = load(p.bias + block * kBlock);
+        float* y = row_of(p.y, n, block, row);
+        const auto taps = [&](int64_t q) { return Taps(q * p.stride_w - p.pad_left, p.dilation_w, p.x.width, p.S); };
+        for (int64_t q = 0; q < p.y.width;) {
+            const float* at = x + (q * p.stride_w - p.pad_left) * kBlock;
+            const bool inside =
+                q * p.stride_w >= p.pad_left && q + kSide <= p.y.width && taps(q + kSide - 1).end == p.S;
+            if (inside) {
+                depthwise_pixels<kSide>(p, at, w, bias, rows.begin, rows.end, 0, p.S, y + q * kBlock);
+                q += kSide;
+            } else {
+                const Taps columns = taps(q);
+                depthwise_pixels<1>(p, at, w, bias, rows.begin, rows.end, columns.begin, columns.end, y + q * kBlock);
+                q++;
+            }
+        }
+    });
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,134 @@
+// The inner loop of the packed layout: a register tile of ROWS pixels x (VECTORS vectors of filters).
+//
+//                 filters: one vector of every block a step, in the order of memory
+//                 +--------------+--------------+
+//                 | w[t] block 0 | w[t] block 1 |
+//                 +--------------+--------------+
+//   x of pixel 0  | acc[0][0]    | acc[0][1]    |   each x is broadcast, acc[i][j] += x[i][t] * w[t][j]
+//   x of pixel 1  | acc[1][0]    | acc[1][1]    |
+//     ...         +--------------+--------------+
+//
+// The steps of the reduction come in runs: within one, x moves by one float (through the channels of a block), and
+// `run[i]` says where the i-th begins, seen from the pixel's own first.  A run for each (channel block, r, s) makes a
+// convolution; a run for each channel block makes a product of matrices.
+//
+// ROWS * VECTORS multiply-adds a step need ROWS + VECTORS loads: with two of each a cycle the multiply-adds are the
+// limit.  28 sums, 2 vectors of filters and one broadcast are all that fits into 32 registers.
+#pragma once
+
+#include "cpu/kernels/simd.h"
+
+namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
+
+constexpr int kPackedVectors = 2;
+#if PYCNN_VECTOR_BYTES == 64
+constexpr int kPackedRows = 14;
+#elif PYCNN_VECTOR_BYTES == 32
+constexpr int kPackedRows = 6;
+#else
+constexpr int kPackedRows = 5;
+#endif
+
+constexpr int kBlock = kLanes<float>;  // channels of a block
+
+struct PackedTile {
+    const float* x;
+    int64_t x_step;  // from one pixel to the next
+    const int64_t* run;
+    int64_t runs, full;  // the first `full` runs are `depth` steps deep, the others `tail`
+    int64_t depth, tail;
+    const float* w;
+    int64_t w_run, w_vector;  // from one run's filters, and from one block of filters, to the next
+    const float* bias;        // where the sums start; null for zero
+    bool accumulate;          // they start from y
+    const float* residual;    // added at the end, or null
+    int64_t residual_step, residual_vector;
+    bool relu;
+    float* y;
+    int64_t y_step, y_vector;
+};
+
+PYCNN_INLINE Vec<float> rectified(Vec<float> value) {
+    return value < 0.0f ? Vec<float>{} : value;  // keeps a NaN
+}
+
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) static void packed_tile(const PackedTile& o) {
+    constexpr int kBases =
+        (ROWS + 2) / 3;             // pointers into x: three pixels of each are within reach of one address mode
+    constexpr int64_t kAhead = 48;  // steps: filters stream through, and a core follows only so many streams
+    const int64_t step = o.x_step;
+    const int64_t w_vector = o.w_vector;
+    Vec<float> sum[ROWS][VECTORS];
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < VECTORS; j++) {
+            sum[i][j] = o.accumulate        ? load(o.y + i * o.y_step + j * o.y_vector)
+                        : o.bias != nullptr ? load(o.bias + j * kBlock)
+                                            : Vec<float>{};
+        }
+    }
+    for (int64_t run = 0; run < o.runs; run++) {
+        const int64_t depth = run < o.full ? o.depth : o.tail;
+        const float* w = o.w + run * o.w_run;
+        const float* x[kBases];
+        for (int i = 0; i < kBases; i++) x[i] = o.x + o.run[run] + 3 * i * step;
+        for (int64_t t = 0; t < depth; t++) {
+            Vec<float> filters[VECTORS];
+#pragma GCC unroll 2
+            for (int j = 0; j < VECTORS; j++) {
+                filters[j] = load(w + j * w_vector);
+                __builtin_prefetch(w + j * w_vector + kAhead * kBlock);
+            }
+#pragma GCC unroll 16
+            for (int i = 0; i < ROWS; i++) {
+                const Vec<float> pixel = broadcast(x[i / 3][i % 3 * step]);
+#pragma GCC unroll 2
+                for (int j = 0; j < VECTORS; j++) sum[i][j] += pixel * filters[j];
+            }
+            w += kBlock;
+#pragma GCC unroll 8
+            for (int i = 0; i < kBases; i++) x[i]++;
+        }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < ROWS; i++) {
+#pragma GCC unroll 2
+        for (int j = 0; j < VECTORS; j++) {
+            Vec<float> value = sum[i][j];
+            if (o.residual != nullptr) value += load(o.residual + i * o.residual_step + j * o.residual_vector);
+            if (o.relu) value = rectified(value);
+            store(o.y + i * o.y_step + j * o.y_vector, value);
+        }
+    }
+}
+
+// packed_tile<> with both sizes chosen at run time.
+template <int VECTORS, int ROWS = kPackedRows>
+static void packed_tile_rows(int64_t rows, const PackedTile& o) {
+    if constexpr (ROWS == 1) {
+        packed_tile<1, VECTORS>(o);
+    } else if (rows == ROWS) {
+        packed_tile<ROWS, VECTORS>(o);
+    } else {
+        packed_tile_rows<VECTORS, ROWS - 1>(rows, o);
+    }
+}
+
+static inline void packed_tile_any(int64_t rows, int64_t vectors, const PackedTile& o) {
+    vectors == 1 ? packed_tile_rows<1>(rows, o) : packed_tile_rows<2>(rows, o);
+}
+
+// `count` pixels in tiles of nearly equal height: body(first, height).
+template <typename Body>
+PYCNN_INLINE void packed_tiles(int64_t count, const Body& body) {
+    const int64_t tiles = ceil_div(count, kPackedRows);
+    for (int64_t i = 0, first = 0; i < tiles; i++) {
+        const int64_t height = count / tiles + (i < count % tiles);
+        body(first, height);
+        first += height;
+    }
+}
+
+}  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -1,0 +1,125 @@
+// The packed layout: channels in blocks of one vector, as a compiled network keeps them between its layers.
+//
+//   element (n, c, h, w) at  data[n * image + (c / lanes) * block + h * row + w * lanes + c % lanes]
+//
+// The channels beyond the last one fill its vector up and hold zeros: every operator here may read them and writes
+// zeros there again.  What lies between the rows, blocks and images of one tensor may belong to nobody: a border of
+// zeros that a convolution reads, or the other parts of a concatenation.
+//
+// Filters of a convolution: w[k / lanes][c / lanes][r][s][c % lanes][k % lanes], zeros where there is no such filter or
+// channel.  A step of the reduction is one vector of filters, and the steps of one output vector lie in order.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/pool.h"
+
+namespace pycnn::cpu {
+
+using std::int64_t;
+
+struct PackedView {
+    float* data;
+    int64_t channels, height, width;
+    int64_t image, block, row;
+};
+
+// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.
+struct PackedConv {
+    int64_t images;
+    PackedView x, y;
+    const PackedView* residual;
+    const float* filters;
+    const float* bias;  // whole vectors of it
+    int64_t R, S;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left;
+    int64_t dilation_h, dilation_w;
+    bool relu;
+};
+
+// The same with stride 1 and 3x3 filters by Winograd's F(tile x tile, 3x3).
+struct PackedWinograd {
+    int64_t tile;  // 2, 4 or 6
+    int64_t images;
+    PackedView x, y;
+    const PackedView* residual;
+    const float* filters;      // or
+    const float* transformed;  // [k / lanes][point][c][k % lanes], whole vectors of c
+    const float* bias;
+    int64_t pad_top, pad_left;
+    bool relu;
+};
+
+// A convolution of images with few channels, which lie as dense planes with their padding around them; the filters are
+// w[k / lanes][c][r][s][k % lanes].
+struct PlanesConv {
+    int64_t images, channels, height, width;
+    const float* x;
+    PackedView y;
+    const float* filters;
+    const float* bias;
+    int64_t R, S;
+    int64_t stride_h, stride_w;
+    int64_t dilation_h, dilation_w;
+    bool relu;
+};
+
+// y (rows, outputs) = x (rows, inputs) times w[output / lanes][input][output % lanes] + bias.
+struct PackedLinear {
+    int64_t rows, inputs, outputs;
+    const float* x;
+    const float* filters;
+    const float* bias;
+    float* y;
+    bool relu;
+};
+
+// One filter for every channel: w[c / lanes][r][s][c % lanes].
+struct PackedDepthwise {
+    int64_t images;
+    PackedView x, y;
+    const float* filters;
+    const float* bias;
+    int64_t R, S;
+    int64_t stride_h, stride_w;
+    int64_t pad_top, pad_left;
+    int64_t dilation_h, dilation_w;
+    bool relu;
+};
+
+struct PackedPool {
+    int64_t images;
+    PackedView x, y;
+    const Span *rows, *columns;  // the windows of y's rows and columns, clipped to the image
+    int64_t row_step, column_step;
+    const double *row_counts, *column_counts;  // an average is its sum / (row_counts[p] * column_counts[q])
+};
+
+struct PackedOperators {
+    // Between the layouts: NCHW at `from` or `to`.
+    void (*pack)(int64_t images, const float* from, const PackedView& to);
+    void (*unpack)(int64_t images, const PackedView& from, float* to);
+    // Zeros around every plane: sides are top, bottom, left and right.
+    void (*clear_border)(int64_t images, const PackedView& x, const int64_t* sides);
+    // to[i / lanes][j][i % lanes] = from[i][j], zeros beyond the last row.
+    void (*rows)(int64_t rows, int64_t columns, const float* from, float* to);
+    // Filters (K, C, taps) into the order described above.
+    void (*filters)(int64_t K, int64_t C, int64_t taps, const float* from, float* to);
+    void (*conv)(const PackedConv& problem);
+    void (*winograd)(const PackedWinograd& problem);
+    void (*winograd_filters)(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);
+    void (*planes_conv)(const PlanesConv& problem);
+    void (*linear)(const PackedLinear& problem);
+    void (*depthwise)(const PackedDepthwise& problem);
+    void (*max_pool)(const PackedPool& problem);
+    void (*avg_pool)(const PackedPool& problem);
+    // y (images, channels) = the mean of every plane.
+    void (*mean)(int64_t images, const PackedView& x, float* y);
+    // y = relu(a + b); y = relu(x * scale + shift), whole vectors of scale and shift.
+    void (*add)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+    void (*affine)(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
+                   bool relu);
+};
+
+}  // namespace pycnn::cpu
