@@ -55,7 +55,8 @@ PYCNN_INLINE Vec<float> rectified(Vec<float> value) {
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
     constexpr int kBases =
-        (ROWS + 2) / 3;             // pointers into x: three pixels of each are within reach of one address mode
+        (ROWS + 2) / 3;  // pointers into x: three pixels of each are within reach of one address mode
+    constexpr int64_t kRunsAhead = 1;
     constexpr int64_t kAhead = 48;  // steps: filters stream through, and a core follows only so many streams
     const int64_t step = o.x_step;
     const int64_t w_vector = o.w_vector;
@@ -74,6 +75,11 @@ __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
         const float* w = o.w + run * o.w_run;
         const float* x[kBases];
         for (int i = 0; i < kBases; i++) x[i] = o.x + o.run[run] + 3 * i * step;
+        if (run + 1 < o.full) {  // the pixels of the next run, which lie elsewhere
+            const float* next = o.x + o.run[run + 1];
+#pragma GCC unroll 16
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(next + i * step);
+        }
         for (int64_t t = 0; t < depth; t++) {
             Vec<float> filters[VECTORS];
 #pragma GCC unroll 2

@@ -26,13 +26,16 @@ namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
 namespace {
 
-// U = G w GT for one channel and one vector of filters: taps `tap` apart, points `point` apart.
+// U = G w GT for one channel and one vector of filters: taps `tap` apart, points `point` apart.  The taps of the next
+// block of channels are fetched meanwhile.
 template <int TILE>
 PYCNN_INLINE void transform_taps(const float* taps, int64_t tap, float* u, int64_t point) {
     using Tile = CookToom<TILE, 3>;
     Vec<float> half[Tile::kSize][3];
 #pragma GCC unroll 3
     for (int s = 0; s < 3; s++) {
+#pragma GCC unroll 3
+        for (int r = 0; r < 3; r++) __builtin_prefetch(taps + (9 + 3 * r + s) * tap);
         const Vec<float> column[3] = {load(taps + s * tap), load(taps + (3 + s) * tap), load(taps + (6 + s) * tap)};
         Vec<float> out[Tile::kSize];
         apply_rows<Tile::G>(column, out);
