@@ -153,7 +153,7 @@ class Tensor(Variable):
     @property
     def is_cuda(self) -> bool:
         """Whether a GPU holds the array."""
-        return not isinstance(self._data, np.ndarray)
+        return device_of(self._data) != "cpu"
 
     @property
     def array_module(self) -> ModuleType:
@@ -201,7 +201,7 @@ class Tensor(Variable):
         return to_host(self._data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if not isinstance(self._data, np.ndarray):
+        if self.is_cuda:
             raise TypeError(f"this tensor is on {self.device}; NumPy gets a copy of it by .numpy() or .cpu()")
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
