@@ -1,0 +1,538 @@
+"""From a graph to the calls of a native program, for one batch size and one vector width.
+
+Every value lives packed, dense, or both; what a step needs and is not there is made by `pack` or `unpack`.  Memory is
+planned before any step is written: going through the graph backwards, what a concatenation or a padding reads gets its
+place inside of the whole, and what an elementwise step reads for the last time gets the place of its result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pycnn.compiler.choose import choose
+from pycnn.compiler.graph import CompileError, Graph, Node, Value
+from pycnn.compiler.operations import conv_shape, image, pool_shape
+from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room, Step
+from pycnn.shape import Conv2dShape
+
+__all__ = ["lower"]
+
+Array = np.ndarray[Any, Any]
+Image = tuple[int, int, int]
+_IN_PLACE = ("relu", "tanh", "sigmoid", "affine", "add", "mul")
+
+
+def lower(graph: Graph, batch: int, lanes: int) -> Plan:
+    """The steps that compute `graph` for `batch` images, with vectors of `lanes` floats.
+
+    Raises:
+        CompileError: an operation on shapes that no step computes.
+        ValueError: a layer's own choice of algorithm that cannot run.
+    """
+    return _Lowering(graph, batch, lanes).plan()
+
+
+class _Lowering:
+    def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
+        self.graph, self.batch, self.lanes = graph, batch, lanes
+        self.steps: list[Step] = []
+        self.node: Node | None = None  # the one being lowered
+        self.index = 0
+        # A reshape is the same dense array; the values behind it share what is known of the first one, its root.
+        self.roots: dict[Value, Value] = {}
+        for node in graph.nodes:
+            if node.op == "reshape":
+                self.roots[node.output] = self.root(node.inputs[0])
+        self.nodes = [node for node in graph.nodes if node.op != "reshape"]
+        self.last_use: dict[Value, Node | None] = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                self.last_use[self.root(value)] = node
+        self.last_use.update((self.root(value), None) for value in graph.outputs)
+        self.packed: dict[tuple[Value, Image], Part] = {}
+        self.dense: dict[Value, Flat] = {value: Flat(None, "input", i) for i, value in enumerate(graph.inputs)}
+        self.places: dict[Value, Part] = {}  # where a value is to be packed
+        self.framed: dict[Part, Part] = {}  # copies that could have a border
+        self.cleared: dict[Part, Border] = {}  # borders that are zero already
+        self.targets: dict[Value, Flat] = {}  # where a value is to be written densely
+        for i, value in enumerate(graph.outputs):
+            self.targets.setdefault(self.root(value), Flat(None, "output", i))
+
+    def root(self, value: Value) -> Value:
+        return self.roots.get(value, value)
+
+    def plan(self) -> Plan:
+        for node in reversed(self.nodes):
+            self.share(node)
+        for self.index, self.node in enumerate(self.nodes):
+            _LOWER[self.node.op](self, self.node)
+        self.node = None
+        for i, value in enumerate(self.graph.outputs):
+            found = self.dense_of(value)
+            if found != (target := Flat(None, "output", i)):
+                self.step("pad", found, target, *image(value.shape), (0, 0, 0, 0))
+        naive = sum(self.room(image(node.output.shape)).floats for node in self.nodes)
+        return Plan(self.batch, self.steps, naive)
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    def room(self, sizes: Image) -> Room:
+        return Room(self.batch, *sizes, self.lanes)
+
+    def share(self, node: Node) -> None:
+        """Give the inputs of `node` places within that of its output, where they can be written there directly."""
+        sizes = image(node.output.shape)
+        if node.op == "concat":
+            whole = self.place_of(node.output)
+            for value, offset in self.starts(node):
+                self.share_one(value, whole.inside(*offset, *image(value.shape)), node)
+        elif node.op == "pad":
+            offset = self.axes(node, [before for before, _ in node["sides"]], 0)
+            self.share_one(node.inputs[0], self.place_of(node.output).inside(*offset, *image(node.inputs[0].shape)), node)
+        elif node.op in _IN_PLACE:
+            for value in node.inputs:
+                root = self.root(value)
+                if self.last_use[root] is node and root not in self.dense and image(root.shape) == sizes:
+                    if self.share_one(value, self.place_of(node.output), node):
+                        break
+
+    def share_one(self, value: Value, place: Part, node: Node) -> bool:
+        """Let `value` be packed at `place`, if that is at whole vectors and `value` has no other place."""
+        lanes = self.lanes
+        ends = place.channels % lanes == 0 or place.channel + place.channels == place.room.channels or node.op == "pad"
+        root = self.root(value)
+        if place.channel % lanes or not ends or root in self.places or image(root.shape) != place.sizes:
+            return False
+        self.places[root] = place
+        return True
+
+    def place_of(self, value: Value) -> Part:
+        """Where `value` is to be packed."""
+        root = self.root(value)
+        if root not in self.places:
+            self.places[root] = Part.all_of(self.room(image(root.shape)))
+        return self.places[root]
+
+    def starts(self, node: Node) -> list[tuple[Value, Image]]:
+        """Each part of a concatenation with the place where it starts."""
+        found, start = [], 0
+        for value in node.inputs:
+            axis = [start if i == node["axis"] else 0 for i in range(len(value.shape))]
+            found.append((value, self.axes(node, axis, 0)))
+            start += value.shape[node["axis"]]
+        return found
+
+    def axes(self, node: Node, given: Any, default: int) -> Image:
+        """Something given for each axis of a value, for each axis of its image."""
+        rank = len(given)
+        if any(one != default for one in given[3 if rank == 3 else 2 :]) and rank > 3:
+            raise CompileError(f"{node.op} along dimension 3 or further of {node.output.shape} has no compiled form")
+        rest = [default] * 3
+        for i, one in enumerate(given[:3] if rank <= 3 else given[:2]):
+            rest[2 if rank == 2 and i == 1 else i] = one
+        return rest[0], rest[1], rest[2]
+
+    # ----------------------------------------------------------------------------------------- values and steps
+
+    def step(self, method: str, *args: Any, flops: int = 0, **options: Any) -> None:
+        self.steps.append(Step(method, args, options, self.node.name if self.node else "", flops))
+
+    def packed_of(self, value: Value) -> Part:
+        """`value` packed."""
+        root, sizes = self.root(value), image(value.shape)
+        if (root, sizes) not in self.packed:
+            dense = self.dense_of(root)
+            if dense.room is not None and dense.room.is_dense and self.as_vector(dense.room, sizes):
+                self.packed[root, sizes] = Part.all_of(dense.room)
+            else:
+                same = image(root.shape) == sizes
+                part = self.place_of(root) if same else Part.all_of(self.room(sizes))
+                self.step("pack", dense, part)
+                self.packed[root, sizes] = part
+        return self.packed[root, sizes]
+
+    def as_vector(self, room: Room, sizes: Image) -> bool:
+        """Whether a dense room is packed just as well."""
+        return room.lanes == self.lanes and (room.channels, room.height, room.width) == sizes
+
+    def dense_of(self, value: Value) -> Flat:
+        """`value` as a dense array."""
+        root = self.root(value)
+        if root not in self.dense:
+            part = self.packed[root, image(root.shape)]
+            if part.is_whole and part.room.is_dense and root not in self.targets:
+                part.room.fixed = True
+                self.dense[root] = Flat(part.room)
+            else:
+                self.step("unpack", part, self.dense_for(root))
+        return self.dense[root]
+
+    def made(self, value: Value) -> Part:
+        """Where the node being lowered is to write `value`, packed."""
+        root = self.root(value)
+        self.packed[root, image(root.shape)] = self.place_of(root)
+        return self.packed[root, image(root.shape)]
+
+    def dense_for(self, value: Value) -> Flat:
+        """Where `value` is to be written densely."""
+        root, (c, h, w) = self.root(value), image(value.shape)
+        if root not in self.targets:
+            vector = h == w == 1 and c % self.lanes == 0
+            room = Room(self.batch, c, h, w, self.lanes if vector else 1, fixed=True)
+            self.targets[root] = Flat(room)
+        self.dense[root] = self.targets[root]
+        return self.dense[root]
+
+    def bordered(self, value: Value, border: Border) -> Part:
+        """`value` packed, with at least `border` of zeros around it."""
+        part = self.packed_of(value)
+        if not any(border):
+            return part
+        if not part.is_plane or part.room.fixed:
+            if part not in self.framed:
+                self.framed[part] = Part.all_of(self.room(part.sizes))
+                self.copy(part, self.framed[part], 0, 0, part.channels)
+            part = self.framed[part]
+        part.room.border = _larger(part.room.border, border)
+        cleared = self.cleared.get(part, (0, 0, 0, 0))
+        if _larger(cleared, border) != cleared:
+            self.cleared[part] = _larger(cleared, border)
+            self.step("clear_border", part, self.cleared[part])
+        return part
+
+    def copy(self, x: Part, y: Part, source: int, target: int, count: int) -> None:
+        self.step("copy", x, y, source=source, target=target, count=count)
+
+    def weights(self, pack: str, make: Any, *key: Any) -> Packed:
+        return Packed((self.index, pack, *key), pack, make)
+
+    # ------------------------------------------------------------------------------------------------- layers
+
+    def conv2d(self, node: Node) -> None:
+        x, w = node.inputs[0], node.constants["w"]
+        shape = conv_shape(x.shape, w.shape, node.settings, self.batch)
+        groups, lanes = shape.groups, self.lanes
+        if groups == 1:
+            self.one_group(node, shape)
+        elif groups == shape.C == shape.K:
+            self.depthwise(node, shape)
+        elif shape.C // groups % lanes == 0 and shape.K // groups % lanes == 0:
+            self.several_groups(node, shape)
+        else:
+            self.any_groups(node, shape)
+
+    def one_group(self, node: Node, shape: Conv2dShape) -> None:
+        x, root = node.inputs[0], self.root(node.inputs[0])
+        residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        if shape.C < self.lanes and (root, image(x.shape)) not in self.packed:
+            y = self.made(node.output)
+            self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
+            if residual is not None:
+                self.step("add", y, residual, y, node["relu"])
+            return
+        part = self.padded(node, shape, algo := choose(shape, node["algo"]))
+        self.conv(node, shape, part, self.made(node.output), residual, algo, slice(None))
+
+    def padded(self, node: Node, shape: Conv2dShape, algo: str) -> Part:
+        """The input of a convolution, with a border where its algorithm needs one."""
+        return self.bordered(node.inputs[0], _reach(shape) if algo == "direct" else (0, 0, 0, 0))
+
+    def conv(
+        self, node: Node, shape: Conv2dShape, x: Part, y: Part, residual: Part | None, algo: str, filters: slice
+    ) -> None:
+        w, b = node.constants["w"], node.constants.get("b")
+        self.step(
+            "conv",
+            x,
+            y,
+            self.weights("pack_filters", lambda: w[filters], filters.start),
+            None if b is None else b[filters],
+            flops=shape.flops // shape.groups,
+            kernel=(shape.R, shape.S),
+            stride=shape.stride,
+            padding=shape.padding[::2],
+            dilation=shape.dilation,
+            residual=residual,
+            relu=node["relu"],
+            algo=algo,
+        )
+
+    def several_groups(self, node: Node, shape: Conv2dShape) -> None:
+        """Groups of whole vectors: a convolution each, on slices of the channels."""
+        groups, depth, width = shape.groups, shape.C // shape.groups, shape.K // shape.groups
+        one = Conv2dShape(
+            shape.N, depth, shape.H, shape.W, width, shape.R, shape.S, shape.stride, shape.padding, shape.dilation
+        )
+        algo = choose(one, node["algo"])
+        x, y = self.padded(node, shape, algo), self.made(node.output)
+        for group in range(groups):
+            source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
+            target = y.inside(group * width, 0, 0, width, shape.P, shape.Q)
+            self.conv(node, shape, source, target, None, algo, slice(group * width, (group + 1) * width))
+
+    def from_dense(self, node: Node, shape: Conv2dShape, y: Part, relu: bool) -> None:
+        """Few channels: the image as it is, with zeros around it."""
+        top, bottom, left, right = shape.padding
+        height, width = shape.H + top + bottom, shape.W + left + right
+        source, w = self.dense_of(node.inputs[0]), node.constants["w"]
+        if any(shape.padding):
+            room = Flat(Room(self.batch, shape.C, height, width, 1, fixed=True))
+            self.step("pad", source, room, shape.C, shape.H, shape.W, shape.padding)
+            source = room
+        self.step(
+            "conv_plain",
+            source,
+            y,
+            self.weights("pack_filters_plain", lambda: w),
+            node.constants.get("b"),
+            flops=shape.flops,
+            channels=shape.C,
+            height=height,
+            width=width,
+            kernel=(shape.R, shape.S),
+            stride=shape.stride,
+            dilation=shape.dilation,
+            relu=relu,
+        )
+
+    def depthwise(self, node: Node, shape: Conv2dShape) -> None:
+        x, w = self.packed_of(node.inputs[0]), node.constants["w"]
+        self.step(
+            "depthwise",
+            x,
+            self.made(node.output),
+            self.weights("pack_filters_depthwise", lambda: w),
+            node.constants.get("b"),
+            flops=shape.flops,
+            kernel=(shape.R, shape.S),
+            stride=shape.stride,
+            padding=shape.padding[::2],
+            dilation=shape.dilation,
+            relu=node["relu"],
+        )
+
+    def any_groups(self, node: Node, shape: Conv2dShape) -> None:
+        source = self.dense_of(node.inputs[0])
+        self.step(
+            "conv_nchw",
+            source,
+            self.dense_for(node.output),
+            node.constants["w"],
+            node.constants.get("b"),
+            flops=shape.flops,
+            channels=shape.C,
+            height=shape.H,
+            width=shape.W,
+            stride=shape.stride,
+            padding=shape.padding,
+            dilation=shape.dilation,
+            groups=shape.groups,
+            relu=node["relu"],
+        )
+
+    def linear(self, node: Node) -> None:
+        x, w = node.inputs[0], node.constants["w"]
+        root = self.root(x)
+        sizes = image(root.shape)
+        part = self.packed.get((root, sizes))
+        if root not in self.dense and part is not None and part.is_whole and not any(part.room.border):
+            part.room.fixed = True
+            source = Flat(part.room)
+            packed = self.weights("pack_linear", lambda: _as_packed(w, sizes, self.lanes), self.lanes)
+        else:
+            source, packed = self.dense_of(x), self.weights("pack_linear", lambda: w)
+        flops = 2 * self.batch * w.size
+        target = self.dense_for(node.output)
+        self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, relu=node["relu"])
+
+    # ---------------------------------------------------------------------------------------------- elementwise
+
+    def unary(self, node: Node) -> None:
+        self.step("unary", node.op, self.packed_of(node.inputs[0]), self.made(node.output))
+
+    def binary(self, node: Node) -> None:
+        a, b = map(self.packed_of, node.inputs)
+        self.step(node.op, a, b, self.made(node.output), node["relu"])
+
+    def affine(self, node: Node) -> None:
+        scale, shift = node.constants.get("scale"), node.constants.get("shift")
+        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, node["relu"])
+
+    def lrn(self, node: Node) -> None:
+        how = (node[name] for name in ("size", "alpha", "beta", "k"))
+        self.step("lrn", self.packed_of(node.inputs[0]), self.made(node.output), *how)
+
+    def softmax(self, node: Node) -> None:
+        source = self.dense_of(node.inputs[0])
+        self.step("softmax", source, self.dense_for(node.output), node.output.shape[0], node["log"])
+
+    # -------------------------------------------------------------------------------------------------- pooling
+
+    def max_pool2d(self, node: Node) -> None:
+        how = {"kernel": node["kernel"], "stride": node["stride"], "padding": node["padding"][::2]}
+        x = self.packed_of(node.inputs[0])
+        self.step("max_pool", x, self.made(node.output), **how, dilation=node["dilation"])
+
+    def avg_pool2d(self, node: Node) -> None:
+        shape = pool_shape(node.inputs[0].shape, node.settings)
+        top, bottom, left, right = shape.padding
+        self.averages(
+            self.packed_of(node.inputs[0]),
+            self.made(node.output),
+            shape.kernel,
+            shape.stride,
+            padding=(top, left),
+            count_include_pad=node["count_include_pad"],
+            divisor_override=node["divisor"] or 0,
+            extent=(shape.H + top + bottom, shape.W + left + right),
+        )
+
+    def averages(self, x: Part, y: Part, kernel: tuple[int, int], stride: tuple[int, int], **how: Any) -> None:
+        self.step("avg_pool", x, y, kernel=kernel, stride=stride, **how)
+
+    def adaptive(self, node: Node) -> None:
+        """Windows that are not all alike: a pooling for each stretch of them that is."""
+        x, y = self.packed_of(node.inputs[0]), self.made(node.output)
+        rows, columns = (_stretches(size, count) for size, count in zip(x.sizes[1:], y.sizes[1:], strict=True))
+        for p, top, height, down, count_p in rows:
+            for q, left, width, across, count_q in columns:
+                high, wide = height + (count_p - 1) * down, width + (count_q - 1) * across
+                source = x.inside(0, top, left, x.channels, high, wide)
+                target = y.inside(0, p, q, y.channels, count_p, count_q)
+                kernel, stride = (height, width), (max(down, 1), max(across, 1))
+                if node.op == "adaptive_max_pool2d":
+                    how = {"kernel": kernel, "stride": stride, "padding": (0, 0), "dilation": (1, 1)}
+                    self.step("max_pool", source, target, **how)
+                else:
+                    settings = {"count_include_pad": True, "divisor_override": 0, "extent": (high, wide)}
+                    self.averages(source, target, kernel, stride, padding=(0, 0), **settings)
+
+    def mean(self, node: Node) -> None:
+        x = self.packed_of(node.inputs[0])
+        self.step("mean", x, self.dense_for(node.output))
+
+    # -------------------------------------------------------------------------------------------------- shaping
+
+    def concat(self, node: Node) -> None:
+        whole = self.made(node.output)
+        for value, offset in self.starts(node):
+            part = self.packed_of(value)
+            if part != whole.inside(*offset, *part.sizes):
+                self.into(part, whole, offset)
+
+    def into(self, part: Part, whole: Part, offset: Image) -> None:
+        """Copy a part to its place within the whole."""
+        target = whole.inside(0, *offset[1:], whole.channels, *part.sizes[1:])
+        self.copy(part, target, 0, offset[0], part.channels)
+
+    def pad(self, node: Node) -> None:
+        (c, h, w), whole = image(node.inputs[0].shape), self.made(node.output)
+        offset = self.axes(node, [before for before, _ in node["sides"]], 0)
+        part = self.packed_of(node.inputs[0])
+        if part == whole.inside(*offset, c, h, w):
+            for around in _around(offset, (c, h, w), whole, self.lanes):
+                self.step("clear", around)
+        else:
+            self.step("clear", whole)
+            self.into(part, whole, offset)
+
+    def slice(self, node: Node) -> None:
+        x, y = self.packed_of(node.inputs[0]), self.made(node.output)
+        starts, steps = self.axes(node, node["starts"], 0), self.axes(node, node["steps"], 1)
+        stops = self.axes(node, [size - stop for size, stop in zip(node.inputs[0].shape, node["stops"], strict=True)], 0)
+        if steps[0] != 1:
+            raise CompileError(f"every {steps[0]}th channel has no compiled form")
+        high, wide = x.height - stops[1] - starts[1], x.width - stops[2] - starts[2]
+        source = x.inside(0, starts[1], starts[2], x.channels, high, wide)
+        if steps[1:] != (1, 1):
+            target = y if y.channels == x.channels else Part.all_of(self.room((x.channels, y.height, y.width)))
+            how = {"kernel": (1, 1), "stride": steps[1:], "padding": (0, 0), "dilation": (1, 1)}
+            self.step("max_pool", source, target, **how)
+            source = target
+        if source != y:
+            self.copy(source, y, starts[0], 0, y.channels)
+
+
+def _larger(a: Border, b: Border) -> Border:
+    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _reach(shape: Conv2dShape) -> Border:
+    """How far the windows of a convolution reach beyond its input: its padding, as far as it is read."""
+
+    def behind(size: int, before: int, out: int, window: int, stride: int, dilation: int) -> int:
+        return max(0, (out - 1) * stride - before + (window - 1) * dilation + 1 - size)
+
+    top, _, left, _ = shape.padding
+    bottom = behind(shape.H, top, shape.P, shape.R, shape.stride[0], shape.dilation[0])
+    right = behind(shape.W, left, shape.Q, shape.S, shape.stride[1], shape.dilation[1])
+    return top, bottom, left, right
+
+
+def _as_packed(w: Array, sizes: Image, lanes: int) -> Array:
+    """The weight of a full layer with its columns in the order of a packed input."""
+    c, h, width = sizes
+    blocks = -(-c // lanes)
+    wide = np.zeros((w.shape[0], blocks * lanes, h, width), w.dtype)
+    wide[:, :c] = w.reshape(-1, c, h, width)
+    return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(w.shape[0], -1)
+
+
+def _stretches(size: int, count: int) -> list[tuple[int, int, int, int, int]]:
+    """Adaptive windows along an axis as stretches of equal ones: (first window, its start, length, step, how many)."""
+    windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+    found: list[tuple[int, int, int, int, int]] = []
+    for i, (start, end) in enumerate(windows):
+        if found:
+            first, begin, length, step, many = found[-1]
+            ahead = start - begin - (many - 1) * step
+            if end - start == length and ahead > 0 and (many == 1 or ahead == step):
+                found[-1] = (first, begin, length, ahead, many + 1)
+                continue
+        found.append((i, start, end - start, 0, 1))
+    return found
+
+
+def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:
+    """What of `whole` lies around a box, in boxes.
+
+    The box starts at a whole vector of channels, and whatever writes it clears the rest of its last vector.
+    """
+    boxes = []
+    before, (c, h, w) = offset, sizes
+    C, H, W = whole.sizes
+    behind = -(-(before[0] + c) // lanes) * lanes
+    for channel, count in ((0, before[0]), (behind, C - behind)):
+        if count > 0:
+            boxes.append(whole.inside(channel, 0, 0, count, H, W))
+    for y, count in ((0, before[1]), (before[1] + h, H - before[1] - h)):
+        if count > 0:
+            boxes.append(whole.inside(0, y, 0, C, count, W))
+    for x, count in ((0, before[2]), (before[2] + w, W - before[2] - w)):
+        if count > 0:
+            boxes.append(whole.inside(0, before[1], x, C, h, count))
+    return boxes
+
+
+_LOWER: dict[str, Any] = {
+    "conv2d": _Lowering.conv2d,
+    "linear": _Lowering.linear,
+    "affine": _Lowering.affine,
+    "relu": _Lowering.unary,
+    "tanh": _Lowering.unary,
+    "sigmoid": _Lowering.unary,
+    "add": _Lowering.binary,
+    "mul": _Lowering.binary,
+    "concat": _Lowering.concat,
+    "pad": _Lowering.pad,
+    "slice": _Lowering.slice,
+    "max_pool2d": _Lowering.max_pool2d,
+    "avg_pool2d": _Lowering.avg_pool2d,
+    "adaptive_avg_pool2d": _Lowering.adaptive,
+    "adaptive_max_pool2d": _Lowering.adaptive,
+    "mean": _Lowering.mean,
+    "lrn": _Lowering.lrn,
+    "softmax": _Lowering.softmax,
+}
