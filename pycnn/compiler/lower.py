@@ -7,13 +7,14 @@ place inside of the whole, and what an elementwise step reads for the last time 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from pycnn.compiler.choose import choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
-from pycnn.compiler.operations import conv_shape, image, pool_shape
+from pycnn.compiler.operations import channels, conv_shape, image
 from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room, Step
 from pycnn.shape import Conv2dShape
 
@@ -72,7 +73,7 @@ class _Lowering:
         for i, value in enumerate(self.graph.outputs):
             found = self.dense_of(value)
             if found != (target := Flat(None, "output", i)):
-                self.step("pad", found, target, *image(value.shape), (0, 0, 0, 0))
+                self.step("copy", found, target, self.batch * math.prod(value.shape))
         naive = sum(self.room(image(node.output.shape)).floats for node in self.nodes)
         return Plan(self.batch, self.steps, naive)
 
@@ -84,26 +85,30 @@ class _Lowering:
     def share(self, node: Node) -> None:
         """Give the inputs of `node` places within that of its output, where they can be written there directly."""
         sizes = image(node.output.shape)
-        if node.op == "concat":
+        if node.op == "concat" and self.by_vectors(node):
             whole = self.place_of(node.output)
             for value, offset in self.starts(node):
-                self.share_one(value, whole.inside(*offset, *image(value.shape)), node)
-        elif node.op == "pad":
+                self.share_one(value, whole.inside(*offset, *image(value.shape)))
+        elif node.op == "pad" and self.by_vectors(node):
             offset = self.axes(node, [before for before, _ in node["sides"]], 0)
-            self.share_one(node.inputs[0], self.place_of(node.output).inside(*offset, *image(node.inputs[0].shape)), node)
+            self.share_one(node.inputs[0], self.place_of(node.output).inside(*offset, *image(node.inputs[0].shape)))
         elif node.op in _IN_PLACE:
             for value in node.inputs:
                 root = self.root(value)
                 if self.last_use[root] is node and root not in self.dense and image(root.shape) == sizes:
-                    if self.share_one(value, self.place_of(node.output), node):
+                    if self.share_one(value, self.place_of(node.output)):
                         break
 
-    def share_one(self, value: Value, place: Part, node: Node) -> bool:
-        """Let `value` be packed at `place`, if that is at whole vectors and `value` has no other place."""
-        lanes = self.lanes
-        ends = place.channels % lanes == 0 or place.channel + place.channels == place.room.channels or node.op == "pad"
+    def by_vectors(self, node: Node) -> bool:
+        """Whether the parts of a concatenation, or what a padding is put around, start at whole vectors of channels."""
+        if node.op == "pad":
+            return self.axes(node, [before for before, _ in node["sides"]], 0)[0] % self.lanes == 0
+        return all(channel % self.lanes == 0 for _, (channel, _, _) in self.starts(node))
+
+    def share_one(self, value: Value, place: Part) -> bool:
+        """Let `value` be packed at `place`, if it has no other."""
         root = self.root(value)
-        if place.channel % lanes or not ends or root in self.places or image(root.shape) != place.sizes:
+        if root in self.places or image(root.shape) != place.sizes:
             return False
         self.places[root] = place
         return True
@@ -193,7 +198,7 @@ class _Lowering:
         if not part.is_plane or part.room.fixed:
             if part not in self.framed:
                 self.framed[part] = Part.all_of(self.room(part.sizes))
-                self.copy(part, self.framed[part], 0, 0, part.channels)
+                self.move(part, self.framed[part])
             part = self.framed[part]
         part.room.border = _larger(part.room.border, border)
         cleared = self.cleared.get(part, (0, 0, 0, 0))
@@ -202,8 +207,23 @@ class _Lowering:
             self.step("clear_border", part, self.cleared[part])
         return part
 
-    def copy(self, x: Part, y: Part, source: int, target: int, count: int) -> None:
-        self.step("copy", x, y, source=source, target=target, count=count)
+    def move(self, x: Part, y: Part, stride: tuple[int, int] = (1, 1)) -> None:
+        """Copy between packed boxes, of every `stride`-th row and column."""
+        self.step("max_pool", x, y, kernel=(1, 1), stride=stride, padding=(0, 0, 0, 0), dilation=(1, 1))
+
+    def clear(self, y: Part) -> None:
+        """Zeros: the border of an empty box."""
+        self.step("clear_border", y.inside(0, 0, 0, y.channels, 0, y.width), (0, y.height, 0, 0))
+
+    def join(self, x: Flat, y: Room, start: int, source: int, count: int, image: int) -> None:
+        """Copy `count` floats from `source` of each image of x, which has `image` floats, to `start` of each of y's."""
+        if x.room is None and (source or self.batch > 1):
+            whole = Room(self.batch, image, 1, 1, 1)
+            self.step("copy", x, Flat(whole), whole.floats)
+            x = Flat(whole)
+        for n in range(self.batch):
+            at = x.at if x.room is None else x.at + n * image + source
+            self.step("copy", Flat(x.room, x.space, at), Flat(y, at=n * y.image + start), count)
 
     def weights(self, pack: str, make: Any, *key: Any) -> Packed:
         return Packed((self.index, pack, *key), pack, make)
@@ -250,13 +270,13 @@ class _Lowering:
             self.weights("pack_filters", lambda: w[filters], filters.start),
             None if b is None else b[filters],
             flops=shape.flops // shape.groups,
-            kernel=(shape.R, shape.S),
             stride=shape.stride,
             padding=shape.padding[::2],
             dilation=shape.dilation,
             residual=residual,
             relu=node["relu"],
             algo=algo,
+            keep=True,
         )
 
     def several_groups(self, node: Node, shape: Conv2dShape) -> None:
@@ -282,16 +302,14 @@ class _Lowering:
             self.step("pad", source, room, shape.C, shape.H, shape.W, shape.padding)
             source = room
         self.step(
-            "conv_plain",
+            "conv_planes",
             source,
             y,
-            self.weights("pack_filters_plain", lambda: w),
+            self.weights("pack_filters_planes", lambda: w),
             node.constants.get("b"),
             flops=shape.flops,
-            channels=shape.C,
             height=height,
             width=width,
-            kernel=(shape.R, shape.S),
             stride=shape.stride,
             dilation=shape.dilation,
             relu=relu,
@@ -306,7 +324,6 @@ class _Lowering:
             self.weights("pack_filters_depthwise", lambda: w),
             node.constants.get("b"),
             flops=shape.flops,
-            kernel=(shape.R, shape.S),
             stride=shape.stride,
             padding=shape.padding[::2],
             dilation=shape.dilation,
@@ -314,23 +331,23 @@ class _Lowering:
         )
 
     def any_groups(self, node: Node, shape: Conv2dShape) -> None:
-        source = self.dense_of(node.inputs[0])
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
         self.step(
             "conv_nchw",
             source,
-            self.dense_for(node.output),
+            target,
             node.constants["w"],
             node.constants.get("b"),
             flops=shape.flops,
-            channels=shape.C,
-            height=shape.H,
-            width=shape.W,
+            image=(shape.C, shape.H, shape.W),
+            out=(shape.P, shape.Q),
             stride=shape.stride,
-            padding=shape.padding,
+            padding=shape.padding[::2],
             dilation=shape.dilation,
             groups=shape.groups,
-            relu=node["relu"],
         )
+        if node["relu"]:
+            self.step("unary", "relu", target, target, math.prod(shape.y_shape))
 
     def linear(self, node: Node) -> None:
         x, w = node.inputs[0], node.constants["w"]
@@ -349,8 +366,24 @@ class _Lowering:
 
     # ---------------------------------------------------------------------------------------------- elementwise
 
+    def relu(self, node: Node) -> None:
+        if self.root(node.inputs[0]) in self.dense:
+            self.unary(node)
+        else:
+            self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), None, None, True)
+
     def unary(self, node: Node) -> None:
-        self.step("unary", node.op, self.packed_of(node.inputs[0]), self.made(node.output))
+        """On memory as it lies, which may be packed: where nothing lies between, and zeros stay zeros."""
+        x, y = node.inputs[0], self.place_of(node.output)
+        part = self.packed.get((self.root(x), image(x.shape)))
+        alone = part is not None and all(one.is_whole and not any(one.room.border) for one in (part, y))
+        zeros = node.op != "sigmoid" or y.channels % self.lanes == 0
+        if self.root(x) not in self.dense and part is not None and alone and zeros:
+            part.room.fixed = y.room.fixed = True
+            self.step("unary", node.op, Flat(part.room), Flat(self.made(node.output).room), y.room.floats)
+        else:
+            count = self.batch * math.prod(x.shape)
+            self.step("unary", node.op, self.dense_of(x), self.dense_for(node.output), count)
 
     def binary(self, node: Node) -> None:
         a, b = map(self.packed_of, node.inputs)
@@ -361,53 +394,31 @@ class _Lowering:
         self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, node["relu"])
 
     def lrn(self, node: Node) -> None:
-        how = (node[name] for name in ("size", "alpha", "beta", "k"))
-        self.step("lrn", self.packed_of(node.inputs[0]), self.made(node.output), *how)
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        shape = node.output.shape
+        self.step("lrn", source, target, channels=channels(shape), pixels=math.prod(shape[1:]), **node.settings)
 
     def softmax(self, node: Node) -> None:
-        source = self.dense_of(node.inputs[0])
-        self.step("softmax", source, self.dense_for(node.output), node.output.shape[0], node["log"])
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        shape, axis = node.output.shape, node["axis"]
+        outer, inner = self.batch * math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        self.step("softmax", source, target, outer=outer, count=shape[axis], inner=inner, log=node["log"])
 
     # -------------------------------------------------------------------------------------------------- pooling
 
     def max_pool2d(self, node: Node) -> None:
-        how = {"kernel": node["kernel"], "stride": node["stride"], "padding": node["padding"][::2]}
+        how = {name: node[name] for name in ("kernel", "stride", "padding", "dilation")}
         x = self.packed_of(node.inputs[0])
-        self.step("max_pool", x, self.made(node.output), **how, dilation=node["dilation"])
+        self.step("max_pool", x, self.made(node.output), **how)
 
     def avg_pool2d(self, node: Node) -> None:
-        shape = pool_shape(node.inputs[0].shape, node.settings)
-        top, bottom, left, right = shape.padding
-        self.averages(
-            self.packed_of(node.inputs[0]),
-            self.made(node.output),
-            shape.kernel,
-            shape.stride,
-            padding=(top, left),
-            count_include_pad=node["count_include_pad"],
-            divisor_override=node["divisor"] or 0,
-            extent=(shape.H + top + bottom, shape.W + left + right),
-        )
-
-    def averages(self, x: Part, y: Part, kernel: tuple[int, int], stride: tuple[int, int], **how: Any) -> None:
-        self.step("avg_pool", x, y, kernel=kernel, stride=stride, **how)
+        how = {name: node[name] for name in ("kernel", "stride", "padding", "count_include_pad")}
+        x = self.packed_of(node.inputs[0])
+        self.step("avg_pool", x, self.made(node.output), **how, divisor_override=node["divisor"])
 
     def adaptive(self, node: Node) -> None:
-        """Windows that are not all alike: a pooling for each stretch of them that is."""
-        x, y = self.packed_of(node.inputs[0]), self.made(node.output)
-        rows, columns = (_stretches(size, count) for size, count in zip(x.sizes[1:], y.sizes[1:], strict=True))
-        for p, top, height, down, count_p in rows:
-            for q, left, width, across, count_q in columns:
-                high, wide = height + (count_p - 1) * down, width + (count_q - 1) * across
-                source = x.inside(0, top, left, x.channels, high, wide)
-                target = y.inside(0, p, q, y.channels, count_p, count_q)
-                kernel, stride = (height, width), (max(down, 1), max(across, 1))
-                if node.op == "adaptive_max_pool2d":
-                    how = {"kernel": kernel, "stride": stride, "padding": (0, 0), "dilation": (1, 1)}
-                    self.step("max_pool", source, target, **how)
-                else:
-                    settings = {"count_include_pad": True, "divisor_override": 0, "extent": (high, wide)}
-                    self.averages(source, target, kernel, stride, padding=(0, 0), **settings)
+        x = self.packed_of(node.inputs[0])
+        self.step(node.op.removesuffix("2d"), x, self.made(node.output))
 
     def mean(self, node: Node) -> None:
         x = self.packed_of(node.inputs[0])
@@ -416,43 +427,75 @@ class _Lowering:
     # -------------------------------------------------------------------------------------------------- shaping
 
     def concat(self, node: Node) -> None:
-        whole = self.made(node.output)
-        for value, offset in self.starts(node):
-            part = self.packed_of(value)
-            if part != whole.inside(*offset, *part.sizes):
-                self.into(part, whole, offset)
+        if self.by_vectors(node):
+            whole = self.made(node.output)
+            for value, offset in self.starts(node):
+                part = self.packed_of(value)
+                if part != (place := whole.inside(*offset, *part.sizes)):
+                    self.move(part, place)
+            return
+        room = self.dense_room(node.output)
+        plane = room.height * room.width
+        for value, (channel, _, _) in self.starts(node):
+            part = self.packed.get((self.root(value), image(value.shape)))
+            if self.batch == 1 and part is not None and self.root(value) not in self.dense:
+                self.step("unpack", part, Flat(room, at=channel * plane))
+            else:
+                size = math.prod(value.shape)
+                self.join(self.dense_of(value), room, channel * plane, 0, size, size)
 
-    def into(self, part: Part, whole: Part, offset: Image) -> None:
-        """Copy a part to its place within the whole."""
-        target = whole.inside(0, *offset[1:], whole.channels, *part.sizes[1:])
-        self.copy(part, target, 0, offset[0], part.channels)
+    def dense_room(self, value: Value) -> Room:
+        """A room of its own, dense, for `value`."""
+        room = Room(self.batch, *image(value.shape), 1, fixed=True)
+        self.dense[self.root(value)] = Flat(room)
+        return room
 
     def pad(self, node: Node) -> None:
-        (c, h, w), whole = image(node.inputs[0].shape), self.made(node.output)
+        x, sizes = node.inputs[0], image(node.inputs[0].shape)
         offset = self.axes(node, [before for before, _ in node["sides"]], 0)
-        part = self.packed_of(node.inputs[0])
-        if part == whole.inside(*offset, c, h, w):
-            for around in _around(offset, (c, h, w), whole, self.lanes):
-                self.step("clear", around)
-        else:
-            self.step("clear", whole)
-            self.into(part, whole, offset)
+        part, whole = self.packed_of(x), self.place_of(node.output)
+        inner = whole.inside(*offset, *sizes)
+        if part == inner:
+            for around in _around(offset, sizes, whole, self.lanes):
+                self.clear(around)
+            self.made(node.output)
+            return
+        self.clear(whole)
+        if offset[0] % self.lanes == 0:
+            self.move(part, inner)
+            self.made(node.output)
+            return
+        room = self.dense_room(node.output)
+        field = Part.all_of(self.room((sizes[0], room.height, room.width)))
+        self.clear(field)
+        self.move(part, field.inside(0, *offset[1:], *sizes))
+        laid = Room(self.batch, *field.sizes, 1)
+        self.step("unpack", whole, Flat(room))
+        self.step("unpack", field, Flat(laid))
+        self.join(Flat(laid), room, offset[0] * room.height * room.width, 0, laid.image, laid.image)
 
     def slice(self, node: Node) -> None:
-        x, y = self.packed_of(node.inputs[0]), self.made(node.output)
-        starts, steps = self.axes(node, node["starts"], 0), self.axes(node, node["steps"], 1)
-        stops = self.axes(node, [size - stop for size, stop in zip(node.inputs[0].shape, node["stops"], strict=True)], 0)
+        x, rest = node.inputs[0], [size - stop for size, stop in zip(node.inputs[0].shape, node["stops"], strict=True)]
+        starts, steps, left = self.axes(node, node["starts"], 0), self.axes(node, node["steps"], 1), self.axes(node, rest, 0)
         if steps[0] != 1:
-            raise CompileError(f"every {steps[0]}th channel has no compiled form")
-        high, wide = x.height - stops[1] - starts[1], x.width - stops[2] - starts[2]
-        source = x.inside(0, starts[1], starts[2], x.channels, high, wide)
-        if steps[1:] != (1, 1):
-            target = y if y.channels == x.channels else Part.all_of(self.room((x.channels, y.height, y.width)))
-            how = {"kernel": (1, 1), "stride": steps[1:], "padding": (0, 0), "dilation": (1, 1)}
-            self.step("max_pool", source, target, **how)
-            source = target
-        if source != y:
-            self.copy(source, y, starts[0], 0, y.channels)
+            raise CompileError(f"a slice of every {steps[0]}th channel has no compiled form")
+        c, h, w = image(x.shape)
+        count, high, wide = c - starts[0] - left[0], h - starts[1] - left[1], w - starts[2] - left[2]
+        whole_vectors = starts[0] % self.lanes == 0 and (count % self.lanes == 0 or not left[0])
+        if whole_vectors:
+            source = self.packed_of(x).inside(starts[0], starts[1], starts[2], count, high, wide)
+            self.move(source, self.made(node.output), steps[1:])
+            return
+        _, p, q = image(node.output.shape)
+        if (p, q) == (h, w):
+            source, plane = self.dense_of(x), h * w
+        else:
+            some = Part.all_of(self.room((c, p, q)))
+            self.move(self.packed_of(x).inside(0, starts[1], starts[2], c, high, wide), some, steps[1:])
+            source, plane = Flat(Room(self.batch, c, p, q, 1)), p * q
+            self.step("unpack", some, source)
+        room = self.dense_room(node.output)
+        self.join(source, room, 0, starts[0] * plane, count * plane, c * plane)
 
 
 def _larger(a: Border, b: Border) -> Border:
@@ -480,21 +523,6 @@ def _as_packed(w: Array, sizes: Image, lanes: int) -> Array:
     return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(w.shape[0], -1)
 
 
-def _stretches(size: int, count: int) -> list[tuple[int, int, int, int, int]]:
-    """Adaptive windows along an axis as stretches of equal ones: (first window, its start, length, step, how many)."""
-    windows = [(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
-    found: list[tuple[int, int, int, int, int]] = []
-    for i, (start, end) in enumerate(windows):
-        if found:
-            first, begin, length, step, many = found[-1]
-            ahead = start - begin - (many - 1) * step
-            if end - start == length and ahead > 0 and (many == 1 or ahead == step):
-                found[-1] = (first, begin, length, ahead, many + 1)
-                continue
-        found.append((i, start, end - start, 0, 1))
-    return found
-
-
 def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:
     """What of `whole` lies around a box, in boxes.
 
@@ -520,7 +548,7 @@ _LOWER: dict[str, Any] = {
     "conv2d": _Lowering.conv2d,
     "linear": _Lowering.linear,
     "affine": _Lowering.affine,
-    "relu": _Lowering.unary,
+    "relu": _Lowering.relu,
     "tanh": _Lowering.unary,
     "sigmoid": _Lowering.unary,
     "add": _Lowering.binary,

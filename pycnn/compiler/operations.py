@@ -18,7 +18,7 @@ Shapes are those of one image, without the batch.  "Channels" are the first axis
 | adaptive_avg_pool2d, adaptive_max_pool2d | x | size | |
 | mean | x (C, H, W), over the whole plane, (C, 1, 1) | | |
 | lrn | x | size, alpha, beta, k | |
-| softmax | x (features,) | log | |
+| softmax | x | axis, log | |
 
 y = relu(conv2d(x, w) + b + residual), each step where it is there.
 """
@@ -34,7 +34,7 @@ import numpy as np
 from pycnn.ops._checks import check_algo, flag, integer, number
 from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape, normalize_padding, pair, whole
 
-__all__ = ["channels", "conv_shape", "image", "infer", "pool_shape"]
+__all__ = ["channels", "conv_shape", "image", "infer"]
 
 Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
@@ -77,12 +77,6 @@ def conv_shape(x: Shape, w: Shape, settings: Mapping[str, Any], batch: int = 1) 
     """The problem of a conv2d node."""
     how = (settings[name] for name in ("stride", "padding", "dilation", "groups"))
     return Conv2dShape.of((batch, *x), w, *how)
-
-
-def pool_shape(x: Shape, settings: Mapping[str, Any], batch: int = 1) -> Pool2dShape:
-    """The problem of a pooling node."""
-    kernel, stride, padding = settings["kernel"], settings["stride"], settings["padding"]
-    return Pool2dShape.of((batch, *x), kernel, stride, padding, settings.get("dilation", (1, 1)), settings["ceil_mode"])
 
 
 def _expect(condition: bool, words: str) -> None:
@@ -229,8 +223,8 @@ def _lrn(x: Shape, *, size: int, alpha: float, beta: float, k: float) -> Shape:
     return x
 
 
-def _softmax(x: Shape, *, log: bool) -> Shape:
-    _expect(len(x) == 1, f"softmax takes (features,), got {x}")
+def _softmax(x: Shape, *, axis: int, log: bool) -> Shape:
+    _expect(0 <= integer("axis", axis) < len(x), f"no axis {axis} in {x}")
     flag("log", log)
     return x
 

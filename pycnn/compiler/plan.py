@@ -118,15 +118,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Flat:
-    """A dense array: a room of the arena, or an input or output of the program."""
+    """A dense array: a room of the arena from its float `at` on, or the input or output of number `at`."""
 
     room: Room | None = None
     space: str = "arena"
-    index: int = 0
+    at: int = 0
 
     def plain(self, engine: Any) -> Any:
         """As the native module takes it."""
-        return engine.Plain(self.space, self.index if self.room is None else self.room.offset)
+        return engine.Plain(self.space, self.at if self.room is None else self.room.offset + self.at)
 
 
 @dataclass(frozen=True)

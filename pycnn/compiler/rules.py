@@ -126,10 +126,8 @@ def _lrn(run: Trace, x: Any, size: int, alpha: float, beta: float, k: float) -> 
 def _softmax(log: bool) -> Rule:
     def rule(run: Trace, x: Traced, axis: int) -> Value:
         axis = axis_of("dim", axis, x.ndim)
-        if axis == 0 or x.value.shape[axis - 1] != math.prod(x.value.shape):
-            raise run.error(f"softmax along dimension {axis} of shape {x.shape}: only that of (N, features) is compiled")
-        flat = _reshaped(run, x.value, (x.value.shape[axis - 1],))
-        return _reshaped(run, run.add("softmax", flat, log=log), x.value.shape)
+        _keeps_batch(run, axis > 0, "softmax along dimension 0")
+        return run.add("softmax", x.value, axis=axis - 1, log=log)
 
     return rule
 

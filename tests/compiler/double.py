@@ -29,7 +29,7 @@ class View(NamedTuple):
 
 class Plain(NamedTuple):
     space: str
-    offset: int
+    at: int
 
 
 @dataclass
@@ -87,11 +87,21 @@ class Run:
         """(n, *shape), writable."""
         count = self.batch * math.prod(shape)
         if x.space == "arena":
-            assert 0 <= x.offset <= self.arena.size - count, f"{x} of {count} floats is not in the arena"
-            return self.arena[x.offset : x.offset + count].reshape(self.batch, *shape)
-        array = (self.inputs if x.space == "input" else self.outputs)[x.offset]
+            assert 0 <= x.at <= self.arena.size - count, f"{x} of {count} floats is not in the arena"
+            return self.arena[x.at : x.at + count].reshape(self.batch, *shape)
+        array = (self.inputs if x.space == "input" else self.outputs)[x.at]
         assert array.size == count, f"{x} has {array.size} floats, not {count}"
         return array.reshape(self.batch, *shape)
+
+
+    def floats(self, x: Plain, count: int) -> np.ndarray:
+        """So many floats from there on, writable."""
+        if x.space == "arena":
+            assert 0 <= x.at <= self.arena.size - count, f"{x} of {count} floats is not in the arena"
+            return self.arena[x.at : x.at + count]
+        array = (self.inputs if x.space == "input" else self.outputs)[x.at]
+        assert array.size >= count, f"{x} has {array.size} floats, not {count}"
+        return array.reshape(-1)[:count]
 
 
 Call = Callable[[Run], None]
@@ -159,23 +169,8 @@ class Program:
 
         self._add("clear_border", call)
 
-    def clear(self, y: View) -> None:
-        self._add("clear", lambda run: run.write(y, np.zeros((run.batch, *y[1:4]))))
-
-    def copy(self, x: View, y: View, *, source: int, target: int, count: int) -> None:
-        assert (x.height, x.width) == (y.height, y.width)
-        assert source + count <= x.channels
-        assert target + count <= y.channels
-
-        def call(run: Run) -> None:
-            window = run.window(y)
-            values = run.read(x)[:, source : source + count]
-            end = window.shape[1] * run.lanes if target + count == y.channels else target + count
-            for lane in range(target, end):
-                found = values[:, lane - target] if lane < target + count else 0
-                window[:, lane // run.lanes, :, :, lane % run.lanes] = found
-
-        self._add("copy", call)
+    def copy(self, x: Plain, y: Plain, count: int) -> None:
+        self._add("copy", lambda run: run.floats(y, count).__setitem__(slice(None), run.floats(x, count)))
 
     # -- layers
 
@@ -186,24 +181,19 @@ class Program:
         filters: Filters,
         bias: np.ndarray | None,
         *,
-        kernel: Any,
         stride: Any,
         padding: Any,
         dilation: Any,
         residual: View | None,
         relu: bool,
         algo: str,
+        keep: bool,
     ) -> None:
         assert filters.kind == "packed"
-        assert filters.w.shape == (y.channels, x.channels, *kernel)
+        assert filters.w.shape[:2] == (y.channels, x.channels)
+        kernel = filters.w.shape[2:]
         assert algo == "direct" or algo.startswith("winograd_f")
-        after = [
-            max(0, (out - 1) * s - before + (window - 1) * d + 1 - size)
-            for out, s, before, window, d, size in zip(
-                (y.height, y.width), stride, padding, kernel, dilation, (x.height, x.width), strict=True
-            )
-        ]
-        around = (padding[0], after[0], padding[1], after[1])
+        around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
             if algo == "direct":
@@ -218,30 +208,28 @@ class Program:
 
         self._add(f"conv {algo}", call)
 
-    def conv_plain(
+    def conv_planes(
         self,
         x: Plain,
         y: View,
         filters: Filters,
         bias: np.ndarray | None,
         *,
-        channels: int,
         height: int,
         width: int,
-        kernel: Any,
         stride: Any,
         dilation: Any,
         relu: bool,
     ) -> None:
-        assert filters.kind == "plain"
-        assert filters.w.shape == (y.channels, channels, *kernel)
+        assert filters.kind == "planes"
+        assert filters.w.shape[0] == y.channels
 
         def call(run: Run) -> None:
-            image = run.array(x, channels, height, width).astype(np.float64)
+            image = run.array(x, filters.w.shape[1], height, width).astype(np.float64)
             result = _convolved(image, filters.w, bias, stride, NONE, dilation)
             run.write(y, np.maximum(result, 0) if relu else result)
 
-        self._add("conv_plain", call)
+        self._add("conv_planes", call)
 
     def depthwise(
         self,
@@ -250,17 +238,15 @@ class Program:
         filters: Filters,
         bias: np.ndarray | None,
         *,
-        kernel: Any,
         stride: Any,
         padding: Any,
         dilation: Any,
         relu: bool,
     ) -> None:
         assert filters.kind == "depthwise"
-        assert filters.w.shape == (x.channels, 1, *kernel)
-        after = [max(0, (o - 1) * s - p + (k - 1) * d + 1 - size) for o, s, p, k, d, size in zip(
-            (y.height, y.width), stride, padding, kernel, dilation, (x.height, x.width), strict=True)]
-        around = (padding[0], after[0], padding[1], after[1])
+        assert filters.w.shape[:2] == (x.channels, 1)
+        kernel = filters.w.shape[2:]
+        around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
             result = _convolved(run.read(x), filters.w, bias, stride, around, dilation, x.channels)
@@ -276,19 +262,19 @@ class Program:
         w: np.ndarray,
         bias: np.ndarray | None,
         *,
-        channels: int,
-        height: int,
-        width: int,
+        image: Any,
+        out: Any,
         stride: Any,
         padding: Any,
         dilation: Any,
         groups: int,
-        relu: bool,
     ) -> None:
+        around = _around(w.shape[2:], stride, padding, dilation, image[1:], out)
+
         def call(run: Run) -> None:
-            image = run.array(x, channels, height, width).astype(np.float64)
-            result = _convolved(image, w, bias, stride, padding, dilation, groups)
-            run.array(y, *result.shape[1:])[...] = np.maximum(result, 0) if relu else result
+            given = run.array(x, *image).astype(np.float64)
+            result = _convolved(given, w, bias, stride, around, dilation, groups)[:, :, : out[0], : out[1]]
+            run.array(y, w.shape[0], *out)[...] = result
 
         self._add("conv_nchw", call)
 
@@ -327,18 +313,34 @@ class Program:
 
         self._add("affine", call)
 
-    def unary(self, name: str, x: View, y: View) -> None:
-        function = {"relu": lambda v: np.maximum(v, 0), "tanh": np.tanh, "sigmoid": lambda v: 1 / (1 + np.exp(-v))}[name]
-        self._add(name, lambda run: run.write(y, function(run.read(x))))
-
-    def lrn(self, x: View, y: View, size: int, alpha: float, beta: float, k: float) -> None:
-        self._add("lrn", lambda run: run.write(y, reference.lrn_fwd(run.read(x), size, alpha, beta, k)))
-
-    def softmax(self, x: Plain, y: Plain, columns: int, log: bool) -> None:
-        function = reference.log_softmax_fwd if log else reference.softmax_fwd
+    def unary(self, name: str, x: Plain, y: Plain, count: int) -> None:
+        function: Any = {
+            "relu": lambda v: np.maximum(v, 0),
+            "tanh": np.tanh,
+            "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+        }[name]
 
         def call(run: Run) -> None:
-            run.array(y, columns)[...] = function(run.array(x, columns).astype(np.float64), 1)
+            run.floats(y, count)[...] = function(run.floats(x, count).astype(np.float64))
+
+        self._add(name, call)
+
+    def lrn(
+        self, x: Plain, y: Plain, *, channels: int, pixels: int, size: int, alpha: float, beta: float, k: float
+    ) -> None:
+        def call(run: Run) -> None:
+            values = run.array(x, channels, pixels).astype(np.float64)
+            run.array(y, channels, pixels)[...] = reference.lrn_fwd(values, size, alpha, beta, k)
+
+        self._add("lrn", call)
+
+    def softmax(self, x: Plain, y: Plain, *, outer: int, count: int, inner: int, log: bool) -> None:
+        function = reference.log_softmax_fwd if log else reference.softmax_fwd
+        floats = outer * count * inner
+
+        def call(run: Run) -> None:
+            values = run.floats(x, floats).reshape(outer, count, inner).astype(np.float64)
+            run.floats(y, floats)[...] = function(values, 1).reshape(-1)
 
         self._add("softmax", call)
 
@@ -360,28 +362,45 @@ class Program:
         stride: Any,
         padding: Any,
         count_include_pad: bool,
-        divisor_override: int,
-        extent: Any,
+        divisor_override: int | None,
     ) -> None:
+        top, bottom, left, right = padding
+        if count_include_pad:
+            counted, before = (top + x.height + bottom, left + x.width + right), (0, 0, 0, 0)
+        else:
+            counted, before = (x.height, x.width), padding
+        counts: Any = divisor_override
+        if counts is None:
+            counts = _windows(np.ones((1, 1, *counted)), y, kernel, stride, before, (1, 1), 0.0).sum((4, 5))
+
         def call(run: Run) -> None:
             sums = _windows(run.read(x), y, kernel, stride, padding, (1, 1), 0.0).sum((4, 5))
-            if divisor_override:
-                counts: Any = divisor_override
-            elif count_include_pad:
-                counts = np.zeros((1, 1, *extent))
-                counts[...] = 1
-                counts = _windows(counts, y, kernel, stride, (0, 0), (1, 1), 0.0).sum((4, 5))
-            else:
-                counts = _windows(np.ones((1, 1, x.height, x.width)), y, kernel, stride, padding, (1, 1), 0.0).sum((4, 5))
             run.write(y, sums / counts)
 
         self._add("avg_pool", call)
+
+    def adaptive_max_pool(self, x: View, y: View) -> None:
+        size = (y.height, y.width)
+        self._add("adaptive", lambda run: run.write(y, reference.adaptive_max_pool2d_fwd(run.read(x), size)[0]))
+
+    def adaptive_avg_pool(self, x: View, y: View) -> None:
+        size = (y.height, y.width)
+        self._add("adaptive", lambda run: run.write(y, reference.adaptive_avg_pool2d_fwd(run.read(x), size)))
 
     def mean(self, x: View, y: Plain) -> None:
         def call(run: Run) -> None:
             run.array(y, x.channels)[...] = run.read(x).mean((2, 3))
 
         self._add("mean", call)
+
+
+def _around(kernel: Any, stride: Any, padding: Any, dilation: Any, size: Any, out: Any) -> tuple[int, int, int, int]:
+    """Padding as far as the windows reach."""
+    after = [
+        max(0, (o - 1) * s - p + (k - 1) * d + 1 - n)
+        for o, s, p, k, d, n in zip(out, stride, padding, kernel, dilation, size, strict=True)
+    ]
+    return padding[0], after[0], padding[1], after[1]
 
 
 def _convolved(
@@ -394,9 +413,13 @@ def _convolved(
 def _windows(x: np.ndarray, y: View, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float) -> np.ndarray:
     """(n, c, p, q, r, s): what each window sees."""
     n, c, h, w = x.shape
-    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip((y.height, y.width), stride, kernel, dilation, strict=True)]
-    field = np.full((n, c, max(reach[0], padding[0] + h), max(reach[1], padding[1] + w)), fill)
-    field[:, :, padding[0] : padding[0] + h, padding[1] : padding[1] + w] = x
+    top, left = padding[0], padding[2]
+    reach = [
+        (o - 1) * s + (k - 1) * d + 1
+        for o, s, k, d in zip((y.height, y.width), stride, kernel, dilation, strict=True)
+    ]
+    field = np.full((n, c, max(reach[0], top + h), max(reach[1], left + w)), fill)
+    field[:, :, top : top + h, left : left + w] = x
     return np.stack(
         [
             np.stack(
@@ -442,8 +465,8 @@ class Engine:
     def pack_filters(self, w: np.ndarray) -> Filters:
         return self._pack("packed", w)
 
-    def pack_filters_plain(self, w: np.ndarray) -> Filters:
-        return self._pack("plain", w)
+    def pack_filters_planes(self, w: np.ndarray) -> Filters:
+        return self._pack("planes", w)
 
     def pack_filters_depthwise(self, w: np.ndarray) -> Filters:
         return self._pack("depthwise", w)
