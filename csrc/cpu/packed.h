@@ -116,8 +116,9 @@ struct PackedOperators {
     void (*avg_pool)(const PackedPool& problem);
     // y (images, channels) = the mean of every plane.
     void (*mean)(int64_t images, const PackedView& x, float* y);
-    // y = relu(a + b); y = relu(x * scale + shift), whole vectors of scale and shift.
+    // y = relu(a + b); y = relu(a * b); y = relu(x * scale + shift), whole vectors of scale and shift.  y may be a or b.
     void (*add)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+    void (*mul)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
     void (*affine)(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
                    bool relu);
 };
