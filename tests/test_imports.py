@@ -19,7 +19,7 @@ FLOORS = [
     ["shape"],
     ["algorithms", "winograd", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
-    ["arrays"],
+    ["arrays", "_archive"],
     ["ops"],
     ["random"],
     ["graph", "arithmetic", "autograd", "tensor"],
