@@ -250,7 +250,7 @@ class _Lowering:
             y = self.made(node.output)
             self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
             if residual is not None:
-                self.step("add", y, residual, y, node["relu"])
+                self.step("add", y, residual, y, relu=node["relu"])
             return
         part = self.padded(node, shape, algo := choose(shape, node["algo"]))
         self.conv(node, shape, part, self.made(node.output), residual, algo, slice(None))
@@ -370,7 +370,7 @@ class _Lowering:
         if self.root(node.inputs[0]) in self.dense:
             self.unary(node)
         else:
-            self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), None, None, True)
+            self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), None, None, relu=True)
 
     def unary(self, node: Node) -> None:
         """On memory as it lies, which may be packed: where nothing lies between, and zeros stay zeros."""
@@ -387,11 +387,11 @@ class _Lowering:
 
     def binary(self, node: Node) -> None:
         a, b = map(self.packed_of, node.inputs)
-        self.step(node.op, a, b, self.made(node.output), node["relu"])
+        self.step(node.op, a, b, self.made(node.output), relu=node["relu"])
 
     def affine(self, node: Node) -> None:
         scale, shift = node.constants.get("scale"), node.constants.get("shift")
-        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, node["relu"])
+        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, relu=node["relu"])
 
     def lrn(self, node: Node) -> None:
         source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
