@@ -36,7 +36,7 @@ def module_of(array: Array) -> ModuleType:
     """
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    return sys.modules["cupy"] if type(array).__module__.partition(".")[0] == "cupy" else np
 
 
 def is_host(array: Array) -> bool:

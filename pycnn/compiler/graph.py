@@ -27,7 +27,7 @@ Shape = tuple[int, ...]
 Array = np.ndarray[Any, Any]
 
 
-class CompileError(ValueError):
+class CompileError(RuntimeError):
     """A network that cannot be compiled as it is; the message names the operation and the module it is in."""
 
 

@@ -80,29 +80,38 @@ class Traced:
         raise self.trace.refuse(f"asks for {_NAMES.get(name, name)} of")
 
 
-_NAMES = {"get": "numpy()", "item": "item(), float(), int() or the truth", "fill": "fill_()", "__array__": "numpy()"}
-_VALUES = [
-    *("bool", "float", "int", "complex", "index", "len", "iter", "getitem", "setitem", "contains", "invert", "array"),
-    *("lt", "le", "gt", "ge", "eq", "ne", "neg", "pos", "abs", "array_ufunc", "array_function"),
-    *(
-        prefix + name
-        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor")
-        for prefix in ("", "r", "i")
-    ),
-]
+_NAMES = {
+    "item": "item(), float(), int() or the truth",
+    **dict.fromkeys(("get", "__array__", "__array_interface__", "__array_struct__"), "numpy()"),
+}
+_COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
+_OPERATORS = {
+    **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "floordiv": "//", "mod": "%", "pow": "**", "matmul": "@"},
+    **{"and": "&", "or": "|", "xor": "^"},
+}
+_ASKED = {
+    **{name: f"compares (by {sign})" for name, sign in _COMPARED.items()},
+    **{side + name: f"computes ({sign}) with the array of" for name, sign in _OPERATORS.items() for side in ("", "r")},
+    **{"i" + name: f"changes in place (by {sign}=)" for name, sign in _OPERATORS.items()},
+    "setitem": "changes elements in place of",
+    **{name: "asks for elements of the array of" for name in ("getitem", "iter", "contains", "len")},
+    **{name: "asks for the value of" for name in ("bool", "float", "int", "complex", "index")},
+    **{name: "computes with the array of" for name in ("neg", "pos", "abs", "invert")},
+    "array": "asks for numpy() of",
+    "array_ufunc": "calls NumPy's {0.__name__}() on",
+    "array_function": "calls NumPy's {0.__name__}() on",
+}
 
 
-def _refusing(name: str) -> Callable[..., Any]:
+def _refusing(asked: str) -> Callable[..., Any]:
     def method(self: Traced, *args: Any, **options: Any) -> Any:
-        what = {"array_ufunc": "NumPy's {0.__name__}()", "array_function": "NumPy's {0.__name__}()"}.get(name)
-        raise self.trace.refuse(f"asks for {what.format(*args) if what else _NAMES.get(method_name, method_name)} of")
+        raise self.trace.refuse(asked.format(*args))
 
-    method_name = f"__{name}__"
     return method
 
 
-for _name in _VALUES:
-    setattr(Traced, f"__{_name}__", _refusing(_name))
+for _name, _asked in _ASKED.items():
+    setattr(Traced, f"__{_name}__", _refusing(_asked))
 
 
 class Trace:
@@ -136,7 +145,8 @@ class Trace:
         rule = RULES.get(function)
         if rule is None:
             raise self.error(f"{function.__name__} has no compiled form")
-        return wrap(Traced(self, rule(self, *given)))
+        result = Traced(self, rule(self, *given))
+        return wrap(result) if any(isinstance(arg, Variable) for arg in args) else result
 
     @contextmanager
     def inside(self, model: Module) -> Iterator[None]:
@@ -225,8 +235,9 @@ def _structure(run: Trace, result: Any, outputs: list[Value]) -> Any:
     """See `Graph.structure`; the values go to `outputs`."""
     if result is None:
         return None
-    if isinstance(result, Tensor) and isinstance(result._data, Traced):
-        outputs.append(result._data.value)
+    array = result._data if isinstance(result, Tensor) else result
+    if isinstance(array, Traced):
+        outputs.append(array.value)
         return len(outputs) - 1
     if isinstance(result, (tuple, list)):
         kind = "tuple" if isinstance(result, tuple) else "list"
