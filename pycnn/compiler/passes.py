@@ -130,15 +130,18 @@ def folded_pad(graph: Graph) -> Graph:
     makers = graph.makers()
     nodes = []
     for node in graph.nodes:
-        maker = makers.get(node.inputs[0]) if node.op == "conv2d" else None
-        if maker is not None and maker.op == "pad" and len(maker["sides"]) == 3 and maker["sides"][0] == (0, 0):
-            (_, (top, bottom), (left, right)) = maker["sides"]
+        while node.op == "conv2d" and (pad := makers.get(node.inputs[0])) is not None and _pads_planes(pad):
+            (_, (top, bottom), (left, right)) = pad["sides"]
             own = node["padding"]
             padding = (own[0] + top, own[1] + bottom, own[2] + left, own[3] + right)
-            inputs = (maker.inputs[0], *node.inputs[1:])
+            inputs = (pad.inputs[0], *node.inputs[1:])
             node = node.but(inputs=inputs, settings={**node.settings, "padding": padding})
         nodes.append(node)
     return live(replace(graph, nodes=nodes))
+
+
+def _pads_planes(node: Node) -> bool:
+    return node.op == "pad" and len(node["sides"]) == 3 and node["sides"][0] == (0, 0)
 
 
 def fused_relu(graph: Graph) -> Graph:
@@ -204,12 +207,15 @@ def live(graph: Graph) -> Graph:
 
 
 def rounded(graph: Graph) -> Graph:
-    """All constants as C-contiguous float32 of the graph's own."""
+    """All constants as C-contiguous float32 of the graph's own; one that several nodes share stays one."""
+    own: dict[int, Array] = {}
 
-    def own(constants: Mapping[str, Array]) -> dict[str, Array]:
-        return {name: np.array(array, np.float32, order="C") for name, array in constants.items()}
+    def copied(array: Array) -> Array:
+        if id(array) not in own:
+            own[id(array)] = np.array(array, np.float32, order="C")
+        return own[id(array)]
 
-    return replace(graph, nodes=[node.but(constants=own(node.constants)) if node.constants else node for node in graph.nodes])
+    return replace(graph, nodes=[node.but(constants={k: copied(v) for k, v in node.constants.items()}) for node in graph.nodes])
 
 
 def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
