@@ -25,7 +25,7 @@ FLOORS = [
     ["graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
     ["cuda", "nn", "optim", "data", "checkpoint"],
-    ["models", "training", "testing"],
+    ["compiler", "models", "training", "testing"],
     ["viz", "bench"],
     ["cli"],
 ]

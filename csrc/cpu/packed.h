@@ -24,7 +24,8 @@ struct PackedView {
     int64_t image, block, row;
 };
 
-// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.
+// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.  y may be the
+// residual: each of its elements is read by the task that writes it, before it does.
 struct PackedConv {
     int64_t images;
     PackedView x, y;

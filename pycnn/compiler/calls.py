@@ -36,4 +36,4 @@ def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]
     if call.arrays[0].dtype != np.float32:
         raise TypeError(f"a compiled network computes in float32, got {call.arrays[0].dtype}")
     back = (lambda result: wrap(call.back(result))) if any(tensors) else call.back
-    return [np.ascontiguousarray(array) for array in call.arrays], back
+    return [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in call.arrays], back

@@ -41,7 +41,7 @@ def save(path: str | os.PathLike[str], graph: Graph, accuracy: str) -> None:
                 "op": node.op,
                 "inputs": [number[value] for value in node.inputs],
                 "settings": node.settings,
-                "constants": sorted(node.constants),
+                "constants": list(node.constants),
                 "name": node.name,
                 "shape": node.output.shape,
             }
@@ -132,8 +132,10 @@ def _checked(structure: Any) -> Any:
     if structure is None or type(structure) is int:
         return structure
     kind, parts = structure
-    if kind not in ("tuple", "list", "dict") or not isinstance(parts, dict if kind == "dict" else list):
+    if kind == "dict" and isinstance(parts, dict):
+        parts = list(parts.values())
+    elif kind not in ("tuple", "list") or not isinstance(parts, list):
         raise ValueError(f"{kind!r:.60} is no kind of result")
-    for part in parts.values() if kind == "dict" else parts:
+    for part in parts:
         _checked(part)
     return structure

@@ -138,7 +138,9 @@ class Graph:
             settings = [f"{key}={_text(value)}" for key, value in node.settings.items() if value is not False]
             settings += [f"{key}:{by(array.shape)}" for key, array in node.constants.items()]
             made = f"%{number[node.output]} = {node.op}({names(node.inputs)})"
-            lines.append("  ".join([made, by(node.output.shape), *settings, *([f"# {node.name}"] if node.name else [])]))
+            lines.append(
+                "  ".join([made, by(node.output.shape), *settings, *([f"# {node.name}"] if node.name else [])])
+            )
         return "\n".join([*lines, "outputs " + names(self.outputs)])
 
 

@@ -1,8 +1,8 @@
 """From a graph to the calls of a native program, for one batch size and one vector width.
 
-Every value lives packed, dense, or both; what a step needs and is not there is made by `pack` or `unpack`.  Memory is
-planned before any step is written: going through the graph backwards, what a concatenation or a padding reads gets its
-place inside of the whole, and what an elementwise step reads for the last time gets the place of its result.
+Before any step is written, the graph is gone through backwards to say where values will lie: what a concatenation or a
+padding reads, within the whole; what an elementwise step or the sum of a shortcut reads for the last time, in the place
+of the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from pycnn.compiler.choose import choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
-from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room, Step
+from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room
+from pycnn.compiler.values import Values
 from pycnn.shape import Conv2dShape
 
 __all__ = ["lower"]
@@ -35,40 +36,17 @@ def lower(graph: Graph, batch: int, lanes: int) -> Plan:
     return _Lowering(graph, batch, lanes).plan()
 
 
-class _Lowering:
+class _Lowering(Values):
     def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
-        self.graph, self.batch, self.lanes = graph, batch, lanes
-        self.steps: list[Step] = []
-        self.node: Node | None = None  # the one being lowered
-        self.index = 0
-        # A reshape is the same dense array; the values behind it share what is known of the first one, its root.
-        self.roots: dict[Value, Value] = {}
-        for node in graph.nodes:
-            if node.op == "reshape":
-                self.roots[node.output] = self.root(node.inputs[0])
-        self.nodes = [node for node in graph.nodes if node.op != "reshape"]
-        self.last_use: dict[Value, Node | None] = {}
-        for node in self.nodes:
-            for value in node.inputs:
-                self.last_use[self.root(value)] = node
-        self.last_use.update((self.root(value), None) for value in graph.outputs)
-        self.packed: dict[tuple[Value, Image], Part] = {}
-        self.dense: dict[Value, Flat] = {value: Flat(None, "input", i) for i, value in enumerate(graph.inputs)}
-        self.places: dict[Value, Part] = {}  # where a value is to be packed
-        self.framed: dict[Part, Part] = {}  # copies that could have a border
-        self.cleared: dict[Part, Border] = {}  # borders that are zero already
-        self.targets: dict[Value, Flat] = {}  # where a value is to be written densely
-        for i, value in enumerate(graph.outputs):
-            self.targets.setdefault(self.root(value), Flat(None, "output", i))
-
-    def root(self, value: Value) -> Value:
-        return self.roots.get(value, value)
+        super().__init__(graph, batch, lanes)
+        self.index = {node: i for i, node in enumerate(graph.nodes)}  # what tells packed weights apart
 
     def plan(self) -> Plan:
         for node in reversed(self.nodes):
-            self.share(node)
-        for self.index, self.node in enumerate(self.nodes):
-            _LOWER[self.node.op](self, self.node)
+            self.share_inputs(node)
+        for node in self.nodes:
+            self.node = node
+            _LOWER[node.op](self, node)
         self.node = None
         for i, value in enumerate(self.graph.outputs):
             found = self.dense_of(value)
@@ -79,154 +57,48 @@ class _Lowering:
 
     # ------------------------------------------------------------------------------------------------- memory
 
-    def room(self, sizes: Image) -> Room:
-        return Room(self.batch, *sizes, self.lanes)
-
-    def share(self, node: Node) -> None:
+    def share_inputs(self, node: Node) -> None:
         """Give the inputs of `node` places within that of its output, where they can be written there directly."""
-        sizes = image(node.output.shape)
+        y = node.output
         if node.op == "concat" and self.by_vectors(node):
-            whole = self.place_of(node.output)
             for value, offset in self.starts(node):
-                self.share_one(value, whole.inside(*offset, *image(value.shape)))
+                self.share(value, self.place_of(y).inside(*offset, *image(value.shape)))
         elif node.op == "pad" and self.by_vectors(node):
-            offset = self.axes(node, [before for before, _ in node["sides"]], 0)
-            self.share_one(node.inputs[0], self.place_of(node.output).inside(*offset, *image(node.inputs[0].shape)))
+            self.share(node.inputs[0], self.place_of(y).inside(*self.before(node), *image(node.inputs[0].shape)))
         elif node.op in _IN_PLACE:
-            for value in node.inputs:
-                root = self.root(value)
-                if self.last_use[root] is node and root not in self.dense and image(root.shape) == sizes:
-                    if self.share_one(value, self.place_of(node.output)):
-                        break
+            any(self.ends(value, node) and self.share(value, self.place_of(y)) for value in node.inputs)
+        elif node.op == "conv2d" and len(node.inputs) == 2:
+            # Each element of the residual is read by whoever writes that of the sum; with few channels it is added by
+            # a step of its own, when the sum is there already.
+            x, residual = node.inputs
+            if self.ends(residual, node) and self.root(x) is not self.root(residual) and x.shape[0] >= self.lanes:
+                self.share(residual, self.place_of(y))
+
+    def ends(self, value: Value, node: Node) -> bool:
+        """Whether `node` is the last to read `value`, in the form in which it was made."""
+        root = self.root(value)
+        return self.last_use[root] is node and root not in self.dense and image(root.shape) == image(value.shape)
 
     def by_vectors(self, node: Node) -> bool:
         """Whether the parts of a concatenation, or what a padding is put around, start at whole vectors of channels."""
-        if node.op == "pad":
-            return self.axes(node, [before for before, _ in node["sides"]], 0)[0] % self.lanes == 0
-        return all(channel % self.lanes == 0 for _, (channel, _, _) in self.starts(node))
+        starts = [self.before(node)] if node.op == "pad" else [start for _, start in self.starts(node)]
+        return all(channel % self.lanes == 0 for channel, _, _ in starts)
 
-    def share_one(self, value: Value, place: Part) -> bool:
-        """Let `value` be packed at `place`, if it has no other."""
-        root = self.root(value)
-        if root in self.places or image(root.shape) != place.sizes:
-            return False
-        self.places[root] = place
-        return True
-
-    def place_of(self, value: Value) -> Part:
-        """Where `value` is to be packed."""
-        root = self.root(value)
-        if root not in self.places:
-            self.places[root] = Part.all_of(self.room(image(root.shape)))
-        return self.places[root]
+    def before(self, node: Node) -> Image:
+        """How much a padding puts before each axis."""
+        return _axes(node, [before for before, _ in node["sides"]], 0)
 
     def starts(self, node: Node) -> list[tuple[Value, Image]]:
         """Each part of a concatenation with the place where it starts."""
         found, start = [], 0
         for value in node.inputs:
             axis = [start if i == node["axis"] else 0 for i in range(len(value.shape))]
-            found.append((value, self.axes(node, axis, 0)))
+            found.append((value, _axes(node, axis, 0)))
             start += value.shape[node["axis"]]
         return found
 
-    def axes(self, node: Node, given: Any, default: int) -> Image:
-        """Something given for each axis of a value, for each axis of its image."""
-        rank = len(given)
-        if any(one != default for one in given[3 if rank == 3 else 2 :]) and rank > 3:
-            raise CompileError(f"{node.op} along dimension 3 or further of {node.output.shape} has no compiled form")
-        rest = [default] * 3
-        for i, one in enumerate(given[:3] if rank <= 3 else given[:2]):
-            rest[2 if rank == 2 and i == 1 else i] = one
-        return rest[0], rest[1], rest[2]
-
-    # ----------------------------------------------------------------------------------------- values and steps
-
-    def step(self, method: str, *args: Any, flops: int = 0, **options: Any) -> None:
-        self.steps.append(Step(method, args, options, self.node.name if self.node else "", flops))
-
-    def packed_of(self, value: Value) -> Part:
-        """`value` packed."""
-        root, sizes = self.root(value), image(value.shape)
-        if (root, sizes) not in self.packed:
-            dense = self.dense_of(root)
-            if dense.room is not None and dense.room.is_dense and self.as_vector(dense.room, sizes):
-                self.packed[root, sizes] = Part.all_of(dense.room)
-            else:
-                same = image(root.shape) == sizes
-                part = self.place_of(root) if same else Part.all_of(self.room(sizes))
-                self.step("pack", dense, part)
-                self.packed[root, sizes] = part
-        return self.packed[root, sizes]
-
-    def as_vector(self, room: Room, sizes: Image) -> bool:
-        """Whether a dense room is packed just as well."""
-        return room.lanes == self.lanes and (room.channels, room.height, room.width) == sizes
-
-    def dense_of(self, value: Value) -> Flat:
-        """`value` as a dense array."""
-        root = self.root(value)
-        if root not in self.dense:
-            part = self.packed[root, image(root.shape)]
-            if part.is_whole and part.room.is_dense and root not in self.targets:
-                part.room.fixed = True
-                self.dense[root] = Flat(part.room)
-            else:
-                self.step("unpack", part, self.dense_for(root))
-        return self.dense[root]
-
-    def made(self, value: Value) -> Part:
-        """Where the node being lowered is to write `value`, packed."""
-        root = self.root(value)
-        self.packed[root, image(root.shape)] = self.place_of(root)
-        return self.packed[root, image(root.shape)]
-
-    def dense_for(self, value: Value) -> Flat:
-        """Where `value` is to be written densely."""
-        root, (c, h, w) = self.root(value), image(value.shape)
-        if root not in self.targets:
-            vector = h == w == 1 and c % self.lanes == 0
-            room = Room(self.batch, c, h, w, self.lanes if vector else 1, fixed=True)
-            self.targets[root] = Flat(room)
-        self.dense[root] = self.targets[root]
-        return self.dense[root]
-
-    def bordered(self, value: Value, border: Border) -> Part:
-        """`value` packed, with at least `border` of zeros around it."""
-        part = self.packed_of(value)
-        if not any(border):
-            return part
-        if not part.is_plane or part.room.fixed:
-            if part not in self.framed:
-                self.framed[part] = Part.all_of(self.room(part.sizes))
-                self.move(part, self.framed[part])
-            part = self.framed[part]
-        part.room.border = _larger(part.room.border, border)
-        cleared = self.cleared.get(part, (0, 0, 0, 0))
-        if _larger(cleared, border) != cleared:
-            self.cleared[part] = _larger(cleared, border)
-            self.step("clear_border", part, self.cleared[part])
-        return part
-
-    def move(self, x: Part, y: Part, stride: tuple[int, int] = (1, 1)) -> None:
-        """Copy between packed boxes, of every `stride`-th row and column."""
-        self.step("max_pool", x, y, kernel=(1, 1), stride=stride, padding=(0, 0, 0, 0), dilation=(1, 1))
-
-    def clear(self, y: Part) -> None:
-        """Zeros: the border of an empty box."""
-        self.step("clear_border", y.inside(0, 0, 0, y.channels, 0, y.width), (0, y.height, 0, 0))
-
-    def join(self, x: Flat, y: Room, start: int, source: int, count: int, image: int) -> None:
-        """Copy `count` floats from `source` of each image of x, which has `image` floats, to `start` of each of y's."""
-        if x.room is None and (source or self.batch > 1):
-            whole = Room(self.batch, image, 1, 1, 1)
-            self.step("copy", x, Flat(whole), whole.floats)
-            x = Flat(whole)
-        for n in range(self.batch):
-            at = x.at if x.room is None else x.at + n * image + source
-            self.step("copy", Flat(x.room, x.space, at), Flat(y, at=n * y.image + start), count)
-
-    def weights(self, pack: str, make: Any, *key: Any) -> Packed:
-        return Packed((self.index, pack, *key), pack, make)
+    def weights(self, node: Node, pack: str, make: Any, *key: Any) -> Packed:
+        return Packed((self.index[node], pack, *key), pack, make)
 
     # ------------------------------------------------------------------------------------------------- layers
 
@@ -236,24 +108,27 @@ class _Lowering:
         groups, lanes = shape.groups, self.lanes
         if groups == 1:
             self.one_group(node, shape)
-        elif groups == shape.C == shape.K:
-            self.depthwise(node, shape)
         elif shape.C // groups % lanes == 0 and shape.K // groups % lanes == 0:
             self.several_groups(node, shape)
+        elif node["algo"] != "auto" and choose(shape, node["algo"]) != "direct":
+            raise CompileError(f"{node['algo']} has no compiled form for {groups} groups (in module {node.name})")
+        elif shape.C == shape.K == groups:
+            self.depthwise(node, shape)
         else:
             self.any_groups(node, shape)
 
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
         x, root = node.inputs[0], self.root(node.inputs[0])
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
-        if shape.C < self.lanes and (root, image(x.shape)) not in self.packed:
+        algo = choose(shape, node["algo"])
+        few = shape.C < self.lanes and (root, image(x.shape)) not in self.packed
+        if few and (node["algo"] == "auto" or algo == "direct"):
             y = self.made(node.output)
             self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
             if residual is not None:
                 self.step("add", y, residual, y, relu=node["relu"])
-            return
-        part = self.padded(node, shape, algo := choose(shape, node["algo"]))
-        self.conv(node, shape, part, self.made(node.output), residual, algo, slice(None))
+        else:
+            self.conv(node, shape, self.padded(node, shape, algo), self.made(node.output), residual, algo, slice(None))
 
     def padded(self, node: Node, shape: Conv2dShape, algo: str) -> Part:
         """The input of a convolution, with a border where its algorithm needs one."""
@@ -267,7 +142,7 @@ class _Lowering:
             "conv",
             x,
             y,
-            self.weights("pack_filters", lambda: w[filters], filters.start),
+            self.weights(node, "pack_filters", lambda: w[filters], filters.start),
             None if b is None else b[filters],
             flops=shape.flops // shape.groups,
             stride=shape.stride,
@@ -305,7 +180,7 @@ class _Lowering:
             "conv_planes",
             source,
             y,
-            self.weights("pack_filters_planes", lambda: w),
+            self.weights(node, "pack_filters_planes", lambda: w),
             node.constants.get("b"),
             flops=shape.flops,
             height=height,
@@ -321,7 +196,7 @@ class _Lowering:
             "depthwise",
             x,
             self.made(node.output),
-            self.weights("pack_filters_depthwise", lambda: w),
+            self.weights(node, "pack_filters_depthwise", lambda: w),
             node.constants.get("b"),
             flops=shape.flops,
             stride=shape.stride,
@@ -357,9 +232,9 @@ class _Lowering:
         if root not in self.dense and part is not None and part.is_whole and not any(part.room.border):
             part.room.fixed = True
             source = Flat(part.room)
-            packed = self.weights("pack_linear", lambda: _as_packed(w, sizes, self.lanes), self.lanes)
+            packed = self.weights(node, "pack_linear", lambda: _as_packed(w, sizes, self.lanes), self.lanes)
         else:
-            source, packed = self.dense_of(x), self.weights("pack_linear", lambda: w)
+            source, packed = self.dense_of(x), self.weights(node, "pack_linear", lambda: w)
         flops = 2 * self.batch * w.size
         target = self.dense_for(node.output)
         self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, relu=node["relu"])
@@ -437,9 +312,9 @@ class _Lowering:
         room = self.dense_room(node.output)
         plane = room.height * room.width
         for value, (channel, _, _) in self.starts(node):
-            part = self.packed.get((self.root(value), image(value.shape)))
-            if self.batch == 1 and part is not None and self.root(value) not in self.dense:
-                self.step("unpack", part, Flat(room, at=channel * plane))
+            found = self.packed.get((self.root(value), image(value.shape)))
+            if self.batch == 1 and found is not None and self.root(value) not in self.dense:
+                self.step("unpack", found, Flat(room, at=channel * plane))
             else:
                 size = math.prod(value.shape)
                 self.join(self.dense_of(value), room, channel * plane, 0, size, size)
@@ -452,7 +327,7 @@ class _Lowering:
 
     def pad(self, node: Node) -> None:
         x, sizes = node.inputs[0], image(node.inputs[0].shape)
-        offset = self.axes(node, [before for before, _ in node["sides"]], 0)
+        offset = self.before(node)
         part, whole = self.packed_of(x), self.place_of(node.output)
         inner = whole.inside(*offset, *sizes)
         if part == inner:
@@ -476,30 +351,36 @@ class _Lowering:
 
     def slice(self, node: Node) -> None:
         x, rest = node.inputs[0], [size - stop for size, stop in zip(node.inputs[0].shape, node["stops"], strict=True)]
-        starts, steps, left = self.axes(node, node["starts"], 0), self.axes(node, node["steps"], 1), self.axes(node, rest, 0)
+        starts, steps = _axes(node, node["starts"], 0), _axes(node, node["steps"], 1)
+        left = _axes(node, rest, 0)
         if steps[0] != 1:
             raise CompileError(f"a slice of every {steps[0]}th channel has no compiled form")
         c, h, w = image(x.shape)
         count, high, wide = c - starts[0] - left[0], h - starts[1] - left[1], w - starts[2] - left[2]
-        whole_vectors = starts[0] % self.lanes == 0 and (count % self.lanes == 0 or not left[0])
-        if whole_vectors:
-            source = self.packed_of(x).inside(starts[0], starts[1], starts[2], count, high, wide)
-            self.move(source, self.made(node.output), steps[1:])
+        if starts[0] % self.lanes == 0 and (count % self.lanes == 0 or not left[0]):
+            part = self.packed_of(x).inside(starts[0], starts[1], starts[2], count, high, wide)
+            self.move(part, self.made(node.output), steps[1:])
             return
         _, p, q = image(node.output.shape)
         if (p, q) == (h, w):
-            source, plane = self.dense_of(x), h * w
+            source = self.dense_of(x)
         else:
             some = Part.all_of(self.room((c, p, q)))
             self.move(self.packed_of(x).inside(0, starts[1], starts[2], c, high, wide), some, steps[1:])
-            source, plane = Flat(Room(self.batch, c, p, q, 1)), p * q
+            source = Flat(Room(self.batch, c, p, q, 1))
             self.step("unpack", some, source)
-        room = self.dense_room(node.output)
-        self.join(source, room, 0, starts[0] * plane, count * plane, c * plane)
+        self.join(source, self.dense_room(node.output), 0, starts[0] * p * q, count * p * q, c * p * q)
 
 
-def _larger(a: Border, b: Border) -> Border:
-    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+def _axes(node: Node, given: Any, default: int) -> Image:
+    """Something given for each axis of a value, for each axis of its image."""
+    rank = len(given)
+    if any(one != default for one in given[3 if rank == 3 else 2 :]) and rank > 3:
+        raise CompileError(f"{node.op} along dimension 3 or further of {node.output.shape} has no compiled form")
+    rest = [default] * 3
+    for i, one in enumerate(given[:3] if rank <= 3 else given[:2]):
+        rest[2 if rank == 2 and i == 1 else i] = one
+    return rest[0], rest[1], rest[2]
 
 
 def _reach(shape: Conv2dShape) -> Border:
@@ -520,7 +401,9 @@ def _as_packed(w: Array, sizes: Image, lanes: int) -> Array:
     blocks = -(-c // lanes)
     wide = np.zeros((w.shape[0], blocks * lanes, h, width), w.dtype)
     wide[:, :c] = w.reshape(-1, c, h, width)
-    return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(w.shape[0], -1)
+    return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(
+        w.shape[0], -1
+    )
 
 
 def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:

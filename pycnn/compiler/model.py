@@ -82,7 +82,8 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
         optimized(trace(model, [array.shape[1:] for array in arrays])),
         algorithms.accuracy() if accuracy is None else accuracy,
     )
-    compiled.prepare(arrays[0].shape[0])
+    if arrays[0].shape[0]:
+        compiled.prepare(arrays[0].shape[0])
     return compiled
 
 

@@ -7,14 +7,13 @@ Dropout is gone before the first pass: in evaluation mode it hands its input on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pycnn.compiler.graph import Graph, Node, Value
-from pycnn.compiler.operations import channels, conv_shape
 
 __all__ = ["PASSES", "optimized"]
 
@@ -215,7 +214,9 @@ def rounded(graph: Graph) -> Graph:
             own[id(array)] = np.array(array, np.float32, order="C")
         return own[id(array)]
 
-    return replace(graph, nodes=[node.but(constants={k: copied(v) for k, v in node.constants.items()}) for node in graph.nodes])
+    return replace(
+        graph, nodes=[node.but(constants={k: copied(v) for k, v in node.constants.items()}) for node in graph.nodes]
+    )
 
 
 def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
@@ -232,8 +233,10 @@ def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
         if both is None or first is None:
             order[node.output] = node
         else:
-            order = {(both.output if value is first.output else value): (both if value is first.output else kept)
-                     for value, kept in order.items()}
+            order = {
+                (both.output if value is first.output else value): (both if value is first.output else kept)
+                for value, kept in order.items()
+            }
             makers[node.output] = both
     return replace(graph, nodes=list(order.values()))
 

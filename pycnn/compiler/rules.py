@@ -188,9 +188,7 @@ def _affine(run: Trace, x: Value, scale: Array | None, shift: Array | None) -> V
     return run.add("affine", x, constants=wide, relu=False)
 
 
-def _by_constant(
-    run: Trace, x: Traced, constant: Array, *, times: bool = False, factor: float | None = None
-) -> Value:
+def _by_constant(run: Trace, x: Traced, constant: Array, *, times: bool = False, factor: float | None = None) -> Value:
     """x * constant if `times`, else factor * x + constant; the constant is broadcast against one image."""
     shape = (1,) * (x.ndim - constant.ndim) + constant.shape
     if len(shape) > x.ndim or shape[0] != 1:
@@ -290,8 +288,15 @@ def _extreme(run: Trace, x: Traced, axes: tuple[int, ...], keepdim: bool, larges
     shape = x.value.shape
     if not largest or len(shape) != 3 or sorted(axes) != [2, 3]:
         raise run.error(f"{'amax' if largest else 'amin'} over {axes} has no compiled form; only amax over (2, 3) has")
-    how = {"stride": (1, 1), "padding": (0, 0, 0, 0), "dilation": (1, 1), "ceil_mode": False}
-    result = run.add("max_pool2d", x.value, kernel=shape[1:], **how)
+    result = run.add(
+        "max_pool2d",
+        x.value,
+        kernel=shape[1:],
+        stride=(1, 1),
+        padding=(0, 0, 0, 0),
+        dilation=(1, 1),
+        ceil_mode=False,
+    )
     return result if keepdim else _reshaped(run, result, shape[:1])
 
 
@@ -304,7 +309,9 @@ def _reshaped(run: Trace, x: Value, shape: tuple[int, ...]) -> Value:
 
 def _ones(run: Trace, rows: int, columns: int, what: str) -> Array:
     if rows * columns > _LARGEST_SELECTION:
-        raise run.error(f"{what} from {columns} to {rows} elements has no compiled form; only that of short vectors has")
+        raise run.error(
+            f"{what} from {columns} to {rows} elements has no compiled form; only that of short vectors has"
+        )
     return np.zeros((rows, columns), np.float32)
 
 

@@ -1,10 +1,9 @@
 """Following a network's own code: it runs on arrays that have a shape and no values, and what it does is written down.
 
-Every operation on Tensors passes `Function.apply`, which asks the tracer first.  An operation of which no argument comes
-from the network's inputs is computed as always, so what a network derives from its parameters becomes a constant.  One
-that does is turned into nodes by `pycnn.compiler.rules`.  As the arrays have no values, nothing can pass by unseen:
-whatever asks for a value (``numpy()``, ``item()``, an ``if``, a function of NumPy's, a write into an array) is refused
-by name.
+Every operation on Tensors passes `Function.apply`, which asks the tracer first.  One of which no argument comes from
+the network's inputs is computed as always, so what a network derives from its parameters becomes a constant.  Any other
+is turned into nodes by `pycnn.compiler.rules`.  As the arrays have no values, nothing can pass by unseen: whatever asks
+for a value (``numpy()``, ``item()``, an ``if``, a function of NumPy's, a write into an array) is refused by name.
 
 The network is run twice, with different numbers of images.  What differs between the two runs depends on the batch
 itself and is refused.
@@ -94,9 +93,9 @@ _ASKED = {
     **{side + name: f"computes ({sign}) with the array of" for name, sign in _OPERATORS.items() for side in ("", "r")},
     **{"i" + name: f"changes in place (by {sign}=)" for name, sign in _OPERATORS.items()},
     "setitem": "changes elements in place of",
-    **{name: "asks for elements of the array of" for name in ("getitem", "iter", "contains", "len")},
-    **{name: "asks for the value of" for name in ("bool", "float", "int", "complex", "index")},
-    **{name: "computes with the array of" for name in ("neg", "pos", "abs", "invert")},
+    **dict.fromkeys(("getitem", "iter", "contains", "len"), "asks for elements of the array of"),
+    **dict.fromkeys(("bool", "float", "int", "complex", "index"), "asks for the value of"),
+    **dict.fromkeys(("neg", "pos", "abs", "invert"), "computes with the array of"),
     "array": "asks for numpy() of",
     "array_ufunc": "calls NumPy's {0.__name__}() on",
     "array_function": "calls NumPy's {0.__name__}() on",
@@ -141,7 +140,9 @@ class Trace:
 
         given = [arg._data if isinstance(arg, Variable) else arg for arg in args]
         if any(isinstance(one, Traced) and one.trace is not self for one in given):
-            raise self.error(f"{function.__name__} is given a tensor of an earlier run of the network, which it has kept")
+            raise self.error(
+                f"{function.__name__} is given a tensor of an earlier run of the network, which it has kept"
+            )
         rule = RULES.get(function)
         if rule is None:
             raise self.error(f"{function.__name__} has no compiled form")
@@ -245,7 +246,9 @@ def _structure(run: Trace, result: Any, outputs: list[Value]) -> Any:
     if isinstance(result, dict) and all(isinstance(name, str) for name in result):
         return ["dict", {name: _structure(run, part, outputs) for name, part in result.items()}]
     found = "a tensor that does not depend on the input" if isinstance(result, Tensor) else type(result).__name__
-    raise run.error(f"its result must consist of Tensors that depend on the input, None, tuples, lists and dicts; got {found}")
+    raise run.error(
+        f"its result must consist of Tensors that depend on the input, None, tuples, lists and dicts; got {found}"
+    )
 
 
 def _expect_same(first: Graph, second: Graph) -> None:

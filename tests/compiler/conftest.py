@@ -1,4 +1,4 @@
-"""Engines to run compiled networks on: the played one with each vector width, the native one with each instruction set."""
+"""Engines to run compiled networks on: the played one with three vector widths, the native one with each ISA."""
 
 from __future__ import annotations
 

@@ -206,14 +206,19 @@ GRAPHS: dict[str, Case] = {
     "input twice": (lambda: Net(lambda net, x: (x, [x, F.relu(x)])), [(3, 4, 5)]),
     "plain": (lambda: nn.Sequential(_block(3, 33), nn.MaxPool2d(2), _block(33, 17)), [(3, 9, 11)]),
     "wide input": (lambda: nn.Sequential(_block(40, 33), nn.Dropout(0.5), _block(33, 64)), [(40, 7, 7)]),
-    "residual both ways": (lambda: Net(_residual_both, stem=_block(3, 17), a=conv(17, 17), b=conv(17, 17)), [(3, 9, 9)]),
+    "residual both ways": (
+        lambda: Net(_residual_both, stem=_block(3, 17), a=conv(17, 17), b=conv(17, 17)),
+        [(3, 9, 9)],
+    ),
     "late first": (lambda: Net(_late_first, stem=_block(3, 32), a=conv(32, 5), b=conv(32, 5, 1)), [(3, 8, 8)]),
     "three sums": (lambda: Net(_two_convs_into_one_sum, a=conv(3, 20), b=conv(3, 20, 5)), [(3, 8, 8)]),
     "relu twice": (lambda: Net(_relu_twice, a=conv(3, 33)), [(3, 5, 5)]),
     "shared": (lambda: Net(_shared, stem=_block(3, 16), a=conv(16, 32), b=conv(16, 48, 5)), [(3, 8, 8)]),
     "shared, odd": (lambda: Net(_shared, stem=_block(3, 17), a=conv(17, 33), b=conv(17, 5, 5)), [(3, 7, 9)]),
     "concat of concat": (
-        lambda: Net(_concat_of_concat, stem=_block(3, 16), a=conv(16, 32), b=conv(16, 16), c=conv(16, 64), out=conv(192, 8)),
+        lambda: Net(
+            _concat_of_concat, stem=_block(3, 16), a=conv(16, 32), b=conv(16, 16), c=conv(16, 64), out=conv(192, 8)
+        ),
         [(3, 6, 6)],
     ),
     "concat of concat, odd": (
@@ -261,7 +266,10 @@ GRAPHS: dict[str, Case] = {
     ),
     "depthwise, odd": (lambda: nn.Sequential(_block(3, 17), conv(17, 17, stride=2, groups=17), nn.ReLU()), [(3, 7, 8)]),
     "normalised": (lambda: Net(_normalised, a=conv(3, 17), bn=nn.BatchNorm2d(17)), [(3, 8, 8)]),
-    "pre-activation": (lambda: Net(_pre_activation, stem=conv(3, 17), a=conv(17, 17), bn=nn.BatchNorm2d(17)), [(3, 6, 6)]),
+    "pre-activation": (
+        lambda: Net(_pre_activation, stem=conv(3, 17), a=conv(17, 17), bn=nn.BatchNorm2d(17)),
+        [(3, 6, 6)],
+    ),
     "mixed borders": (
         lambda: Net(
             _mixed_borders,
@@ -275,7 +283,9 @@ GRAPHS: dict[str, Case] = {
         [(3, 7, 7)],
     ),
     "first layers": (
-        lambda: nn.Sequential(conv(3, 17, 7, stride=2), nn.ReLU(), conv(17, 9, (3, 5), padding=((0, 1), (2, 0)), dilation=(1, 2))),
+        lambda: nn.Sequential(
+            conv(3, 17, 7, stride=2), nn.ReLU(), conv(17, 9, (3, 5), padding=((0, 1), (2, 0)), dilation=(1, 2))
+        ),
         [(3, 17, 19)],
     ),
     "Winograd": (

@@ -41,7 +41,9 @@ class Filters:
 class Run:
     """The memory of one run."""
 
-    def __init__(self, batch: int, lanes: int, floats: int, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+    def __init__(
+        self, batch: int, lanes: int, floats: int, inputs: list[np.ndarray], outputs: list[np.ndarray]
+    ) -> None:
         self.batch, self.lanes = batch, lanes
         self.arena = np.full(floats, np.nan, np.float32)
         self.inputs, self.outputs = inputs, outputs
@@ -92,7 +94,6 @@ class Run:
         array = (self.inputs if x.space == "input" else self.outputs)[x.at]
         assert array.size == count, f"{x} has {array.size} floats, not {count}"
         return array.reshape(self.batch, *shape)
-
 
     def floats(self, x: Plain, count: int) -> np.ndarray:
         """So many floats from there on, writable."""
@@ -415,8 +416,7 @@ def _windows(x: np.ndarray, y: View, kernel: Any, stride: Any, padding: Any, dil
     n, c, h, w = x.shape
     top, left = padding[0], padding[2]
     reach = [
-        (o - 1) * s + (k - 1) * d + 1
-        for o, s, k, d in zip((y.height, y.width), stride, kernel, dilation, strict=True)
+        (o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip((y.height, y.width), stride, kernel, dilation, strict=True)
     ]
     field = np.full((n, c, max(reach[0], top + h), max(reach[1], left + w)), fill)
     field[:, :, top : top + h, left : left + w] = x

@@ -1,4 +1,4 @@
-"""Graphs lowered to programs: against float64, on the played program of each vector width and on each instruction set."""
+"""Graphs lowered to programs, held to float64 on the played programs and with each instruction set."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from typing import Any
 import numpy as np
 import oracle
 import pytest
-from graphs import GRAPHS, images, make
-from numpy_program import Engine
+from graphs import GRAPHS, make
 
-import pycnn
 from pycnn.compiler.graph import Graph
 from pycnn.compiler.lower import lower
-from pycnn.compiler.model import CompiledModel
 from pycnn.compiler.passes import optimized
-from pycnn.compiler.plan import Part
 from pycnn.compiler.tracer import trace
 
 

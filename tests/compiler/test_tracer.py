@@ -133,7 +133,10 @@ REFUSED: dict[str, tuple[Callable[..., Any], str]] = {
     "constant of the batch": (lambda net, x: x + pycnn.ones(x.shape[0], 4), "batch as a whole"),
     "constant by the batch": (lambda net, x: x * x.shape[0], "was not the same in two runs"),
     "more steps for more images": (lambda net, x: F.relu(x) if x.shape[0] > 2 else x, "more, or other things"),
-    "only two images": (lambda net, x: x if x.shape[0] == 2 else x.no_such_thing(), "runs with 2 images and not with 3"),
+    "only two images": (
+        lambda net, x: x if x.shape[0] == 2 else x.no_such_thing(),
+        "runs with 2 images and not with 3",
+    ),
     "chance": (lambda net, x: x * pycnn.Tensor(pycnn.random.uniform(4).astype(np.float32)), "or on chance"),
     "training": (lambda net, x: F.dropout(x, 0.5, training=True), "Dropout has no compiled form"),
     "batch statistics": (lambda net, x: F.batch_norm(x, training=True), "BatchNorm has no compiled form"),
@@ -262,7 +265,7 @@ def test_operations_by_another_name() -> None:
 
 
 def test_an_image_is_not_a_batch() -> None:
-    with pytest.raises(CompileError, match="mixes the images|must have 4 dimensions"):
+    with pytest.raises(CompileError, match=r"mixes the images|must have 4 dimensions"):
         trace(nn.Conv2d(3, 4, 3), [(8, 8)])
 
 
@@ -271,5 +274,5 @@ def test_functions_of_plain_arrays_are_followed_or_refused() -> None:
     graph = trace(Net(lambda net, x: F.tanh(F.relu(x.data))), [(4,)])
     assert [node.op for node in graph.nodes] == ["relu", "tanh"]
     for function in (lambda x: F.pad(x, (1, 1)), lambda x: F.cat([x, x], 1)):
-        with pytest.raises((CompileError, TypeError), match="__dlpack__|must be a Tensor or an array"):
+        with pytest.raises((CompileError, TypeError), match=r"__dlpack__|must be a Tensor or an array"):
             trace(Net(lambda net, x, function=function: function(x.data)), [(4,)])

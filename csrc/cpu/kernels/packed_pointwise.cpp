@@ -90,13 +90,11 @@ void join_rows(int64_t images, const PackedView& a, const PackedView& b, const P
 }  // namespace
 
 void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
-    join_rows(images, a, b, y, relu,
-              [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u + v; });
+    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u + v; });
 }
 
 void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
-    join_rows(images, a, b, y, relu,
-              [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u * v; });
+    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u * v; });
 }
 
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
