@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from types import ModuleType
+from typing import Any
 
 if importlib.util.find_spec("pycnn._cpu") is None:
     raise ImportError(
@@ -60,14 +60,17 @@ from pycnn.tensor import zeros as zeros
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import pycnn` alone stays quick.
-_LATER = ("checkpoint", "cuda", "data", "jit", "models", "nn", "optim")
+_LATER = ("checkpoint", "compiler", "cuda", "data", "jit", "models", "nn", "optim")
+_OF_COMPILER = ("CompileError", "CompiledModel", "compile", "load_compiled")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _LATER:
         return importlib.import_module(f"pycnn.{name}")
+    if name in _OF_COMPILER:
+        return getattr(importlib.import_module("pycnn.compiler"), name)
     raise AttributeError(f"module 'pycnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER})
+    return sorted({*globals(), *_LATER, *_OF_COMPILER})

@@ -36,7 +36,7 @@ def module_of(array: Array) -> ModuleType:
     """
     if isinstance(array, (np.ndarray, np.generic)):
         return np
-    return sys.modules[type(array).__module__.partition(".")[0]]
+    return sys.modules["cupy"] if type(array).__module__.partition(".")[0] == "cupy" else np
 
 
 def is_host(array: Array) -> bool:
@@ -51,7 +51,10 @@ def is_array(value: Any) -> bool:
 
 def device_of(array: Array) -> str:
     """``"cpu"``, or ``"cuda:0"`` and so on."""
-    return "cpu" if isinstance(array, (np.ndarray, np.generic)) else f"cuda:{array.device.id}"
+    if isinstance(array, (np.ndarray, np.generic)):
+        return "cpu"
+    place = array.device  # CuPy's is an object; arrays that are followed by `pycnn.compiler` say their name
+    return place if isinstance(place, str) else f"cuda:{place.id}"
 
 
 def to_host(array: Array) -> np.ndarray:

@@ -12,19 +12,15 @@ the old checkpoint or the new one, whole, even if the process is killed or the d
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from pycnn import __version__, backends, machine, random
-from pycnn._files import replacing
+from pycnn import __version__, _archive, backends, machine, random
 from pycnn.arrays import is_array, to_host
 from pycnn.tensor import Tensor
 
@@ -100,14 +96,9 @@ def save(
         "environment": {**_environment(), **(environment or {})},
         "extra": dict(extra or {}),
     }
-    text = json.dumps(header)
-    library = _safetensors()
     try:
-        with replacing(path, durable=True) as temporary:
-            # Not save_file: it has a temporary name of its own making, which a killed run would leave behind each time.
-            metadata = {"pycnn": text, "crc32": str(_checksum(text, arrays))}
-            temporary.write_bytes(library.numpy.save(arrays, metadata))
-    except (OSError, library.SafetensorError) as error:
+        _archive.write(path, header, arrays)
+    except _archive.ArchiveError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error}") from None
 
 
@@ -121,30 +112,17 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     Args:
         path: the file.
     """
-    library = _safetensors()
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
     try:
-        with library.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            text = metadata["pycnn"]
-            header = json.loads(text)
-            if header["format"] != FORMAT:
-                raise CheckpointError(f"{path} has the format {header['format']!r}, this pycnn reads {FORMAT!r}")
-            for key in file.keys():  # noqa: SIM118, the file is no mapping
-                arrays[key] = file.get_tensor(key)
-        if metadata["crc32"] != str(_checksum(text, arrays)):
-            raise CheckpointError(f"{path} is damaged: its contents do not have the checksum saved with them")
+        header, arrays = _archive.read(path, FORMAT)
         return Checkpoint(
             {name: _unpack(packed, arrays) for name, packed in header["parts"].items()},
             (header["random_state"][0], header["random_state"][1]),
             header["environment"],
             header["extra"],
         )
-    except CheckpointError:
-        raise
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
-    except (library.SafetensorError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise CheckpointError(f"{path} is no whole checkpoint of pycnn: {error}") from None
 
 
@@ -202,15 +180,6 @@ def _same_environment(path: str | os.PathLike[str], saved: Mapping[str, Any]) ->
         warnings.warn(f"{path} was saved with {', '.join(other)}: results will differ in rounding", stacklevel=3)
 
 
-def _safetensors() -> ModuleType:
-    try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError:
-        raise ImportError("checkpoints need safetensors: pip install 'pycnn[train]'") from None
-    return safetensors
-
-
 def _pack(value: Any, name: str, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     """`value` as JSON, its arrays taken out into `arrays` under their path."""
     if isinstance(value, Tensor):
@@ -239,13 +208,3 @@ def _unpack(packed: Any, arrays: dict[str, np.ndarray[Any, Any]]) -> Any:
     if isinstance(packed, list):
         return [_unpack(item, arrays) for item in packed]
     return packed
-
-
-def _checksum(text: str, arrays: dict[str, np.ndarray[Any, Any]]) -> int:
-    """CRC-32 of everything: the library checks lengths alone, and would let a flipped bit pass."""
-    total = zlib.crc32(text.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        total = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), total)
-        total = zlib.crc32(array.reshape(-1).view(np.uint8).data, total)
-    return total

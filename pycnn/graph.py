@@ -16,7 +16,8 @@ import functools
 import hashlib
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Function",
     "Saved",
+    "Tracer",
     "Variable",
     "Versions",
     "debugging",
@@ -38,6 +40,7 @@ __all__ = [
     "is_grad_enabled",
     "no_grad",
     "set_debug",
+    "tracing",
     "wrap",
 ]
 
@@ -45,6 +48,7 @@ Array = Any
 
 grad_mode: ContextVar[bool] = ContextVar("pycnn_grad_enabled", default=True)
 active_segment: ContextVar[Segment | None] = ContextVar("pycnn_segment", default=None)
+_tracer: ContextVar[Tracer | None] = ContextVar("pycnn_tracer", default=None)
 _debug: ContextVar[bool | None] = ContextVar("pycnn_debug", default=None)
 _debug_default = False
 _number = itertools.count()
@@ -56,6 +60,13 @@ class Segment(Protocol):
     def keep(self, array: Array) -> int: ...
     def array(self, slot: int) -> Array: ...
     def forget(self, slot: int) -> None: ...
+
+
+class Tracer(Protocol):
+    """Follows what a network does with arrays that have no values (see `pycnn.compiler`)."""
+
+    def call(self, function: type[Function], args: tuple[Any, ...]) -> Any:
+        """The results of ``function.apply(*args)``, or NotImplemented where none of `args` has come from the tracer."""
 
 
 class Versions:
@@ -230,6 +241,9 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Run `forward`.  Tensors among `args` make the results Tensors; without any, they are plain arrays."""
+        tracer = _tracer.get()
+        if tracer is not None and (followed := tracer.call(cls, args)) is not NotImplemented:
+            return followed
         tensors = record = False
         arrays = []
         for arg in args:
@@ -333,6 +347,16 @@ def _shares_memory(a: Array, b: Array) -> bool:
 
 
 # --------------------------------------------------------------------------------------------------------- modes
+
+
+@contextmanager
+def tracing(tracer: Tracer) -> Iterator[None]:
+    """Within it, this thread's operations go to `tracer` first."""
+    token = _tracer.set(tracer)
+    try:
+        yield
+    finally:
+        _tracer.reset(token)
 
 
 class _GradMode:

@@ -153,7 +153,7 @@ class Tensor(Variable):
     @property
     def is_cuda(self) -> bool:
         """Whether a GPU holds the array."""
-        return not isinstance(self._data, np.ndarray)
+        return device_of(self._data) != "cpu"
 
     @property
     def array_module(self) -> ModuleType:
@@ -183,9 +183,10 @@ class Tensor(Variable):
         >>> ones(1, 1).item()
         1.0
         """
-        if self._data.size != 1:
-            raise ValueError(f"item() needs a tensor of one element, this one has shape {self.shape}")
-        return self._data.item()
+        try:
+            return self._data.item()
+        except ValueError:
+            raise ValueError(f"item() needs a tensor of one element, this one has shape {self.shape}") from None
 
     def tolist(self) -> Any:
         """The elements as nested lists."""
@@ -201,7 +202,7 @@ class Tensor(Variable):
         return to_host(self._data)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        if not isinstance(self._data, np.ndarray):
+        if self.is_cuda:
             raise TypeError(f"this tensor is on {self.device}; NumPy gets a copy of it by .numpy() or .cpu()")
         array = self.numpy()
         if dtype is not None and array.dtype != dtype:
@@ -240,9 +241,12 @@ class Tensor(Variable):
         return int(self.item())
 
     def __bool__(self) -> bool:
-        if self._data.size != 1:
-            raise ValueError("the truth value of a tensor of more or less than one element is ambiguous; use any/all")
-        return bool(self._data.item())
+        try:
+            return bool(self._data.item())
+        except ValueError:
+            raise ValueError(
+                "the truth value of a tensor of more or less than one element is ambiguous; use any/all"
+            ) from None
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec and self._data.ndim == 0 else format(repr(self), spec)

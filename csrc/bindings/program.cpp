@@ -395,14 +395,9 @@ class Program {
         add([=, this](const cpu::Frame& f) { run().mean(images_, x.in(f), y.to(f)); });
     }
 
-    void sum(const View& a, const View& b, const View& y, bool relu) {
-        inside(a);
-        inside(b);
-        inside(y);
-        same(a, y);
-        same(b, y);
-        add([=, this](const cpu::Frame& f) { run().add(images_, a.in(f), b.in(f), y.in(f), relu); });
-    }
+    void sum(const View& a, const View& b, const View& y, bool relu) { binary(run().add, a, b, y, relu); }
+
+    void mul(const View& a, const View& b, const View& y, bool relu) { binary(run().mul, a, b, y, relu); }
 
     void affine(const View& x, const View& y, const std::optional<Floats>& scale, const std::optional<Floats>& shift,
                 bool relu) {
@@ -513,6 +508,15 @@ class Program {
                                                          .row_counts = r.counts.data(),
                                                          .column_counts = c.counts.data()});
         });
+    }
+
+    void binary(decltype(cpu::PackedOperators::add) function, const View& a, const View& b, const View& y, bool relu) {
+        inside(a);
+        inside(b);
+        inside(y);
+        same(a, y);
+        same(b, y);
+        add([=, this](const cpu::Frame& f) { function(images_, a.in(f), b.in(f), y.in(f), relu); });
     }
 
     static void sizes(std::initializer_list<int64_t> values) {
@@ -660,6 +664,7 @@ void bind_program(py::module_& m) {
         .def("adaptive_avg_pool", &Program::adaptive_avg_pool, arg("x"), arg("y"))
         .def("mean", &Program::mean, arg("x"), arg("y"))
         .def("add", &Program::sum, arg("a"), arg("b"), arg("y"), arg("relu"))
+        .def("mul", &Program::mul, arg("a"), arg("b"), arg("y"), arg("relu"))
         .def("affine", &Program::affine, arg("x"), arg("y"), arg("scale").noconvert(), arg("shift").noconvert(),
              arg("relu"))
         .def("unary", &Program::unary, arg("name"), arg("x"), arg("y"), arg("count"))

@@ -24,7 +24,8 @@ struct PackedView {
     int64_t image, block, row;
 };
 
-// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.
+// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.  y may be the
+// residual: each of its elements is read by the task that writes it, before it does.
 struct PackedConv {
     int64_t images;
     PackedView x, y;
@@ -116,8 +117,9 @@ struct PackedOperators {
     void (*avg_pool)(const PackedPool& problem);
     // y (images, channels) = the mean of every plane.
     void (*mean)(int64_t images, const PackedView& x, float* y);
-    // y = relu(a + b); y = relu(x * scale + shift), whole vectors of scale and shift.
+    // y = relu(a + b); y = relu(a * b); y = relu(x * scale + shift), whole vectors of scale and shift.  y may be a or b.
     void (*add)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+    void (*mul)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
     void (*affine)(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
                    bool relu);
 };

@@ -46,7 +46,7 @@ from pycnn import nn
 from pycnn.autograd import no_grad
 from pycnn.backends import use_backend
 from pycnn.models.lenet import PartialConv2d, Subsampling
-from pycnn.nn.module import Module
+from pycnn.nn.module import Module, evaluating
 from pycnn.shape import pair
 from pycnn.tensor import Tensor
 
@@ -116,16 +116,12 @@ def summary(model: Module, input_shape: Sequence[int]) -> list[Row]:
     [((4, 14, 14), (3, 3)), ((4, 14, 14), (3, 3)), ((4, 7, 7), (4, 4)), ((8, 5, 5), (8, 8))]
     """
     recorder = _Recorder(model, tuple(input_shape))
-    modes = [(module, module.training) for module in model.modules()]
     dtypes = [parameter.dtype for parameter in model.parameters()]
     try:
-        model.eval()
-        with no_grad(), use_backend("shapes"):
+        with evaluating(model), no_grad(), use_backend("shapes"):
             model(recorder.input(dtypes[0] if dtypes else np.dtype(np.float32)))
     finally:
         recorder.remove()
-        for module, training in modes:
-            module.training = training
     return recorder.rows
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from pycnn.autograd import no_grad
 from pycnn.nn.parameter import Parameter
 from pycnn.tensor import Tensor, destination
 
-__all__ = ["HookHandle", "Incompatible", "Module"]
+__all__ = ["HookHandle", "Incompatible", "Module", "evaluating"]
 
 M = TypeVar("M", bound="Module")
 
@@ -409,6 +410,18 @@ class Module:
             lines += [f"  ({name}): {first}", *("  " + line for line in rest)]
         head = f"{type(self).__name__}({self.extra_repr()}"
         return "\n".join([head, *lines, ")"]) if lines else head + ")"
+
+
+@contextmanager
+def evaluating(model: Module) -> Iterator[None]:
+    """Within it `model` is in evaluation mode; afterwards each of its modules is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _numbers(key: str, value: Any) -> Any:

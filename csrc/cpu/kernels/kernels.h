@@ -101,6 +101,7 @@ void packed_max_pool(const PackedPool& problem);
 void packed_avg_pool(const PackedPool& problem);
 void packed_mean(int64_t images, const PackedView& x, float* y);
 void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
                    bool relu);
 

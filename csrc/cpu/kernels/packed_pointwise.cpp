@@ -72,18 +72,29 @@ void pool_rows(const PackedPool& p, const Start& start, const Join& join, const 
     });
 }
 
-}  // namespace
-
-void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
+// y = relu(join(a, b)), element by element.
+template <typename Join>
+void join_rows(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu,
+               const Join& join) {
     for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
         const float* left = row_of(a, n, block, row);
         const float* right = row_of(b, n, block, row);
         float* to = row_of(y, n, block, row);
         for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
-            const Vec<float> value = load(left + i) + load(right + i);
+            const Vec<float> value = join(load(left + i), load(right + i));
             store(to + i, relu ? rectified(value) : value);
         }
     });
+}
+
+}  // namespace
+
+void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
+    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u + v; });
+}
+
+void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
+    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u * v; });
 }
 
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,

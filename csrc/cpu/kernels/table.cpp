@@ -51,6 +51,7 @@ constexpr PackedOperators packed = {
     .avg_pool = packed_avg_pool,
     .mean = packed_mean,
     .add = packed_add,
+    .mul = packed_mul,
     .affine = packed_affine,
 };
 

@@ -1,0 +1,39 @@
+"""What callers of a compiled network may hand in, and how they get its results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn.graph import Variable, is_grad_enabled, wrap
+from pycnn.ops._arrays import Call
+
+__all__ = ["arguments", "names"]
+
+Array = np.ndarray[Any, Any]
+
+
+def names(count: int) -> list[str]:
+    """What messages call the inputs."""
+    return ["x"] if count == 1 else [f"inputs[{i}]" for i in range(count)]
+
+
+def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]]:
+    """Inputs as C-contiguous float32 arrays of NumPy's, and what makes an array of the caller's kind of a result.
+
+    Raises:
+        TypeError: no arrays, arrays of several libraries, or a dtype other than float32, float16 and bfloat16.
+        ValueError: a Tensor that requires a gradient, which would be lost.
+    """
+    tensors = [isinstance(one, Variable) for one in given]
+    for name, one in zip(names(len(given)), given, strict=True):
+        if isinstance(one, Variable) and one._requires_grad and is_grad_enabled():
+            raise ValueError(f"{name} requires a gradient, which a compiled network does not pass on; use no_grad()")
+    arrays = [one._data if isinstance(one, Variable) else one for one in given]
+    call = Call(**dict(zip(names(len(given)), arrays, strict=True)))
+    if call.arrays[0].dtype != np.float32:
+        raise TypeError(f"a compiled network computes in float32, got {call.arrays[0].dtype}")
+    back = (lambda result: wrap(call.back(result))) if any(tensors) else call.back
+    return [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in call.arrays], back

@@ -1,0 +1,449 @@
+"""From a graph to the calls of a native program, for one batch size and one vector width.
+
+Before any step is written, the graph is gone through backwards to say where values will lie: what a concatenation or a
+padding reads, within the whole; what an elementwise step or the sum of a shortcut reads for the last time, in the place
+of the result.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from pycnn.compiler.choose import choose
+from pycnn.compiler.graph import CompileError, Graph, Node, Value
+from pycnn.compiler.operations import channels, conv_shape, image
+from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room
+from pycnn.compiler.values import Values
+from pycnn.shape import Conv2dShape
+
+__all__ = ["lower"]
+
+Array = np.ndarray[Any, Any]
+Image = tuple[int, int, int]
+_IN_PLACE = ("relu", "tanh", "sigmoid", "affine", "add", "mul")
+
+
+def lower(graph: Graph, batch: int, lanes: int) -> Plan:
+    """The steps that compute `graph` for `batch` images, with vectors of `lanes` floats.
+
+    Raises:
+        CompileError: an operation on shapes that no step computes.
+        ValueError: a layer's own choice of algorithm that cannot run.
+    """
+    return _Lowering(graph, batch, lanes).plan()
+
+
+class _Lowering(Values):
+    def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
+        super().__init__(graph, batch, lanes)
+        self.index = {node: i for i, node in enumerate(graph.nodes)}  # what tells packed weights apart
+
+    def plan(self) -> Plan:
+        for node in reversed(self.nodes):
+            self.share_inputs(node)
+        for node in self.nodes:
+            self.node = node
+            _LOWER[node.op](self, node)
+        self.node = None
+        for i, value in enumerate(self.graph.outputs):
+            found = self.dense_of(value)
+            if found != (target := Flat(None, "output", i)):
+                self.step("copy", found, target, self.batch * math.prod(value.shape))
+        naive = sum(self.room(image(node.output.shape)).floats for node in self.nodes)
+        return Plan(self.batch, self.steps, naive)
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    def share_inputs(self, node: Node) -> None:
+        """Give the inputs of `node` places within that of its output, where they can be written there directly."""
+        y = node.output
+        if node.op == "concat" and self.by_vectors(node):
+            for value, offset in self.starts(node):
+                self.share(value, self.place_of(y).inside(*offset, *image(value.shape)))
+        elif node.op == "pad" and self.by_vectors(node):
+            self.share(node.inputs[0], self.place_of(y).inside(*self.before(node), *image(node.inputs[0].shape)))
+        elif node.op in _IN_PLACE:
+            any(self.ends(value, node) and self.share(value, self.place_of(y)) for value in node.inputs)
+        elif node.op == "conv2d" and len(node.inputs) == 2:
+            # Each element of the residual is read by whoever writes that of the sum; with few channels it is added by
+            # a step of its own, when the sum is there already.
+            x, residual = node.inputs
+            if self.ends(residual, node) and self.root(x) is not self.root(residual) and x.shape[0] >= self.lanes:
+                self.share(residual, self.place_of(y))
+
+    def ends(self, value: Value, node: Node) -> bool:
+        """Whether `node` is the last to read `value`, in the form in which it was made."""
+        root = self.root(value)
+        return self.last_use[root] is node and root not in self.dense and image(root.shape) == image(value.shape)
+
+    def by_vectors(self, node: Node) -> bool:
+        """Whether the parts of a concatenation, or what a padding is put around, start at whole vectors of channels."""
+        starts = [self.before(node)] if node.op == "pad" else [start for _, start in self.starts(node)]
+        return all(channel % self.lanes == 0 for channel, _, _ in starts)
+
+    def before(self, node: Node) -> Image:
+        """How much a padding puts before each axis."""
+        return _axes(node, [before for before, _ in node["sides"]], 0)
+
+    def starts(self, node: Node) -> list[tuple[Value, Image]]:
+        """Each part of a concatenation with the place where it starts."""
+        found, start = [], 0
+        for value in node.inputs:
+            axis = [start if i == node["axis"] else 0 for i in range(len(value.shape))]
+            found.append((value, _axes(node, axis, 0)))
+            start += value.shape[node["axis"]]
+        return found
+
+    def weights(self, node: Node, pack: str, make: Any, *key: Any) -> Packed:
+        return Packed((self.index[node], pack, *key), pack, make)
+
+    # ------------------------------------------------------------------------------------------------- layers
+
+    def conv2d(self, node: Node) -> None:
+        x, w = node.inputs[0], node.constants["w"]
+        shape = conv_shape(x.shape, w.shape, node.settings, self.batch)
+        groups, lanes = shape.groups, self.lanes
+        if groups == 1:
+            self.one_group(node, shape)
+        elif shape.C // groups % lanes == 0 and shape.K // groups % lanes == 0:
+            self.several_groups(node, shape)
+        elif node["algo"] != "auto" and choose(shape, node["algo"]) != "direct":
+            raise CompileError(f"{node['algo']} has no compiled form for {groups} groups (in module {node.name})")
+        elif shape.C == shape.K == groups:
+            self.depthwise(node, shape)
+        else:
+            self.any_groups(node, shape)
+
+    def one_group(self, node: Node, shape: Conv2dShape) -> None:
+        x, root = node.inputs[0], self.root(node.inputs[0])
+        residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
+        algo = choose(shape, node["algo"])
+        few = shape.C < self.lanes and (root, image(x.shape)) not in self.packed
+        if few and (node["algo"] == "auto" or algo == "direct"):
+            y = self.made(node.output)
+            self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
+            if residual is not None:
+                self.step("add", y, residual, y, relu=node["relu"])
+        else:
+            self.conv(node, shape, self.padded(node, shape, algo), self.made(node.output), residual, algo, slice(None))
+
+    def padded(self, node: Node, shape: Conv2dShape, algo: str) -> Part:
+        """The input of a convolution, with a border where its algorithm needs one."""
+        return self.bordered(node.inputs[0], _reach(shape) if algo == "direct" else (0, 0, 0, 0))
+
+    def conv(
+        self, node: Node, shape: Conv2dShape, x: Part, y: Part, residual: Part | None, algo: str, filters: slice
+    ) -> None:
+        w, b = node.constants["w"], node.constants.get("b")
+        self.step(
+            "conv",
+            x,
+            y,
+            self.weights(node, "pack_filters", lambda: w[filters], filters.start),
+            None if b is None else b[filters],
+            flops=shape.flops // shape.groups,
+            stride=shape.stride,
+            padding=shape.padding[::2],
+            dilation=shape.dilation,
+            residual=residual,
+            relu=node["relu"],
+            algo=algo,
+            keep=True,
+        )
+
+    def several_groups(self, node: Node, shape: Conv2dShape) -> None:
+        """Groups of whole vectors: a convolution each, on slices of the channels."""
+        groups, depth, width = shape.groups, shape.C // shape.groups, shape.K // shape.groups
+        one = Conv2dShape(
+            shape.N, depth, shape.H, shape.W, width, shape.R, shape.S, shape.stride, shape.padding, shape.dilation
+        )
+        algo = choose(one, node["algo"])
+        x, y = self.padded(node, shape, algo), self.made(node.output)
+        for group in range(groups):
+            source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
+            target = y.inside(group * width, 0, 0, width, shape.P, shape.Q)
+            self.conv(node, shape, source, target, None, algo, slice(group * width, (group + 1) * width))
+
+    def from_dense(self, node: Node, shape: Conv2dShape, y: Part, relu: bool) -> None:
+        """Few channels: the image as it is, with zeros around it."""
+        top, bottom, left, right = shape.padding
+        height, width = shape.H + top + bottom, shape.W + left + right
+        source, w = self.dense_of(node.inputs[0]), node.constants["w"]
+        if any(shape.padding):
+            room = Flat(Room(self.batch, shape.C, height, width, 1, fixed=True))
+            self.step("pad", source, room, shape.C, shape.H, shape.W, shape.padding)
+            source = room
+        self.step(
+            "conv_planes",
+            source,
+            y,
+            self.weights(node, "pack_filters_planes", lambda: w),
+            node.constants.get("b"),
+            flops=shape.flops,
+            height=height,
+            width=width,
+            stride=shape.stride,
+            dilation=shape.dilation,
+            relu=relu,
+        )
+
+    def depthwise(self, node: Node, shape: Conv2dShape) -> None:
+        x, w = self.packed_of(node.inputs[0]), node.constants["w"]
+        self.step(
+            "depthwise",
+            x,
+            self.made(node.output),
+            self.weights(node, "pack_filters_depthwise", lambda: w),
+            node.constants.get("b"),
+            flops=shape.flops,
+            stride=shape.stride,
+            padding=shape.padding[::2],
+            dilation=shape.dilation,
+            relu=node["relu"],
+        )
+
+    def any_groups(self, node: Node, shape: Conv2dShape) -> None:
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        self.step(
+            "conv_nchw",
+            source,
+            target,
+            node.constants["w"],
+            node.constants.get("b"),
+            flops=shape.flops,
+            image=(shape.C, shape.H, shape.W),
+            out=(shape.P, shape.Q),
+            stride=shape.stride,
+            padding=shape.padding[::2],
+            dilation=shape.dilation,
+            groups=shape.groups,
+        )
+        if node["relu"]:
+            self.step("unary", "relu", target, target, math.prod(shape.y_shape))
+
+    def linear(self, node: Node) -> None:
+        x, w = node.inputs[0], node.constants["w"]
+        root = self.root(x)
+        sizes = image(root.shape)
+        part = self.packed.get((root, sizes))
+        if root not in self.dense and part is not None and part.is_whole and not any(part.room.border):
+            part.room.fixed = True
+            source = Flat(part.room)
+            packed = self.weights(node, "pack_linear", lambda: _as_packed(w, sizes, self.lanes), self.lanes)
+        else:
+            source, packed = self.dense_of(x), self.weights(node, "pack_linear", lambda: w)
+        flops = 2 * self.batch * w.size
+        target = self.dense_for(node.output)
+        self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, relu=node["relu"])
+
+    # ---------------------------------------------------------------------------------------------- elementwise
+
+    def relu(self, node: Node) -> None:
+        if self.root(node.inputs[0]) in self.dense:
+            self.unary(node)
+        else:
+            self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), None, None, relu=True)
+
+    def unary(self, node: Node) -> None:
+        """On memory as it lies, which may be packed: where nothing lies between, and zeros stay zeros."""
+        x, y = node.inputs[0], self.place_of(node.output)
+        part = self.packed.get((self.root(x), image(x.shape)))
+        alone = part is not None and all(one.is_whole and not any(one.room.border) for one in (part, y))
+        zeros = node.op != "sigmoid" or y.channels % self.lanes == 0
+        if self.root(x) not in self.dense and part is not None and alone and zeros:
+            part.room.fixed = y.room.fixed = True
+            self.step("unary", node.op, Flat(part.room), Flat(self.made(node.output).room), y.room.floats)
+        else:
+            count = self.batch * math.prod(x.shape)
+            self.step("unary", node.op, self.dense_of(x), self.dense_for(node.output), count)
+
+    def binary(self, node: Node) -> None:
+        a, b = map(self.packed_of, node.inputs)
+        self.step(node.op, a, b, self.made(node.output), relu=node["relu"])
+
+    def affine(self, node: Node) -> None:
+        scale, shift = node.constants.get("scale"), node.constants.get("shift")
+        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, relu=node["relu"])
+
+    def lrn(self, node: Node) -> None:
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        shape = node.output.shape
+        self.step("lrn", source, target, channels=channels(shape), pixels=math.prod(shape[1:]), **node.settings)
+
+    def softmax(self, node: Node) -> None:
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        shape, axis = node.output.shape, node["axis"]
+        outer, inner = self.batch * math.prod(shape[:axis]), math.prod(shape[axis + 1 :])
+        self.step("softmax", source, target, outer=outer, count=shape[axis], inner=inner, log=node["log"])
+
+    # -------------------------------------------------------------------------------------------------- pooling
+
+    def max_pool2d(self, node: Node) -> None:
+        how = {name: node[name] for name in ("kernel", "stride", "padding", "dilation")}
+        x = self.packed_of(node.inputs[0])
+        self.step("max_pool", x, self.made(node.output), **how)
+
+    def avg_pool2d(self, node: Node) -> None:
+        how = {name: node[name] for name in ("kernel", "stride", "padding", "count_include_pad")}
+        x = self.packed_of(node.inputs[0])
+        self.step("avg_pool", x, self.made(node.output), **how, divisor_override=node["divisor"])
+
+    def adaptive(self, node: Node) -> None:
+        x = self.packed_of(node.inputs[0])
+        self.step(node.op.removesuffix("2d"), x, self.made(node.output))
+
+    def mean(self, node: Node) -> None:
+        x = self.packed_of(node.inputs[0])
+        self.step("mean", x, self.dense_for(node.output))
+
+    # -------------------------------------------------------------------------------------------------- shaping
+
+    def concat(self, node: Node) -> None:
+        if self.by_vectors(node):
+            whole = self.made(node.output)
+            for value, offset in self.starts(node):
+                part = self.packed_of(value)
+                if part != (place := whole.inside(*offset, *part.sizes)):
+                    self.move(part, place)
+            return
+        room = self.dense_room(node.output)
+        plane = room.height * room.width
+        for value, (channel, _, _) in self.starts(node):
+            found = self.packed.get((self.root(value), image(value.shape)))
+            if self.batch == 1 and found is not None and self.root(value) not in self.dense:
+                self.step("unpack", found, Flat(room, at=channel * plane))
+            else:
+                size = math.prod(value.shape)
+                self.join(self.dense_of(value), room, channel * plane, 0, size, size)
+
+    def dense_room(self, value: Value) -> Room:
+        """A room of its own, dense, for `value`."""
+        room = Room(self.batch, *image(value.shape), 1, fixed=True)
+        self.dense[self.root(value)] = Flat(room)
+        return room
+
+    def pad(self, node: Node) -> None:
+        x, sizes = node.inputs[0], image(node.inputs[0].shape)
+        offset = self.before(node)
+        part, whole = self.packed_of(x), self.place_of(node.output)
+        inner = whole.inside(*offset, *sizes)
+        if part == inner:
+            for around in _around(offset, sizes, whole, self.lanes):
+                self.clear(around)
+            self.made(node.output)
+            return
+        self.clear(whole)
+        if offset[0] % self.lanes == 0:
+            self.move(part, inner)
+            self.made(node.output)
+            return
+        room = self.dense_room(node.output)
+        field = Part.all_of(self.room((sizes[0], room.height, room.width)))
+        self.clear(field)
+        self.move(part, field.inside(0, *offset[1:], *sizes))
+        laid = Room(self.batch, *field.sizes, 1)
+        self.step("unpack", whole, Flat(room))
+        self.step("unpack", field, Flat(laid))
+        self.join(Flat(laid), room, offset[0] * room.height * room.width, 0, laid.image, laid.image)
+
+    def slice(self, node: Node) -> None:
+        x, rest = node.inputs[0], [size - stop for size, stop in zip(node.inputs[0].shape, node["stops"], strict=True)]
+        starts, steps = _axes(node, node["starts"], 0), _axes(node, node["steps"], 1)
+        left = _axes(node, rest, 0)
+        if steps[0] != 1:
+            raise CompileError(f"a slice of every {steps[0]}th channel has no compiled form")
+        c, h, w = image(x.shape)
+        count, high, wide = c - starts[0] - left[0], h - starts[1] - left[1], w - starts[2] - left[2]
+        if starts[0] % self.lanes == 0 and (count % self.lanes == 0 or not left[0]):
+            part = self.packed_of(x).inside(starts[0], starts[1], starts[2], count, high, wide)
+            self.move(part, self.made(node.output), steps[1:])
+            return
+        _, p, q = image(node.output.shape)
+        if (p, q) == (h, w):
+            source = self.dense_of(x)
+        else:
+            some = Part.all_of(self.room((c, p, q)))
+            self.move(self.packed_of(x).inside(0, starts[1], starts[2], c, high, wide), some, steps[1:])
+            source = Flat(Room(self.batch, c, p, q, 1))
+            self.step("unpack", some, source)
+        self.join(source, self.dense_room(node.output), 0, starts[0] * p * q, count * p * q, c * p * q)
+
+
+def _axes(node: Node, given: Any, default: int) -> Image:
+    """Something given for each axis of a value, for each axis of its image."""
+    rank = len(given)
+    if any(one != default for one in given[3 if rank == 3 else 2 :]) and rank > 3:
+        raise CompileError(f"{node.op} along dimension 3 or further of {node.output.shape} has no compiled form")
+    rest = [default] * 3
+    for i, one in enumerate(given[:3] if rank <= 3 else given[:2]):
+        rest[2 if rank == 2 and i == 1 else i] = one
+    return rest[0], rest[1], rest[2]
+
+
+def _reach(shape: Conv2dShape) -> Border:
+    """How far the windows of a convolution reach beyond its input: its padding, as far as it is read."""
+
+    def behind(size: int, before: int, out: int, window: int, stride: int, dilation: int) -> int:
+        return max(0, (out - 1) * stride - before + (window - 1) * dilation + 1 - size)
+
+    top, _, left, _ = shape.padding
+    bottom = behind(shape.H, top, shape.P, shape.R, shape.stride[0], shape.dilation[0])
+    right = behind(shape.W, left, shape.Q, shape.S, shape.stride[1], shape.dilation[1])
+    return top, bottom, left, right
+
+
+def _as_packed(w: Array, sizes: Image, lanes: int) -> Array:
+    """The weight of a full layer with its columns in the order of a packed input."""
+    c, h, width = sizes
+    blocks = -(-c // lanes)
+    wide = np.zeros((w.shape[0], blocks * lanes, h, width), w.dtype)
+    wide[:, :c] = w.reshape(-1, c, h, width)
+    return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(
+        w.shape[0], -1
+    )
+
+
+def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:
+    """What of `whole` lies around a box, in boxes.
+
+    The box starts at a whole vector of channels, and whatever writes it clears the rest of its last vector.
+    """
+    boxes = []
+    before, (c, h, w) = offset, sizes
+    C, H, W = whole.sizes
+    behind = -(-(before[0] + c) // lanes) * lanes
+    for channel, count in ((0, before[0]), (behind, C - behind)):
+        if count > 0:
+            boxes.append(whole.inside(channel, 0, 0, count, H, W))
+    for y, count in ((0, before[1]), (before[1] + h, H - before[1] - h)):
+        if count > 0:
+            boxes.append(whole.inside(0, y, 0, C, count, W))
+    for x, count in ((0, before[2]), (before[2] + w, W - before[2] - w)):
+        if count > 0:
+            boxes.append(whole.inside(0, before[1], x, C, h, count))
+    return boxes
+
+
+_LOWER: dict[str, Any] = {
+    "conv2d": _Lowering.conv2d,
+    "linear": _Lowering.linear,
+    "affine": _Lowering.affine,
+    "relu": _Lowering.relu,
+    "tanh": _Lowering.unary,
+    "sigmoid": _Lowering.unary,
+    "add": _Lowering.binary,
+    "mul": _Lowering.binary,
+    "concat": _Lowering.concat,
+    "pad": _Lowering.pad,
+    "slice": _Lowering.slice,
+    "max_pool2d": _Lowering.max_pool2d,
+    "avg_pool2d": _Lowering.avg_pool2d,
+    "adaptive_avg_pool2d": _Lowering.adaptive,
+    "adaptive_max_pool2d": _Lowering.adaptive,
+    "mean": _Lowering.mean,
+    "lrn": _Lowering.lrn,
+    "softmax": _Lowering.softmax,
+}

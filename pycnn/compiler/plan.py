@@ -1,0 +1,219 @@
+"""What a lowered network consists of: rooms of memory, the parts of them that steps read and write, and the steps.
+
+Packed activations have `lanes` channels side by side: element (c, h, w) of an image lies at
+``offset + (c // lanes)*block + h*row + w*lanes + c % lanes``.  Everything here is independent of the native module: a
+`Plan` is turned into its calls by `Plan.program`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pycnn.compiler.arena import Need, assign
+
+__all__ = ["Flat", "Packed", "Part", "Plan", "Room", "Step"]
+
+Array = np.ndarray[Any, Any]
+Border = tuple[int, int, int, int]
+
+
+@dataclass(eq=False)
+class Room:
+    """Memory of the arena: `batch` images of (channels, height, width), packed or dense.
+
+    Attributes:
+        lanes: floats in a vector, or 1 where the images are dense.
+        border: rows and columns of zeros around each plane: (top, bottom, left, right).
+        fixed: whether a step relies on there being no border.
+        offset: floats from the beginning of the arena, once it is known.
+    """
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    lanes: int
+    border: Border = (0, 0, 0, 0)
+    fixed: bool = False
+    offset: int = 0
+
+    @property
+    def row(self) -> int:
+        """Floats from a row to the next."""
+        return (self.border[2] + self.width + self.border[3]) * self.lanes
+
+    @property
+    def block(self) -> int:
+        """Floats from a vector of channels to the next."""
+        return (self.border[0] + self.height + self.border[1]) * self.row
+
+    @property
+    def image(self) -> int:
+        """Floats from an image to the next."""
+        return -(-self.channels // self.lanes) * self.block
+
+    @property
+    def floats(self) -> int:
+        """All of it."""
+        return self.batch * self.image
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether its elements lie in C order without gaps."""
+        dense = self.lanes == 1 or (self.height == self.width == 1 and self.channels % self.lanes == 0)
+        return dense and not any(self.border)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of a packed room, as a step sees it."""
+
+    room: Room
+    channel: int
+    y: int
+    x: int
+    channels: int
+    height: int
+    width: int
+
+    @staticmethod
+    def all_of(room: Room) -> Part:
+        """The whole room without its border."""
+        return Part(room, 0, 0, 0, room.channels, room.height, room.width)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its room."""
+        return self == Part.all_of(self.room)
+
+    @property
+    def is_plane(self) -> bool:
+        """Whether only the border lies beside its rows and columns."""
+        return (self.y, self.x, self.height, self.width) == (0, 0, self.room.height, self.room.width)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
+
+    def inside(self, channel: int, y: int, x: int, channels: int, height: int, width: int) -> Part:
+        """A box of this box."""
+        return Part(self.room, self.channel + channel, self.y + y, self.x + x, channels, height, width)
+
+    def view(self, engine: Any) -> Any:
+        """As the native module takes it."""
+        room = self.room
+        offset = (
+            room.offset
+            + self.channel // room.lanes * room.block
+            + (room.border[0] + self.y) * room.row
+            + (room.border[2] + self.x) * room.lanes
+        )
+        return engine.View(offset, *self.sizes, room.image, room.block, room.row)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A dense array: a room of the arena from its float `at` on, or the input or output of number `at`."""
+
+    room: Room | None = None
+    space: str = "arena"
+    at: int = 0
+
+    def plain(self, engine: Any) -> Any:
+        """As the native module takes it."""
+        return engine.Plain(self.space, self.at if self.room is None else self.room.offset + self.at)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Weights in the layout of a kernel, made when they are first needed and shared by all programs.
+
+    Attributes:
+        key: what tells them apart.
+        pack: the native module's function that packs them.
+        weights: makes the plain array.
+    """
+
+    key: tuple[Any, ...]
+    pack: str
+    weights: Callable[[], Array]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of the native program.
+
+    Attributes:
+        method: its name.
+        args, options: what it is given; `Part`, `Flat` and `Packed` stand for the native module's own objects.
+        name: of the module of the network.
+        flops: floating-point operations, of convolutions and full layers only.
+    """
+
+    method: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    name: str = ""
+    flops: int = 0
+
+    @property
+    def rooms(self) -> list[Room]:
+        """The memory it touches."""
+        given = [*self.args, *self.options.values()]
+        return [one.room for one in given if isinstance(one, (Part, Flat)) and one.room is not None]
+
+
+@dataclass
+class Plan:
+    """The steps for one batch size and instruction set.
+
+    Attributes:
+        batch: images.
+        steps: in order.
+        naive: floats that the values of the network would take if each had memory of its own.
+        floats: of the arena.
+    """
+
+    batch: int
+    steps: list[Step]
+    naive: int
+    floats: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        lives: dict[Room, tuple[int, int]] = {}
+        for i, step in enumerate(self.steps):
+            for room in step.rooms:
+                lives[room] = (lives[room][0] if room in lives else i, i)
+        offsets, self.floats = assign([Need(room.floats, *life) for room, life in lives.items()])
+        for room, offset in zip(lives, offsets, strict=True):
+            room.offset = offset
+
+    def program(self, engine: Any, filters: MutableMapping[tuple[Any, ...], Any]) -> Any:
+        """The native program that does the steps.
+
+        Args:
+            engine: `pycnn._cpu`, or something with its `Program`, `View`, `Plain` and packing functions.
+            filters: packed weights by key; those that are missing are packed and put there.
+        """
+
+        def native(value: Any) -> Any:
+            if isinstance(value, Part):
+                return value.view(engine)
+            if isinstance(value, Flat):
+                return value.plain(engine)
+            if isinstance(value, Packed):
+                if value.key not in filters:
+                    filters[value.key] = getattr(engine, value.pack)(value.weights())
+                return filters[value.key]
+            return value
+
+        program = engine.Program(self.batch, self.floats)
+        for step in self.steps:
+            options = {name: native(value) for name, value in step.options.items()}
+            getattr(program, step.method)(*map(native, step.args), **options)
+        return program

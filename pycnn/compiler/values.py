@@ -1,0 +1,171 @@
+"""Where the values of a graph live while its steps are written: packed, dense or both, and in which room.
+
+What a step needs in a form that is not there yet is made by `pack` or `unpack`.  A value may have been given a place
+inside of another one's room before it is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pycnn.compiler.graph import Graph, Node, Value
+from pycnn.compiler.operations import image
+from pycnn.compiler.plan import Border, Flat, Part, Room, Step
+
+__all__ = ["Values", "larger"]
+
+Image = tuple[int, int, int]
+
+
+class Values:
+    """The values of `graph` for `batch` images, with vectors of `lanes` floats, and the steps written so far.
+
+    A reshape is the same dense array, so a value behind one shares what is known of the first one, its root.
+
+    Attributes:
+        steps: in order.
+        nodes: all but the reshapes.
+        last_use: the last node that reads a root; None for an output.
+        packed: roots by the sizes that they are packed as.
+        dense: roots as dense arrays.
+    """
+
+    def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
+        self.graph, self.batch, self.lanes = graph, batch, lanes
+        self.steps: list[Step] = []
+        self.node: Node | None = None  # the one being lowered
+        self._roots: dict[Value, Value] = {}
+        for node in graph.nodes:
+            if node.op == "reshape":
+                self._roots[node.output] = self.root(node.inputs[0])
+        self.nodes = [node for node in graph.nodes if node.op != "reshape"]
+        self.last_use: dict[Value, Node | None] = {}
+        for node in self.nodes:
+            for value in node.inputs:
+                self.last_use[self.root(value)] = node
+        self.last_use.update((self.root(value), None) for value in graph.outputs)
+        self.packed: dict[tuple[Value, Image], Part] = {}
+        self.dense: dict[Value, Flat] = {value: Flat(None, "input", i) for i, value in enumerate(graph.inputs)}
+        self._places: dict[Value, Part] = {}  # where a root is to be packed
+        self._targets: dict[Value, Flat] = {}  # where a root is to be written densely
+        for i, value in enumerate(graph.outputs):
+            self._targets.setdefault(self.root(value), Flat(None, "output", i))
+        self._framed: dict[Part, Part] = {}  # copies that could have a border
+        self._cleared: dict[Part, Border] = {}  # borders that are zero already
+
+    def root(self, value: Value) -> Value:
+        """The value, before all reshapes, whose elements these are."""
+        return self._roots.get(value, value)
+
+    def step(self, method: str, *args: Any, flops: int = 0, **options: Any) -> None:
+        """Write a step of the node being lowered."""
+        self.steps.append(Step(method, args, options, self.node.name if self.node else "", flops))
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    def room(self, sizes: Image) -> Room:
+        """A packed room of its own."""
+        return Room(self.batch, *sizes, self.lanes)
+
+    def share(self, value: Value, place: Part) -> bool:
+        """Let `value` be packed at `place`, if it has no other."""
+        root = self.root(value)
+        if root in self._places or image(root.shape) != place.sizes:
+            return False
+        self._places[root] = place
+        return True
+
+    def place_of(self, value: Value) -> Part:
+        """Where `value` is to be packed."""
+        root = self.root(value)
+        if root not in self._places:
+            self._places[root] = Part.all_of(self.room(image(root.shape)))
+        return self._places[root]
+
+    # ----------------------------------------------------------------------------------------- packed and dense
+
+    def packed_of(self, value: Value) -> Part:
+        """`value` packed."""
+        root, sizes = self.root(value), image(value.shape)
+        if (root, sizes) not in self.packed:
+            dense = self.dense_of(root)
+            if dense.room is not None and dense.room.is_dense and self._as_vector(dense.room, sizes):
+                self.packed[root, sizes] = Part.all_of(dense.room)
+            else:
+                same = image(root.shape) == sizes
+                part = self.place_of(root) if same else Part.all_of(self.room(sizes))
+                self.step("pack", dense, part)
+                self.packed[root, sizes] = part
+        return self.packed[root, sizes]
+
+    def _as_vector(self, room: Room, sizes: Image) -> bool:
+        """Whether a dense room is packed just as well."""
+        return room.lanes == self.lanes and (room.channels, room.height, room.width) == sizes
+
+    def dense_of(self, value: Value) -> Flat:
+        """`value` as a dense array."""
+        root = self.root(value)
+        if root not in self.dense:
+            part = self.packed[root, image(root.shape)]
+            if part.is_whole and part.room.is_dense and root not in self._targets:
+                part.room.fixed = True
+                self.dense[root] = Flat(part.room)
+            else:
+                self.step("unpack", part, self.dense_for(root))
+        return self.dense[root]
+
+    def made(self, value: Value) -> Part:
+        """Where the node being lowered is to write `value`, packed."""
+        root = self.root(value)
+        self.packed[root, image(root.shape)] = self.place_of(root)
+        return self.packed[root, image(root.shape)]
+
+    def dense_for(self, value: Value) -> Flat:
+        """Where `value` is to be written densely."""
+        root, (c, h, w) = self.root(value), image(value.shape)
+        if root not in self._targets:
+            vector = h == w == 1 and c % self.lanes == 0
+            room = Room(self.batch, c, h, w, self.lanes if vector else 1, fixed=True)
+            self._targets[root] = Flat(room)
+        self.dense[root] = self._targets[root]
+        return self.dense[root]
+
+    def bordered(self, value: Value, border: Border) -> Part:
+        """`value` packed, with at least `border` of zeros around it."""
+        part = self.packed_of(value)
+        if not any(border):
+            return part
+        if not part.is_plane or part.room.fixed:
+            if part not in self._framed:
+                self._framed[part] = Part.all_of(self.room(part.sizes))
+                self.move(part, self._framed[part])
+            part = self._framed[part]
+        part.room.border = larger(part.room.border, border)
+        cleared = self._cleared.get(part, (0, 0, 0, 0))
+        if larger(cleared, border) != cleared:
+            self._cleared[part] = larger(cleared, border)
+            self.step("clear_border", part, self._cleared[part])
+        return part
+
+    def move(self, x: Part, y: Part, stride: tuple[int, int] = (1, 1)) -> None:
+        """Copy between packed boxes, of every `stride`-th row and column."""
+        self.step("max_pool", x, y, kernel=(1, 1), stride=stride, padding=(0, 0, 0, 0), dilation=(1, 1))
+
+    def clear(self, y: Part) -> None:
+        """Zeros: the border of an empty box."""
+        self.step("clear_border", y.inside(0, 0, 0, y.channels, 0, y.width), (0, y.height, 0, 0))
+
+    def join(self, x: Flat, y: Room, start: int, source: int, count: int, image: int) -> None:
+        """Copy `count` floats from `source` of each image of x, which has `image` floats, to `start` of each of y's."""
+        if x.room is None and (source or self.batch > 1):
+            whole = Room(self.batch, image, 1, 1, 1)
+            self.step("copy", x, Flat(whole), whole.floats)
+            x = Flat(whole)
+        for n in range(self.batch):
+            at = x.at if x.room is None else x.at + n * image + source
+            self.step("copy", Flat(x.room, x.space, at), Flat(y, at=n * y.image + start), count)
+
+
+def larger(a: Border, b: Border) -> Border:
+    """The larger one on each side."""
+    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

@@ -1,0 +1,475 @@
+"""A native program played in NumPy: the same calls, on the same packed layout, with any number of lanes.
+
+It is slow and strict.  Sums are taken in float64 and rounded once; the arena is filled with NaN before every run; a
+step that reads outside of the arena, padding lanes that are not zero, or a border that was not cleared, fails.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pycnn.backends import reference
+
+
+class View(NamedTuple):
+    offset: int
+    channels: int
+    height: int
+    width: int
+    image: int
+    block: int
+    row: int
+
+
+class Plain(NamedTuple):
+    space: str
+    at: int
+
+
+@dataclass
+class Filters:
+    kind: str
+    w: np.ndarray
+
+
+class Run:
+    """The memory of one run."""
+
+    def __init__(
+        self, batch: int, lanes: int, floats: int, inputs: list[np.ndarray], outputs: list[np.ndarray]
+    ) -> None:
+        self.batch, self.lanes = batch, lanes
+        self.arena = np.full(floats, np.nan, np.float32)
+        self.inputs, self.outputs = inputs, outputs
+
+    def window(self, x: View, border: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
+        """(n, blocks, height, width, lanes), writable, with the border around the view."""
+        top, bottom, left, right = border
+        blocks = -(-x.channels // self.lanes)
+        start = x.offset - top * x.row - left * self.lanes
+        shape = (self.batch, blocks, top + x.height + bottom, left + x.width + right, self.lanes)
+        strides = (x.image, x.block, x.row, self.lanes, 1)
+        last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        assert start >= 0, f"{x} with a border of {border} begins before the arena"
+        assert last < self.arena.size, f"{x} with a border of {border} ends behind the arena of {self.arena.size}"
+        assert x.row >= shape[3] * self.lanes, f"{x}: rows overlap"
+        assert blocks == 1 or x.block >= shape[2] * x.row, f"{x}: blocks overlap"
+        assert x.offset % self.lanes == 0, f"{x}: not at a whole vector"
+        return np.lib.stride_tricks.as_strided(self.arena[start:], shape, [4 * stride for stride in strides])
+
+    def read(self, x: View, border: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
+        """(n, channels, height, width), float64."""
+        lanes = self.window(x, border)
+        n, blocks, h, w, _ = lanes.shape
+        wide = lanes.transpose(0, 1, 4, 2, 3).reshape(n, blocks * self.lanes, h, w).astype(np.float64)
+        assert not wide[:, x.channels :].any(), f"{x}: the padding lanes are not zero"
+        if any(border):
+            top, bottom, left, right = border
+            around = np.ones((h, w), bool)
+            around[top : h - bottom, left : w - right] = False
+            assert not wide[:, :, around].any(), f"{x}: its border of {border} is not zero"
+        return wide[:, : x.channels]
+
+    def write(self, y: View, values: np.ndarray) -> None:
+        """Values of (n, channels, height, width); zeros in the padding lanes."""
+        window = self.window(y)
+        n, blocks, h, w, _ = window.shape
+        assert values.shape == (n, y.channels, h, w), f"{values.shape} does not fit {y}"
+        wide = np.zeros((n, blocks * self.lanes, h, w), np.float32)
+        wide[:, : y.channels] = values
+        window[...] = wide.reshape(n, blocks, self.lanes, h, w).transpose(0, 1, 3, 4, 2)
+
+    def array(self, x: Plain, *shape: int) -> np.ndarray:
+        """(n, *shape), writable."""
+        count = self.batch * math.prod(shape)
+        if x.space == "arena":
+            assert 0 <= x.at <= self.arena.size - count, f"{x} of {count} floats is not in the arena"
+            return self.arena[x.at : x.at + count].reshape(self.batch, *shape)
+        array = (self.inputs if x.space == "input" else self.outputs)[x.at]
+        assert array.size == count, f"{x} has {array.size} floats, not {count}"
+        return array.reshape(self.batch, *shape)
+
+    def floats(self, x: Plain, count: int) -> np.ndarray:
+        """So many floats from there on, writable."""
+        if x.space == "arena":
+            assert 0 <= x.at <= self.arena.size - count, f"{x} of {count} floats is not in the arena"
+            return self.arena[x.at : x.at + count]
+        array = (self.inputs if x.space == "input" else self.outputs)[x.at]
+        assert array.size >= count, f"{x} has {array.size} floats, not {count}"
+        return array.reshape(-1)[:count]
+
+
+Call = Callable[[Run], None]
+NONE = (0, 0, 0, 0)
+
+
+class Program:
+    """See the contract in `pycnn/_cpu.pyi`."""
+
+    def __init__(self, lanes: int, batch: int, arena: int) -> None:
+        assert batch > 0
+        self.lanes, self.batch, self.floats = lanes, batch, arena
+        self.calls: list[tuple[str, Call]] = []
+
+    def run(self, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> None:
+        run = Run(self.batch, self.lanes, self.floats, inputs, outputs)
+        for array in [*inputs, *outputs]:
+            assert array.dtype == np.float32
+            assert array.flags.c_contiguous
+        before = [array.tobytes() for array in inputs]
+        for name, call in self.calls:
+            try:
+                call(run)
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from None
+        assert before == [array.tobytes() for array in inputs], "an input was written to"
+
+    def profile(self, inputs: list[np.ndarray], outputs: list[np.ndarray], rounds: int) -> list[float]:
+        self.run(inputs, outputs)
+        return [1e-6] * len(self.calls)
+
+    def _add(self, name: str, call: Call) -> None:
+        self.calls.append((f"step {len(self.calls)}, {name}", call))
+
+    # -- moving
+
+    def pack(self, x: Plain, y: View) -> None:
+        self._add("pack", lambda run: run.write(y, run.array(x, y.channels, y.height, y.width)))
+
+    def unpack(self, x: View, y: Plain) -> None:
+        def call(run: Run) -> None:
+            run.array(y, x.channels, x.height, x.width)[...] = run.read(x)
+
+        self._add("unpack", call)
+
+    def pad(self, x: Plain, y: Plain, channels: int, height: int, width: int, padding: Any) -> None:
+        top, bottom, left, right = padding
+
+        def call(run: Run) -> None:
+            padded = np.pad(run.array(x, channels, height, width), ((0, 0), (0, 0), (top, bottom), (left, right)))
+            run.array(y, *padded.shape[1:])[...] = padded
+
+        self._add("pad", call)
+
+    def clear_border(self, x: View, padding: Any) -> None:
+        top, bottom, left, right = padding
+
+        def call(run: Run) -> None:
+            window = run.window(x, padding)
+            h, w = window.shape[2:4]
+            window[:, :, :top] = 0
+            window[:, :, h - bottom :] = 0
+            window[:, :, :, :left] = 0
+            window[:, :, :, w - right :] = 0
+
+        self._add("clear_border", call)
+
+    def copy(self, x: Plain, y: Plain, count: int) -> None:
+        self._add("copy", lambda run: run.floats(y, count).__setitem__(slice(None), run.floats(x, count)))
+
+    # -- layers
+
+    def conv(
+        self,
+        x: View,
+        y: View,
+        filters: Filters,
+        bias: np.ndarray | None,
+        *,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        residual: View | None,
+        relu: bool,
+        algo: str,
+        keep: bool,
+    ) -> None:
+        assert filters.kind == "packed"
+        assert filters.w.shape[:2] == (y.channels, x.channels)
+        kernel = filters.w.shape[2:]
+        assert algo == "direct" or algo.startswith("winograd_f")
+        around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
+
+        def call(run: Run) -> None:
+            if algo == "direct":
+                image, rest = run.read(x, around), NONE
+            else:
+                image, rest = run.read(x), around
+            result = _convolved(image, filters.w, bias, stride, rest, dilation)
+            result = result[:, :, : y.height, : y.width]
+            if residual is not None:
+                result = result + run.read(residual)
+            run.write(y, np.maximum(result, 0) if relu else result)
+
+        self._add(f"conv {algo}", call)
+
+    def conv_planes(
+        self,
+        x: Plain,
+        y: View,
+        filters: Filters,
+        bias: np.ndarray | None,
+        *,
+        height: int,
+        width: int,
+        stride: Any,
+        dilation: Any,
+        relu: bool,
+    ) -> None:
+        assert filters.kind == "planes"
+        assert filters.w.shape[0] == y.channels
+
+        def call(run: Run) -> None:
+            image = run.array(x, filters.w.shape[1], height, width).astype(np.float64)
+            result = _convolved(image, filters.w, bias, stride, NONE, dilation)
+            run.write(y, np.maximum(result, 0) if relu else result)
+
+        self._add("conv_planes", call)
+
+    def depthwise(
+        self,
+        x: View,
+        y: View,
+        filters: Filters,
+        bias: np.ndarray | None,
+        *,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        relu: bool,
+    ) -> None:
+        assert filters.kind == "depthwise"
+        assert filters.w.shape[:2] == (x.channels, 1)
+        kernel = filters.w.shape[2:]
+        around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
+
+        def call(run: Run) -> None:
+            result = _convolved(run.read(x), filters.w, bias, stride, around, dilation, x.channels)
+            result = result[:, :, : y.height, : y.width]
+            run.write(y, np.maximum(result, 0) if relu else result)
+
+        self._add("depthwise", call)
+
+    def conv_nchw(
+        self,
+        x: Plain,
+        y: Plain,
+        w: np.ndarray,
+        bias: np.ndarray | None,
+        *,
+        image: Any,
+        out: Any,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
+    ) -> None:
+        around = _around(w.shape[2:], stride, padding, dilation, image[1:], out)
+
+        def call(run: Run) -> None:
+            given = run.array(x, *image).astype(np.float64)
+            result = _convolved(given, w, bias, stride, around, dilation, groups)[:, :, : out[0], : out[1]]
+            run.array(y, w.shape[0], *out)[...] = result
+
+        self._add("conv_nchw", call)
+
+    def linear(self, x: Plain, y: Plain, filters: Filters, bias: np.ndarray | None, *, relu: bool) -> None:
+        assert filters.kind == "linear"
+
+        def call(run: Run) -> None:
+            rows = run.array(x, filters.w.shape[1])
+            # In float32, for the largest matrices of the networks; sums of thousands of terms stay far under the bound.
+            result = rows @ filters.w.T + (0 if bias is None else bias)
+            run.array(y, filters.w.shape[0])[...] = np.maximum(result, 0) if relu else result
+
+        self._add("linear", call)
+
+    # -- elementwise
+
+    def add(self, a: View, b: View, y: View, relu: bool) -> None:
+        self._binary("add", a, b, y, relu, np.add)
+
+    def mul(self, a: View, b: View, y: View, relu: bool) -> None:
+        self._binary("mul", a, b, y, relu, np.multiply)
+
+    def _binary(self, name: str, a: View, b: View, y: View, relu: bool, function: Any) -> None:
+        def call(run: Run) -> None:
+            result = function(run.read(a), run.read(b))
+            run.write(y, np.maximum(result, 0) if relu else result)
+
+        self._add(name, call)
+
+    def affine(self, x: View, y: View, scale: np.ndarray | None, shift: np.ndarray | None, relu: bool) -> None:
+        def call(run: Run) -> None:
+            result = run.read(x)
+            result = result if scale is None else result * scale.reshape(-1, 1, 1)
+            result = result if shift is None else result + shift.reshape(-1, 1, 1)
+            run.write(y, np.maximum(result, 0) if relu else result)
+
+        self._add("affine", call)
+
+    def unary(self, name: str, x: Plain, y: Plain, count: int) -> None:
+        function: Any = {
+            "relu": lambda v: np.maximum(v, 0),
+            "tanh": np.tanh,
+            "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+        }[name]
+
+        def call(run: Run) -> None:
+            run.floats(y, count)[...] = function(run.floats(x, count).astype(np.float64))
+
+        self._add(name, call)
+
+    def lrn(
+        self, x: Plain, y: Plain, *, channels: int, pixels: int, size: int, alpha: float, beta: float, k: float
+    ) -> None:
+        def call(run: Run) -> None:
+            values = run.array(x, channels, pixels).astype(np.float64)
+            run.array(y, channels, pixels)[...] = reference.lrn_fwd(values, size, alpha, beta, k)
+
+        self._add("lrn", call)
+
+    def softmax(self, x: Plain, y: Plain, *, outer: int, count: int, inner: int, log: bool) -> None:
+        function = reference.log_softmax_fwd if log else reference.softmax_fwd
+        floats = outer * count * inner
+
+        def call(run: Run) -> None:
+            values = run.floats(x, floats).reshape(outer, count, inner).astype(np.float64)
+            run.floats(y, floats)[...] = function(values, 1).reshape(-1)
+
+        self._add("softmax", call)
+
+    # -- pooling
+
+    def max_pool(self, x: View, y: View, *, kernel: Any, stride: Any, padding: Any, dilation: Any) -> None:
+        def call(run: Run) -> None:
+            windows = _windows(run.read(x), y, kernel, stride, padding, dilation, -np.inf)
+            run.write(y, windows.max((4, 5)))
+
+        self._add("max_pool", call)
+
+    def avg_pool(
+        self,
+        x: View,
+        y: View,
+        *,
+        kernel: Any,
+        stride: Any,
+        padding: Any,
+        count_include_pad: bool,
+        divisor_override: int | None,
+    ) -> None:
+        top, bottom, left, right = padding
+        if count_include_pad:
+            counted, before = (top + x.height + bottom, left + x.width + right), (0, 0, 0, 0)
+        else:
+            counted, before = (x.height, x.width), padding
+        counts: Any = divisor_override
+        if counts is None:
+            counts = _windows(np.ones((1, 1, *counted)), y, kernel, stride, before, (1, 1), 0.0).sum((4, 5))
+
+        def call(run: Run) -> None:
+            sums = _windows(run.read(x), y, kernel, stride, padding, (1, 1), 0.0).sum((4, 5))
+            run.write(y, sums / counts)
+
+        self._add("avg_pool", call)
+
+    def adaptive_max_pool(self, x: View, y: View) -> None:
+        size = (y.height, y.width)
+        self._add("adaptive", lambda run: run.write(y, reference.adaptive_max_pool2d_fwd(run.read(x), size)[0]))
+
+    def adaptive_avg_pool(self, x: View, y: View) -> None:
+        size = (y.height, y.width)
+        self._add("adaptive", lambda run: run.write(y, reference.adaptive_avg_pool2d_fwd(run.read(x), size)))
+
+    def mean(self, x: View, y: Plain) -> None:
+        def call(run: Run) -> None:
+            run.array(y, x.channels)[...] = run.read(x).mean((2, 3))
+
+        self._add("mean", call)
+
+
+def _around(kernel: Any, stride: Any, padding: Any, dilation: Any, size: Any, out: Any) -> tuple[int, int, int, int]:
+    """Padding as far as the windows reach."""
+    after = [
+        max(0, (o - 1) * s - p + (k - 1) * d + 1 - n)
+        for o, s, p, k, d, n in zip(out, stride, padding, kernel, dilation, size, strict=True)
+    ]
+    return padding[0], after[0], padding[1], after[1]
+
+
+def _convolved(
+    x: np.ndarray, w: np.ndarray, b: Any, stride: Any, padding: Any, dilation: Any, groups: int = 1
+) -> np.ndarray:
+    bias = None if b is None else b.astype(np.float64)
+    return reference.conv2d_fprop(x, w.astype(np.float64), bias, stride, padding, dilation, groups)
+
+
+def _windows(x: np.ndarray, y: View, kernel: Any, stride: Any, padding: Any, dilation: Any, fill: float) -> np.ndarray:
+    """(n, c, p, q, r, s): what each window sees."""
+    n, c, h, w = x.shape
+    top, left = padding[0], padding[2]
+    reach = [
+        (o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip((y.height, y.width), stride, kernel, dilation, strict=True)
+    ]
+    field = np.full((n, c, max(reach[0], top + h), max(reach[1], left + w)), fill)
+    field[:, :, top : top + h, left : left + w] = x
+    return np.stack(
+        [
+            np.stack(
+                [
+                    field[
+                        :,
+                        :,
+                        r * dilation[0] : r * dilation[0] + (y.height - 1) * stride[0] + 1 : stride[0],
+                        s * dilation[1] : s * dilation[1] + (y.width - 1) * stride[1] + 1 : stride[1],
+                    ]
+                    for s in range(kernel[1])
+                ],
+                -1,
+            )
+            for r in range(kernel[0])
+        ],
+        -2,
+    )
+
+
+class Engine:
+    """Stands in for `pycnn._cpu`."""
+
+    View, Plain = View, Plain
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self.packed: list[str] = []
+        self._lock = threading.Lock()
+
+    def lanes(self) -> int:
+        return self._lanes
+
+    def Program(self, batch: int, arena: int) -> Program:
+        return Program(self._lanes, batch, arena)
+
+    def _pack(self, kind: str, w: np.ndarray) -> Filters:
+        assert w.dtype == np.float32
+        with self._lock:
+            self.packed.append(kind)
+        return Filters(kind, np.array(w))
+
+    def pack_filters(self, w: np.ndarray) -> Filters:
+        return self._pack("packed", w)
+
+    def pack_filters_planes(self, w: np.ndarray) -> Filters:
+        return self._pack("planes", w)
+
+    def pack_filters_depthwise(self, w: np.ndarray) -> Filters:
+        return self._pack("depthwise", w)
+
+    def pack_linear(self, w: np.ndarray) -> Filters:
+        return self._pack("linear", w)
