@@ -54,10 +54,8 @@ PYCNN_INLINE Vec<float> rectified(Vec<float> value) {
 
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
-    constexpr int kBases =
-        (ROWS + 2) / 3;  // pointers into x: three pixels of each are within reach of one address mode
-    constexpr int64_t kRunsAhead = 1;
-    constexpr int64_t kAhead = 48;  // steps: filters stream through, and a core follows only so many streams
+    constexpr int kBases = (ROWS + 2) / 3;  // pointers into x: three pixels of each are within one address mode's reach
+    constexpr int64_t kAhead = 48;          // steps: filters stream through, and a core follows only so many streams
     const int64_t step = o.x_step;
     const int64_t w_vector = o.w_vector;
     Vec<float> sum[ROWS][VECTORS];
