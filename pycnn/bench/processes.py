@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -21,13 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.bench.peers import Peer
+from pycnn.bench.peers import Factory
 from pycnn.bench.tasks import Call, Task
 from pycnn.bench.timing import timed_slice
 
 __all__ = ["PeerProcess", "peer_processes", "serve"]
-
-Factory = Callable[[int], Peer]
 
 _FAREWELL = 2.0  # seconds from a process's last word, or the end of its line, to its own end
 

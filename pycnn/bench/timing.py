@@ -72,25 +72,32 @@ def timed_slice(call: Callable[[], object], seconds: float, untimed: float) -> l
     return taken
 
 
-def race(racers: Sequence[Racer], seconds: float = 0.1, rounds: int = ROUNDS) -> dict[str, Timing]:
+def race(
+    racers: Sequence[Racer],
+    seconds: float = 0.1,
+    rounds: int = ROUNDS,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, Timing]:
     """Time each racer; they run slice by slice in turn, so that a busy moment of the machine meets all of them.
 
     Args:
         racers: who takes part.
         seconds: time to spend on each, roughly.
         rounds: turns of each.
+        between: what is called before each round.
 
     Returns:
-        A `Timing` by name, over the calls of all turns.
+        A `Timing` by name, over the calls of all turns; none for a racer whose turns gave no times.
     """
     taken: dict[str, list[float]] = {racer.name: [] for racer in racers}
     at_work = ""
     for _ in range(rounds):
+        between()
         for racer in racers:
             untimed = _WARM if racer.pool == at_work else _ARRIVE
             taken[racer.name] += racer.slice(seconds / rounds, untimed)
             at_work = racer.pool
-    return {name: _timing(times) for name, times in taken.items()}
+    return {name: _timing(times) for name, times in taken.items() if times}
 
 
 def _clock(call: Callable[[], object]) -> float:

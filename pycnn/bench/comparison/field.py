@@ -1,0 +1,147 @@
+"""The contestants in their processes, and what one cell of them gives: checked first, then raced.
+
+Everybody, pycnn too, computes in a process of its own that stands still while others have their turn.  One that fails
+is told so in its score, and starts anew with the next cell.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+
+import numpy as np
+
+from pycnn import _cpu
+from pycnn.bench.comparison.cells import Cell
+from pycnn.bench.comparison.layers import Assignment, assignment
+from pycnn.bench.comparison.results import LARGEST_ERROR, Outcome, Score
+from pycnn.bench.peers import Factory
+from pycnn.bench.processes import PeerProcess
+from pycnn.bench.timing import Racer, race
+
+__all__ = ["Field", "versions"]
+
+ROUNDS = 5
+_PROBES = 4  # some milliseconds each, of which the best counts: the first wakes the threads
+_PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn")
+
+
+def versions() -> dict[str, str]:
+    """The versions of the peers' packages, of those that are installed."""
+    found = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+class Field:
+    """A process for each contestant, until the end of the ``with`` block.
+
+    Args:
+        ours: pycnn's own ways, by name.
+        peers: everybody else's; see `pycnn.bench.peers.find_peers`.
+        threads: for each.
+    """
+
+    def __init__(self, ours: Mapping[str, Factory], peers: Mapping[str, Factory], threads: int) -> None:
+        self._factories = {**ours, **peers}
+        self._ours = frozenset(ours)
+        self._threads = threads
+        self._processes: dict[str, PeerProcess] = {}
+
+    def __enter__(self) -> Field:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for name in list(self._processes):
+            self._end(name)
+
+    def measure(self, cell: Cell, seconds: float = 0.1) -> Outcome:
+        """Check, then time, every contestant in one cell.
+
+        Args:
+            cell: what to do.
+            seconds: time to spend on each contestant, roughly.
+        """
+        given = assignment(cell)
+        scores = {score.name: score for name in self._factories for score in self._judged(name, given)}
+        racing = {name: _Turns(self._processes[name]) for name, score in scores.items() if score.error is not None}
+        probe: list[float] = []
+        timings = race(
+            [Racer(name, name, turns) for name, turns in racing.items()],
+            seconds,
+            ROUNDS,
+            lambda: probe.append(max(_cpu.measure_fma_peak() for _ in range(_PROBES))),
+        )
+        for name, turns in racing.items():
+            if turns.failure:
+                self._end(name)
+                scores[name] = replace(scores[name], counts=False, note=turns.failure)
+            else:
+                scores[name] = replace(scores[name], timing=timings[name])
+        return Outcome(
+            cell.section,
+            cell.name,
+            cell.batch,
+            str(cell.problem.shape),
+            given.flops,
+            given.algo,
+            probe,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            list(scores.values()),
+        )
+
+    def _judged(self, name: str, given: Assignment) -> list[Score]:
+        """The score of a contestant before the race; none if it cannot do this."""
+        ours = name in self._ours
+        try:
+            if name not in self._processes:
+                self._processes[name] = PeerProcess(name, self._factories[name], self._threads)
+            process = self._processes[name]
+            if name not in process.prepare(given.task):
+                return []
+            y = process.result(name)
+        except ChildProcessError as error:
+            self._end(name)
+            return [Score(name, ours, note=str(error))]
+        return [_score(name, ours, y, given.y64, given.allowed if ours else LARGEST_ERROR)]
+
+    def _end(self, name: str) -> None:
+        process = self._processes.pop(name, None)
+        if process is not None:
+            process.close()
+
+
+class _Turns:
+    """The turns of a contestant in a race, until it fails."""
+
+    def __init__(self, process: PeerProcess) -> None:
+        self._process = process
+        self.failure = ""
+
+    def __call__(self, seconds: float, untimed: float) -> list[float]:
+        if self.failure:
+            return []
+        try:
+            return self._process.slice(self._process.name, seconds, untimed)
+        except ChildProcessError as error:
+            self.failure = str(error)
+            return []
+
+
+def _score(name: str, ours: bool, y: np.ndarray, y64: np.ndarray, allowed: float) -> Score:
+    if y.shape != y64.shape:
+        return Score(name, ours, note=f"wrong: a result of shape {y.shape} in place of {y64.shape}")
+    scale = float(np.abs(y64).max(initial=0.0)) or 1.0
+    error = float(np.abs(y - y64).max(initial=0.0)) / scale
+    if not np.isfinite(error):
+        return Score(name, ours, note="wrong: a result that is not finite")
+    counts = error <= allowed
+    return Score(name, ours, error=error, counts=counts, note="" if counts else f"error {error:.1e}")
