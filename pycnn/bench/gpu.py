@@ -13,7 +13,7 @@ from pycnn import __version__, backends
 from pycnn.arrays import parse_device, place, to_host
 from pycnn.bench.machine import Machine
 from pycnn.bench.peers.pytorch import Torch
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench.tasks import Call, Task, Work
 
 __all__ = ["TorchCuda", "event_slice", "measure", "on_device", "result_of"]
 
@@ -75,7 +75,7 @@ class TorchCuda(Torch):
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
-    def contestants(self, task: Task) -> dict[str, Call]:
+    def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
         torch = self._torch
         with torch.device("cuda"):

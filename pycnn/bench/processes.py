@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from pycnn.bench.peers import Factory
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench.tasks import Call, Work
 from pycnn.bench.timing import timed_slice
 
 __all__ = ["PeerProcess", "peer_processes", "serve"]
@@ -64,7 +64,7 @@ class PeerProcess:
             self.close()
             raise
 
-    def prepare(self, task: Task) -> list[str]:
+    def prepare(self, task: Work) -> list[str]:
         """Hand over the next task; the names of this peer's ways to do it, none where it cannot."""
         return self._ask("prepare", task)
 
@@ -145,6 +145,7 @@ def _answer(link: Connection) -> None:
     while True:
         verb, first, *rest = link.recv()
         if verb == "prepare":
+            calls = {}  # the last task's memory is not in the way
             calls = peer.contestants(first)
             link.send((True, list(calls)))
         elif verb == "compute":

@@ -10,7 +10,19 @@ import numpy as np
 
 from pycnn.shape import Conv2dShape, Pool2dShape
 
-__all__ = ["Call", "Task"]
+__all__ = [
+    "INPUT",
+    "LABELS",
+    "MODEL",
+    "ONE_IMAGE",
+    "SCALES",
+    "WEIGHTS",
+    "Call",
+    "Inference",
+    "Task",
+    "TrainingStep",
+    "Work",
+]
 
 Call = Callable[[], Any]  # does the task once and returns the result
 
@@ -33,3 +45,43 @@ class Task:
     shape: Conv2dShape | Pool2dShape
     arrays: tuple[np.ndarray, ...]
     count_pad: bool = True
+
+
+# The files of a network's task.
+WEIGHTS = "weights.npz"  # torchvision's keys
+INPUT = "x.npy"
+LABELS = "labels.npy"
+SCALES = "scales.npy"  # what `pycnn.bench.training.digest` divides by
+MODEL = "model.onnx"  # for the whole batch; missing where there was no torch to write it
+ONE_IMAGE = "image.onnx"  # the same for one image
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A network on a batch, in evaluation mode.
+
+    Attributes:
+        network: its name in `pycnn.models`.
+        folder: where its files are.
+    """
+
+    network: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """Forward, loss, backward and a step of gradient descent with momentum; the result is a digest of the gradients.
+
+    Attributes:
+        network: its name in `pycnn.models`.
+        folder: where its files are.
+        dropout: whether values are dropped; without, everybody has to find the same gradients.
+    """
+
+    network: str
+    folder: str
+    dropout: bool
+
+
+Work = Task | Inference | TrainingStep

@@ -39,7 +39,7 @@ def compare(args: argparse.Namespace, console: Any) -> int:
     if not peers:
         console.print("no peer is installed: pip install 'pycnn[peers]'", markup=False)
     seconds = args.seconds or (_SECONDS / 3 if args.quick else _SECONDS)
-    with Field(OWN, peers, threads) as field:
+    with Field(OWN, peers, threads, machine.fma_peak) as field:
         for section in dict.fromkeys(cell.section for cell in asked):
             mine = [cell for cell in asked if cell.section == section]
             outcomes = _section(field, mine, seconds, comparison, earlier, path)
@@ -115,7 +115,7 @@ def _figure(outcome: Outcome, name: str) -> str:
         return ""
     if score.timing is None:
         return "failed"
-    text = f"{score.median * 1e3:.3f}" if score.median < 1 else f"{score.median * 1e3:.0f}"
+    text = f"{score.median * 1e3:.3f}" if score.median < 0.1 else f"{score.median * 1e3:.1f}"
     if not score.counts:
         return f"({text})"
     return f"[bold]{text}[/bold]" if score == outcome.best else text

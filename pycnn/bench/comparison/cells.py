@@ -1,4 +1,4 @@
-"""What is compared: the lecture's layers in each pass."""
+"""What is compared: the lecture's layers in each pass, its networks in inference and in training."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 
 from pycnn.shape import PASSES, Problem
 
-__all__ = ["BATCHES", "LAYERS", "SECTIONS", "Cell", "cells", "of_problem"]
+__all__ = ["BATCHES", "LAYERS", "NETWORKS", "SECTIONS", "TRAINING", "Cell", "cells", "of_problem"]
 
-BATCHES = (1, 8)
-SECTIONS = PASSES
+BATCHES = (1, 8)  # of layers and inference
+INFERENCE, STEP = "inference", "training"
+SECTIONS = (*PASSES, INFERENCE, STEP)
+
+NETWORKS = ("alexnet", "vgg16", "googlenet", "resnet18", "resnet50")
+TRAINING = {"lenet5": 64, "alexnet": 8, "vgg16": 8, "googlenet": 8, "resnet50": 8}  # images at once
 
 LAYERS = tuple(
     Problem.parse(text)
@@ -52,16 +56,16 @@ class Cell:
     """One thing that everybody does.
 
     Attributes:
-        section: which table it belongs to, one of SECTIONS: a pass of a convolution.
-        name: of the layer.
+        section: which table it belongs to, one of SECTIONS: a pass of a convolution, or what a network does.
+        name: of the layer or the network.
         batch: images at once.
-        problem: the layer's, its pass and batch included.
+        problem: a layer's, its pass and batch included; None for a network.
     """
 
     section: str
     name: str
     batch: int
-    problem: Problem
+    problem: Problem | None = None
 
     def __str__(self) -> str:
         return f"{self.section} {self.name} b{self.batch}"
@@ -87,9 +91,9 @@ def cells(
 
     Args:
         sections: among SECTIONS.
-        batches: images at once, of the lists' layers.
+        batches: images at once, of the lists' layers and of inference.
         words: only cells whose names contain one of them; empty for all.
-        problems: layers given by hand, in place of the lists', at their own batch sizes.
+        problems: layers given by hand, in place of the lists', at their own batch sizes; then there are no networks.
 
     Raises:
         ValueError: an unknown section, a problem that is not float32 in NCHW, or nothing left.
@@ -99,15 +103,22 @@ def cells(
             raise ValueError(f"cells must be among {', '.join(SECTIONS)}, got {section!r}")
     found = [cell for cell in _all(sections, batches, problems) if _named(cell, words)]
     if not found:
-        raise ValueError(f"no cell of {', '.join(sections)} has {' or '.join(map(repr, words))} in its name")
+        wanted = f" with {' or '.join(map(repr, words))} in its name" if words else " for problems"
+        raise ValueError(f"there is no cell of {', '.join(sections)}{wanted}")
     return found
 
 
 def _all(sections: Sequence[str], batches: Sequence[int], problems: Sequence[Problem]) -> Iterator[Cell]:
     layers = problems or [replace(layer, shape=replace(layer.shape, N=batch)) for batch in batches for layer in LAYERS]
     for section in sections:
-        for layer in layers:
-            yield of_problem(layer, section)
+        if section in PASSES:
+            yield from (of_problem(layer, section) for layer in layers)
+        elif problems:
+            continue
+        elif section == INFERENCE:
+            yield from (Cell(section, network, batch) for batch in batches for network in NETWORKS)
+        else:
+            yield from (Cell(section, network, batch) for network, batch in TRAINING.items())
 
 
 def _named(cell: Cell, words: Sequence[str]) -> bool:

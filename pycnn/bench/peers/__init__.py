@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from pycnn._extras import extra
 from pycnn.bench.numpy_rows import numpy_call
@@ -25,8 +25,8 @@ __all__ = ["PEERS", "Factory", "NumPy", "Peer", "find_peers"]
 class Peer(Protocol):
     """A framework at a number of threads."""
 
-    def contestants(self, task: Task) -> dict[str, Call]:
-        """Its ways to do the task, by name; empty where it cannot."""
+    def contestants(self, task: Any) -> dict[str, Call]:
+        """Its ways to do the task (a `pycnn.bench.tasks.Work`), by name; empty where it cannot."""
 
 
 Factory = Callable[[int], Peer]

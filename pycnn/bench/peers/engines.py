@@ -16,12 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench.tasks import INPUT, MODEL, ONE_IMAGE, Call, Inference, TrainingStep, Work
 from pycnn.shape import Conv2dShape
 
 __all__ = ["MNN", "Engine", "Ncnn", "OnnxRuntime", "OpenVINO"]
-
-_MODEL = "model.onnx"
 
 
 class Engine(ABC):
@@ -33,13 +31,19 @@ class Engine(ABC):
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
-    def contestants(self, task: Task) -> dict[str, Call]:
+    def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
-        if task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
+        if isinstance(task, Inference):
+            path = Path(task.folder) / (MODEL if self.batched else ONE_IMAGE)
+            if not path.exists():
+                return {}
+            self.convert(path)
+            return {self.name: self.load(path, np.load(Path(task.folder) / INPUT))}
+        if isinstance(task, TrainingStep) or task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
             return {}
         x, w = task.arrays
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / _MODEL
+            path = Path(folder) / MODEL
             _write_convolution(path, task.shape, w, len(x) if self.batched else 1)
             self.convert(path)
             return {self.name: self.load(path, x)}
@@ -84,7 +88,12 @@ def _write_convolution(path: Path, shape: Conv2dShape, w: np.ndarray, batch: int
 
 
 def _run_converter(command: list[str], made: Path) -> None:
-    """Run a converter in the folder of the file that it makes; RuntimeError with its last words if it did not."""
+    """Run a converter in the folder of the file that it makes; RuntimeError with its last words if it did not.
+
+    A file that is there already is taken as it is.
+    """
+    if made.exists():
+        return
     done = subprocess.run(
         command, cwd=made.parent, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -110,7 +119,8 @@ class OnnxRuntime(Engine):
         options.intra_op_num_threads = self.threads
         session = self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
-        binding.bind_cpu_input("x", x)
+        source = self._runtime.OrtValue.ortvalue_from_numpy(x)
+        binding.bind_ortvalue_input("x", source)
         binding.bind_output("y")
 
         def run() -> Any:
@@ -142,9 +152,10 @@ class OpenVINO(Engine):
             "NUM_STREAMS": 1,
         }
         request = self._core.compile_model(self._core.read_model(path), "CPU", settings).create_infer_request()
-        request.set_input_tensor(self._openvino.Tensor(x, shared_memory=True))
+        source = self._openvino.Tensor(x, shared_memory=True)
 
         def run() -> Any:
+            request.set_input_tensor(source)
             request.infer()
             return request.get_output_tensor().data
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import pycnn
-from pycnn import nn
+from pycnn import Tensor, functional, models, nn, no_grad, optim
 from pycnn.bench.cases import conv_call
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench.tasks import INPUT, LABELS, SCALES, WEIGHTS, Call, Inference, TrainingStep, Work
+from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
 
-__all__ = ["OWN", "Compiled", "Eager"]
+__all__ = ["OWN", "Compiled", "Eager", "gradients", "load", "step", "without_dropout"]
 
 
 class Eager:
@@ -21,34 +23,99 @@ class Eager:
     def __init__(self, threads: int) -> None:
         pycnn.set_num_threads(threads)
 
-    def contestants(self, task: Task) -> dict[str, Call]:
-        """See `pycnn.bench.peers.Peer`; convolutions only."""
+    def contestants(self, task: Work) -> dict[str, Call]:
+        """See `pycnn.bench.peers.Peer`; of layers convolutions only."""
+        if isinstance(task, Inference):
+            model, x = load(task).eval(), Tensor(np.load(Path(task.folder) / INPUT))
+
+            def forward() -> Any:
+                with no_grad():
+                    return model(x).data
+
+            return {"pycnn": forward}
+        if isinstance(task, TrainingStep):
+            return {"pycnn": _step_call(task)}
         return {"pycnn": conv_call(task, "auto")} if isinstance(task.shape, Conv2dShape) else {}
 
 
 class Compiled:
-    """pycnn compiled ahead: one convolution as a model of one layer; forward only."""
+    """pycnn compiled ahead, a convolution as a model of one layer; forward only."""
 
     def __init__(self, threads: int) -> None:
         pycnn.set_num_threads(threads)
 
-    def contestants(self, task: Task) -> dict[str, Call]:
+    def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
-        shape = task.shape
-        if task.operator != "fprop" or not isinstance(shape, Conv2dShape):
+        if isinstance(task, Inference):
+            return {"pycnn_compiled": _compiled(load(task), np.load(Path(task.folder) / INPUT))}
+        if isinstance(task, TrainingStep) or task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
             return {}
-        x, w = task.arrays
-        padding: Any = shape.padding
+        shape, (x, w) = task.shape, task.arrays
         layer = nn.Conv2d(
-            shape.C, shape.K, w.shape[2:], shape.stride, padding, shape.dilation, shape.groups, bias=False
+            shape.C, shape.K, w.shape[2:], shape.stride, shape.padding, shape.dilation, shape.groups, bias=False
         )
         layer.load_state_dict({"weight": w})
-        return {"pycnn_compiled": _compiled(layer.eval(), x)}
+        return {"pycnn_compiled": _compiled(layer, x)}
+
+
+def load(task: Inference | TrainingStep) -> nn.Module:
+    """The task's network with its weights."""
+    with nn.init.skip():
+        model = models.create(task.network)
+    with np.load(Path(task.folder) / WEIGHTS) as weights:
+        model.load_state_dict(weights)
+    return model
 
 
 def _compiled(model: nn.Module, x: np.ndarray) -> Call:
-    run = _compile(model, x)
+    run = _compile(model.eval(), x)
     return lambda: run(x)
+
+
+def without_dropout(model: nn.Module) -> nn.Module:
+    """The same model, whose dropout drops nothing from now on."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def step(model: nn.Module, x: Tensor, labels: np.ndarray) -> Tensor:
+    """Forward, loss and backward; the loss."""
+    loss = loss_of(model(x), lambda logits: functional.cross_entropy(logits, labels))
+    loss.backward()
+    return loss
+
+
+def gradients(model: nn.Module) -> list[np.ndarray]:
+    """Of its parameters, in its order, after a backward pass."""
+    return [np.asarray(parameter.grad.data) for parameter in model.parameters() if parameter.grad is not None]
+
+
+def _step_call(task: TrainingStep) -> Call:
+    folder = Path(task.folder)
+    model = load(task).train()
+    model = model if task.dropout else without_dropout(model)
+    x, labels, scales = Tensor(np.load(folder / INPUT)), np.load(folder / LABELS), np.load(folder / SCALES)
+    optimizer = optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+
+    def call() -> _Digest:
+        optimizer.zero_grad()
+        loss = step(model, x, labels)
+        optimizer.step()
+        return _Digest(model, loss, scales)
+
+    return call
+
+
+class _Digest:
+    """What a step has left behind, as an array where that is asked for."""
+
+    def __init__(self, model: nn.Module, loss: Tensor, scales: np.ndarray) -> None:
+        self._model, self._loss, self._scales = model, loss, scales
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return digest(float(self._loss.data), gradients(self._model), self._scales)
 
 
 _compile: Any = getattr(pycnn, "compile", None)
