@@ -31,6 +31,12 @@ class Timing:
     high: float
     runs: int
 
+    @staticmethod
+    def of(figures: Sequence[float]) -> Timing:
+        """Of these, one at least."""
+        low, median, high = np.percentile(figures, [25, 50, 75])
+        return Timing(float(median), float(low), float(high), len(figures))
+
     @property
     def spread(self) -> float:
         """Half the distance between the quartiles, as a share of the median: the noise of this figure."""
@@ -97,15 +103,10 @@ def race(
             untimed = _WARM if racer.pool == at_work else _ARRIVE
             taken[racer.name] += racer.slice(seconds / rounds, untimed)
             at_work = racer.pool
-    return {name: _timing(times) for name, times in taken.items() if times}
+    return {name: Timing.of(times) for name, times in taken.items() if times}
 
 
 def _clock(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _timing(times: list[float]) -> Timing:
-    low, median, high = np.percentile(times, [25, 50, 75])
-    return Timing(float(median), float(low), float(high), len(times))

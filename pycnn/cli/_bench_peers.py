@@ -92,7 +92,7 @@ def _print_section(console: Any, outcomes: Sequence[Outcome], peak: float) -> No
 
     names = contestants(outcomes)
     table = Table(title=outcomes[0].section, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    table.add_column("ms", no_wrap=True)
+    table.add_column(outcomes[0].unit, no_wrap=True)
     for name in (*names, "ratio", "±", "probe", "algorithm"):
         table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
     for outcome in outcomes:
@@ -109,13 +109,13 @@ def _print_section(console: Any, outcomes: Sequence[Outcome], peak: float) -> No
 
 
 def _figure(outcome: Outcome, name: str) -> str:
-    """A contestant's milliseconds: bold as the best of the peers, in brackets where they do not count."""
+    """A contestant's figure: bold as the best of the peers, in brackets where they do not count."""
     score = next((score for score in outcome.scores if score.name == name), None)
     if score is None:
         return ""
     if score.timing is None:
         return "failed"
-    text = f"{score.median * 1e3:.3f}" if score.median < 0.1 else f"{score.median * 1e3:.1f}"
+    text = outcome.shown(score)
     if not score.counts:
         return f"({text})"
     return f"[bold]{text}[/bold]" if score == outcome.best else text

@@ -1,4 +1,4 @@
-"""What is compared: the lecture's layers in each pass, its networks in inference and in training."""
+"""What is compared: the lecture's layers in each pass, its networks in inference, in training and from the start."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pycnn.shape import PASSES, Problem
 __all__ = ["BATCHES", "LAYERS", "NETWORKS", "SECTIONS", "TRAINING", "Cell", "cells", "of_problem"]
 
 BATCHES = (1, 8)  # of layers and inference
-INFERENCE, STEP = "inference", "training"
-SECTIONS = (*PASSES, INFERENCE, STEP)
+INFERENCE, STEP, FIRST, MEMORY = "inference", "training", "first", "memory"
+SECTIONS = (*PASSES, INFERENCE, STEP, FIRST, MEMORY)
 
 NETWORKS = ("alexnet", "vgg16", "googlenet", "resnet18", "resnet50")
 TRAINING = {"lenet5": 64, "alexnet": 8, "vgg16": 8, "googlenet": 8, "resnet50": 8}  # images at once
+STARTED = {FIRST: "resnet50", MEMORY: "vgg16"}
 
 LAYERS = tuple(
     Problem.parse(text)
@@ -56,7 +57,8 @@ class Cell:
     """One thing that everybody does.
 
     Attributes:
-        section: which table it belongs to, one of SECTIONS: a pass of a convolution, or what a network does.
+        section: which table it belongs to, one of SECTIONS: a pass of a convolution, or what a network does, "first"
+            being the first call of a new process and "memory" the most that inference takes.
         name: of the layer or the network.
         batch: images at once.
         problem: a layer's, its pass and batch included; None for a network.
@@ -117,8 +119,10 @@ def _all(sections: Sequence[str], batches: Sequence[int], problems: Sequence[Pro
             continue
         elif section == INFERENCE:
             yield from (Cell(section, network, batch) for batch in batches for network in NETWORKS)
-        else:
+        elif section == STEP:
             yield from (Cell(section, network, batch) for network, batch in TRAINING.items())
+        else:
+            yield Cell(section, STARTED[section], 1)
 
 
 def _named(cell: Cell, words: Sequence[str]) -> bool:

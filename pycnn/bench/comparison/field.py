@@ -20,7 +20,7 @@ import numpy as np
 
 from pycnn import _cpu
 from pycnn.bench.comparison.assignments import Assignment, assignment
-from pycnn.bench.comparison.cells import Cell
+from pycnn.bench.comparison.cells import FIRST, MEMORY, STARTED, Cell
 from pycnn.bench.comparison.results import Outcome, Score
 from pycnn.bench.peers import Factory
 from pycnn.bench.processes import PeerProcess
@@ -34,6 +34,8 @@ _NETWORK = 5  # times the seconds of a layer
 _CALM = 0.9  # of the peak
 _AGAIN = 2
 _PROBES = 4  # some milliseconds each, of which the best counts: the first wakes the threads
+_VISITS = {FIRST: 3, MEMORY: 1}
+_CACHES = ("PYCNN_CACHE_DIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR")
 _PACKAGES = ("torch", "onnxruntime", "openvino", "ncnn", "pnnx", "mnn")
 
 
@@ -84,23 +86,10 @@ class Field:
         """
         with tempfile.TemporaryDirectory() as folder:
             given = assignment(cell, Path(folder))
-            scores = {score.name: score for name in self._factories for score in self._judged(name, given)}
-            racing = {name: _Turns(self._processes[name]) for name, score in scores.items() if score.error is not None}
-            if given.timed is not None:
-                for turns in racing.values():
-                    turns.prepare(given.timed)
-            length = seconds if cell.problem is not None else _NETWORK * seconds
-            probe, timings = self._race(racing, length)
-            for _ in range(_AGAIN):
-                if min(probe) >= _CALM * self._peak:
-                    break
-                probe, timings = max((probe, timings), self._race(racing, length), key=lambda run: min(run[0]))
-        for name, turns in racing.items():
-            if turns.failure:
-                self._end(name)
-                scores[name] = replace(scores[name], counts=False, note=turns.failure)
+            if cell.section in STARTED:
+                probe, scores = self._started(cell, given, Path(folder))
             else:
-                scores[name] = replace(scores[name], timing=timings[name])
+                probe, scores = self._raced(given, seconds if cell.problem is not None else _NETWORK * seconds)
         return Outcome(
             cell.section,
             cell.name,
@@ -110,8 +99,56 @@ class Field:
             given.algo,
             probe,
             datetime.now(UTC).isoformat(timespec="seconds"),
-            list(scores.values()),
+            scores,
         )
+
+    def _raced(self, given: Assignment, seconds: float) -> tuple[list[float], list[Score]]:
+        """What the probe found before each round, and the scores, of contestants that take turns."""
+        scores = {score.name: score for name in self._factories for score in self._judged(name, given)}
+        racing = {name: _Turns(self._processes[name]) for name, score in scores.items() if score.error is not None}
+        if given.timed is not None:
+            for turns in racing.values():
+                turns.prepare(given.timed)
+        probe, timings = self._race(racing, seconds)
+        for _ in range(_AGAIN):
+            if min(probe) >= _CALM * self._peak:
+                break
+            probe, timings = max((probe, timings), self._race(racing, seconds), key=lambda run: min(run[0]))
+        for name, turns in racing.items():
+            if turns.failure:
+                self._end(name)
+                scores[name] = replace(scores[name], counts=False, note=turns.failure)
+            else:
+                scores[name] = replace(scores[name], timing=timings[name])
+        return probe, list(scores.values())
+
+    def _started(self, cell: Cell, given: Assignment, folder: Path) -> tuple[list[float], list[Score]]:
+        """The same of contestants that start anew for each figure, their caches empty."""
+        for name in list(self._processes):
+            self._end(name)
+        for factory in self._factories.values():
+            getattr(factory, "make_ready", lambda folder: None)(folder)
+        probe: list[float] = []
+        scores: dict[str, Score] = {}
+        figures: dict[str, list[float]] = {}
+        for visit in range(_VISITS[cell.section]):
+            probe.append(_probe())
+            for name in self._factories:
+                environment = {variable: str(folder / f"caches-{visit}-{name}") for variable in _CACHES}
+                try:
+                    with PeerProcess(name, self._factories[name], self._threads, environment) as process:
+                        figure, y = _figure(process, cell.section, given.task)
+                except ChildProcessError as error:
+                    scores[name] = Score(name, name in self._ours, note=str(error))
+                    continue
+                if figure is None:
+                    continue
+                figures.setdefault(name, []).append(figure)
+                scores[name] = self._score(name, y, given)
+        for name, score in scores.items():
+            if score.error is not None:
+                scores[name] = replace(score, timing=Timing.of(figures[name]))
+        return probe, list(scores.values())
 
     def _race(self, racing: Mapping[str, _Turns], seconds: float) -> tuple[list[float], dict[str, Timing]]:
         """What the probe found before each round, and the timings."""
@@ -120,7 +157,7 @@ class Field:
             [Racer(name, name, turns) for name, turns in racing.items()],
             seconds,
             ROUNDS,
-            lambda: probe.append(max(_cpu.measure_fma_peak() for _ in range(_PROBES))),
+            lambda: probe.append(_probe()),
         )
         return probe, timings
 
@@ -137,7 +174,11 @@ class Field:
         except ChildProcessError as error:
             self._end(name)
             return [Score(name, ours, note=str(error))]
-        return [_score(name, ours, y, given.y64, given.allowed if ours else given.peers_allowed)]
+        return [self._score(name, y, given)]
+
+    def _score(self, name: str, y: np.ndarray, given: Assignment) -> Score:
+        ours = name in self._ours
+        return _score(name, ours, y, given.y64, given.allowed if ours else given.peers_allowed)
 
     def _end(self, name: str) -> None:
         process = self._processes.pop(name, None)
@@ -168,6 +209,21 @@ class _Turns:
         except ChildProcessError as error:
             self.failure = str(error)
             return None
+
+
+def _figure(process: PeerProcess, section: str, task: Work) -> tuple[float | None, np.ndarray]:
+    """The figure of a process that has just started, None if it cannot do this, and the result."""
+    if section == MEMORY:
+        figures: dict[str, float] = {name: float(most) for name, most in process.memory(task).items()}
+    else:
+        figures = {name: process.once(name) for name in process.prepare(task)}
+    if process.name not in figures:
+        return None, np.empty(0)
+    return figures[process.name], process.result(process.name)
+
+
+def _probe() -> float:
+    return max(_cpu.measure_fma_peak() for _ in range(_PROBES))
 
 
 def _score(name: str, ours: bool, y: np.ndarray, y64: np.ndarray, allowed: float) -> Score:

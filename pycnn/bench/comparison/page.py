@@ -71,7 +71,7 @@ def _cell(outcome: Outcome, name: str) -> str:
         return "<td></td>"
     if score.timing is None:
         return f"<td class='wrong' title='{html.escape(score.note, quote=True)}'>failed</td>"
-    text = f"{score.median * 1e3:.3f}"
+    text = outcome.shown(score)
     if not score.counts:
         return f"<td class='wrong' title='{html.escape(score.note, quote=True)}'>({text})</td>"
     return f"<td{' class=taken' if score in (outcome.ours, outcome.best) else ''}>{text}</td>"

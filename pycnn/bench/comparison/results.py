@@ -11,6 +11,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from pycnn._files import replacing
+from pycnn.bench.comparison.cells import MEMORY
 from pycnn.bench.machine import Machine
 from pycnn.bench.timing import Timing
 
@@ -26,7 +27,7 @@ class Score:
     Attributes:
         name: the contestant.
         ours: whether it is pycnn.
-        timing: its seconds, or None.
+        timing: its seconds, in the section "memory" its bytes; or None.
         error: max |y - y64| / max |y64|; None where the result was of another shape or not finite.
         counts: whether it is right enough to be the best of the cell.
         note: why it has no timing or does not count, else "".
@@ -75,6 +76,16 @@ class Outcome:
         return f"{self.section} {self.name} b{self.batch}"
 
     @property
+    def unit(self) -> str:
+        """What figures of this section are read in: "ms" or "MiB"."""
+        return "MiB" if self.section == MEMORY else "ms"
+
+    def shown(self, score: Score) -> str:
+        """A score's median in that unit."""
+        value = score.median / 2**20 if self.section == MEMORY else score.median * 1e3
+        return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+    @property
     def ours(self) -> Score | None:
         """Our fastest that counts, or None."""
         return self._fastest(True)
@@ -90,7 +101,7 @@ class Outcome:
 
     @property
     def ratio(self) -> float | None:
-        """The best peer's time over ours: above 1 we are ahead.  None where one of them is missing."""
+        """The best peer's time, or memory, over ours: above 1 we are ahead.  None where one of them is missing."""
         return None if self.ours is None or self.best is None else self.best.median / self.ours.median
 
 

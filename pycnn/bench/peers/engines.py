@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.bench.tasks import INPUT, MODEL, ONE_IMAGE, Call, Inference, TrainingStep, Work
+from pycnn.bench.tasks import INPUT, MODEL, ONE_IMAGE, Call, FirstCall, Inference, TrainingStep, Work
 from pycnn.shape import Conv2dShape
 
 __all__ = ["MNN", "Engine", "Ncnn", "OnnxRuntime", "OpenVINO"]
@@ -33,12 +33,13 @@ class Engine(ABC):
 
     def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
-        if isinstance(task, Inference):
+        if isinstance(task, (Inference, FirstCall)):
             path = Path(task.folder) / (MODEL if self.batched else ONE_IMAGE)
             if not path.exists():
                 return {}
-            self.convert(path)
-            return {self.name: self.load(path, np.load(Path(task.folder) / INPUT))}
+            self.make_ready(path.parent)
+            x = np.load(Path(task.folder) / INPUT)
+            return {self.name: self.load(path, x) if isinstance(task, Inference) else lambda: self.load(path, x)()}
         if isinstance(task, TrainingStep) or task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
             return {}
         x, w = task.arrays
@@ -47,6 +48,13 @@ class Engine(ABC):
             _write_convolution(path, task.shape, w, len(x) if self.batched else 1)
             self.convert(path)
             return {self.name: self.load(path, x)}
+
+    @classmethod
+    def make_ready(cls, folder: Path) -> None:
+        """Make the engine's own files of the ONNX file in a network's folder, if it has one."""
+        path = folder / (MODEL if cls.batched else ONE_IMAGE)
+        if path.exists():
+            cls.convert(path)
 
     @staticmethod
     def convert(path: Path) -> None:
@@ -249,7 +257,7 @@ class MNN(Engine):
 
         def run() -> _MnnOutput:
             interpreter.runSession(session)
-            return _MnnOutput(engine, target)
+            return _MnnOutput(engine, target, session, interpreter)
 
         return run
 
@@ -257,8 +265,9 @@ class MNN(Engine):
 class _MnnOutput:
     """MNN's output, as an array where that is asked for."""
 
-    def __init__(self, engine: Any, target: Any) -> None:
+    def __init__(self, engine: Any, target: Any, *owners: Any) -> None:
         self._engine, self._target = engine, target
+        self._owners = owners  # without which there is no output
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         engine, shape = self._engine, self._target.getShape()
@@ -266,4 +275,4 @@ class _MnnOutput:
             shape, engine.Halide_Type_Float, np.zeros(shape, np.float32), engine.Tensor_DimensionType_Caffe
         )
         self._target.copyToHostTensor(host)
-        return np.array(host.getNumpyData() if hasattr(host, "getNumpyData") else host.getData(), dtype).reshape(shape)
+        return np.array(host.getNumpyData(), dtype).reshape(shape)

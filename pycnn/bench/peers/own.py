@@ -1,4 +1,4 @@
-"""pycnn as a contestant beside the others: call by call, and compiled."""
+"""pycnn as a contestant beside the others: call by call, compiled, and compiled ahead into a file."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ import numpy as np
 import pycnn
 from pycnn import Tensor, functional, models, nn, no_grad, optim
 from pycnn.bench.cases import conv_call
-from pycnn.bench.tasks import INPUT, LABELS, SCALES, WEIGHTS, Call, Inference, TrainingStep, Work
+from pycnn.bench.tasks import (
+    COMPILED,
+    INPUT,
+    LABELS,
+    SCALES,
+    Call,
+    FirstCall,
+    Inference,
+    TrainingStep,
+    Work,
+    fill,
+)
 from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
 
-__all__ = ["OWN", "Compiled", "Eager", "gradients", "load", "step", "without_dropout"]
+__all__ = ["OWN", "Compiled", "Eager", "Loaded", "compiler", "gradients", "load", "step", "without_dropout"]
 
 
 class Eager:
@@ -25,8 +36,10 @@ class Eager:
 
     def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`; of layers convolutions only."""
+        if isinstance(task, FirstCall):
+            return {}  # nothing is made ready
         if isinstance(task, Inference):
-            model, x = load(task).eval(), Tensor(np.load(Path(task.folder) / INPUT))
+            model, x = load(task).eval(), Tensor(_input(task))
 
             def forward() -> Any:
                 with no_grad():
@@ -39,15 +52,18 @@ class Eager:
 
 
 class Compiled:
-    """pycnn compiled ahead, a convolution as a model of one layer; forward only."""
+    """pycnn compiled, a convolution as a model of one layer; forward only."""
 
     def __init__(self, threads: int) -> None:
         pycnn.set_num_threads(threads)
 
     def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
+        if isinstance(task, FirstCall):
+            model, x = load(task).eval(), _input(task)
+            return {"pycnn_compiled": lambda: compiler(model, x)(x)}
         if isinstance(task, Inference):
-            return {"pycnn_compiled": _compiled(load(task), np.load(Path(task.folder) / INPUT))}
+            return {"pycnn_compiled": _run(compiler(load(task).eval(), _input(task)), _input(task))}
         if isinstance(task, TrainingStep) or task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
             return {}
         shape, (x, w) = task.shape, task.arrays
@@ -55,21 +71,39 @@ class Compiled:
             shape.C, shape.K, w.shape[2:], shape.stride, shape.padding, shape.dilation, shape.groups, bias=False
         )
         layer.load_state_dict({"weight": w})
-        return {"pycnn_compiled": _compiled(layer, x)}
+        return {"pycnn_compiled": _run(compiler(layer.eval(), x), x)}
 
 
-def load(task: Inference | TrainingStep) -> nn.Module:
+class Loaded:
+    """pycnn with a network that was compiled ahead and saved: what starts, and what stays in memory."""
+
+    def __init__(self, threads: int) -> None:
+        pycnn.set_num_threads(threads)
+
+    def contestants(self, task: Work) -> dict[str, Call]:
+        """See `pycnn.bench.peers.Peer`."""
+        if not isinstance(task, (Inference, FirstCall)) or not (Path(task.folder) / COMPILED).exists():
+            return {}
+        path, x = Path(task.folder) / COMPILED, _input(task)
+        if isinstance(task, FirstCall):
+            return {"pycnn_loaded": lambda: _load_compiled(path)(x)}
+        return {"pycnn_loaded": _run(_load_compiled(path), x)}
+
+
+def load(task: Inference | TrainingStep | FirstCall) -> nn.Module:
     """The task's network with its weights."""
     with nn.init.skip():
         model = models.create(task.network)
-    with np.load(Path(task.folder) / WEIGHTS) as weights:
-        model.load_state_dict(weights)
+    fill(task.folder, (np.asarray(tensor.data) for tensor in model.state_dict().values()))
     return model
 
 
-def _compiled(model: nn.Module, x: np.ndarray) -> Call:
-    run = _compile(model.eval(), x)
-    return lambda: run(x)
+def _input(task: Inference | TrainingStep | FirstCall) -> np.ndarray:
+    return np.load(Path(task.folder) / INPUT)
+
+
+def _run(compiled: Any, x: np.ndarray) -> Call:
+    return lambda: compiled(x)
 
 
 def without_dropout(model: nn.Module) -> nn.Module:
@@ -96,7 +130,7 @@ def _step_call(task: TrainingStep) -> Call:
     folder = Path(task.folder)
     model = load(task).train()
     model = model if task.dropout else without_dropout(model)
-    x, labels, scales = Tensor(np.load(folder / INPUT)), np.load(folder / LABELS), np.load(folder / SCALES)
+    x, labels, scales = Tensor(_input(task)), np.load(folder / LABELS), np.load(folder / SCALES)
     optimizer = optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
     def call() -> _Digest:
@@ -118,5 +152,8 @@ class _Digest:
         return digest(float(self._loss.data), gradients(self._model), self._scales)
 
 
-_compile: Any = getattr(pycnn, "compile", None)
-OWN: dict[str, Any] = {"pycnn": Eager} if _compile is None else {"pycnn": Eager, "pycnn_compiled": Compiled}
+compiler: Any = getattr(pycnn, "compile", None)
+_load_compiled: Any = getattr(pycnn, "load_compiled", None)
+OWN: dict[str, Any] = {"pycnn": Eager}
+if compiler is not None:
+    OWN |= {"pycnn_compiled": Compiled, "pycnn_loaded": Loaded}

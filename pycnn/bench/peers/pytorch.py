@@ -14,12 +14,13 @@ from pycnn.bench.tasks import (
     MODEL,
     ONE_IMAGE,
     SCALES,
-    WEIGHTS,
     Call,
+    FirstCall,
     Inference,
     Task,
     TrainingStep,
     Work,
+    fill,
 )
 from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
@@ -40,10 +41,12 @@ class Torch:
 
     def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`; of layers convolutions only."""
+        if isinstance(task, FirstCall):
+            return {}  # nothing is made ready, or for a minute
         calls = {name: self._call(task, getattr(self._torch, layout)) for name, layout in self.layouts.items()}
         return {name: call for name, call in calls.items() if call is not None}
 
-    def _call(self, task: Work, layout: Any) -> Call | None:
+    def _call(self, task: Task | Inference | TrainingStep, layout: Any) -> Call | None:
         if isinstance(task, Inference):
             x = self._tensor(np.load(Path(task.folder) / INPUT)).contiguous(memory_format=layout)
             return self._inference(_load(task).eval().to(memory_format=layout), x)
@@ -188,8 +191,8 @@ def _load(task: Inference | TrainingStep) -> Any:
 
     with torch.device("meta"):
         model = BUILDERS[task.network]()
-    with np.load(Path(task.folder) / WEIGHTS) as weights:
-        model.load_state_dict({key: torch.from_numpy(weights[key]) for key in weights}, assign=True)
+    model = model.to_empty(device="cpu")
+    fill(task.folder, (tensor.numpy() for tensor in model.state_dict().values()))
     return model
 
 
