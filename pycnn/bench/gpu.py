@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from pycnn import __version__, backends
 from pycnn.arrays import parse_device, place, to_host
 from pycnn.bench.machine import Machine
-from pycnn.bench.peers import Torch
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench.peers.pytorch import Torch
+from pycnn.bench.tasks import Call, Task, Work
 
 __all__ = ["TorchCuda", "event_slice", "measure", "on_device", "result_of"]
 
@@ -65,6 +65,8 @@ def _turn(timed: Callable[[int], list[float]], seconds: float) -> list[float]:
 class TorchCuda(Torch):
     """cuDNN's float32, TF32 off and its benchmark mode on, through torch; convolutions only."""
 
+    layouts: ClassVar[dict[str, str]] = {"cudnn": "contiguous_format", "cudnn_cl": "channels_last"}
+
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
         torch = self._torch
@@ -73,12 +75,12 @@ class TorchCuda(Torch):
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
-    def contestants(self, task: Task) -> dict[str, Call]:
+    def contestants(self, task: Work) -> dict[str, Call]:
         """See `pycnn.bench.peers.Peer`."""
         torch = self._torch
         with torch.device("cuda"):
             found = super().contestants(task)
-        return {f"cudnn{name.removeprefix('torch')}": _TorchCall(torch, call) for name, call in found.items()}
+        return {name: _TorchCall(torch, call) for name, call in found.items()}
 
     def _tensor(self, array: np.ndarray) -> Any:
         return super()._tensor(array).cuda()

@@ -12,7 +12,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
@@ -21,13 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.bench.peers import Peer
-from pycnn.bench.tasks import Call, Task
+from pycnn.bench import memory
+from pycnn.bench.peers import Factory
+from pycnn.bench.tasks import Call, Work
 from pycnn.bench.timing import timed_slice
 
 __all__ = ["PeerProcess", "peer_processes", "serve"]
-
-Factory = Callable[[int], Peer]
 
 _FAREWELL = 2.0  # seconds from a process's last word, or the end of its line, to its own end
 
@@ -40,11 +40,13 @@ class PeerProcess:
     Args:
         name: what to call it in errors.
         factory: makes it there, from its number of threads; importable by name.
+        threads: that number.
+        environment: variables that it is to have besides those of this process.
 
     Every method raises ChildProcessError, in one sentence, if the framework raised or the process ended.
     """
 
-    def __init__(self, name: str, factory: Factory, threads: int) -> None:
+    def __init__(self, name: str, factory: Factory, threads: int, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
         self._link, theirs = Pipe()
         # The module search path as it is here, which no environment variable can say.
@@ -57,6 +59,7 @@ class PeerProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # the table's place
             pass_fds=[theirs.fileno()],
+            env={**os.environ, **(environment or {})},
             process_group=0,
         )
         theirs.close()
@@ -66,7 +69,7 @@ class PeerProcess:
             self.close()
             raise
 
-    def prepare(self, task: Task) -> list[str]:
+    def prepare(self, task: Work) -> list[str]:
         """Hand over the next task; the names of this peer's ways to do it, none where it cannot."""
         return self._ask("prepare", task)
 
@@ -77,6 +80,17 @@ class PeerProcess:
     def slice(self, name: str, seconds: float, untimed: float) -> list[float]:
         """One turn of the way `name`, timed there; see `timed_slice`."""
         return self._ask("time", name, seconds, untimed)
+
+    def once(self, name: str) -> float:
+        """The seconds of one call of the way `name`, with nothing before it."""
+        return self._ask("once", name)
+
+    def memory(self, task: Work) -> dict[str, int]:
+        """The most bytes that the task takes, prepared and computed three times, beyond what was there before, by way.
+
+        For a peer of one way; with several the figure is of all together.
+        """
+        return self._ask("memory", task)
 
     def close(self) -> None:
         """End the process."""
@@ -120,6 +134,7 @@ def peer_processes(factories: Mapping[str, Factory], threads: int) -> Iterator[l
 # ---------------------------------------------------------------------------------------------------- their end
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
+_RUNS = 3  # after which memory grows no more
 
 
 def serve(line: int, parent: int) -> None:
@@ -147,8 +162,22 @@ def _answer(link: Connection) -> None:
     while True:
         verb, first, *rest = link.recv()
         if verb == "prepare":
+            calls = {}  # the last task's memory is not in the way
             calls = peer.contestants(first)
             link.send((True, list(calls)))
+        elif verb == "once":
+            start = time.perf_counter()
+            calls[first]()
+            link.send((True, time.perf_counter() - start))
+        elif verb == "memory":
+            before = memory.resident()
+            memory.forget_peak()
+            calls = peer.contestants(first)
+            for call in calls.values():
+                for _ in range(_RUNS):
+                    call()
+            most = memory.peak() - before
+            link.send((True, dict.fromkeys(calls, most)))
         elif verb == "compute":
             link.send((True, np.asarray(calls[first]())))
         else:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import html
-import io
 from typing import Any
 
-from pycnn._extras import extra
+from pycnn.bench.page import STYLE, figure, svg
 from pycnn.bench.summary import OURS
 from pycnn.bench.timing import ROUNDS
 from pycnn.shape import PASSES
@@ -16,25 +15,13 @@ __all__ = ["render"]
 _COLORS = {OURS: "#1b6ca8", "numpy": "#b0b0b0"}
 _PEER_COLORS = ("#e08e0b", "#7a9e3f", "#9b5fb0", "#c2513f")
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1rem; color: #222; }
-h1, h2 { font-weight: 600; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .6rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
-th { position: sticky; top: 0; background: #fff; border-bottom: 1px solid #888; }
-td.text, th.text { text-align: left; } td.why { white-space: normal; min-width: 18rem; }
-tr.taken { background: #eaf3fa; font-weight: 600; } tr.wrong { color: #b00020; }
-svg { max-width: 100%; height: auto; }
-.wide { overflow-x: auto; } details { margin: 1rem 0; } summary { cursor: pointer; }
-"""
-
 
 def render(data: dict[str, Any]) -> str:
     """The report of `data` (see `pycnn.bench.summary.as_dict`) as one HTML document."""
     machine = data["machine"]
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>pycnn bench</title>",
-        f"<style>{_STYLE}</style></head><body><h1>pycnn bench</h1>",
+        f"<style>{STYLE}</style></head><body><h1>pycnn bench</h1>",
         f"<p>{html.escape(machine['processor'])}, {machine['threads']} threads, {machine['isa']}; measured: "
         f"{machine['fma_peak'] / 1e9:.0f} GFLOP/s of float32 multiply-adds, "
         f"{machine['bandwidth'] / 1e9:.1f} GB/s of copying. "
@@ -123,22 +110,6 @@ def _figures(c: dict[str, Any], layer: dict[str, Any], seconds: dict[str, Any], 
     return f"<td>{c['seconds'] * 1e3:.3f}</td><td>{spread:.0%}</td>{rate}<td>{c['error']:.1e}</td><td>{speedup}</td>"
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
-    with extra("viz", "Matplotlib"):
-        from matplotlib.figure import Figure
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg", metadata={"Date": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
-
-
 def _contestants(layers: list[dict[str, Any]]) -> list[str]:
     """Whom the bars show: us, NumPy and the peers."""
     peers = [c["name"] for layer in layers for c in layer["contestants"] if c["kind"] == "peer"]
@@ -157,7 +128,7 @@ def _rate(layer: dict[str, Any], name: str) -> float:
 def _bars(title: str, layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     layers = [layer for layer in layers if layer["op"] == "conv2d"]
     names = _contestants(layers)
-    figure, axes = _figure(max(7.0, 1.5 + 0.42 * len(layers) * (1 + 0.25 * len(names))), 4.2)
+    drawn, axes = figure(max(7.0, 1.5 + 0.42 * len(layers) * (1 + 0.25 * len(names))), 4.2)
     width = 0.8 / len(names)
     for i, name in enumerate(names):
         places = [place + (i - (len(names) - 1) / 2) * width for place in range(len(layers))]
@@ -168,11 +139,11 @@ def _bars(title: str, layers: list[dict[str, Any]], machine: dict[str, Any]) -> 
     axes.set_ylabel("GFLOP/s")
     axes.set_title(title, loc="left")
     axes.legend(frameon=False, fontsize=8, ncols=len(names) + 1, loc="lower right", bbox_to_anchor=(1, 1))
-    return _svg(figure)
+    return svg(drawn)
 
 
 def _roofline(layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    figure, axes = _figure(8.5, 4.8)
+    drawn, axes = figure(8.5, 4.8)
     for operator, marker in zip(PASSES, "o^s", strict=True):
         mine = [layer for layer in layers if layer["pass"] == operator and _rate(layer, OURS) > 0]
         if mine:
@@ -188,7 +159,7 @@ def _roofline(layers: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     axes.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="GFLOP/s")
     if axes.collections:
         axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(drawn)
 
 
 def _errors(layers: list[dict[str, Any]]) -> str:
@@ -198,11 +169,11 @@ def _errors(layers: list[dict[str, Any]]) -> str:
             if c["error"]:  # neither exact nor unknown: a logarithm has no place for those
                 by_name.setdefault(c["name"], []).append(c["error"])
     names = sorted(by_name, key=lambda name: sorted(by_name[name])[len(by_name[name]) // 2])
-    figure, axes = _figure(8.5, 0.9 + 0.36 * len(names))
+    drawn, axes = figure(8.5, 0.9 + 0.36 * len(names))
     for place, name in enumerate(names):
         axes.scatter(by_name[name], [place] * len(by_name[name]), s=12, alpha=0.5, color="#1b6ca8", edgecolors="none")
     axes.set_yticks(range(len(names)), names)
     axes.set(xscale="log", xlabel="max |y - y64| / max |y64|")
     axes.grid(axis="x", color="#eee")
     axes.set_axisbelow(True)
-    return _svg(figure)
+    return svg(drawn)

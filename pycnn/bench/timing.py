@@ -31,6 +31,12 @@ class Timing:
     high: float
     runs: int
 
+    @staticmethod
+    def of(figures: Sequence[float]) -> Timing:
+        """Of these, one at least."""
+        low, median, high = np.percentile(figures, [25, 50, 75])
+        return Timing(float(median), float(low), float(high), len(figures))
+
     @property
     def spread(self) -> float:
         """Half the distance between the quartiles, as a share of the median: the noise of this figure."""
@@ -72,33 +78,35 @@ def timed_slice(call: Callable[[], object], seconds: float, untimed: float) -> l
     return taken
 
 
-def race(racers: Sequence[Racer], seconds: float = 0.1, rounds: int = ROUNDS) -> dict[str, Timing]:
+def race(
+    racers: Sequence[Racer],
+    seconds: float = 0.1,
+    rounds: int = ROUNDS,
+    between: Callable[[], object] = lambda: None,
+) -> dict[str, Timing]:
     """Time each racer; they run slice by slice in turn, so that a busy moment of the machine meets all of them.
 
     Args:
         racers: who takes part.
         seconds: time to spend on each, roughly.
         rounds: turns of each.
+        between: what is called before each round.
 
     Returns:
-        A `Timing` by name, over the calls of all turns.
+        A `Timing` by name, over the calls of all turns; none for a racer whose turns gave no times.
     """
     taken: dict[str, list[float]] = {racer.name: [] for racer in racers}
     at_work = ""
     for _ in range(rounds):
+        between()
         for racer in racers:
             untimed = _WARM if racer.pool == at_work else _ARRIVE
             taken[racer.name] += racer.slice(seconds / rounds, untimed)
             at_work = racer.pool
-    return {name: _timing(times) for name, times in taken.items()}
+    return {name: Timing.of(times) for name, times in taken.items() if times}
 
 
 def _clock(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
-
-
-def _timing(times: list[float]) -> Timing:
-    low, median, high = np.percentile(times, [25, 50, 75])
-    return Timing(float(median), float(low), float(high), len(times))

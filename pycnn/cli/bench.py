@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_NETWORKS = "lenet5,alexnet,vgg16,googlenet,resnet50"
 QUICK_NETWORKS = "lenet5,alexnet"
+_LONGEST = 60.0  # seconds of a contestant in a cell
+_LARGEST_BATCH = 4096
 _FILE_WIDTH = 200  # characters of a line that no terminal has to show
 
 
@@ -41,12 +43,22 @@ def add_parser(subparsers: Any) -> None:
         metavar="STRING",
         help="instead of networks, a problem such as n1c64h56_k64r3_pd1, perhaps with a pass; may be repeated",
     )
-    parser.add_argument("--passes", default="fprop,dgrad,wgrad", help="of fprop, dgrad, wgrad (default: all)")
+    parser.add_argument("--passes", default=None, metavar="NAMES", help="of fprop, dgrad, wgrad (default: all)")
     parser.add_argument("--backend", default="cpu", choices=("cpu", "reference", "sim", "cuda"), help="default: cpu")
     parser.add_argument("--algo", default=None, metavar="NAMES", help="only these families and variants, by comma")
-    parser.add_argument("--peers", default=None, metavar="NAMES", help="torch, onnxruntime or all (those installed)")
+    parser.add_argument(
+        "--peers",
+        default=None,
+        metavar="NAMES",
+        help="compare with these instead: torch, onnxruntime, openvino, ncnn, mnn or all (those installed)",
+    )
+    parser.add_argument("--cells", default=None, metavar="NAMES", help="with --peers: fprop, dgrad, wgrad (all)")
+    parser.add_argument(
+        "--only", default=None, metavar="WORDS", help="with --peers: cells with one of them in its name"
+    )
+    parser.add_argument("--seconds", type=float, default=None, help="with --peers: for each contestant in a cell (0.1)")
     parser.add_argument("--threads", type=int, default=None, help="threads for every contestant")
-    parser.add_argument("--batch", type=int, default=1, help="images at once (default: 1)")
+    parser.add_argument("--batch", default=None, help="images at once (default: 1; with --peers 1,8)")
     parser.add_argument("--image", default=None, metavar="FILE", help="a photograph of yours as the networks' input")
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_NETWORKS} alone, and shorter timing")
     parser.add_argument(
@@ -62,17 +74,22 @@ def run(args: argparse.Namespace) -> int:
 
     with extra("train", "rich"):
         from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
+    _make_folder(args.out)  # now, not when minutes of results are to be written
+    if args.peers and args.backend == "cpu":
+        from pycnn.cli._bench_peers import compare
+
+        return compare(args, console)
     from pycnn.bench import gpu
     from pycnn.bench import machine as machines
     from pycnn.bench.peers import NumPy, find_peers
     from pycnn.bench.processes import peer_processes
 
-    _make_folder(args.out)  # now, not when minutes of results are to be written
     threads = machines.set_threads(args.threads)
     cuda = args.backend == "cuda"
     machine = gpu.measure() if cuda else None
     factories = {"numpy": NumPy, **(find_peers(args.peers.split(","), args.backend) if args.peers else {})}
-    console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     if args.peers and len(factories) == 1:
         console.print("no peer is installed: pip install 'pycnn[peers]'", markup=False)
     machine = machine or machines.measure()
@@ -95,28 +112,47 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """ValueError for arguments that cannot be meant."""
+    """ValueError for arguments that cannot be meant; `batch` as numbers."""
     from pycnn.machine import MOST_THREADS
     from pycnn.shape import PASSES
 
-    for name in args.passes.split(","):
+    for name in (args.passes or "fprop").split(","):
         if name not in PASSES:
             raise ValueError(f"--passes must be among {', '.join(PASSES)}, got {name!r}")
     if args.threads is not None and not 1 <= args.threads <= MOST_THREADS:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS}, got {args.threads}")
-    if args.batch < 1:
-        raise ValueError(f"--batch must be at least 1, got {args.batch}")
+    if args.seconds is not None and not 0 < args.seconds <= _LONGEST:
+        raise ValueError(f"--seconds must be above 0 and at most {_LONGEST}, got {args.seconds}")
+    comparing = bool(args.peers) and args.backend == "cpu"
+    idle = ("net", "layers", "image", "algo") if comparing else ("cells", "only", "seconds")
+    for name in idle:
+        if getattr(args, name) is not None:
+            where = "has no meaning beside --peers" if comparing else "needs --peers on the CPU"
+            raise ValueError(f"--{name} {where}")
+    if args.batch is not None:
+        args.batch = _batches(args.batch, several=comparing)
     given = [name for name in ("net", "layers", "image") if getattr(args, name) is not None]
     if args.problem and given:
         raise ValueError(f"--problem stands for itself: leave out --{given[0]}")
 
 
+def _batches(text: str, several: bool) -> list[int]:
+    """Images at once, as numbers by comma."""
+    numbers = text.split(",")
+    if not all(number.isdecimal() and 1 <= int(number) <= _LARGEST_BATCH for number in numbers):
+        raise ValueError(f"--batch must be at least 1 and at most {_LARGEST_BATCH}, got {text!r}")
+    if len(numbers) > 1 and not several:
+        raise ValueError(f"--batch must be one number without --peers, got {text!r}")
+    return [int(number) for number in numbers]
+
+
 def _measured(args: argparse.Namespace, peers: Sequence[PeerProcess]) -> Iterator[NetworkRun]:
     """What was asked for, one network after the other."""
     from pycnn.bench import workloads
-    from pycnn.shape import Problem
+    from pycnn.shape import PASSES, Problem
 
-    passes = args.passes.split(",")
+    passes = args.passes.split(",") if args.passes else PASSES
+    batch = args.batch[0] if args.batch else 1
     if args.problem:
         given = [Problem.parse(text) for text in args.problem]
         named = [(problem.operator,) if problem.operator != "fprop" else passes for problem in given]
@@ -127,11 +163,11 @@ def _measured(args: argparse.Namespace, peers: Sequence[PeerProcess]) -> Iterato
     photo = workloads.photograph(args.image)
     found = False
     for name in _known(names):
-        forward, layers = workloads.of_network(name, args.batch, photo)
+        forward, layers = workloads.of_network(name, batch, photo)
         layers = [layer for layer in layers if args.layers is None or args.layers in layer.name]
         if layers:
             found = True
-            yield _run(name, args.batch, [(layer, passes) for layer in layers], args, peers, forward)
+            yield _run(name, batch, [(layer, passes) for layer in layers], args, peers, forward)
     if not found:
         raise ValueError(f"--layers {args.layers!r} is in no layer's name of {', '.join(names)}")
 

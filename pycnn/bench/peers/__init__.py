@@ -1,0 +1,86 @@
+"""NumPy and other frameworks on the same arrays, in the settings that serve them best, and ourselves among them.
+
+pytorch.py   PyTorch: NCHW, channels-last, weights frozen and packed
+engines.py   onnxruntime, OpenVINO, ncnn and MNN: what runs an ONNX file, or what was made from it
+own.py       pycnn, call by call and compiled
+
+Each is made in a process of its own (processes.py), and imported there alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from pycnn._extras import extra
+from pycnn.bench.numpy_rows import numpy_call
+from pycnn.bench.peers.engines import MNN, Ncnn, OnnxRuntime, OpenVINO
+from pycnn.bench.peers.pytorch import Torch, TorchChannelsLast, TorchFrozen
+from pycnn.bench.tasks import Call, Task
+
+__all__ = ["PEERS", "Factory", "NumPy", "Peer", "find_peers"]
+
+
+class Peer(Protocol):
+    """A framework at a number of threads."""
+
+    def contestants(self, task: Any) -> dict[str, Call]:
+        """Its ways to do the task (a `pycnn.bench.tasks.Work`), by name; empty where it cannot."""
+
+
+Factory = Callable[[int], Peer]
+
+
+class NumPy:
+    """NumPy with its BLAS."""
+
+    def __init__(self, threads: int) -> None:
+        with extra("train", "threadpoolctl"):
+            import threadpoolctl
+
+        threadpoolctl.threadpool_limits(threads, user_api="blas")
+
+    def contestants(self, task: Task) -> dict[str, Call]:
+        """See `Peer`."""
+        return {"numpy": numpy_call(task)}
+
+
+PEERS: dict[str, dict[str, Factory]] = {
+    "torch": {"torch": Torch, "torch_cl": TorchChannelsLast, "torch_frozen": TorchFrozen},
+    "onnxruntime": {"onnxruntime": OnnxRuntime},
+    "openvino": {"openvino": OpenVINO},
+    "ncnn": {"ncnn": Ncnn},
+    "mnn": {"mnn": MNN},
+}
+_NEEDS = {
+    "torch": ("torch",),
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+    "ncnn": ("ncnn", "pnnx", "onnx"),
+    "mnn": ("MNN", "onnx"),
+}
+
+
+def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]:
+    """The contestants of these frameworks ("all": those installed), by name; each is made from a number of threads.
+
+    On the "cuda" backend there is one, torch, which brings cuDNN.
+
+    Raises ValueError for a name that is unknown or not installed.
+    """
+    missing = {
+        name: [package for package in _NEEDS[name] if importlib.util.find_spec(package) is None] for name in PEERS
+    }
+    if list(names) == ["all"]:
+        names = [name for name in PEERS if not missing[name]]
+    for name in names:
+        if name not in PEERS:
+            raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
+        if missing[name]:
+            raise ValueError(f"peer {name!r} needs {' and '.join(missing[name])}: pip install 'pycnn[peers]'")
+    if backend != "cuda":
+        return {contestant: factory for name in names for contestant, factory in PEERS[name].items()}
+    from pycnn.bench.gpu import TorchCuda
+
+    return {name: TorchCuda for name in names if name == "torch"}
