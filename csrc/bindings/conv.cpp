@@ -5,6 +5,7 @@
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/module.h"
+#include "cpu/conv_packed.h"
 #include "cpu/isa.h"
 
 namespace pycnn {
@@ -61,6 +62,10 @@ const cpu::ConvAlgorithm<T>& algorithm(const std::string& name) {
     if (name == "direct") return operators.direct;
     if (name == "im2col_explicit") return operators.im2col_explicit;
     if (name == "im2col_implicit") return operators.im2col_implicit;
+    if constexpr (sizeof(T) == 4) {
+        static const cpu::ConvAlgorithm<float> packed = {cpu::conv_fprop_packed, cpu::conv_dgrad_packed, nullptr};
+        if (name == "direct_packed") return packed;
+    }
     throw py::value_error("convolution: unknown algorithm " + name);
 }
 
@@ -104,6 +109,7 @@ Array<T> wgrad(const std::string& name, const Array<T>& dy, const Array<T>& x, c
     const T* from_dy = dy.data();
     const T* from_x = x.data();
     T* to = dw.mutable_data();
+    require(chosen.wgrad != nullptr, "convolution: this algorithm has no wgrad");
     const ReleaseGil release;
     chosen.wgrad(shape, from_dy, from_x, to);
     return dw;

@@ -227,23 +227,26 @@ class Program {
                                      (out - 1) * stride[axis] + (taps - 1) * dilation[axis] + 1 - padding[axis] - size);
         };
         inside(x, {padding[0], reach(0, x.height, y.height, R), padding[1], reach(1, x.width, y.width, S)});
+        std::vector<int64_t> taps;
+        for (int64_t r = 0; r < R; r++) {
+            for (int64_t s = 0; s < S; s++) {
+                taps.push_back((r * dilation[0] - padding[0]) * x.row + (s * dilation[1] - padding[1]) * lanes());
+            }
+        }
         add([=, this](const cpu::Frame& f) {
             const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
             run().conv({.images = images_,
                         .x = x.in(f),
-                        .y = y.in(f),
-                        .residual = residual ? &r : nullptr,
+                        .x_row = stride[0] * x.row,
+                        .x_step = stride[1] * lanes(),
+                        .taps = taps.data(),
+                        .count = R * S,
                         .filters = filters->data.get(),
                         .bias = b.get(),
-                        .R = R,
-                        .S = S,
-                        .stride_h = stride[0],
-                        .stride_w = stride[1],
-                        .pad_top = padding[0],
-                        .pad_left = padding[1],
-                        .dilation_h = dilation[0],
-                        .dilation_w = dilation[1],
-                        .relu = relu});
+                        .residual = residual ? &r : nullptr,
+                        .relu = relu,
+                        .y = y.in(f),
+                        .y_step = lanes()});
         });
     }
 

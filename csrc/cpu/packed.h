@@ -24,19 +24,20 @@ struct PackedView {
     int64_t image, block, row;
 };
 
-// y = relu(x convolved with the filters + bias + residual), without the parts that are null or false.  y may be the
-// residual: each of its elements is read by the task that writes it, before it does.
+// y = relu(sum over taps of x there times w + bias + residual), without the parts that are null or false: a convolution,
+// or one of the sums into which the gradient of a strided one falls apart.
 struct PackedConv {
     int64_t images;
-    PackedView x, y;
+    PackedView x;
+    int64_t x_row, x_step;  // floats between the places in x of two rows and two pixels of y
+    const int64_t* taps;    // where each tap lies, in floats from such a place
+    int64_t count;          // of taps; without any, y is the rest of the sum
+    const float* filters;   // w[k / lanes][c / lanes][tap][c % lanes][k % lanes]
+    const float* bias;      // whole vectors of it, or null
     const PackedView* residual;
-    const float* filters;
-    const float* bias;  // whole vectors of it
-    int64_t R, S;
-    int64_t stride_h, stride_w;
-    int64_t pad_top, pad_left;
-    int64_t dilation_h, dilation_w;
     bool relu;
+    PackedView y;
+    int64_t y_step;  // floats between two pixels of y: lanes, or more where it is every second or third of a row
 };
 
 // The same with stride 1 and 3x3 filters by Winograd's F(tile x tile, 3x3).
@@ -107,6 +108,10 @@ struct PackedOperators {
     void (*rows)(int64_t rows, int64_t columns, const float* from, float* to);
     // Filters (K, C, taps) into the order described above.
     void (*filters)(int64_t K, int64_t C, int64_t taps, const float* from, float* to);
+    // The same filters with K and C exchanged, for the gradient: tap t goes to place[t] + [c / lanes] * output[t] +
+    // [k / lanes] * input[t] + [k % lanes][c % lanes].
+    void (*turned_filters)(int64_t K, int64_t C, int64_t taps, const float* from, const int64_t* place,
+                           const int64_t* output, const int64_t* input, float* to);
     void (*conv)(const PackedConv& problem);
     void (*winograd)(const PackedWinograd& problem);
     void (*winograd_filters)(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);

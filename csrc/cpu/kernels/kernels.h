@@ -91,6 +91,8 @@ void packed_unpack(int64_t images, const PackedView& from, float* to);
 void packed_clear_border(int64_t images, const PackedView& x, const int64_t* sides);
 void packed_rows(int64_t rows, int64_t columns, const float* from, float* to);
 void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to);
+void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from, const int64_t* place,
+                           const int64_t* output, const int64_t* input, float* to);
 void packed_conv(const PackedConv& problem);
 void packed_winograd(const PackedWinograd& problem);
 void packed_winograd_filters(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);

@@ -113,49 +113,45 @@ void sum_runs(RunSum s) {
 }  // namespace
 
 void packed_conv(const PackedConv& p) {
-    const int64_t taps = p.R * p.S;
     const int64_t blocks = ceil_div(p.x.channels, kBlock);
-    const Scratch<int64_t> run(static_cast<std::size_t>(blocks * taps));
-    int64_t* at = run.get();
+    const Scratch<int64_t> run(static_cast<std::size_t>(blocks * p.count));
     for (int64_t block = 0; block < blocks; block++) {
-        for (int64_t r = 0; r < p.R; r++) {
-            for (int64_t s = 0; s < p.S; s++) {
-                *at++ = block * p.x.block + (r * p.dilation_h - p.pad_top) * p.x.row +
-                        (s * p.dilation_w - p.pad_left) * kBlock;
-            }
+        for (int64_t tap = 0; tap < p.count; tap++) {
+            run.get()[block * p.count + tap] = block * p.x.block + p.taps[tap];
         }
     }
-    const int64_t whole = p.x.channels / kBlock;
+    const PackedView none = {};
+    const PackedView& residual = p.residual != nullptr ? *p.residual : none;
     sum_runs({
         .tile = {.x = p.x.data,
-                 .x_step = p.stride_w * kBlock,
+                 .x_step = p.x_step,
                  .run = run.get(),
-                 .runs = blocks * taps,
-                 .full = whole * taps,
+                 .runs = blocks * p.count,
+                 .full = p.x.channels / kBlock * p.count,
                  .depth = kBlock,
                  .tail = p.x.channels % kBlock,
                  .w = p.filters,
                  .w_run = kBlock * kBlock,
-                 .w_vector = blocks * taps * kBlock * kBlock,
+                 .w_vector = blocks * p.count * kBlock * kBlock,
                  .bias = p.bias,
                  .accumulate = false,
-                 .residual = p.residual != nullptr ? p.residual->data : nullptr,
+                 .residual = residual.data,
                  .residual_step = kBlock,
-                 .residual_vector = p.residual != nullptr ? p.residual->block : 0,
+                 .residual_vector = residual.block,
                  .relu = p.relu,
                  .y = p.y.data,
-                 .y_step = kBlock,
+                 .y_step = p.y_step,
                  .y_vector = p.y.block},
         .images = p.images,
         .rows = p.y.height,
         .columns = p.y.width,
         .vectors = ceil_div(p.y.channels, kBlock),
         .x_image = p.x.image,
-        .x_row = p.stride_h * p.x.row,
+        .x_row = p.x_row,
         .y_image = p.y.image,
         .y_row = p.y.row,
-        .residual_image = p.residual != nullptr ? p.residual->image : 0,
-        .residual_row = p.residual != nullptr ? p.residual->row : 0,
+        .residual_image = residual.image,
+        .residual_row = residual.row,
         .x_bytes = 4 * blocks * kBlock * p.x.height * p.x.width,
         .lanes_last = kBlock,
     });

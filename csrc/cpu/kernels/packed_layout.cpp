@@ -103,4 +103,26 @@ void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float
     });
 }
 
+void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from, const int64_t* place,
+                           const int64_t* output, const int64_t* input, float* to) {
+    const int64_t blocks = ceil_div(C, kBlock);
+    parallel(blocks * ceil_div(K, kBlock), K * C * taps, [&](int64_t task) {
+        const int64_t block = task % blocks;
+        const int64_t group = task / blocks;
+        const int64_t channels = least(kBlock, C - block * kBlock);
+        const Scratch<float> turned(static_cast<std::size_t>(taps * kBlock));
+        if (channels < kBlock) fill(turned.get(), 0.0f, taps * kBlock);
+        for (int64_t i = 0; i < kBlock; i++) {
+            const int64_t k = group * kBlock + i;
+            if (k < K) {
+                copy_transposed(from + (k * C + block * kBlock) * taps, taps, channels, taps, turned.get(), kBlock);
+            }
+            for (int64_t tap = 0; tap < taps; tap++) {
+                store(to + place[tap] + block * output[tap] + group * input[tap] + i * kBlock,
+                      k < K ? load(turned.get() + tap * kBlock) : Vec<float>{});
+            }
+        }
+    });
+}
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -41,6 +41,7 @@ constexpr PackedOperators packed = {
     .clear_border = packed_clear_border,
     .rows = packed_rows,
     .filters = packed_filters,
+    .turned_filters = packed_turned_filters,
     .conv = packed_conv,
     .winograd = packed_winograd,
     .winograd_filters = packed_winograd_filters,

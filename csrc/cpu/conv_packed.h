@@ -1,0 +1,15 @@
+// Convolution of NCHW arrays by way of the packed layout.
+//
+// An image or a few are packed, convolved and unpacked while they are in cache.  It costs one pass over x and one over
+// y more than reading them where they lie, and wins where those reads are broken up: strides, dilations, small planes.
+// float32 and one group only; the layout and its kernels are described in packed.h.
+#pragma once
+
+#include "cpu/operators.h"
+
+namespace pycnn::cpu {
+
+void conv_fprop_packed(const ConvShape& s, const float* x, const float* w, const float* bias, float* y);
+void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, float* dx);
+
+}  // namespace pycnn::cpu
