@@ -115,6 +115,40 @@ Array<T> wgrad(const std::string& name, const Array<T>& dy, const Array<T>& x, c
     return dw;
 }
 
+void require_tile(const cpu::ConvShape& s, std::int64_t tile) {
+    const bool threes = s.R == 3 && (tile == 2 || tile == 4 || tile == 6);
+    const bool fives = s.R == 5 && (tile == 2 || tile == 4);
+    require(s.R == s.S && (threes || fives), "winograd: no such tile for these filters");
+}
+
+Array<float> winograd_fprop(const Array<float>& x, const Array<float>& w, const std::optional<Array<float>>& b,
+                            const Shape& y_shape, const Pair& padding, const Pair& dilation, std::int64_t tile) {
+    const cpu::ConvShape shape = shape_of(sizes(x), sizes(w), y_shape, {{1, 1}, padding, dilation, 1});
+    require_tile(shape, tile);
+    require(!b || (b->ndim() == 1 && b->shape(0) == shape.K), "convolution: bias must have one value a filter");
+    Array<float> y = array_of<float>(y_shape);
+    const float* bias = data_or_null(b);
+    const float* from_x = x.data();
+    const float* from_w = w.data();
+    float* to = y.mutable_data();
+    const ReleaseGil release;
+    if (shape.N > 0) cpu::winograd_fprop_packed(shape, tile, from_x, from_w, bias, to);
+    return y;
+}
+
+Array<float> winograd_dgrad(const Array<float>& dy, const Array<float>& w, const Shape& x_shape, const Pair& padding,
+                            const Pair& dilation, std::int64_t tile) {
+    const cpu::ConvShape shape = shape_of(x_shape, sizes(w), sizes(dy), {{1, 1}, padding, dilation, 1});
+    require_tile(shape, tile);
+    Array<float> dx = array_of<float>(x_shape);
+    const float* from_dy = dy.data();
+    const float* from_w = w.data();
+    float* to = dx.mutable_data();
+    const ReleaseGil release;
+    if (shape.N > 0) cpu::winograd_dgrad_packed(shape, tile, from_dy, from_w, to);
+    return dx;
+}
+
 template <typename T>
 Array<T> channel_sum(const Array<T>& dy) {
     require(dy.ndim() >= 2, "channel_sum: at least 2 dimensions");
@@ -149,6 +183,11 @@ void bind(py::module_& m) {
 void bind_conv(py::module_& m) {
     bind<float>(m);
     bind<double>(m);
+    m.def("winograd_packed_fprop", &winograd_fprop, py::arg("x").noconvert(), py::arg("w").noconvert(),
+          py::arg("b").noconvert(), py::arg("y_shape"), py::arg("padding"), py::arg("dilation"), py::arg("tile"),
+          "Square filters, stride 1, one group, by F(tile, R) in the packed layout.");
+    m.def("winograd_packed_dgrad", &winograd_dgrad, py::arg("dy").noconvert(), py::arg("w").noconvert(),
+          py::arg("x_shape"), py::arg("padding"), py::arg("dilation"), py::arg("tile"), "Its gradient by the input.");
 }
 
 }  // namespace pycnn

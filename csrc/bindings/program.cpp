@@ -15,6 +15,7 @@
 #include "bindings/gil.h"
 #include "bindings/module.h"
 #include "bindings/pool_windows.h"
+#include "cpu/conv_packed.h"
 #include "cpu/isa.h"
 #include "cpu/shaping.h"
 
@@ -74,7 +75,7 @@ struct Filters {
     int64_t lanes;
     Memory data;
     std::mutex mutex;
-    std::map<int, Memory> transformed;  // by Winograd tile
+    std::map<int64_t, Memory> transformed;  // by Winograd tile
 
     Filters(Kind kind, const std::array<int64_t, 4>& shape, int64_t floats)
         : kind(kind), shape(shape), lanes(pycnn::lanes()), data(memory(floats)) {}
@@ -107,14 +108,14 @@ SharedFilters pack(Filters::Kind kind, const Floats& w) {
     return filters;
 }
 
-Memory winograd_filters(Filters& filters, int tile) {
+Memory winograd_filters(Filters& filters, int64_t tile) {
     const std::lock_guard lock(filters.mutex);
     Memory& kept = filters.transformed[tile];
     if (kept == nullptr) {
-        const int64_t size = tile + 2;
+        const int64_t size = tile + filters.shape[2] - 1;
         kept = memory(blocks_of(filters.shape[0]) * blocks_of(filters.shape[1]) * lanes() * lanes() * size * size);
-        cpu::kernels().packed.winograd_filters(tile, filters.shape[0], filters.shape[1], filters.data.get(),
-                                               kept.get());
+        cpu::kernels().packed.winograd_filters(tile, filters.shape[2], filters.shape[0], filters.shape[1],
+                                               filters.data.get(), kept.get());
     }
     return kept;
 }
@@ -133,12 +134,17 @@ Memory padded(const std::optional<Floats>& values, int64_t count, float otherwis
     return result;
 }
 
-int winograd_tile(const std::string& algo) {
-    if (algo == "winograd_f2x2_3x3") return 2;
-    if (algo == "winograd_f4x4_3x3") return 4;
-    if (algo == "winograd_f6x6_3x3") return 6;
-    require(algo == "direct", "program: algo must be direct or one of Winograd's");
-    return 0;
+// The tile of F(tile x tile, taps x taps), 0 for direct convolution.
+int64_t winograd_tile(const std::string& algo, int64_t taps) {
+    if (algo == "direct") return 0;
+    for (const int64_t tile : {2, 4, 6}) {
+        const std::string m = std::to_string(tile);
+        const std::string r = std::to_string(taps);
+        if (algo != "winograd_f" + m + "x" + m + "_" + r + "x" + r) continue;
+        require(taps == 3 || (taps == 5 && tile < 6), "program: no such tile");
+        return tile;
+    }
+    throw py::value_error("program: algo must be direct or one of Winograd's for these filters, got " + algo);
 }
 
 class Program {
@@ -191,7 +197,6 @@ class Program {
     void conv(const View& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
               const Pair& stride, const Pair& padding, const Pair& dilation, const std::optional<View>& residual,
               bool relu, const std::string& algo, bool keep) {
-        const int tile = winograd_tile(algo);
         fits(*filters, Filters::kConv, y.channels, x.channels);
         const auto [K, C, R, S] = filters->shape;
         window(x, y, {R, S}, stride, padding, dilation);
@@ -201,24 +206,29 @@ class Program {
             same(*residual, y);
         }
         const Memory b = padded(bias, K);
+        const int64_t tile = winograd_tile(algo, R);
         if (tile != 0) {
-            require(R == 3 && S == 3 && stride == Pair{1, 1} && dilation == Pair{1, 1},
-                    "program: Winograd's filters are 3x3, with stride and dilation 1");
+            require(R == S && stride == Pair{1, 1}, "program: Winograd's filters are square, with stride 1");
             inside(x);
             const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
             add([=, this](const cpu::Frame& f) {
                 const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
-                run().winograd({.tile = tile,
-                                .images = images_,
-                                .x = x.in(f),
-                                .y = y.in(f),
-                                .residual = residual ? &r : nullptr,
-                                .filters = filters->data.get(),
-                                .transformed = u.get(),
-                                .bias = b.get(),
-                                .pad_top = padding[0],
-                                .pad_left = padding[1],
-                                .relu = relu});
+                cpu::winograd_packed(run(),
+                                     {.tile = tile,
+                                      .taps = R,
+                                      .images = images_,
+                                      .x = x.in(f),
+                                      .x_step = lanes(),
+                                      .y = y.in(f),
+                                      .y_step = lanes(),
+                                      .residual = residual ? &r : nullptr,
+                                      .filters = filters->data.get(),
+                                      .transformed = u.get(),
+                                      .bias = b.get(),
+                                      .pad_top = padding[0],
+                                      .pad_left = padding[1],
+                                      .relu = relu},
+                                     dilation.data());
             });
             return;
         }

@@ -217,4 +217,129 @@ void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, floa
     });
 }
 
+void winograd_packed(const PackedOperators& run, const PackedWinograd& p, const std::int64_t* dilation) {
+    if (dilation[0] == 1 && dilation[1] == 1) return run.winograd(p);
+    // y[a + d i] sums x[a - pad + d (i + r)]: residue b of x, i + r - shift with a - pad = b - d shift.
+    struct Part {
+        std::int64_t from, to, shift;
+        Part(std::int64_t a, std::int64_t pad, std::int64_t d)
+            : from(((a - pad) % d + d) % d), to(a), shift((from - a + pad) / d) {}
+    };
+    const auto part_of = [](PackedView view, std::int64_t row, std::int64_t column, std::int64_t step,
+                            const std::int64_t* d) {
+        view.data += row * view.row + column * step;
+        view.height = std::max<std::int64_t>(0, (view.height - row + d[0] - 1) / d[0]);
+        view.width = std::max<std::int64_t>(0, (view.width - column + d[1] - 1) / d[1]);
+        view.row *= d[0];
+        return view;
+    };
+    for (std::int64_t a = 0; a < std::min(dilation[0], p.y.height); a++) {
+        for (std::int64_t b = 0; b < std::min(dilation[1], p.y.width); b++) {
+            const Part rows(a, p.pad_top, dilation[0]);
+            const Part columns(b, p.pad_left, dilation[1]);
+            PackedWinograd part = p;
+            part.x = part_of(p.x, rows.from, columns.from, p.x_step, dilation);
+            part.x_step = p.x_step * dilation[1];
+            part.y = part_of(p.y, rows.to, columns.to, p.y_step, dilation);
+            part.y_step = p.y_step * dilation[1];
+            const PackedView residual =
+                p.residual == nullptr ? PackedView{} : part_of(*p.residual, rows.to, columns.to, p.y_step, dilation);
+            if (p.residual != nullptr) part.residual = &residual;
+            part.pad_top = rows.shift;
+            part.pad_left = columns.shift;
+            run.winograd(part);
+        }
+    }
+}
+
+namespace {
+
+// Filters as Winograd's products read them: transformed beforehand where several images of residues share them.
+struct WinogradFilters {
+    const Scratch<float> filters, transformed;
+    const bool kept;
+
+    WinogradFilters(const ConvShape& s, std::int64_t tile, std::int64_t outputs, std::int64_t inputs,
+                    std::int64_t lanes)
+        : filters(static_cast<std::size_t>(outputs * inputs * lanes * lanes * s.R * s.S)),
+          transformed(s.dilation_h * s.dilation_w == 1 ? 1
+                                                       : static_cast<std::size_t>(outputs * inputs * lanes * lanes *
+                                                                                  (tile + s.R - 1) * (tile + s.S - 1))),
+          kept(s.dilation_h * s.dilation_w > 1) {}
+};
+
+}  // namespace
+
+void winograd_fprop_packed(const ConvShape& s, std::int64_t tile, const float* x, const float* w, const float* bias,
+                           float* y) {
+    const Kernels& kernels = cpu::kernels();
+    const PackedOperators& run = kernels.packed;
+    const std::int64_t lanes = lanes_of(kernels);
+    const std::int64_t filters = blocks_of(s.K, lanes) * lanes;
+    Packed in(s.C, s.H, s.W, Border(0, 0, s.H), Border(0, 0, s.W), lanes);
+    Packed out(s.K, s.P, s.Q, Border(0, 0, s.P), Border(0, 0, s.Q), lanes);
+    const WinogradFilters packed(s, tile, blocks_of(s.K, lanes), blocks_of(s.C, lanes), lanes);
+    run.filters(s.K, s.C, s.R * s.S, w, packed.filters.get());
+    if (packed.kept) run.winograd_filters(tile, s.R, s.K, s.C, packed.filters.get(), packed.transformed.get());
+    const Scratch<float> padded(static_cast<std::size_t>(filters));
+    if (bias != nullptr) std::fill(std::copy_n(bias, s.K, padded.get()), padded.get() + filters, 0.0f);
+    const std::int64_t dilation[] = {s.dilation_h, s.dilation_w};
+    for_groups(run, s.N, in, out, x, y, [&](std::int64_t images) {
+        winograd_packed(run,
+                        {.tile = tile,
+                         .taps = s.R,
+                         .images = images,
+                         .x = in.view,
+                         .x_step = lanes,
+                         .y = out.view,
+                         .y_step = lanes,
+                         .residual = nullptr,
+                         .filters = packed.filters.get(),
+                         .transformed = packed.kept ? packed.transformed.get() : nullptr,
+                         .bias = bias != nullptr ? padded.get() : nullptr,
+                         .pad_top = s.pad_top,
+                         .pad_left = s.pad_left,
+                         .relu = false},
+                        dilation);
+    });
+}
+
+void winograd_dgrad_packed(const ConvShape& s, std::int64_t tile, const float* dy, const float* w, float* dx) {
+    const Kernels& kernels = cpu::kernels();
+    const PackedOperators& run = kernels.packed;
+    const std::int64_t lanes = lanes_of(kernels);
+    const std::int64_t inputs = blocks_of(s.K, lanes);
+    const std::int64_t outputs = blocks_of(s.C, lanes);
+    Packed in(s.K, s.P, s.Q, Border(0, 0, s.P), Border(0, 0, s.Q), lanes);
+    Packed out(s.C, s.H, s.W, Border(0, 0, s.H), Border(0, 0, s.W), lanes);
+    const WinogradFilters packed(s, tile, outputs, inputs, lanes);
+    const std::int64_t square = lanes * lanes;
+    const std::int64_t taps = s.R * s.S;
+    std::vector<std::int64_t> place;  // turned by 180 degrees
+    for (std::int64_t tap = 0; tap < taps; tap++) place.push_back((taps - 1 - tap) * square);
+    const std::vector<std::int64_t> output(static_cast<std::size_t>(taps), inputs * taps * square);
+    const std::vector<std::int64_t> input(static_cast<std::size_t>(taps), taps * square);
+    run.turned_filters(s.K, s.C, taps, w, place.data(), output.data(), input.data(), packed.filters.get());
+    if (packed.kept) run.winograd_filters(tile, s.R, s.C, s.K, packed.filters.get(), packed.transformed.get());
+    const std::int64_t dilation[] = {s.dilation_h, s.dilation_w};
+    for_groups(run, s.N, in, out, dy, dx, [&](std::int64_t images) {
+        winograd_packed(run,
+                        {.tile = tile,
+                         .taps = s.R,
+                         .images = images,
+                         .x = in.view,
+                         .x_step = lanes,
+                         .y = out.view,
+                         .y_step = lanes,
+                         .residual = nullptr,
+                         .filters = packed.filters.get(),
+                         .transformed = packed.kept ? packed.transformed.get() : nullptr,
+                         .bias = nullptr,
+                         .pad_top = (s.R - 1) * s.dilation_h - s.pad_top,
+                         .pad_left = (s.S - 1) * s.dilation_w - s.pad_left,
+                         .relu = false},
+                        dilation);
+    });
+}
+
 }  // namespace pycnn::cpu

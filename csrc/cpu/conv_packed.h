@@ -6,10 +6,19 @@
 #pragma once
 
 #include "cpu/operators.h"
+#include "cpu/packed.h"
 
 namespace pycnn::cpu {
 
+// Winograd's algorithm with dilation (of rows, of columns): the pixels with one residue of it are an image of their own.
+void winograd_packed(const PackedOperators& run, const PackedWinograd& problem, const int64_t* dilation);
+
 void conv_fprop_packed(const ConvShape& s, const float* x, const float* w, const float* bias, float* y);
 void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, float* dx);
+
+// The same by F(tile x tile, R x R); stride 1, R = S.
+void winograd_fprop_packed(const ConvShape& s, int64_t tile, const float* x, const float* w, const float* bias,
+                           float* y);
+void winograd_dgrad_packed(const ConvShape& s, int64_t tile, const float* dy, const float* w, float* dx);
 
 }  // namespace pycnn::cpu

@@ -40,16 +40,19 @@ struct PackedConv {
     int64_t y_step;  // floats between two pixels of y: lanes, or more where it is every second or third of a row
 };
 
-// The same with stride 1 and 3x3 filters by Winograd's F(tile x tile, 3x3).
+// A convolution with stride 1 by Winograd's F(tile x tile, taps x taps): 2, 4 or 6 outputs of 3 taps, 2 or 4 of 5.
 struct PackedWinograd {
-    int64_t tile;  // 2, 4 or 6
+    int64_t tile, taps;
     int64_t images;
-    PackedView x, y;
-    const PackedView* residual;
-    const float* filters;      // or
-    const float* transformed;  // [k / lanes][point][c][k % lanes], whole vectors of c
-    const float* bias;
-    int64_t pad_top, pad_left;
+    PackedView x;
+    int64_t x_step;  // floats between two pixels: lanes, or more where only every second or third takes part
+    PackedView y;
+    int64_t y_step;
+    const PackedView* residual;  // with y's step
+    const float* filters;        // as above, or
+    const float* transformed;    // [k / lanes][point][c][k % lanes], whole vectors of c
+    const float* bias;           // whole vectors of it, or null
+    int64_t pad_top, pad_left;   // may be negative
     bool relu;
 };
 
@@ -114,7 +117,8 @@ struct PackedOperators {
                            const int64_t* output, const int64_t* input, float* to);
     void (*conv)(const PackedConv& problem);
     void (*winograd)(const PackedWinograd& problem);
-    void (*winograd_filters)(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);
+    void (*winograd_filters)(int64_t tile, int64_t taps, int64_t K, int64_t C, const float* filters,
+                             float* transformed);
     void (*planes_conv)(const PlanesConv& problem);
     void (*linear)(const PackedLinear& problem);
     void (*depthwise)(const PackedDepthwise& problem);

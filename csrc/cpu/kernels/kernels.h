@@ -95,7 +95,8 @@ void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from
                            const int64_t* output, const int64_t* input, float* to);
 void packed_conv(const PackedConv& problem);
 void packed_winograd(const PackedWinograd& problem);
-void packed_winograd_filters(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed);
+void packed_winograd_filters(int64_t tile, int64_t taps, int64_t K, int64_t C, const float* filters,
+                             float* transformed);
 void planes_conv(const PlanesConv& problem);
 void packed_linear(const PackedLinear& problem);
 void packed_depthwise(const PackedDepthwise& problem);

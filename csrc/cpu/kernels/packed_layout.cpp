@@ -85,6 +85,7 @@ void packed_rows(int64_t rows, int64_t columns, const float* from, float* to) {
 }
 
 void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to) {
+    if (taps == 1 && C % kBlock == 0) return packed_rows(K, C, from, to);
     const int64_t blocks = ceil_div(C, kBlock);
     parallel(ceil_div(K, kBlock) * blocks, K * C * taps, [&](int64_t task) {
         const int64_t k = task / blocks * kBlock;

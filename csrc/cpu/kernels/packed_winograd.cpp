@@ -1,4 +1,4 @@
-// Winograd convolution F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3) in the packed layout.
+// Winograd convolution F(2x2, 3x3), F(4x4, 3x3), F(6x6, 3x3), F(2x2, 5x5), F(4x4, 5x5) in the packed layout.
 //
 //   for each chunk of tiles:
 //     V = BT x B of every tile and block of channels
@@ -9,9 +9,9 @@
 //   V [point][channel block][tile][channel]     U [block of filters][point][channel][filter]
 //   M [point][tile][filter of the panel]
 //
-// With channels along the vectors both transforms are sums of whole vectors: nothing is transposed, and both columns
-// that a tile shares with its right neighbour are transformed once.  M and U of a panel stay in L2.  Filters kept as
-// U are (m + 2)^2 / 9 times larger: where few tiles pass by, reading them from memory takes longer than transforming
+// With channels along the vectors both transforms are sums of whole vectors: nothing is transposed, and the
+// columns that a tile shares with its right neighbour are transformed once.  M and U of a panel stay in L2.  Filters kept as
+// U are (m + r - 1)^2 / r^2 times larger: where few tiles pass by, reading them from memory takes longer than transforming
 // them again, which costs about as much as four tiles.
 //
 // The cut depends on the shape alone, and every output is one sum over the channels in order: results do not depend on
@@ -28,15 +28,18 @@ namespace {
 
 // U = G w GT for one channel and one vector of filters: taps `tap` apart, points `point` apart.  The taps of the next
 // block of channels are fetched meanwhile.
-template <int TILE>
+template <int TILE, int TAPS>
 PYCNN_INLINE void transform_taps(const float* taps, int64_t tap, float* u, int64_t point) {
-    using Tile = CookToom<TILE, 3>;
-    Vec<float> half[Tile::kSize][3];
-#pragma GCC unroll 3
-    for (int s = 0; s < 3; s++) {
-#pragma GCC unroll 3
-        for (int r = 0; r < 3; r++) __builtin_prefetch(taps + (9 + 3 * r + s) * tap);
-        const Vec<float> column[3] = {load(taps + s * tap), load(taps + (3 + s) * tap), load(taps + (6 + s) * tap)};
+    using Tile = CookToom<TILE, TAPS>;
+    Vec<float> half[Tile::kSize][TAPS];
+#pragma GCC unroll 5
+    for (int s = 0; s < TAPS; s++) {
+        Vec<float> column[TAPS];
+#pragma GCC unroll 5
+        for (int r = 0; r < TAPS; r++) {
+            __builtin_prefetch(taps + (TAPS * TAPS + r * TAPS + s) * tap);
+            column[r] = load(taps + (r * TAPS + s) * tap);
+        }
         Vec<float> out[Tile::kSize];
         apply_rows<Tile::G>(column, out);
 #pragma GCC unroll 8
@@ -51,9 +54,9 @@ PYCNN_INLINE void transform_taps(const float* taps, int64_t tap, float* u, int64
     }
 }
 
-template <int TILE>
+template <int TILE, int TAPS>
 struct Packed {
-    using Tile = CookToom<TILE, 3>;
+    using Tile = CookToom<TILE, TAPS>;
     static constexpr int kSize = Tile::kSize;
     static constexpr int64_t kPoints = kSize * kSize;
     static constexpr int64_t kPanel = kPackedVectors * kBlock;
@@ -135,7 +138,7 @@ struct Packed {
             for (int j = t == 0 ? 0 : kSize - TILE; j < kSize; j++) {
                 Vec<float> in[kSize];
                 Vec<float> out[kSize];
-                const float* at = plane + row * p.x.row + (column + j) * kBlock;
+                const float* at = plane + row * p.x.row + (column + j) * p.x_step;
                 if (column + j < 0 || column + j >= p.x.width) {
 #pragma GCC unroll 8
                     for (int i = 0; i < kSize; i++) half[i][j] = Vec<float>{};
@@ -222,18 +225,18 @@ struct Packed {
 
     // U of one vector of filters and some blocks of channels.
     void transform_filters(int64_t vector, int64_t block, int64_t count, float* u) const {
-        const float* taps = p.filters + (vector * blocks + block) * 9 * kSquare;
-        for (int64_t i = 0; i < count; i++, taps += 9 * kSquare) {
+        const float* taps = p.filters + (vector * blocks + block) * TAPS * TAPS * kSquare;
+        for (int64_t i = 0; i < count; i++, taps += TAPS * TAPS * kSquare) {
             const int64_t channels = least(kBlock, p.x.channels - (block + i) * kBlock);
             for (int64_t c = 0; c < channels; c++) {
-                transform_taps<TILE>(taps + c * kBlock, kSquare, u + (i * kBlock + c) * kBlock, u_point);
+                transform_taps<TILE, TAPS>(taps + c * kBlock, kSquare, u + (i * kBlock + c) * kBlock, u_point);
             }
         }
     }
 
     // Outputs of a unit for one vector of filters, from M to y.
     void restore_unit(int64_t vector, const TileGrid::Unit& unit, const float* m) const {
-        const Vec<float> bias = load(p.bias + vector * kBlock);
+        const Vec<float> bias = p.bias != nullptr ? load(p.bias + vector * kBlock) : Vec<float>{};
         const int64_t row = unit.row * TILE;
         const int64_t rows = least(TILE, p.y.height - row);
         float* y = p.y.data + unit.plane * p.y.image + vector * p.y.block + row * p.y.row;
@@ -251,16 +254,16 @@ struct Packed {
 #pragma GCC unroll 8
                     for (int j = 0; j < TILE; j++) {
                         finish(out[i][j] + bias,
-                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * kBlock,
-                               y + i * p.y.row + (column + j) * kBlock);
+                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * p.y_step,
+                               y + i * p.y.row + (column + j) * p.y_step);
                     }
                 }
             } else {
                 for (int64_t i = 0; i < rows; i++) {
                     for (int64_t j = 0; j < columns; j++) {
                         finish(out[i][j] + bias,
-                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * kBlock,
-                               y + i * p.y.row + (column + j) * kBlock);
+                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * p.y_step,
+                               y + i * p.y.row + (column + j) * p.y_step);
                     }
                 }
             }
@@ -273,45 +276,46 @@ struct Packed {
     }
 };
 
-template <int TILE>
+template <int TILE, int TAPS>
 void transform_all(int64_t K, int64_t C, const float* filters, float* transformed) {
-    constexpr int64_t kPoints = CookToom<TILE, 3>::kSize * CookToom<TILE, 3>::kSize;
+    constexpr int64_t kPoints = CookToom<TILE, TAPS>::kSize * CookToom<TILE, TAPS>::kSize;
     constexpr int64_t kSquare = kBlock * kBlock;
     const int64_t blocks = ceil_div(C, kBlock);
     parallel(ceil_div(K, kBlock) * blocks, [&](int64_t task) {
         const int64_t vector = task / blocks;
         const int64_t block = task % blocks;
-        const float* taps = filters + task * 9 * kSquare;
+        const float* taps = filters + task * TAPS * TAPS * kSquare;
         float* u = transformed + (vector * kPoints * blocks + block) * kSquare;
         for (int64_t c = 0; c < kBlock; c++) {
-            transform_taps<TILE>(taps + c * kBlock, kSquare, u + c * kBlock, blocks * kSquare);
+            transform_taps<TILE, TAPS>(taps + c * kBlock, kSquare, u + c * kBlock, blocks * kSquare);
         }
     });
+}
+
+// use.operator()<TILE, TAPS>() for the sizes asked for.
+template <typename Use>
+void with_sizes(int64_t tile, int64_t taps, const Use& use) {
+    if (taps == 5) return tile == 2 ? use.template operator()<2, 5>() : use.template operator()<4, 5>();
+    switch (tile) {
+        case 2:
+            return use.template operator()<2, 3>();
+        case 4:
+            return use.template operator()<4, 3>();
+        default:
+            return use.template operator()<6, 3>();
+    }
 }
 
 }  // namespace
 
 void packed_winograd(const PackedWinograd& p) {
     if (p.images * p.y.height * p.y.width * p.y.channels == 0) return;
-    switch (p.tile) {
-        case 2:
-            return Packed<2>(p).compute();
-        case 4:
-            return Packed<4>(p).compute();
-        default:
-            return Packed<6>(p).compute();
-    }
+    with_sizes(p.tile, p.taps, [&]<int TILE, int TAPS>() { Packed<TILE, TAPS>(p).compute(); });
 }
 
-void packed_winograd_filters(int64_t tile, int64_t K, int64_t C, const float* filters, float* transformed) {
-    switch (tile) {
-        case 2:
-            return transform_all<2>(K, C, filters, transformed);
-        case 4:
-            return transform_all<4>(K, C, filters, transformed);
-        default:
-            return transform_all<6>(K, C, filters, transformed);
-    }
+void packed_winograd_filters(int64_t tile, int64_t taps, int64_t K, int64_t C, const float* filters,
+                             float* transformed) {
+    with_sizes(tile, taps, [&]<int TILE, int TAPS>() { transform_all<TILE, TAPS>(K, C, filters, transformed); });
 }
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE
