@@ -28,6 +28,7 @@ from pycnn.shape import PASSES, Conv2dShape, Problem, whole
 __all__ = [
     "ACCURACIES",
     "FAMILIES",
+    "HANDICAPS",
     "Implementation",
     "accuracy",
     "accuracy_of_call",
@@ -36,6 +37,7 @@ __all__ = [
     "eligible",
     "predicted",
     "resolve",
+    "spared",
     "use_accuracy",
     "use_workspace_limit",
     "workspace_limit",
@@ -71,9 +73,9 @@ def _never(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
     return None
 
 
-# How much faster than those with a smaller error `auto` asks a tile to be, by the number of its points along an axis:
-# F(4x4) has 4 times the error of a plain sum, F(6x6) 7 to 10 times.
-_HANDICAPS = {4: 1.0, 6: 1.03, 8: 1.06}
+# F(4x4, 3x3) has 4 times the error of a plain sum, F(6x6, 3x3) 7 to 10 times.
+HANDICAPS = {4: 1.0, 6: 1.03, 8: 1.06}
+"""How much faster than what has a smaller error `auto` asks a Winograd tile to be, by its points along an axis."""
 
 _MOST_COLUMNS = 32 << 20  # bytes that `auto` lets explicit columns take
 
@@ -87,7 +89,7 @@ def _winograd(tile: int, operator: str) -> Implementation:
     def spared(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
         return "strict accuracy allows the smallest tile alone" if tile > 2 and accuracy() == "strict" else None
 
-    return Implementation(name, "winograd", refuses, spared, _HANDICAPS[tile + 2])
+    return Implementation(name, "winograd", refuses, spared, HANDICAPS[tile + 2])
 
 
 def _columns(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
@@ -213,6 +215,11 @@ def eligible(operator: str, shape: Conv2dShape, dtype: str) -> list[str]:
     return [one.name for one in _CPU if one.refuses(*rules) is None and one.spared(*rules) is None]
 
 
+def spared(name: str, operator: str, shape: Conv2dShape, dtype: str) -> str | None:
+    """Why `auto` leaves an implementation out that can run the problem, or None."""
+    return next(one.spared(operator, shape, dtype) for one in _CPU if one.name == name)
+
+
 def predicted(operator: str, shape: Conv2dShape, dtype: str) -> dict[str, float]:
     """The seconds that each implementation which can run the problem is predicted to take on the CPU."""
     _check_operator(operator)
@@ -258,15 +265,15 @@ def _least(among: Sequence[Implementation], operator: str, shape: Conv2dShape, d
         return able[0].name, "the only one that can run it"
     if not shape.macs:
         return able[0].name, "an empty batch: there is nothing to do"
-    spared = {one.name: one.spared(operator, shape, dtype) for one in able}
-    free = [one for one in able if spared[one.name] is None] or able
+    left_out = {one.name: one.spared(operator, shape, dtype) for one in able}
+    free = [one for one in able if left_out[one.name] is None] or able
     table = tuning.in_force(tuning.of_cpu())
     return tuning.choose(
         table,
         operator,
         str(Problem(shape, operator, dtype)),
         [_candidate(one, operator, shape, dtype, table) for one in free],
-        {name: reason for name, reason in (refused | spared).items() if reason is not None},
+        {name: reason for name, reason in (refused | left_out).items() if reason is not None},
     )
 
 

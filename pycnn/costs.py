@@ -4,7 +4,7 @@ Each algorithm's count follows the cut that its kernel makes (csrc/cpu/kernels, 
 terms; a term has the same meaning wherever it stands:
 
     call      1: validation, allocation, the way into the engine
-    loop      parallel loops that are opened
+    loop      parallel loops that are opened after the first
     task      tasks of a loop, each with room of its own to set up
     fma       multiply-adds of the register tiles, with their idle rows and lanes.  A step of a tile takes as long as
               `_SHORTEST` vector multiply-adds even where it has fewer, since each waits for the one before; and where
@@ -125,7 +125,7 @@ def work(
     >>> layer = Conv2dShape(1, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
     >>> model, counted = work("direct", "fprop", layer, size=4, isa="avx512", threads=2)
     >>> model, round(counted["fma"] / layer.macs, 2)
-    ('direct', 1.03)
+    ('direct', 1.04)
     """
     e = _engine(isa, size, threads)
     tile = winograd.tile_of(name)
@@ -228,7 +228,7 @@ def _direct(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         "row": lines + (0 if whole else results // (s.Q if operator == "fprop" else s.W)),
         "stride": 0 if not strided else copied if operator == "fprop" else results,
         "turn": s.groups * outputs * channels * taps if packed else 0,
-        "loop": 1 + packed + (shared and copied > 0),
+        "loop": packed + (shared and copied > 0),
     }
 
 
@@ -287,7 +287,6 @@ def _direct_wgrad(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         "row": tiles * rows,
         "stride": lines * columns * pixel if s.stride[1] > step[1] else s.K * channels * s.R * s.S,
         "turn": lines * columns * pixel,
-        "loop": 2,
     }
 
 
@@ -359,7 +358,7 @@ def _implicit(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         turned = p.packs_a * m * k + p.packs_b * n * k
         lines = p.packs_b * n * (k // s.Q + _up(k, e.depth))
         summed = s.K * n * slices if slices > 1 else 0
-        return _im2col(p, turned, p.packs_b * n * k + summed, lines, strided, 1 + (slices > 1))
+        return _im2col(p, turned, p.packs_b * n * k + summed, lines, strided, int(slices > 1))
     if operator == "fprop":
         m, n, k, width = filters, s.P * s.Q, channels * taps, s.Q
     else:
@@ -367,8 +366,8 @@ def _implicit(e: _Engine, operator: str, s: Conv2dShape) -> Work:
     p = _product(e, s.N * s.groups, m, n, k)
     turned = p.packs_a * m * k if operator == "dgrad" or p.copies_a else 0
     if _pointwise(s):
-        return _im2col(p, turned, p.packs_b * n * k if p.copies_b else 0, 0, False, 1)
-    return _im2col(p, turned, p.packs_b * n * k, p.packs_b * k * (n // width + _up(n, e.panel)), strided, 1)
+        return _im2col(p, turned, p.packs_b * n * k if p.copies_b else 0, 0, False, 0)
+    return _im2col(p, turned, p.packs_b * n * k, p.packs_b * k * (n // width + _up(n, e.panel)), strided, 0)
 
 
 def _im2col(p: _Product, turned: int, copied: int, lines: int, strided: bool, loops: int) -> Work:
@@ -400,6 +399,7 @@ def _explicit(e: _Engine, operator: str, s: Conv2dShape) -> Work:
             p = _product(e, 1, filters, window, pixels)
             turned, copied = pixels * (p.packs_a * filters + p.packs_b * window), 0
         counted = {key: products * value for key, value in _im2col(p, turned, copied, 0, False, 1).items()}
+    counted["loop"] -= 1
     if not _pointwise(s):
         columns = s.groups * window * pixels
         counted["copy"] = counted.get("copy", 0) + (0 if operator == "dgrad" else s.N * columns)
@@ -475,10 +475,11 @@ def _winograd(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Work:
     grid = _grid(s.N, height, width, tile, max(2 * e.point_rows, most // e.point_rows * e.point_rows))
     panels = _up(outputs, panel)
     pieces = min(grid.in_chunk, _up(4, panels))
-    held = min(_up(grid.in_chunk, pieces) * grid.unit, tiles)  # tiles of a piece
+    parts = grid.chunks * pieces
+    held = _up(grid.units * grid.unit, parts)  # tiles of a part
     chunks = s.groups * grid.chunks
     shared = chunks < 8 and chunks % e.threads != 0
-    jobs = chunks * pieces * panels
+    jobs = s.groups * parts * panels
     # Results leave in whole vectors of tiles along a row.
     stored = max(1, e.lanes // 4) if tile == 4 else e.lanes // 2
     return {
@@ -487,7 +488,7 @@ def _winograd(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Work:
         "source": s.groups * grid.units * _up(grid.unit, _at_once(e, side, tile)) * of_channels * points * e.lanes,
         "result": s.groups * grid.units * _up(grid.unit, stored) * of_outputs * tile * side * e.lanes,
         "filter": jobs * channels * points * panel,
-        "loop": 2 * chunks if shared else 1,
+        "loop": 2 * chunks - 1 if shared else 0,
     }
 
 
@@ -517,5 +518,5 @@ def _winograd_wgrad(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Wor
         "fma": s.groups * points * panels * steps * grid.units * grid.unit * e.uneven(tasks),
         "source": s.groups * grid.units * turns * points * e.lanes,
         "sums": s.groups * points * channels * panels * panel * (1 + grid.chunks * _up(in_chunk, 64)),
-        "loop": s.groups * slabs * (2 if fused else 1 + 2 * grid.chunks),
+        "loop": s.groups * slabs * (2 if fused else 1 + 2 * grid.chunks) - 1,
     }

@@ -43,6 +43,7 @@ __all__ = [
     "Candidate",
     "Identity",
     "Table",
+    "adopt",
     "all_in_force",
     "choose",
     "duration",
@@ -299,6 +300,22 @@ def all_in_force() -> list[Table]:
     """The tables of all devices that `auto` has been asked about in this process, the CPU's among them."""
     in_force(of_cpu())
     return [in_force(identity) for identity in list(_asked.values())]
+
+
+def adopt(tables: Sequence[Table]) -> None:
+    """Have `auto` choose by these tables from now on, as `use` does, unless those in force choose alike already.
+
+    Args:
+        tables: of another run, such as a checkpoint's.
+    """
+
+    def now(table: Table) -> Table:
+        backend, kind = table.identity[:2]
+        unknown = Identity(backend, kind, "", 0, "")
+        return in_force(of_cpu(kind) if backend == "cpu" else _asked.get((backend, kind), unknown))
+
+    if any(now(table).name != table.name for table in tables):
+        use(*tables)
 
 
 def forget() -> None:

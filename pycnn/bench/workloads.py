@@ -159,7 +159,7 @@ def conv_shapes(name: str, batch: int) -> list[Conv2dShape]:
         ValueError: an unknown name.
 
     >>> [str(shape) for shape in conv_shapes("lenet5", 8)]
-    ['n8c1h28w28_k6r5s5_st1pd2dl1g1', 'n8c6h14w14_k16r5s5_st1pd0dl1g1']
+    ['n8c1h32w32_k6r5s5_st1pd0dl1g1', 'n8c6h14w14_k16r5s5_st1pd0dl1g1']
     """
     entry = models.info(name)
     with nn.init.skip():

@@ -81,13 +81,14 @@ def run(args: argparse.Namespace) -> None:
 
 def _wanted(args: argparse.Namespace) -> list[tuple[str, Conv2dShape]]:
     """The passes of the problems that were named, none for a calibration; ValueError for what cannot be meant."""
-    from pycnn.shape import PASSES, Problem, whole
+    from pycnn.shape import PASSES, Problem
 
     passes = args.passes.split(",")
     for name in passes:
         if name not in PASSES:
             raise ValueError(f"--passes must be among {', '.join(PASSES)}, got {name!r}")
-    whole("--batch", args.batch, 1)
+    if args.batch < 1:
+        raise ValueError(f"--batch must be at least 1, got {args.batch}")
     if args.seconds is not None and not 0 < args.seconds < float("inf"):
         raise ValueError(f"--seconds must be above 0, got {args.seconds}")
     wanted = []

@@ -167,6 +167,11 @@ def conv2d_choose(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> tu
     return algorithms.choose(operator, shape, np.dtype(dtype).name)
 
 
+def conv2d_predicted(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> dict[str, float]:
+    """The seconds that each implementation is predicted to take, by name, where it can run the problem."""
+    return algorithms.predicted(operator, shape, np.dtype(dtype).name)
+
+
 def channel_sum(dy: np.ndarray) -> np.ndarray:
     """Sum over all axes but the second: the gradient of a bias, (C,)."""
     return _cpu.channel_sum(dense(dy))
