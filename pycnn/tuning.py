@@ -141,8 +141,8 @@ class Table:
 
     @property
     def calibrated(self) -> bool:
-        """Whether it was measured; else its unit is no second but the work that the algorithms count."""
-        return bool(self.identity.device)
+        """Whether it has coefficients; without any, only the single problems that it has are chosen by it."""
+        return bool(self.coefficients)
 
     @cached_property
     def name(self) -> str:
@@ -409,7 +409,9 @@ def _measured(times: Mapping[str, float], names: Sequence[str], barred: Mapping[
     why = f"measured {duration(times[taken])} on this very problem, the least of {len(known)}"
     fastest = min(times, key=times.__getitem__)
     if times[fastest] < times[taken]:
-        why += f"; {fastest}'s {duration(times[fastest])} are not to be had: {barred.get(fastest, 'unknown here')}"
+        why += (
+            f"; {fastest}'s {duration(times[fastest])} are not to be had: {barred.get(fastest, 'it cannot run here')}"
+        )
     return taken, why
 
 

@@ -176,7 +176,7 @@ def test_a_measured_winner_that_cannot_run_is_refused_in_words() -> None:
     with tuning.use(table):
         name, why = algorithms.choose("fprop", strided.shape, "float32")
     assert name == "im2col_implicit"
-    assert "fft's 0.1 us are not to be had: unknown here" in why
+    assert "fft's 0.1 us are not to be had: it cannot run here" in why
     table = replace(table, measured={str(strided): {"winograd_f4x4_3x3": 1e-6}})
     with tuning.use(table):
         assert chosen("fprop", strided) == "direct"

@@ -118,10 +118,9 @@ def _show(identity: Identity) -> None:
     from pycnn import tuning
 
     table = tuning.in_force(identity)
-    measured_on = f", measured on {_where(table.identity, table.threads)}" if table.calibrated else ""
+    measured_on = f", measured on {_where(table.identity, table.threads)}" if table.identity.device else ""
     print(f"table {table.name} from {table.source}{measured_on}")
-    if table.calibrated:
-        print(f"{len(table.measured)} single problems were measured")
+    print(f"{len(table.measured)} single problems were measured")
     for name, figures in table.report.get("regret", {}).items():
         print(f"  {name}: " + ", ".join(f"{key} {value}" for key, value in figures.items()))
     print(f"`pycnn tune` keeps this machine's in {tuning.path_of(identity)}")
