@@ -170,6 +170,9 @@ class Played(subjects.Cpu):
         self.rng = np.random.default_rng(0)
         self.turns = 0
 
+    def alone(self) -> bool:
+        return True
+
     def wait(self) -> None:
         self.turns += 1
 
@@ -274,6 +277,20 @@ def test_the_slow_are_not_timed_again() -> None:
     assert sample.seconds == {"direct": 1.0, "im2col_implicit": 3.9, "im2col_explicit": 4.1}
     visited(subject, sample, ["direct", "im2col_implicit", "im2col_explicit"], 0.001)
     assert [calls.count(name) for name in ("direct", "im2col_implicit", "im2col_explicit")] == [4, 4, 1]
+
+
+def test_a_visit_that_ends_on_a_busy_machine_is_made_again() -> None:
+    class Disturbed(Played):
+        states = iter([False, True, False, False, False])
+
+        def alone(self) -> bool:
+            return next(self.states)
+
+    subject = Disturbed(machine_of())
+    for visits in (2, 3):
+        before = subject.turns
+        visited(subject, Sample("fprop", TINY[0]), ["direct"], 0.001)
+        assert subject.turns - before == visits
 
 
 def test_a_busy_machine_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
