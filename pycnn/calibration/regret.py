@@ -77,9 +77,9 @@ def regret(samples: Sequence[Sample], choose: Callable[[Sample], str]) -> Regret
     """The regret of a choice.
 
     Args:
-        samples: measured times.
-        choose: the algorithm taken for one.  A sample that does not have its time, or nothing to choose from, is left
-            out.
+        samples: measured times.  One with nothing to choose from is left out, and one where it is not certain how long
+            the taken or the best took.
+        choose: the algorithm taken for one.
 
     Returns:
         None where no sample is left.
@@ -87,7 +87,7 @@ def regret(samples: Sequence[Sample], choose: Callable[[Sample], str]) -> Regret
     picks = []
     for sample in samples:
         taken = choose(sample)
-        if len(sample.seconds) > 1 and taken in sample.seconds:
-            best = min(sample.seconds, key=sample.seconds.__getitem__)
+        best = min(sample.seconds, key=sample.seconds.__getitem__)
+        if len(sample.seconds) > 1 and sample.certain(taken) and sample.certain(best):
             picks.append(Pick(sample, taken, best, sample.seconds[taken] / sample.seconds[best]))
     return Regret(tuple(sorted(picks, key=lambda pick: -pick.ratio))) if picks else None

@@ -51,11 +51,8 @@ class Subject(Protocol):
     def slices(self, operator: str, shape: Conv2dShape, names: list[str]) -> dict[str, Slice]:
         """A turn of each of some algorithms, on operands that they share."""
 
-    def alone(self) -> bool:
-        """Whether nobody else uses the machine right now."""
-
     def wait(self) -> None:
-        """Come back when nobody else does, or when there has been waiting enough."""
+        """Come back when nobody else uses the machine, or when there has been waiting enough."""
 
 
 def choice(subject: Subject, table: Table, operator: str, shape: Conv2dShape) -> str:
@@ -104,26 +101,26 @@ class Cpu:
         task = _task(operator, shape)
         return {name: partial(timed_slice, conv_call(task, name)) for name in names}
 
-    def alone(self) -> bool:
-        """See `Subject`; multiply-adds in registers tell whether all cores are ours."""
+    def wait(self) -> None:
+        """See `Subject`."""
+        start = time.perf_counter()
+        if self._alone():
+            return
+        self.waits += 1
+        while self._waited + time.perf_counter() - start < _PATIENCE * (time.perf_counter() - self._born):
+            time.sleep(_PAUSE)
+            if self._alone():
+                break
+        self._waited += time.perf_counter() - start
+
+    def _alone(self) -> bool:
+        """Multiply-adds in registers tell whether all cores are ours."""
         for _ in range(2):  # the first may find the threads asleep
             rate = _cpu.measure_fma_peak()
             self._peak = max(self._peak, rate)
             if rate >= _BUSY * self._peak:
                 return True
         return False
-
-    def wait(self) -> None:
-        """See `Subject`."""
-        start = time.perf_counter()
-        if self.alone():
-            return
-        self.waits += 1
-        while self._waited + time.perf_counter() - start < _PATIENCE * (time.perf_counter() - self._born):
-            time.sleep(_PAUSE)
-            if self.alone():
-                break
-        self._waited += time.perf_counter() - start
 
 
 class Cuda:
@@ -151,9 +148,5 @@ class Cuda:
         task = on_device(_task(operator, shape))
         return {name: event_slice(conv_call(task, name)) for name in names}
 
-    def alone(self) -> bool:
-        """See `Subject`: nobody else is expected on a GPU."""
-        return True
-
     def wait(self) -> None:
-        """See `Subject`."""
+        """See `Subject`: nobody else is expected on a GPU."""

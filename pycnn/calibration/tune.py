@@ -38,12 +38,14 @@ class Calibration:
         regret: of `auto` by that table, on problems that it was not fitted on; by pass, and "all" together.
         before: the same by the table that was in force before.
         problems: how many shapes it was fitted on.
+        uncertain: how many of the held-out problems' passes were left out, since no two turns agreed on their times.
     """
 
     table: Table
     regret: Mapping[str, Regret]
     before: Mapping[str, Regret]
     problems: int
+    uncertain: int
 
 
 def calibrate(
@@ -83,7 +85,9 @@ def calibrate(
     report = {"problems": len(known), "regret": {name: one.as_dict() for name, one in found.items()}}
     here = tuning.kept(subject.identity)
     table = replace(table, measured=here.measured if here else {}, report=report)
-    return Calibration(table, found, _regrets(subject, before, others), len(known))
+    choices = [sample for sample in others if len(sample.seconds) > 1]
+    uncertain = len(choices) - (len(found["all"].picks) if found else 0)
+    return Calibration(table, found, _regrets(subject, before, others), len(known), uncertain)
 
 
 def _first_visits(

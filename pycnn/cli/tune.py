@@ -206,8 +206,11 @@ def _print(found: Calibration, subject: Subject) -> None:
     if before is not None:
         print(f"  by the table before: {before.share:.1%} within {NEAR}x, all times {before.total:.3f}")
     _print_worst(found.regret)
-    if subject.waits:
-        print(f"the machine was busy with something else: waited {subject.waits} times")
+    if subject.waits or found.uncertain:
+        print(
+            f"the machine was busy with something else: waited {subject.waits} times; {found.uncertain} passes, of whose "
+            "times no two agreed, are left out"
+        )
 
 
 def _print_worst(regrets: Mapping[str, Regret]) -> None:
