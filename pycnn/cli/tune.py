@@ -207,10 +207,8 @@ def _print(found: Calibration, subject: Subject) -> None:
         print(f"  by the table before: {before.share:.1%} within {NEAR}x, all times {before.total:.3f}")
     _print_worst(found.regret)
     if subject.waits or found.uncertain:
-        print(
-            f"the machine was busy with something else: waited {subject.waits} times; {found.uncertain} passes, of whose "
-            "times no two agreed, are left out"
-        )
+        print(f"the machine was busy with something else: waited {subject.waits} times")
+        print(f"{found.uncertain} passes are left out, since no two of their times agreed")
 
 
 def _print_worst(regrets: Mapping[str, Regret]) -> None:
