@@ -19,7 +19,8 @@ terms; a term has the same meaning wherever it stands:
     sums      values on the Winograd points that wgrad adds up in memory
     tap       multiply-adds of depthwise kernels, idle lanes included; `other`: of those that no 3x3 kernel does
     cache     bytes of operands and columns beyond `_NEAR`, which come from a cache that the cores share
-    memory    bytes of those beyond `_SHARED`, which come from memory
+    memory    bytes of those beyond `_SHARED`, which come from memory.  Both borders are usual ones; how a machine
+              differs is left to its coefficients.
 
 The seconds are non-negative, so more work of any kind is never predicted to take less time.  What the model leaves out:
 how well the prefetchers follow, which cache lines fall into one set, and what else the machine does.
@@ -38,9 +39,7 @@ __all__ = ["Work", "work"]
 
 Work = dict[str, float]
 
-_SHORTEST = (
-    8  # vector multiply-adds that a step of a tile takes at least: two a cycle, four cycles until the sum is there
-)
+_SHORTEST = 8  # vector multiply-adds a step of a tile takes at least: two a cycle, and four cycles until a sum is there
 _TASKS = 16  # into how many a loop is cut at least, where it can be
 _NEAR = 1 << 20  # bytes of a core's own cache
 _SHARED = 16 << 20  # bytes of the cache that the cores share

@@ -284,7 +284,6 @@ def in_force(identity: Identity) -> Table:
     Raises:
         ValueError: PYCNN_TUNING names a file that cannot be read or is no table.
     """
-    _asked[identity[:2]] = identity
     setting = use.value()
     if isinstance(setting, tuple):
         for table in setting:
@@ -293,13 +292,15 @@ def in_force(identity: Identity) -> Table:
     return _found(identity, setting == "off")
 
 
-_asked: dict[tuple[str, str], Identity] = {}
+_asked: dict[tuple[str, str], Identity] = {}  # by backend and kind, the devices for which a table was looked for
 
 
 def all_in_force() -> list[Table]:
     """The tables of all devices that `auto` has been asked about in this process, the CPU's among them."""
-    in_force(of_cpu())
-    return [in_force(identity) for identity in list(_asked.values())]
+    setting = use.value()
+    given = setting if isinstance(setting, tuple) else ()
+    found = [in_force(identity) for identity in (of_cpu(), *list(_asked.values()))]
+    return list({table.identity[:2]: table for table in (*found, *given)}.values())
 
 
 def adopt(tables: Sequence[Table]) -> None:
@@ -325,6 +326,7 @@ def forget() -> None:
 
 @lru_cache(maxsize=64)
 def _found(identity: Identity, off: bool) -> Table:
+    _asked[identity[:2]] = identity
     named = "off" if off else os.environ.get("PYCNN_TUNING", "")
     if named and named != "off":
         try:
