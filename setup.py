@@ -1,6 +1,7 @@
 """Build of the native engine: one pybind11 module, its kernels compiled once for each instruction set."""
 
 import glob
+import hashlib
 import os
 import platform
 
@@ -48,10 +49,22 @@ def kernels(isa, vector_bytes, flags):
     )
 
 
+def engine():
+    """The hash of everything that the kernels are built from."""
+    flags = [flag for flag in FLAGS if flag not in WARNINGS]
+    digest = hashlib.sha256(repr((flags, ISAS)).encode())
+    for source in sorted(glob.glob("csrc/cpu/**/*", recursive=True)):
+        if os.path.isfile(source):
+            with open(source, "rb") as file:
+                digest.update(source.encode() + file.read())
+    return digest.hexdigest()[:16]
+
+
 module = Pybind11Extension(
     "pycnn._cpu",
     sorted(glob.glob("csrc/bindings/*.cpp") + glob.glob("csrc/cpu/*.cpp")),
     include_dirs=["csrc"],
+    define_macros=[("PYCNN_ENGINE", f'"{engine()}"')],
     extra_compile_args=FLAGS,
     extra_link_args=["-pthread"],
     depends=[*HEADERS, *glob.glob("csrc/cpu/kernels/*.cpp")],  # linked in as libraries, whose age setuptools ignores
@@ -60,7 +73,10 @@ module = Pybind11Extension(
 setup(
     packages=[*find_packages(include=["pycnn", "pycnn.*"]), "pycnn.kernels"],
     package_dir={"pycnn.kernels": "kernels"},
-    package_data={"pycnn": ["*.pyi", "py.typed"], "pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"]},
+    package_data={
+        "pycnn": ["*.pyi", "py.typed", "tables/*.json"],
+        "pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"],
+    },
     libraries=[kernels(isa, *built) for isa, built in ISAS.items()],
     ext_modules=[module],
     cmdclass={"build_clib": BuildKernels},

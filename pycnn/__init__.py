@@ -14,6 +14,7 @@ from pycnn import autograd as autograd
 from pycnn import functional as functional
 from pycnn import ops as ops
 from pycnn import random as random
+from pycnn import tuning as tuning
 from pycnn.algorithms import use_accuracy as use_accuracy
 from pycnn.algorithms import use_workspace_limit as use_workspace_limit
 from pycnn.autograd import Function as Function

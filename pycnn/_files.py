@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and the folder for those that only save time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["cache_folder", "replacing"]
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $PYCNN_CACHE_DIR, else pycnn under $XDG_CACHE_HOME, else ~/.cache/pycnn."""
+    chosen = os.environ.get("PYCNN_CACHE_DIR")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "pycnn"
 
 
 @contextmanager

@@ -1,36 +1,43 @@
-"""Which algorithm computes a convolution: the ordered lists of implementations, their guards, and the choice.
+"""Which algorithm computes a convolution: the lists of implementations, their guards, and the choice.
 
-Every implementation says, in a sentence, when it cannot run a problem, and, where `auto` might take it, why.  (Those of
-the CPU are here; a GPU's are plans, see `pycnn.backends.cuda.plan`, ordered by `pycnn.backends.cuda.order`.)  Choosing
-is a pure function of the operator, the shape, the dtype and the accuracy in force, so it can be asked without
-computing anything:
+Every implementation says, in a sentence, when it cannot run a problem.  (Those of the CPU are here; a GPU's are plans,
+see `pycnn.backends.cuda.plan`.)  Among those that can, `auto` takes the one whose time is predicted to be the least:
+their work is counted by `pycnn.costs` and multiplied by the coefficients of the table in force, see `pycnn.tuning`.
+Choosing is a pure function of the operator, the shape, the dtype, the accuracy in force and that table, so it can be
+asked without computing anything:
 
     >>> from pycnn.shape import Conv2dShape
-    >>> choose("fprop", Conv2dShape(1, 64, 56, 56, 64, 1, 1), "float32")[0]
+    >>> choose("fprop", Conv2dShape(1, 64, 56, 56, 64, 7, 7), "float32")[0]
     'direct'
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pycnn import winograd
+import numpy as np
+
+from pycnn import costs, tuning, winograd
 from pycnn._scoped import Scoped
-from pycnn.shape import PASSES, Conv2dShape, whole
+from pycnn.shape import PASSES, Conv2dShape, Problem, whole
 
 __all__ = [
     "ACCURACIES",
     "FAMILIES",
+    "HANDICAPS",
     "Implementation",
     "accuracy",
     "accuracy_of_call",
     "candidates",
     "choose",
+    "eligible",
+    "predicted",
     "resolve",
+    "spared",
     "use_accuracy",
     "use_workspace_limit",
     "workspace_limit",
@@ -51,29 +58,26 @@ class Implementation:
         name: of the variant, as `algo` takes it.
         family: one of `FAMILIES`.
         refuses: why it cannot run a problem, or None where it can.
-        wins: why `auto` takes it for a problem, or None where it should look further down the list.
+        spared: why `auto` leaves it out although it can, or None.
+        handicap: what its predicted time is multiplied by before it is compared.
     """
 
     name: str
     family: str
     refuses: Rule
-    wins: Rule
+    spared: Rule
+    handicap: float = 1.0
 
 
 def _never(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
     return None
 
 
-def _direct_wins(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
-    return "direct reads the image where it lies, with no columns to build"
+# F(4x4, 3x3) has 4 times the error of a plain sum, F(6x6, 3x3) 7 to 10 times.
+HANDICAPS = {4: 1.0, 6: 1.03, 8: 1.06}
+"""How much faster than what has a smaller error `auto` asks a Winograd tile to be, by its points along an axis."""
 
-
-# A Winograd tile is taken where its work, transforms included, is under this share of direct's: the model is within a
-# fifth of what was measured, and where the gain is smaller than that the exact sum is the better bargain.
-_WORTH = 0.8
-# The largest tile loses another factor of two or three in accuracy: it has to save this much on the next smaller one.
-# In fprop and dgrad its larger M and U leave the cache and eat a fifth saved on paper; wgrad gained 20 to 30 % from it.
-_WORTH_MORE = {"fprop": 0.75, "dgrad": 0.75, "wgrad": 0.85}
+_MOST_COLUMNS = 32 << 20  # bytes that `auto` lets explicit columns take
 
 
 def _winograd(tile: int, operator: str) -> Implementation:
@@ -82,26 +86,25 @@ def _winograd(tile: int, operator: str) -> Implementation:
     def refuses(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
         return winograd.refuses(name, asked, shape)
 
-    def wins(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
-        if refuses(asked, shape, dtype) is not None or not shape.macs:
-            return None
-        allowed = [t for t in winograd.TILES if t == 2 or accuracy() == "fast"]
-        costs = {t: winograd.cost(asked, shape, t) / shape.macs for t in allowed}
-        best = min(costs, key=lambda t: costs[t] / (_WORTH_MORE[asked] if t == 6 else 1))
-        if best != tile or costs[tile] > _WORTH:
-            return None
-        strict = " under strict accuracy" if accuracy() == "strict" else ""
-        return f"tiles of {tile}x{tile} do {costs[tile]:.2f} of direct's work, transforms included, the least{strict}"
+    def spared(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
+        return "strict accuracy allows the smallest tile alone" if tile > 2 and accuracy() == "strict" else None
 
-    return Implementation(name, "winograd", refuses, wins)
+    return Implementation(name, "winograd", refuses, spared, HANDICAPS[tile + 2])
 
 
-# In the order in which `auto` asks them and in which a family prefers its variants.
+def _columns(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
+    needed = shape.C * shape.R * shape.S * shape.P * shape.Q * np.dtype(dtype).itemsize
+    if needed <= _MOST_COLUMNS:
+        return None
+    return f"its columns would take {needed >> 20} MiB, and auto stops at {_MOST_COLUMNS >> 20}"
+
+
+# Of equals `auto` takes the first.
 _CPU: tuple[Implementation, ...] = (
-    *(_winograd(tile, operator) for operator in ("fprop", "wgrad") for tile in (4, 2, 6)),
-    Implementation("direct", "direct", _never, _direct_wins),
+    Implementation("direct", "direct", _never, _never),
     Implementation("im2col_implicit", "im2col", _never, _never),
-    Implementation("im2col_explicit", "im2col", _never, _never),
+    Implementation("im2col_explicit", "im2col", _never, _columns),
+    *(_winograd(tile, operator) for operator in ("fprop", "wgrad") for tile in winograd.TILES),
 )
 
 
@@ -118,7 +121,7 @@ class use_accuracy(Scoped):
         ValueError: an unknown name.
 
     >>> from pycnn.shape import Conv2dShape
-    >>> layer = Conv2dShape(1, 64, 56, 56, 64, 3, 3, padding=(1, 1, 1, 1))
+    >>> layer = Conv2dShape(1, 256, 56, 56, 256, 3, 3, padding=(1, 1, 1, 1))
     >>> with use_accuracy("strict"):
     ...     choose("fprop", layer, "float32")[0]
     'winograd_f2x2_3x3'
@@ -202,21 +205,41 @@ def candidates(operator: str, shape: Conv2dShape, dtype: str) -> list[tuple[str,
 def choose(operator: str, shape: Conv2dShape, dtype: str) -> tuple[str, str]:
     """The implementation that `auto` takes on the CPU, and the sentence saying why."""
     _check_operator(operator)
-    for one in _CPU:
-        why = one.wins(operator, shape, dtype)
-        if why is not None and one.refuses(operator, shape, dtype) is None:
-            return one.name, why
-    raise AssertionError("direct runs everything")
+    return _least(_CPU, operator, shape, dtype)
+
+
+def eligible(operator: str, shape: Conv2dShape, dtype: str) -> list[str]:
+    """The implementations among which `auto` chooses on the CPU, with the accuracy in force."""
+    _check_operator(operator)
+    rules = (operator, shape, dtype)
+    return [one.name for one in _CPU if one.refuses(*rules) is None and one.spared(*rules) is None]
+
+
+def spared(name: str, operator: str, shape: Conv2dShape, dtype: str) -> str | None:
+    """Why `auto` leaves an implementation out that can run the problem, or None."""
+    return next(one.spared(operator, shape, dtype) for one in _CPU if one.name == name)
+
+
+def predicted(operator: str, shape: Conv2dShape, dtype: str) -> dict[str, float]:
+    """The seconds that each implementation which can run the problem is predicted to take on the CPU."""
+    _check_operator(operator)
+    able = [one for one in _CPU if one.refuses(operator, shape, dtype) is None]
+    if not shape.macs:
+        return {}
+    table = tuning.in_force(tuning.of_cpu())
+    return {one.name: table.seconds(operator, _candidate(one, operator, shape, dtype, table)) for one in able}
 
 
 def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
     """The implementation that `algo` ("auto", a family or a variant) stands for on this problem.
 
+    Of a family it is what `auto` would take if there were no other.
+
     Raises:
         ValueError: an unknown name, or one that cannot run the problem; the message names the condition.
 
-    >>> resolve("im2col", "wgrad", Conv2dShape(1, 3, 8, 8, 4, 3, 3), "float32")
-    'im2col_implicit'
+    >>> resolve("direct", "wgrad", Conv2dShape(1, 3, 8, 8, 4, 3, 3), "float32")
+    'direct'
     """
     if algo == "auto":
         return choose(operator, shape, dtype)[0]
@@ -228,12 +251,39 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
         names = ", ".join(dict.fromkeys(("auto", *FAMILIES, *(one.name for one in _CPU))))
         raise ValueError(f"algo must be one of {names}, got {algo!r}")
     reasons = [(one.name, one.refuses(operator, shape, dtype)) for one in asked]
-    able = [name for name, reason in reasons if reason is None]
-    chosen = choose(operator, shape, dtype)[0]
-    if not able:
+    if all(reason is not None for _, reason in reasons):
         listed = "; ".join(f"{name}: {reason}" for name, reason in reasons)
         raise ValueError(f"algo={algo!r} cannot run {operator} of {shape} ({listed})")
-    return chosen if chosen in able else able[0]
+    return _least(asked, operator, shape, dtype)[0]
+
+
+def _least(among: Sequence[Implementation], operator: str, shape: Conv2dShape, dtype: str) -> tuple[str, str]:
+    """The one of `among`, of which one can run the problem at least, that `auto` prefers, and why."""
+    refused = {one.name: one.refuses(operator, shape, dtype) for one in among}
+    able = [one for one in among if refused[one.name] is None]
+    if len(able) == 1:
+        return able[0].name, "the only one that can run it"
+    if not shape.macs:
+        return able[0].name, "an empty batch: there is nothing to do"
+    left_out = {one.name: one.spared(operator, shape, dtype) for one in able}
+    free = [one for one in able if left_out[one.name] is None] or able
+    table = tuning.in_force(tuning.of_cpu())
+    return tuning.choose(
+        table,
+        operator,
+        str(Problem(shape, operator, dtype)),
+        [_candidate(one, operator, shape, dtype, table) for one in free],
+        {name: reason for name, reason in (refused | left_out).items() if reason is not None},
+    )
+
+
+def _candidate(
+    one: Implementation, operator: str, shape: Conv2dShape, dtype: str, table: tuning.Table
+) -> tuning.Candidate:
+    """`one` with its work on the problem, cut as for the table's instruction set and number of threads."""
+    size = np.dtype(dtype).itemsize
+    counted = costs.work(one.name, operator, shape, size=size, isa=table.identity.kind, threads=table.threads)
+    return tuning.Candidate(one.name, *counted, one.handicap)
 
 
 def _check_operator(operator: str) -> None:

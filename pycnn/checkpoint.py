@@ -1,9 +1,10 @@
 """Checkpoints: one safetensors file that holds all a run needs to go on bit for bit.
 
 The arrays (model, optimiser) are the file's tensors; everything else is JSON in its header: scheduler, epoch and step,
-position in the data order, random state, instruction set and backend, and whatever the caller adds.  Which algorithm
-``auto`` takes follows from the shapes, the instruction set and pycnn's version, so `restore` puts the first right and
-warns if the others differ.  Nothing in it is pickled, so a file from a stranger can be opened.
+position in the data order, random state, instruction set, backend and tuning tables, and whatever the caller adds.
+Which algorithm ``auto`` takes follows from the shapes, the instruction set, the tables (`pycnn.tuning`) and pycnn's
+version, so `restore` puts set and tables right and warns if the others differ.  Nothing in it is pickled, so a file
+from a stranger can be opened.
 
 A file is written under a temporary name beside its place, flushed to the disk and renamed: whoever reads the name finds
 the old checkpoint or the new one, whole, even if the process is killed or the disk fills up meanwhile.
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pycnn import __version__, _archive, backends, machine, random
+from pycnn import __version__, _archive, backends, machine, random, tuning
 from pycnn.arrays import is_array, to_host
 from pycnn.tensor import Tensor
 
@@ -51,12 +52,14 @@ class Checkpoint:
         random_state: of `pycnn.random`.
         environment: pycnn's version, instruction set and backend of the run that saved, and what it added.
         extra: the caller's own values: epoch, step, seed, history, ...
+        tables: by which ``auto`` chose in that run.
     """
 
     parts: dict[str, Any]
     random_state: tuple[int, int]
     environment: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    tables: list[tuning.Table] = field(default_factory=list)
 
 
 def save(
@@ -94,6 +97,7 @@ def save(
         "parts": {name: _pack(part.state_dict(), name, arrays) for name, part in parts.items()},
         "random_state": list(random.get_state()),
         "environment": {**_environment(), **(environment or {})},
+        "tables": [table.as_dict() for table in tuning.all_in_force()],
         "extra": dict(extra or {}),
     }
     try:
@@ -119,6 +123,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
             (header["random_state"][0], header["random_state"][1]),
             header["environment"],
             header["extra"],
+            [tuning.Table.from_dict(values, str(path)) for values in header.get("tables", ())],
         )
     except OSError as error:
         raise CheckpointError(f"cannot read the checkpoint {path}: {error}") from None
@@ -127,7 +132,7 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Checkpoint:
-    """`load`, then give every part its state, `pycnn.random` its position, the CPU engine its instruction set.
+    """`load`, then give every part its state, `pycnn.random` its position, the engine its instruction set and tables.
 
     Warns where this run cannot be the same to the bit: an instruction set that this machine lacks, another backend or
     another version of pycnn.
@@ -162,6 +167,7 @@ def restore(path: str | os.PathLike[str], parts: Mapping[str, Stateful]) -> Chec
     for name, part in parts.items():
         part.load_state_dict(checkpoint.parts[name])
     random.set_state(checkpoint.random_state)
+    tuning.adopt(checkpoint.tables)
     _same_environment(path, checkpoint.environment)
     return checkpoint
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
+from functools import lru_cache
 
 from pycnn import _cpu
 from pycnn.shape import whole
 
-__all__ = ["MOST_THREADS", "get_isa", "get_num_threads", "set_isa", "set_num_threads"]
+__all__ = ["ISAS", "MOST_THREADS", "get_isa", "get_num_threads", "processor", "set_isa", "set_num_threads"]
 
 MOST_THREADS = 1024
-_ISAS = ("baseline", "avx2", "avx512")
+ISAS = ("baseline", "avx2", "avx512")
 
 _forced = os.environ.get("PYCNN_ISA", "auto")
 if not _cpu.set_isa(_forced):
-    raise ValueError(f"PYCNN_ISA must be auto or one of {', '.join(_ISAS)} that this machine runs, got {_forced!r}")
+    raise ValueError(f"PYCNN_ISA must be auto or one of {', '.join(ISAS)} that this machine runs, got {_forced!r}")
 
 
 def _default_threads() -> int:
@@ -77,8 +79,8 @@ def set_isa(name: str) -> None:
     'baseline'
     >>> set_isa(before)
     """
-    if name not in (*_ISAS, "auto"):
-        raise ValueError(f"name must be one of {', '.join(_ISAS)} or auto, got {name!r}")
+    if name not in (*ISAS, "auto"):
+        raise ValueError(f"name must be one of {', '.join(ISAS)} or auto, got {name!r}")
     if not _cpu.set_isa(name):
         raise ValueError(f"this machine cannot run {name} kernels")
 
@@ -86,3 +88,13 @@ def set_isa(name: str) -> None:
 def get_isa() -> str:
     """The instruction set whose kernels the CPU engine uses: "avx512", "avx2" or "baseline"."""
     return _cpu.isa()
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Winograd's minimal filtering F(m, r): its transform matrices in exact fractions, its limits and its cost.
+"""Winograd's minimal filtering F(m, r): its transform matrices in exact fractions and its limits.
 
     y = AT @ ((G @ g) * (BT @ d))        y: m outputs, g: r taps, d: m + r - 1 inputs
 
@@ -26,7 +26,6 @@ __all__ = [
     "TILES_5X5",
     "TILE_OF_LINES",
     "cook_toom",
-    "cost",
     "is_exact",
     "points_of",
     "refuses",
@@ -167,25 +166,6 @@ def refuses(name: str, operator: str, shape: Conv2dShape) -> str | None:
     if shape.dilation != (1, 1):
         return f"Winograd needs dilation 1, this is {shape.dilation[0]}x{shape.dilation[1]}"
     return None
-
-
-def cost(operator: str, shape: Conv2dShape, tile: int) -> int:
-    """Work of the CPU engine with tiles of `tile` for 3x3 filters, in multiply-adds; `shape.macs` is direct's.
-
-    Each of the (tile + 2)^2 points multiplies (tiles x C) by (C x K).  A transform costs as much, for each element and
-    point, as the multiply-adds in `_TRANSFORM`: measured with AVX-512, where a cycle does 32 of them.
-    """
-    planes, depth, width = (shape.P, shape.Q), shape.C // shape.groups, shape.K // shape.groups
-    if operator == "dgrad":
-        planes, depth, width = (shape.H, shape.W), width, depth
-    tiles = shape.N * -(-planes[0] // tile) * -(-planes[1] // tile)
-    source, result, taps = _TRANSFORM[operator == "wgrad"]
-    transforms = source * tiles * depth + result * tiles * width + taps * depth * width
-    return shape.groups * (tile + 2) ** 2 * (tiles * depth * width + transforms)
-
-
-# Multiply-adds a point: (x or dy of dgrad, y or dx, w), and for wgrad (x, dy, dw).
-_TRANSFORM = ((16, 11, 8), (16, 16, 10))
 
 
 def _product(points: tuple[Fraction, ...], without: int | None) -> tuple[Fraction, ...]:

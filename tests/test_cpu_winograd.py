@@ -113,15 +113,15 @@ def test_native_code_checks_what_it_is_given() -> None:
 
 @pytest.mark.parametrize("operator", PASSES)
 def test_the_family_and_auto_take_a_tile_on_wide_layers(operator: str) -> None:
-    wide = Conv2dShape(1, 256, 28, 28, 256, 3, 3, padding=(1, 1, 1, 1))
-    name, why = algorithms.choose(operator, wide, "float32")
-    assert name == winograd.variant(operator, 4)
-    assert "of direct's work" in why
-    assert algorithms.resolve("winograd", operator, wide, "float32") == name
-    large = Conv2dShape(1, 64, 224, 224, 64, 3, 3, padding=(1, 1, 1, 1))
-    assert algorithms.choose(operator, large, "float32")[0] == winograd.variant(
-        operator, 6 if operator == "wgrad" else 4
-    )
+    # Which tile is a matter of the instruction set and its table; that it is one, on every machine, is not.
+    for isa in ISAS:
+        pycnn.set_isa(isa)
+        for side, channels in ((28, 256), (56, 128), (14, 512)):
+            wide = Conv2dShape(1, channels, side, side, channels, 3, 3, padding=(1, 1, 1, 1))
+            name, why = algorithms.choose(operator, wide, "float32")
+            assert name.startswith("winograd_f")
+            assert "predicted" in why
+            assert algorithms.resolve("winograd", operator, wide, "float32") == name
     thin = Conv2dShape(1, 3, 28, 28, 8, 3, 3, padding=(1, 1, 1, 1))
     assert algorithms.choose(operator, thin, "float32")[0] == "direct"
     assert algorithms.resolve("winograd", operator, thin, "float32").startswith("winograd_f")
@@ -135,7 +135,7 @@ def test_strict_accuracy_keeps_auto_to_the_smallest_tile(operator: str) -> None:
             assert algorithms.choose(operator, problem.shape, "float32")[0] in allowed
         wide = Conv2dShape(1, 256, 28, 28, 256, 3, 3, padding=(1, 1, 1, 1))
         assert algorithms.choose(operator, wide, "float32")[0] == winograd.variant(operator, 2)
-    assert algorithms.choose(operator, wide, "float32")[0] == winograd.variant(operator, 4)
+    assert algorithms.choose(operator, wide, "float32")[0] != winograd.variant(operator, 2)
     with pytest.raises(ValueError, match="fast, strict"):
         pycnn.use_accuracy("careful")
 

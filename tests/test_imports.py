@@ -17,7 +17,7 @@ ROOT = Path(pycnn.__file__).parent
 # A module may import from its own floor and from those below, never from above.
 FLOORS = [
     ["shape"],
-    ["algorithms", "winograd", "machine", "jit", "_cpu", "_sim"],
+    ["algorithms", "costs", "tuning", "winograd", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
     ["arrays", "_archive"],
     ["ops"],
@@ -26,7 +26,7 @@ FLOORS = [
     ["functional"],
     ["cuda", "nn", "optim", "data", "checkpoint"],
     ["compiler", "models", "training", "testing"],
-    ["viz", "bench"],
+    ["viz", "bench", "calibration"],
     ["cli"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

@@ -12,6 +12,7 @@ import numpy as np
 
 from pycnn import __version__, _cpu, get_isa, get_num_threads, set_num_threads
 from pycnn._extras import extra
+from pycnn.machine import processor
 
 __all__ = ["Machine", "measure", "set_threads"]
 
@@ -45,7 +46,7 @@ def measure() -> Machine:
     while time.perf_counter() < end:
         peak = max(peak, _cpu.measure_fma_peak())
     return Machine(
-        _processor(),
+        processor(),
         os.cpu_count() or 1,
         get_num_threads(),
         get_isa(),
@@ -80,11 +81,3 @@ def _bandwidth() -> float:
         np.copyto(target, source)
         best = min(best, time.perf_counter() - start)
     return 2 * source.nbytes / best
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.partition(":")[2].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

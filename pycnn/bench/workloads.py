@@ -15,9 +15,10 @@ import numpy as np
 
 from pycnn import Tensor, models, nn, no_grad
 from pycnn._extras import extra
+from pycnn.backends import use_backend
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
 
-__all__ = ["Workload", "from_problem", "of_network", "photograph"]
+__all__ = ["Workload", "conv_shapes", "from_problem", "of_network", "photograph"]
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,7 @@ _LAYERS = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload | None:
     """The layer as a workload; None for an adaptive pooling that averages single pixels or uneven windows."""
     if isinstance(module, nn.Conv2d):
-        w = np.asarray(module.weight.data)
-        stride, dilation = pair("stride", module.stride, 1), pair("dilation", module.dilation, 1)
-        padding = normalize_padding(module.padding, (w.shape[2], w.shape[3]), stride, dilation)
-        shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, module.groups)
-        return Workload(network, name, 1, "conv2d", shape, x, w)
+        return Workload(network, name, 1, "conv2d", _conv_shape(module, x.shape), x, np.asarray(module.weight.data))
     n, c, h, width = x.shape
     if isinstance(module, nn.AdaptiveAvgPool2d):
         size: Any = module.output_size
@@ -142,6 +139,43 @@ def _workload(network: str, name: str, module: Any, x: np.ndarray) -> Workload |
     pool = Pool2dShape(n, c, h, width, kernel, stride, padding, dilation, module.ceil_mode)
     count_pad = maximum or module.count_include_pad
     return Workload(network, name, 1, "max_pool2d" if maximum else "avg_pool2d", pool, x, count_pad=count_pad)
+
+
+def _conv_shape(module: nn.Conv2d, x_shape: tuple[int, ...]) -> Conv2dShape:
+    w_shape = tuple(module.weight.shape)
+    stride, dilation = pair("stride", module.stride, 1), pair("dilation", module.dilation, 1)
+    padding = normalize_padding(module.padding, (w_shape[2], w_shape[3]), stride, dilation)
+    return Conv2dShape.of(tuple(x_shape), w_shape, stride, padding, dilation, module.groups)
+
+
+def conv_shapes(name: str, batch: int) -> list[Conv2dShape]:
+    """The distinct convolutions of a network, in the order in which they first run; nothing is computed.
+
+    Args:
+        name: one of `pycnn.models.list_models`.
+        batch: images at once.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> [str(shape) for shape in conv_shapes("lenet5", 8)]
+    ['n8c1h32w32_k6r5s5_st1pd0dl1g1', 'n8c6h14w14_k16r5s5_st1pd0dl1g1']
+    """
+    entry = models.info(name)
+    with nn.init.skip():
+        model = models.create(name)
+    model.eval()
+    found: dict[Conv2dShape, None] = {}
+
+    def see(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if isinstance(module, nn.Conv2d):
+            found[_conv_shape(module, inputs[0].shape)] = None
+
+    for module in model.modules():
+        module.register_forward_pre_hook(see)
+    with no_grad(), use_backend("shapes"):
+        model(Tensor(np.zeros((batch, *entry.input_shape), np.float32)))
+    return list(found)
 
 
 def from_problem(problem: Problem) -> Workload:

@@ -7,7 +7,6 @@ temporary name and renamed, and whoever reads it, in this process or another, fi
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pycnn
-from pycnn._files import replacing
+from pycnn._files import cache_folder, replacing
 
 KINDS = {
     ".cubin": "kernels for GPUs",
@@ -24,19 +23,12 @@ KINDS = {
     ".so": "kernels for the simulator",
     ".o": "the simulator",
 }
+folder = cache_folder  # where the results are
+
 UNFINISHED = ".part"  # of a process that was killed while it wrote
 
 _NAME = re.compile(r"(?P<hidden>\.?)[0-9a-f]{32}(?P<kind>\.[a-z]+)(?P<rest>\.\d+\.\d+\.part)?")
 _WRITING = 600  # seconds for which an unfinished file may still be somebody's
-
-
-def folder() -> Path:
-    """Where results are kept: $PYCNN_CACHE_DIR, else pycnn under $XDG_CACHE_HOME, else ~/.cache/pycnn."""
-    chosen = os.environ.get("PYCNN_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "pycnn"
 
 
 def key(**parts: str | Mapping[str, str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import MappingProxyType
 
@@ -65,6 +66,15 @@ class Sources:
     def instances(self) -> list[Instance]:
         """Every instance there is, in the order of instances.toml."""
         return [instance for kernel in self._kernels.values() for instance in kernel.values()]
+
+    @cached_property
+    def digest(self) -> str:
+        """The hash of all kernels: what was timed with others does not hold."""
+        digest = hashlib.sha256()
+        for path in sorted(self.folder.rglob("*")):
+            if path.suffix in (".cu", ".cuh", ".toml"):
+                digest.update(str(path.relative_to(self.folder)).encode() + b"\n" + path.read_bytes())
+        return digest.hexdigest()[:16]
 
     def of(self, kernel: str) -> Mapping[str, Instance]:
         """The instances of one kernel, by name.  Raises KeyError if there is no such kernel."""

@@ -21,6 +21,7 @@ from pycnn.backends.cpu.conv import (
     conv2d_choose,
     conv2d_dgrad,
     conv2d_fprop,
+    conv2d_predicted,
     conv2d_wgrad,
 )
 from pycnn.backends.cpu.linear import gemm, linear_fwd
@@ -58,6 +59,7 @@ __all__ = [
     "conv2d_choose",
     "conv2d_dgrad",
     "conv2d_fprop",
+    "conv2d_predicted",
     "conv2d_wgrad",
     "dropout",
     "gemm",

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from pycnn import _cpu, algorithms, winograd
+from pycnn import _cpu, algorithms, tuning, winograd
 from pycnn.backends.cpu._dense import dense
 from pycnn.backends.cpu.activation import relu_fwd
 from pycnn.backends.cpu.norm import channel_affine
@@ -60,7 +60,7 @@ def _convolved(
 ) -> np.ndarray:
     """y = x convolved with w, plus b a filter."""
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
-    name, tile = _resolve(algo, "fprop", shape, x.dtype.char, algorithms.accuracy())
+    name, tile = _resolve(algo, "fprop", shape, x.dtype.char, *_settings())
     bias = None if b is None else dense(b)
     if tile is not None:
         return _cpu.winograd_fprop(dense(x), dense(w), bias, padding, groups, tile)
@@ -90,7 +90,7 @@ def conv2d_dgrad(
 ) -> np.ndarray:
     """dx of `x_shape` from dy and w."""
     shape = Conv2dShape.of(x_shape, w.shape, stride, padding, dilation, groups)
-    name, tile = _resolve(algo, "dgrad", shape, dy.dtype.char, algorithms.accuracy())
+    name, tile = _resolve(algo, "dgrad", shape, dy.dtype.char, *_settings())
     if tile is not None:
         return _cpu.winograd_dgrad(dense(dy), dense(w), x_shape, padding, groups, tile)
     return _cpu.conv2d_dgrad(name, dense(dy), dense(w), x_shape, stride, padding[::2], dilation, groups)
@@ -125,17 +125,24 @@ def _gradient_of_w(
 ) -> np.ndarray:
     """dw of `w_shape` from dy and x."""
     shape = Conv2dShape.of(x.shape, w_shape, stride, padding, dilation, groups)
-    name, tile = _resolve(algo, "wgrad", shape, dy.dtype.char, algorithms.accuracy())
+    name, tile = _resolve(algo, "wgrad", shape, dy.dtype.char, *_settings())
     if tile is not None:
         return _cpu.winograd_wgrad(dense(dy), dense(x), w_shape, padding, groups, tile)
     return _cpu.conv2d_wgrad(name, dense(dy), dense(x), w_shape, stride, padding[::2], dilation, groups)
 
 
+def _settings() -> tuple[str, tuning.Table]:
+    """What goes into a choice besides the problem."""
+    return algorithms.accuracy(), tuning.in_force(tuning.of_cpu())
+
+
 @lru_cache(maxsize=4096)
-def _resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str, accuracy: str) -> tuple[str, int | None]:
+def _resolve(
+    algo: str, operator: str, shape: Conv2dShape, dtype: str, accuracy: str, table: tuning.Table
+) -> tuple[str, int | None]:
     """The implementation that `algo` stands for and its Winograd tile, if any; remembered, so cheap to repeat.
 
-    `accuracy` is what is in force: it goes into the choice.
+    `accuracy` and `table` are what is in force.
     """
     name = algorithms.resolve(algo, operator, shape, _DTYPES[dtype])
     return name, winograd.tile_of(name)
@@ -158,6 +165,11 @@ def conv2d_algorithms(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -
 def conv2d_choose(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> tuple[str, str]:
     """The implementation `auto` takes, and why."""
     return algorithms.choose(operator, shape, np.dtype(dtype).name)
+
+
+def conv2d_predicted(operator: str, shape: Conv2dShape, dtype: npt.DTypeLike) -> dict[str, float]:
+    """The seconds that each implementation is predicted to take, by name, where it can run the problem."""
+    return algorithms.predicted(operator, shape, np.dtype(dtype).name)
 
 
 def channel_sum(dy: np.ndarray) -> np.ndarray:

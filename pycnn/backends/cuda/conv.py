@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
+from pycnn import tuning
 from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
 from pycnn.backends.cuda import (
     columns,
@@ -21,6 +23,7 @@ from pycnn.backends.cuda.host import FLOAT32, HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
 from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
+from pycnn.tuning import Identity, Table
 
 # The modules that make plans; `order` has the rules by which `auto` chooses among them.
 PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
@@ -45,6 +48,12 @@ class ConvHost(HostBase):
     def __init__(self, device: Device, sources: Sources | None = None) -> None:
         super().__init__(device, sources)
         self._chosen: dict[tuple[Any, ...], Plan] = {}
+
+    @cached_property
+    def identity(self) -> Identity:
+        """The GPU, for the tables of what was measured on it."""
+        name, multiprocessors = self.device.chip
+        return Identity("cuda", self.device.arch, name, multiprocessors, self.sources.digest if name else "")
 
     def conv2d_fprop(
         self,
@@ -129,7 +138,7 @@ class ConvHost(HostBase):
 
     def conv2d_choose(self, operator: str, shape: Conv2dShape, dtype: Any) -> tuple[str, str]:
         """What ``algo="auto"`` takes, and the sentence saying why."""
-        plan, why = self._choice(operator, shape, dtype, "auto")
+        plan, why = self._choice(operator, shape, dtype, "auto", tuning.in_force(self.identity))
         return plan.name, why
 
     def conv2d_table(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None, int, int]]:
@@ -139,17 +148,33 @@ class ConvHost(HostBase):
             for plan in self._plans(operator, shape, dtype)
         ]
 
+    def conv2d_works(self, operator: str, shape: Conv2dShape, dtype: Any) -> dict[str, tuple[str, dict[str, float]]]:
+        """What a calibrated ``algo="auto"`` chooses among, by name: family, and work in the terms of `order`."""
+        able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
+        fitting = [plan for plan in able if _over(plan, workspace_limit()) is None]
+        found = [order.candidate(plan, shape) for plan in order.first_tiers(fitting)]
+        return {one.name: (one.model, dict(one.work)) for one in found}
+
+    def conv2d_predicted(self, operator: str, shape: Conv2dShape, dtype: Any) -> dict[str, float]:
+        """The seconds that each algorithm is predicted to take, by name; none where no table was calibrated."""
+        table = tuning.in_force(self.identity)
+        if not table.calibrated:
+            return {}
+        able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
+        return {plan.name: table.seconds(operator, order.candidate(plan, shape)) for plan in able}
+
     def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> Plan:
         """The plan for a call; known from the second call on."""
-        key = (operator, shape, dtype, algo, accuracy(), workspace_limit())
+        table = tuning.in_force(self.identity)
+        key = (operator, shape, dtype, algo, accuracy(), workspace_limit(), table)
         plan = self._chosen.get(key)
         if plan is None:
             if len(self._chosen) >= _MOST_PLANS:
                 self._chosen.clear()
-            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo)[0]
+            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo, table)[0]
         return plan
 
-    def _choice(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> tuple[Plan, str]:
+    def _choice(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, table: Table) -> tuple[Plan, str]:
         """The plan that `algo` stands for, and why it and no other."""
         plans, limit = self._plans(operator, shape, dtype), workspace_limit()
         asked = plans if algo == "auto" else _asked(algo, plans)
@@ -168,7 +193,7 @@ class ConvHost(HostBase):
             listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
         if algo == "auto":
-            return order.take(operator, shape, able)
+            return order.take(operator, shape, able, table)
         plan = order.least(able)
         return plan, plan.why
 

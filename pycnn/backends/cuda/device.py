@@ -81,6 +81,10 @@ class Device(Protocol):
     name: str  # the backend's name, for messages
     arch: str  # what to compile for, such as "sm_90a"
 
+    @property
+    def chip(self) -> tuple[str, int]:
+        """What the GPU calls itself, and its multiprocessors; ("", 0) where there is none."""
+
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """A new C-contiguous array; its values are whatever was there (NaN where that can be arranged)."""
 

@@ -61,15 +61,21 @@ def describe() -> dict[str, Any]:
     cupy = _cupy()
     number = current_device()
     runtime = cupy.cuda.runtime
-    count = runtime.deviceGetAttribute(_MULTIPROCESSORS, number)
+    name, count = _chip(cupy, number)
     kilohertz = runtime.deviceGetAttribute(_CLOCK, number)
     lanes = _LANES.get(cupy.cuda.Device(number).compute_capability, 128)
     return {
-        "name": runtime.getDeviceProperties(number)["name"].decode(),
+        "name": name,
         "multiprocessors": count,
         "peak": 2.0 * lanes * count * kilohertz * 1e3,
         "versions": {"cupy": cupy.__version__, "driver": str(runtime.driverGetVersion())},
     }
+
+
+def _chip(cupy: Any, number: int) -> tuple[str, int]:
+    runtime = cupy.cuda.runtime
+    name: str = runtime.getDeviceProperties(number)["name"].decode()
+    return name, int(runtime.deviceGetAttribute(_MULTIPROCESSORS, number))
 
 
 def timed(call: Callable[[], object], count: int) -> list[float]:
@@ -143,6 +149,11 @@ class CupyDevice:
         self._scratch = _Scratch(self._cupy, self._device)
         cuda = self._cupy.cuda
         self._driver, self._get_device, self._get_stream = cuda.driver, cuda.runtime.getDevice, cuda.get_current_stream
+
+    @property
+    def chip(self) -> tuple[str, int]:
+        """What the GPU calls itself, and its multiprocessors."""
+        return _chip(self._cupy, self._number)
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array from CuPy's pool."""

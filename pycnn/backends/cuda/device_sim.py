@@ -143,6 +143,7 @@ class SimDevice:
     """
 
     name = "sim"
+    chip = ("", 0)
 
     def __init__(
         self,

@@ -123,6 +123,7 @@ class TraceDevice:
     """
 
     name = "cuda"
+    chip = ("", 0)
 
     def __init__(self, arch: str = "sm_90a") -> None:
         self.arch = arch

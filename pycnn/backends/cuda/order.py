@@ -1,21 +1,30 @@
-"""Which family of kernels `auto` takes on a GPU: rules in order, each with its reason.
+"""Which plan `auto` takes on a GPU: by the table in force, as `pycnn.algorithms` on the CPU, else by rules.
 
-As `pycnn.algorithms` on the CPU, this is a pure function: of the pass, the shape, the plans that can run it within the
-workspace limit, and the accuracy in force.  Plans count their work alike, in multiply-adds of all tiles, idle lanes and
-memory traffic of transforms included, so costs of two families may be compared; what a family's inner loop makes of a
-multiply-add is written here, once, as a rule.
+This is a pure function of the pass, the shape, the plans that can run it within the workspace limit, the accuracy and
+the table in force.  Plans count their work alike, in multiply-adds of all tiles, idle lanes and memory traffic of
+transforms included, so that costs of two families may be compared.
+
+A table that was calibrated on a GPU (``pycnn tune --backend cuda``) has, for each pass and family, the seconds of
+
+    launch    a kernel that is started
+    work      a multiply-add of `Plan.cost`: what a family's inner loop makes of it is its coefficient
+    bytes     a byte of operands and workspace
+
+and the plan predicted to be the fastest is taken.  Where no table was calibrated the work alone is counted, and what it
+is worth in each family is written here, once, as rules in order, each with its reason.  They are not calibrated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from pycnn import winograd
-from pycnn.algorithms import accuracy
+from pycnn import tuning, winograd
+from pycnn.algorithms import HANDICAPS, accuracy
 from pycnn.backends.cuda.plan import Plan
-from pycnn.shape import Conv2dShape
+from pycnn.shape import Conv2dShape, Problem
+from pycnn.tuning import Candidate, Table
 
-__all__ = ["family_of", "least", "take"]
+__all__ = ["candidate", "family_of", "first_tiers", "least", "take"]
 
 Choice = tuple[Plan, str]  # what is taken, and why
 Rule = Callable[[str, Conv2dShape, Sequence[Plan]], Choice | None]
@@ -33,8 +42,23 @@ _WORTH_MORE = 0.75
 _FEW = 8
 
 
-def take(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice:
-    """The plan that `auto` takes among those that can run, at least one, and the sentence saying why."""
+def take(operator: str, shape: Conv2dShape, able: Sequence[Plan], table: Table | None = None) -> Choice:
+    """The plan that `auto` takes among those that can run, at least one, and the sentence saying why.
+
+    Args:
+        operator: the pass.
+        shape: the problem.
+        able: the plans.
+        table: what was measured; None for nothing.
+    """
+    problem = str(Problem(shape, operator))
+    measured = table is not None and problem in table.measured
+    if table is not None and shape.N and (table.calibrated or measured):
+        allowed = [plan for plan in able if _accurate(plan)] or list(able)
+        plans = allowed if measured else first_tiers(allowed)
+        barred = {plan.name: "strict accuracy does not allow it" for plan in able if plan not in allowed}
+        name, why = tuning.choose(table, operator, problem, [candidate(plan, shape) for plan in plans], barred)
+        return next(plan for plan in plans if plan.name == name), why
     for rule in _RULES:
         found = rule(operator, shape, able)
         if found is not None:
@@ -46,6 +70,25 @@ def take(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice:
 def least(plans: Sequence[Plan]) -> Plan:
     """Within a family: the lowest tier, and there the least work; the first of equals."""
     return min(plans, key=lambda plan: (plan.tier, plan.cost))
+
+
+def candidate(plan: Plan, shape: Conv2dShape) -> Candidate:
+    """A plan that can run the problem, with its work in the terms of a table."""
+    work = {"launch": len(plan.kernels), "work": plan.cost, "bytes": shape.bytes() + plan.workspace}
+    return Candidate(plan.name, family_of(plan), work, HANDICAPS.get(winograd.points_of(plan.name) or 4, 1.0))
+
+
+def first_tiers(plans: Sequence[Plan]) -> list[Plan]:
+    """Of each family those of its lowest tier: the others are general kernels, slower than their work says."""
+    tiers: dict[str, int] = {}
+    for plan in plans:
+        tiers[family_of(plan)] = min(plan.tier, tiers.get(family_of(plan), plan.tier))
+    return [plan for plan in plans if plan.tier == tiers[family_of(plan)]]
+
+
+def _accurate(plan: Plan) -> bool:
+    """Whether the accuracy in force allows the plan."""
+    return accuracy() == "fast" or family_of(plan) != "winograd" or winograd.points_of(plan.name) == 4
 
 
 def family_of(plan: Plan) -> str:
@@ -79,7 +122,7 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
 
 
 def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
-    allowed = [plan for plan in _of("winograd", able) if accuracy() == "fast" or winograd.points_of(plan.name) == 4]
+    allowed = [plan for plan in _of("winograd", able) if _accurate(plan)]
     # Not the explicit product, which no rule takes before the implicit one, and whose work leaves out idle tiles.
     others = _of("direct", able) + _of("im2col_implicit", able)
     if not allowed:

@@ -29,6 +29,7 @@ class PtxDevice:
     """
 
     name = "ptx"
+    chip = ("", 0)
 
     def __init__(self, arch: str = "sm_75", sources: Sources | None = None, patience: int = 10_000_000) -> None:
         self.arch = arch
