@@ -30,7 +30,9 @@ def save(path: str | os.PathLike[str], graph: Graph, accuracy: str) -> None:
     from pycnn import __version__
 
     number = graph.numbers()
-    arrays = {f"{i}.{name}": array for i, node in enumerate(graph.nodes) for name, array in node.constants.items()}
+    arrays = {
+        f"{i}.{name}": np.asarray(array) for i, node in enumerate(graph.nodes) for name, array in node.constants.items()
+    }
     header = {
         "format": FORMAT,
         "pycnn": __version__,

@@ -20,6 +20,7 @@ from pycnn.compiler.lower import lower
 from pycnn.compiler.passes import optimized
 from pycnn.compiler.plan import Plan
 from pycnn.compiler.tracer import trace
+from pycnn.compiler.weights import Weight
 from pycnn.graph import Variable
 from pycnn.nn.module import Module
 
@@ -82,8 +83,8 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
         optimized(trace(model, [array.shape[1:] for array in arrays])),
         algorithms.accuracy() if accuracy is None else accuracy,
     )
-    if arrays[0].shape[0]:
-        compiled.prepare(arrays[0].shape[0])
+    compiled.prepare(arrays[0].shape[0] or 1)
+    compiled.own_weights()
     return compiled
 
 
@@ -106,6 +107,9 @@ class CompiledModel:
     def __init__(self, graph: Graph, accuracy: str, engine: Any = _cpu) -> None:
         with algorithms.accuracy_of_call(accuracy):  # raises where there is no such accuracy
             self.graph, self.accuracy = graph, accuracy
+        for node in graph.nodes:
+            if isinstance(w := node.constants.get("w"), np.ndarray):
+                node.constants["w"] = Weight.of(w)
         self._engine = engine
         self._lock = threading.Lock()
         self._filters: dict[str, dict[tuple[Any, ...], Any]] = {}  # by instruction set
@@ -132,6 +136,13 @@ class CompiledModel:
     def prepare(self, batch: int) -> Plan:
         """Make the program for batches of this size now instead of at the first call; its plan."""
         return self._program(batch)[0]
+
+    def own_weights(self) -> None:
+        """Copy what is still an array of the Python model's: weights that no kernel has packed as a whole."""
+        for node in self.graph.nodes:
+            weight = node.constants.get("w")
+            if isinstance(weight, Weight) and weight.array is not None:
+                node.constants["w"].become(Weight.of(weight.array.copy()).rows)
 
     def profile(self, *inputs: Any, rounds: int = 10) -> report.Profile:
         """Time every step of the program for these inputs: the median of `rounds` runs, with one before to warm up.

@@ -7,7 +7,7 @@ Dropout is gone before the first pass: in evaluation mode it hands its input on.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -206,17 +206,13 @@ def live(graph: Graph) -> Graph:
 
 
 def rounded(graph: Graph) -> Graph:
-    """All constants as C-contiguous float32 of the graph's own; one that several nodes share stays one."""
-    own: dict[int, Array] = {}
+    """All constants in float32, C-contiguous: copies, but for weights into which nothing was folded."""
 
-    def copied(array: Array) -> Array:
-        if id(array) not in own:
-            own[id(array)] = np.array(array, np.float32, order="C")
-        return own[id(array)]
+    def plain(constants: Mapping[str, Array]) -> dict[str, Array]:
+        copied = {name: np.array(array, np.float32, order="C") for name, array in constants.items() if name != "w"}
+        return {**({"w": np.ascontiguousarray(constants["w"], np.float32)} if "w" in constants else {}), **copied}
 
-    return replace(
-        graph, nodes=[node.but(constants={k: copied(v) for k, v in node.constants.items()}) for node in graph.nodes]
-    )
+    return replace(graph, nodes=[node.but(constants=plain(node.constants)) for node in graph.nodes])
 
 
 def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
