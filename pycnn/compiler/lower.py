@@ -17,7 +17,6 @@ from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
 from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room
 from pycnn.compiler.values import Values
-from pycnn.compiler.weights import Weight
 from pycnn.shape import Conv2dShape
 
 __all__ = ["lower"]
@@ -40,11 +39,7 @@ def lower(graph: Graph, batch: int, lanes: int) -> Plan:
 class _Lowering(Values):
     def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
         super().__init__(graph, batch, lanes)
-        self.large = {
-            node: (i, w if isinstance(w, Weight) else Weight.of(w))
-            for i, node in enumerate(graph.nodes)
-            if (w := node.constants.get("w")) is not None
-        }
+        self.large = {node: (i, w) for i, node in enumerate(graph.nodes) if (w := node.constants.get("w")) is not None}
 
     def plan(self) -> Plan:
         for node in reversed(self.nodes):

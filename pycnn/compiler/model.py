@@ -20,7 +20,6 @@ from pycnn.compiler.lower import lower
 from pycnn.compiler.passes import optimized
 from pycnn.compiler.plan import Plan
 from pycnn.compiler.tracer import trace
-from pycnn.compiler.weights import Weight
 from pycnn.graph import Variable
 from pycnn.nn.module import Module
 
@@ -84,7 +83,9 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
         algorithms.accuracy() if accuracy is None else accuracy,
     )
     compiled.prepare(arrays[0].shape[0] or 1)
-    compiled.own_weights()
+    for node in compiled.graph.nodes:
+        if "w" in node.constants:
+            node.constants["w"].own()  # where no kernel has packed it as a whole
     return compiled
 
 
@@ -107,9 +108,6 @@ class CompiledModel:
     def __init__(self, graph: Graph, accuracy: str, engine: Any = _cpu) -> None:
         with algorithms.accuracy_of_call(accuracy):  # raises where there is no such accuracy
             self.graph, self.accuracy = graph, accuracy
-        for node in graph.nodes:
-            if isinstance(w := node.constants.get("w"), np.ndarray):
-                node.constants["w"] = Weight.of(w)
         self._engine = engine
         self._lock = threading.Lock()
         self._filters: dict[str, dict[tuple[Any, ...], Any]] = {}  # by instruction set
@@ -136,13 +134,6 @@ class CompiledModel:
     def prepare(self, batch: int) -> Plan:
         """Make the program for batches of this size now instead of at the first call; its plan."""
         return self._program(batch)[0]
-
-    def own_weights(self) -> None:
-        """Copy what is still an array of the Python model's: weights that no kernel has packed as a whole."""
-        for node in self.graph.nodes:
-            weight = node.constants.get("w")
-            if isinstance(weight, Weight) and weight.array is not None:
-                node.constants["w"].become(Weight.of(weight.array.copy()).rows)
 
     def profile(self, *inputs: Any, rounds: int = 10) -> report.Profile:
         """Time every step of the program for these inputs: the median of `rounds` runs, with one before to warm up.

@@ -172,7 +172,7 @@ class Packed:
         return rows if self.image is None else as_dense(rows, self.image, lanes)
 
 
-_CHUNK = 2**24  # bytes of weights that are packed at a time, so that a large matrix is not in memory twice
+_CHUNK = 2**22  # bytes of weights that are packed at a time, so that a large matrix is not in memory twice
 
 
 def packed_columns(sizes: tuple[int, int, int], lanes: int) -> int:
