@@ -77,35 +77,78 @@ struct Filters {
     std::mutex mutex;
     std::map<int64_t, Memory> transformed;  // by Winograd tile
 
-    Filters(Kind kind, const std::array<int64_t, 4>& shape, int64_t floats)
-        : kind(kind), shape(shape), lanes(pycnn::lanes()), data(memory(floats)) {}
+    Filters(Kind kind, const std::array<int64_t, 4>& shape)
+        : kind(kind), shape(shape), lanes(pycnn::lanes()), data(memory(floats())) {}
 
-    int64_t bytes() const {
-        const int64_t square = kind == kConv ? blocks_of(shape[1]) * lanes : kind == kDepthwise ? 1 : shape[1];
-        return blocks_of(shape[0]) * lanes * square * shape[2] * shape[3] * 4;
+    // In whole vectors of the instruction set that they were made for.
+    int64_t padded(int64_t channels) const { return (channels + lanes - 1) / lanes * lanes; }
+
+    int64_t depth() const { return kind == kConv ? padded(shape[1]) : shape[1]; }
+
+    int64_t taps() const { return shape[2] * shape[3]; }
+
+    int64_t floats() const { return padded(shape[0]) * depth() * taps(); }
+
+    // Where w[k][c][tap] lies.
+    int64_t place(int64_t k, int64_t c, int64_t tap) const {
+        const int64_t row = k / lanes * depth() * taps();  // in vectors, as all of these
+        const int64_t vector = kind == kConv ? (c / lanes * taps() + tap) * lanes + c % lanes : c * taps() + tap;
+        return (row + vector) * lanes + k % lanes;
     }
 };
 
 using SharedFilters = std::shared_ptr<Filters>;
 
-SharedFilters pack(Filters::Kind kind, const Floats& w) {
+SharedFilters empty_filters(const std::string& name, const std::vector<int64_t>& sizes) {
+    require(name == "conv" || name == "planes" || name == "depthwise" || name == "linear",
+            "filters: kind is conv, planes, depthwise or linear");
+    const Filters::Kind kind = name == "conv"        ? Filters::kConv
+                               : name == "planes"    ? Filters::kPlanes
+                               : name == "depthwise" ? Filters::kDepthwise
+                                                     : Filters::kLinear;
+    require(sizes.size() == (kind == Filters::kLinear ? 2 : 4), "filters: a wrong number of dimensions");
     std::array<int64_t, 4> shape = {1, 1, 1, 1};
-    require(w.ndim() == (kind == Filters::kLinear ? 2 : 4), "filters: a wrong number of dimensions");
-    for (py::ssize_t i = 0; i < w.ndim(); i++) {
-        shape[static_cast<std::size_t>(i)] = w.shape(i);
-        require(w.shape(i) >= 1, "filters: no dimension may be empty");
+    int64_t all = kLargest >> 10;
+    for (std::size_t i = 0; i < sizes.size(); i++) {
+        require(sizes[i] >= 1 && sizes[i] <= all, "filters: a dimension that is empty or too large");
+        shape[i] = sizes[i];
+        all /= sizes[i];
     }
-    const auto [K, C, R, S] = shape;
-    require(kind != Filters::kDepthwise || C == 1, "filters: depthwise filters have one channel");
-    const bool packed = kind == Filters::kConv;
-    const int64_t depth = (packed ? blocks_of(C) * lanes() : C) * R * S;
-    auto filters = std::make_shared<Filters>(kind, shape, blocks_of(K) * lanes() * depth);
+    require(kind != Filters::kDepthwise || shape[1] == 1, "filters: depthwise filters have one channel");
+    return std::make_shared<Filters>(kind, shape);
+}
+
+// Rows of w, from a whole vector of them on.  All rows must have been filled before a program is run.
+void fill_filters(Filters& filters, int64_t first, const Floats& w) {
+    require(filters.lanes == lanes(), "filters: made for another instruction set");
+    require(w.ndim() == (filters.kind == Filters::kLinear ? 2 : 4), "filters: a wrong number of dimensions");
+    for (py::ssize_t i = 1; i < w.ndim(); i++) {
+        require(w.shape(i) == filters.shape[static_cast<std::size_t>(i)], "filters: rows of another shape");
+    }
+    const int64_t rows = w.shape(0);
+    require(first >= 0 && first % filters.lanes == 0 && first <= filters.shape[0] && rows <= filters.shape[0] - first &&
+                (rows % filters.lanes == 0 || first + rows == filters.shape[0]),
+            "filters: rows must begin and end at whole vectors");
     const float* from = w.data();
-    float* to = filters->data.get();
+    float* to = filters.data.get() + filters.place(first, 0, 0);
     const ReleaseGil release;
     const cpu::PackedOperators& run = cpu::kernels().packed;
-    packed ? run.filters(K, C, R * S, from, to) : run.rows(K, C * R * S, from, to);
-    return filters;
+    filters.kind == Filters::kConv ? run.filters(rows, filters.shape[1], filters.taps(), from, to)
+                                   : run.rows(rows, filters.shape[1] * filters.taps(), from, to);
+}
+
+// The filters as they were given.
+Floats plain_filters(const Filters& filters) {
+    const auto [K, C, R, S] = filters.shape;
+    Floats w = filters.kind == Filters::kLinear ? new_array<float>({K, C}) : new_array<float>({K, C, R, S});
+    float* to = w.mutable_data();
+    const ReleaseGil release;
+    for (int64_t k = 0; k < K; k++) {
+        for (int64_t c = 0; c < C; c++) {
+            for (int64_t tap = 0; tap < R * S; tap++) *to++ = filters.data.get()[filters.place(k, c, tap)];
+        }
+    }
+    return w;
 }
 
 Memory winograd_filters(Filters& filters, int64_t tile) {
@@ -640,17 +683,13 @@ void bind_program(py::module_& m) {
     py::class_<Plain>(m, "Plain", "A dense array: in the arena, an input or an output.")
         .def(py::init(&plain), py::arg("space"), py::arg("at"));
 
-    py::class_<Filters, SharedFilters>(m, "Filters", "Filters in the order their kernels read them.")
-        .def_property_readonly("nbytes", &Filters::bytes);
-    const auto packer = [&](const char* name, Filters::Kind kind) {
-        m.def(name, [kind](const Floats& w) { return pack(kind, w); }, py::arg("w").noconvert());
-    };
-    packer("pack_filters", Filters::kConv);
-    packer("pack_filters_planes", Filters::kPlanes);
-    packer("pack_filters_depthwise", Filters::kDepthwise);
-    packer("pack_linear", Filters::kLinear);
-
     using py::arg;
+    py::class_<Filters, SharedFilters>(m, "Filters", "Filters in the order their kernels read them.")
+        .def(py::init(&empty_filters), arg("kind"), arg("shape"))
+        .def("fill", &fill_filters, arg("first"), arg("w").noconvert())
+        .def("plain", &plain_filters)
+        .def_property_readonly("nbytes", [](const Filters& filters) { return 4 * filters.floats(); });
+
     py::class_<Program>(m, "Program", "A compiled network: steps over one arena.")
         .def(py::init<int64_t, int64_t>(), arg("images"), arg("arena"))
         .def_property_readonly("arena", &Program::arena)

@@ -12,6 +12,7 @@ import numpy as np
 
 from pycnn import _archive
 from pycnn.compiler.graph import Graph, Node, Value, leaves_of
+from pycnn.compiler.weights import Weight
 
 if TYPE_CHECKING:
     from pycnn.compiler.model import CompiledModel
@@ -30,7 +31,9 @@ def save(path: str | os.PathLike[str], graph: Graph, accuracy: str) -> None:
     from pycnn import __version__
 
     number = graph.numbers()
-    arrays = {f"{i}.{name}": array for i, node in enumerate(graph.nodes) for name, array in node.constants.items()}
+    arrays = {
+        f"{i}.{name}": np.asarray(array) for i, node in enumerate(graph.nodes) for name, array in node.constants.items()
+    }
     header = {
         "format": FORMAT,
         "pycnn": __version__,
@@ -60,7 +63,8 @@ def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
     """Read a network that `CompiledModel.save` wrote.  The Python model is not needed.
 
     Everything in the file is checked: the checksum, each operation with its settings and the shapes that follow from
-    them.  Nothing is unpickled, so a file from a stranger can be opened.
+    them.  Nothing is unpickled, so a file from a stranger can be opened.  The weights are read when they are packed, at
+    the first call; until then the file must not be written to, though it may be removed.
 
     Args:
         path: the file.
@@ -81,7 +85,7 @@ def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
     from pycnn.compiler.model import CompiledModel
 
     try:
-        header, arrays = _archive.read(path, FORMAT)
+        header, arrays = _archive.stored(path, FORMAT)
         return CompiledModel(_graph(header, arrays), header["accuracy"])
     except OSError as error:
         raise CompiledFileError(f"cannot read the compiled network {path}: {error}") from None
@@ -89,14 +93,12 @@ def load_compiled(path: str | os.PathLike[str]) -> CompiledModel:
         raise CompiledFileError(f"{path} is no compiled network of pycnn: {error}") from None
 
 
-def _graph(header: dict[str, Any], arrays: dict[str, Any]) -> Graph:
+def _graph(header: dict[str, Any], arrays: dict[str, _archive.Stored]) -> Graph:
     """The graph that a header describes; whatever is wrong with it raises."""
     inputs = [Value(_sizes(shape)) for shape in header["inputs"]]
     values, nodes = list(inputs), []
     for i, entry in enumerate(header["nodes"]):
-        constants = {name: arrays.pop(f"{i}.{name}") for name in entry["constants"]}
-        if any(array.dtype != np.float32 for array in constants.values()):
-            raise ValueError(f"operation {i} has weights that are not float32")
+        constants = {name: _constant(name, arrays.pop(f"{i}.{name}")) for name in entry["constants"]}
         settings = {name: _tuples(setting) for name, setting in entry["settings"].items()}
         given = tuple([values[_index(number, values)] for number in entry["inputs"]])
         node = Node(entry["op"], given, settings, constants, str(entry["name"]), Value(_sizes(entry["shape"])))
@@ -109,6 +111,11 @@ def _graph(header: dict[str, Any], arrays: dict[str, Any]) -> Graph:
     if not inputs or list(leaves_of(_checked(structure))) != list(range(len(outputs))) or not outputs:
         raise ValueError("its inputs or outputs are not whole")
     return Graph(inputs, nodes, outputs, structure)
+
+
+def _constant(name: str, array: _archive.Stored) -> Any:
+    """The layers' large weights stay in the file until they are packed."""
+    return Weight(array.shape, array.rows) if name == "w" else array.rows(0, array.shape[0])
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pycnn.compiler.operations import infer
 
 __all__ = ["CompileError", "Graph", "Node", "Value"]
 
 Shape = tuple[int, ...]
-Array = np.ndarray[Any, Any]
+Array = Any  # numpy.ndarray, or a Weight that will make one
 
 
 class CompileError(RuntimeError):

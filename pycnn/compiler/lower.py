@@ -39,7 +39,7 @@ def lower(graph: Graph, batch: int, lanes: int) -> Plan:
 class _Lowering(Values):
     def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
         super().__init__(graph, batch, lanes)
-        self.index = {node: i for i, node in enumerate(graph.nodes)}  # what tells packed weights apart
+        self.large = {node: (i, w) for i, node in enumerate(graph.nodes) if (w := node.constants.get("w")) is not None}
 
     def plan(self) -> Plan:
         for node in reversed(self.nodes):
@@ -97,8 +97,13 @@ class _Lowering(Values):
             start += value.shape[node["axis"]]
         return found
 
-    def weights(self, node: Node, pack: str, make: Any, *key: Any) -> Packed:
-        return Packed((self.index[node], pack, *key), pack, make)
+    def weights(
+        self, node: Node, kind: str, rows: tuple[int, int] | None = None, columns: Image | None = None
+    ) -> Packed:
+        """The weight of a layer, or some rows of it, for a kernel of this kind."""
+        index, weight = self.large[node]
+        first, last = rows or (0, weight.shape[0])
+        return Packed((index, kind, first, last, columns), kind, weight, first, last, columns)
 
     # ------------------------------------------------------------------------------------------------- layers
 
@@ -121,29 +126,29 @@ class _Lowering(Values):
         x, root = node.inputs[0], self.root(node.inputs[0])
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         algo = choose(shape, node["algo"])
-        few = shape.C < self.lanes and (root, image(x.shape)) not in self.packed
+        few = self.lanes > shape.C and (root, image(x.shape)) not in self.packed
         if few and (node["algo"] == "auto" or algo == "direct"):
             y = self.made(node.output)
             self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
             if residual is not None:
                 self.step("add", y, residual, y, relu=node["relu"])
         else:
-            self.conv(node, shape, self.padded(node, shape, algo), self.made(node.output), residual, algo, slice(None))
+            self.conv(node, shape, self.padded(node, shape, algo), self.made(node.output), residual, algo, (0, shape.K))
 
     def padded(self, node: Node, shape: Conv2dShape, algo: str) -> Part:
         """The input of a convolution, with a border where its algorithm needs one."""
         return self.bordered(node.inputs[0], _reach(shape) if algo == "direct" else (0, 0, 0, 0))
 
     def conv(
-        self, node: Node, shape: Conv2dShape, x: Part, y: Part, residual: Part | None, algo: str, filters: slice
+        self, node: Node, shape: Conv2dShape, x: Part, y: Part, residual: Part | None, algo: str, rows: tuple[int, int]
     ) -> None:
-        w, b = node.constants["w"], node.constants.get("b")
+        b = node.constants.get("b")
         self.step(
             "conv",
             x,
             y,
-            self.weights(node, "pack_filters", lambda: w[filters], filters.start),
-            None if b is None else b[filters],
+            self.weights(node, "conv", rows),
+            None if b is None else b[slice(*rows)],
             flops=shape.flops // shape.groups,
             stride=shape.stride,
             padding=shape.padding[::2],
@@ -165,13 +170,13 @@ class _Lowering(Values):
         for group in range(groups):
             source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
             target = y.inside(group * width, 0, 0, width, shape.P, shape.Q)
-            self.conv(node, shape, source, target, None, algo, slice(group * width, (group + 1) * width))
+            self.conv(node, shape, source, target, None, algo, (group * width, (group + 1) * width))
 
     def from_dense(self, node: Node, shape: Conv2dShape, y: Part, relu: bool) -> None:
         """Few channels: the image as it is, with zeros around it."""
         top, bottom, left, right = shape.padding
         height, width = shape.H + top + bottom, shape.W + left + right
-        source, w = self.dense_of(node.inputs[0]), node.constants["w"]
+        source = self.dense_of(node.inputs[0])
         if any(shape.padding):
             room = Flat(Room(self.batch, shape.C, height, width, 1, fixed=True))
             self.step("pad", source, room, shape.C, shape.H, shape.W, shape.padding)
@@ -180,7 +185,7 @@ class _Lowering(Values):
             "conv_planes",
             source,
             y,
-            self.weights(node, "pack_filters_planes", lambda: w),
+            self.weights(node, "planes"),
             node.constants.get("b"),
             flops=shape.flops,
             height=height,
@@ -191,12 +196,11 @@ class _Lowering(Values):
         )
 
     def depthwise(self, node: Node, shape: Conv2dShape) -> None:
-        x, w = self.packed_of(node.inputs[0]), node.constants["w"]
         self.step(
             "depthwise",
-            x,
+            self.packed_of(node.inputs[0]),
             self.made(node.output),
-            self.weights(node, "pack_filters_depthwise", lambda: w),
+            self.weights(node, "depthwise"),
             node.constants.get("b"),
             flops=shape.flops,
             stride=shape.stride,
@@ -232,9 +236,9 @@ class _Lowering(Values):
         if root not in self.dense and part is not None and part.is_whole and not any(part.room.border):
             part.room.fixed = True
             source = Flat(part.room)
-            packed = self.weights(node, "pack_linear", lambda: _as_packed(w, sizes, self.lanes), self.lanes)
+            packed = self.weights(node, "linear", columns=sizes)
         else:
-            source, packed = self.dense_of(x), self.weights(node, "pack_linear", lambda: w)
+            source, packed = self.dense_of(x), self.weights(node, "linear")
         flops = 2 * self.batch * w.size
         target = self.dense_for(node.output)
         self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, relu=node["relu"])
@@ -393,17 +397,6 @@ def _reach(shape: Conv2dShape) -> Border:
     bottom = behind(shape.H, top, shape.P, shape.R, shape.stride[0], shape.dilation[0])
     right = behind(shape.W, left, shape.Q, shape.S, shape.stride[1], shape.dilation[1])
     return top, bottom, left, right
-
-
-def _as_packed(w: Array, sizes: Image, lanes: int) -> Array:
-    """The weight of a full layer with its columns in the order of a packed input."""
-    c, h, width = sizes
-    blocks = -(-c // lanes)
-    wide = np.zeros((w.shape[0], blocks * lanes, h, width), w.dtype)
-    wide[:, :c] = w.reshape(-1, c, h, width)
-    return np.ascontiguousarray(wide.reshape(-1, blocks, lanes, h, width).transpose(0, 1, 3, 4, 2)).reshape(
-        w.shape[0], -1
-    )
 
 
 def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:

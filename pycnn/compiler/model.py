@@ -82,8 +82,10 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
         optimized(trace(model, [array.shape[1:] for array in arrays])),
         algorithms.accuracy() if accuracy is None else accuracy,
     )
-    if arrays[0].shape[0]:
-        compiled.prepare(arrays[0].shape[0])
+    compiled.prepare(arrays[0].shape[0] or 1)
+    for node in compiled.graph.nodes:
+        if "w" in node.constants:
+            node.constants["w"].own()  # where no kernel has packed it as a whole
     return compiled
 
 

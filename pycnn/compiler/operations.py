@@ -37,7 +37,7 @@ from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape, normalize_paddi
 __all__ = ["channels", "conv_shape", "image", "infer"]
 
 Shape = tuple[int, ...]
-Array = np.ndarray[Any, Any]
+Array = Any  # numpy.ndarray, or a `pycnn.compiler.weights.Weight`, of which only dtype and shape count
 
 
 def infer(op: str, inputs: Sequence[Shape], settings: Mapping[str, Any], constants: Mapping[str, Array]) -> Shape:
@@ -99,8 +99,8 @@ def _constants(**arrays: tuple[Array | None, Shape]) -> None:
     for name, (array, shape) in arrays.items():
         if array is not None:
             _expect(
-                isinstance(array, np.ndarray) and array.dtype in (np.float32, np.float64) and array.shape == shape,
-                f"{name} must be a float array of shape {shape}, got {getattr(array, 'shape', array)}",
+                array.dtype in (np.float32, np.float64) and array.shape == shape,
+                f"{name} must be a float array of shape {shape}, got {array.shape}",
             )
 
 

@@ -1,23 +1,24 @@
 """Rewriting a graph into one with fewer and larger operations.  No pass knows the instruction set or the batch.
 
-Constants are float64 wherever something was folded into them; `rounded`, the last pass, rounds each of them once.
+Constants are float64 wherever something was folded into them; `rounded`, the last pass, rounds each of them once, but
+for the large weights, whose scales wait until they are packed.
 Dropout is gone before the first pass: in evaluation mode it hands its input on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from pycnn.compiler.graph import Graph, Node, Value
+from pycnn.compiler.weights import Weight
 
 __all__ = ["PASSES", "optimized"]
 
-Array = np.ndarray[Any, Any]
 _HAS_RELU = ("conv2d", "linear", "affine", "add", "mul")
 
 
@@ -101,21 +102,20 @@ def folded_affine(graph: Graph) -> Graph:
         if second.op != "affine" or first.settings.get("relu"):
             return None
         scale, shift = second.constants.get("scale"), second.constants.get("shift")
+        constants = dict(first.constants)
         if first.op in ("conv2d", "linear") and len(first.inputs) == 1:
-            weights, bias = "w", "b"
+            bias = "b"
+            if scale is not None:
+                constants["w"] = constants["w"].scaled(scale)
         elif first.op == "affine":
-            weights, bias = "scale", "shift"
+            bias = "shift"
+            if scale is not None:
+                constants["scale"] = constants["scale"] * scale if "scale" in constants else scale
         else:
             return None
-        constants: dict[str, Array] = {name: array.astype(np.float64) for name, array in first.constants.items()}
-        if scale is not None:
-            if weights in constants:
-                w = constants[weights]
-                constants[weights] = w * scale.reshape(-1, *(1,) * (w.ndim - 1))
-            else:
-                constants[weights] = scale
-            if bias in constants:
-                constants[bias] = constants[bias] * scale
+        if bias in constants:
+            wide = constants[bias].astype(np.float64)
+            constants[bias] = wide if scale is None else wide * scale
         if shift is not None:
             constants[bias] = constants[bias] + shift if bias in constants else shift
         settings = {**first.settings, "relu": second["relu"]}
@@ -205,18 +205,25 @@ def live(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes[::-1])
 
 
+def weighed(graph: Graph) -> Graph:
+    """The arrays of convolutions and full layers as `Weight`, so that folding into them waits until they are packed."""
+
+    def wrapped(node: Node) -> Node:
+        w = node.constants.get("w")
+        if not isinstance(w, np.ndarray):
+            return node
+        return node.but(constants={**node.constants, "w": Weight.of(np.ascontiguousarray(w))})
+
+    return replace(graph, nodes=list(map(wrapped, graph.nodes)))
+
+
 def rounded(graph: Graph) -> Graph:
-    """All constants as C-contiguous float32 of the graph's own; one that several nodes share stays one."""
-    own: dict[int, Array] = {}
+    """All other constants as float32 of the graph's own."""
 
-    def copied(array: Array) -> Array:
-        if id(array) not in own:
-            own[id(array)] = np.array(array, np.float32, order="C")
-        return own[id(array)]
+    def plain(constants: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: array if name == "w" else np.array(array, np.float32) for name, array in constants.items()}
 
-    return replace(
-        graph, nodes=[node.but(constants={k: copied(v) for k, v in node.constants.items()}) for node in graph.nodes]
-    )
+    return replace(graph, nodes=[node.but(constants=plain(node.constants)) for node in graph.nodes])
 
 
 def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
@@ -242,6 +249,7 @@ def _merged(graph: Graph, merge: Callable[[Node, Node], Node | None]) -> Graph:
 
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
+    weighed,
     live,
     without_identities,
     simpler_pools,

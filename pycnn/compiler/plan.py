@@ -7,13 +7,15 @@ Packed activations have `lanes` channels side by side: element (c, h, w) of an i
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import math
+from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from pycnn.compiler.arena import Need, assign
+from pycnn.compiler.weights import Weight
 
 __all__ = ["Flat", "Packed", "Part", "Plan", "Room", "Step"]
 
@@ -134,14 +136,66 @@ class Packed:
     """Weights in the layout of a kernel, made when they are first needed and shared by all programs.
 
     Attributes:
-        key: what tells them apart.
-        pack: the native module's function that packs them.
-        weights: makes the plain array.
+        key: what tells them apart from all others of a network.
+        kind: of kernel.
+        weight: the layer's.
+        first, last: the rows of it that this kernel uses.
+        image: sizes of the packed image whose elements the columns of a matrix stand for, or None for dense columns.
     """
 
     key: tuple[Any, ...]
-    pack: str
-    weights: Callable[[], Array]
+    kind: str
+    weight: Weight
+    first: int
+    last: int
+    image: tuple[int, int, int] | None = None
+
+    def pack(self, engine: Any) -> Any:
+        """The native module's filters.  If these are all of the weight, it is read from them from now on."""
+        lanes, weight = engine.lanes(), self.weight
+        shape = (self.last - self.first, *weight.shape[1:])
+        if self.image is not None:
+            shape = shape[0], packed_columns(self.image, lanes)
+        filters = engine.Filters(self.kind, shape)
+        step = max(1, _CHUNK // (4 * lanes * math.prod(shape[1:]))) * lanes
+        for first in range(0, shape[0], step):
+            rows = weight.rows(self.first + first, min(self.first + first + step, self.last))
+            if self.image is not None:
+                rows = as_packed(rows, self.image, lanes)
+            filters.fill(first, np.ascontiguousarray(rows))
+        if shape[0] == weight.shape[0]:
+            weight.become(lambda first, last: self._plain(filters, lanes)[first:last])
+        return filters
+
+    def _plain(self, filters: Any, lanes: int) -> Array:
+        rows = filters.plain()
+        return rows if self.image is None else as_dense(rows, self.image, lanes)
+
+
+_CHUNK = 2**22  # bytes of weights that are packed at a time, so that a large matrix is not in memory twice
+
+
+def packed_columns(sizes: tuple[int, int, int], lanes: int) -> int:
+    """Floats of a packed image."""
+    c, h, w = sizes
+    return -(-c // lanes) * lanes * h * w
+
+
+def as_packed(rows: Array, sizes: tuple[int, int, int], lanes: int) -> Array:
+    """Rows of a matrix with their columns in the order of a packed image."""
+    c, h, w = sizes
+    blocks = -(-c // lanes)
+    wide = np.zeros((rows.shape[0], blocks * lanes, h, w), rows.dtype)
+    wide[:, :c] = rows.reshape(-1, c, h, w)
+    return wide.reshape(-1, blocks, lanes, h, w).transpose(0, 1, 3, 4, 2).reshape(rows.shape[0], -1)
+
+
+def as_dense(rows: Array, sizes: tuple[int, int, int], lanes: int) -> Array:
+    """`as_packed` undone."""
+    c, h, w = sizes
+    blocks = -(-c // lanes)
+    wide = rows.reshape(-1, blocks, h, w, lanes).transpose(0, 1, 4, 2, 3).reshape(-1, blocks * lanes, h, w)
+    return np.ascontiguousarray(wide[:, :c]).reshape(rows.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -197,7 +251,7 @@ class Plan:
         """The native program that does the steps.
 
         Args:
-            engine: `pycnn._cpu`, or something with its `Program`, `View`, `Plain` and packing functions.
+            engine: `pycnn._cpu`, or something with its `Program`, `View`, `Plain` and `Filters`.
             filters: packed weights by key; those that are missing are packed and put there.
         """
 
@@ -208,9 +262,9 @@ class Plan:
                 return value.plain(engine)
             if isinstance(value, Packed):
                 if value.key not in filters:
-                    filters[value.key] = getattr(engine, value.pack)(value.weights())
+                    filters[value.key] = value.pack(engine)
                 return filters[value.key]
-            return value
+            return np.asarray(value) if isinstance(value, Weight) else value
 
         program = engine.Program(self.batch, self.floats)
         for step in self.steps:

@@ -107,7 +107,7 @@ class Values:
         root = self.root(value)
         if root not in self.dense:
             part = self.packed[root, image(root.shape)]
-            if part.is_whole and part.room.is_dense and root not in self._targets:
+            if part.is_whole and part.room.is_dense:
                 part.room.fixed = True
                 self.dense[root] = Flat(part.room)
             else:

@@ -33,8 +33,9 @@ def varied(model: nn.Module, seed: int = 0) -> nn.Module:
             size = module.num_features
             module.running_mean.data[...] = 0.2 * rng.standard_normal(size)
             module.running_var.data[...] = rng.uniform(0.5, 1.5, size)
-            module.weight.data[...] = rng.uniform(0.5, 1.5, size)
-            module.bias.data[...] = 0.2 * rng.standard_normal(size)
+            if module.affine:
+                module.weight.data[...] = rng.uniform(0.5, 1.5, size)
+                module.bias.data[...] = 0.2 * rng.standard_normal(size)
     return model
 
 
@@ -171,6 +172,8 @@ def _pools(net: Any, x: Any) -> Any:
         F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
         F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
         F.avg_pool2d(x, (1, 2), divisor_override=3),
+        F.avg_pool2d(x, 1, divisor_override=3),
+        F.avg_pool2d(x, 1),
         F.adaptive_avg_pool2d(x, (3, 2)),
         F.adaptive_max_pool2d(x, (2, 3)),
         F.adaptive_avg_pool2d(x, 9),
@@ -196,6 +199,26 @@ def _mixed_borders(net: Any, x: Any) -> Any:
     """One activation read with a border of 1, of 2 and of 3, by Winograd, and as features."""
     x = net.stem(x)
     return net.three(x) + net.five(x) + net.seven(x) + net.strided(F.pad(x, (2, 2, 2, 2))), net.fc(x.flatten(1))
+
+
+def _part_as_features(net: Any, x: Any) -> Any:
+    a = net.a(x)
+    return F.cat([net.b(x), a], 1), net.fc(a.flatten(1))
+
+
+def _inside_of_a_padding(net: Any, x: Any) -> Any:
+    x = net.a(x)
+    return F.max_pool2d(F.pad(x, (2, 1, 1, 2)), 3, 2), net.b(x)
+
+
+def _half_of_a_vector(net: Any, x: Any) -> Any:
+    half = net.bn(net.fc(x))
+    return F.cat([half, F.relu(half)], 1), net.out(half), F.cat([F.tanh(half), half], 1)
+
+
+def _squashed_late(net: Any, x: Any) -> Any:
+    x = net.a(x)
+    return net.b(x), F.tanh(x)
 
 
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]]]
@@ -250,6 +273,25 @@ GRAPHS: dict[str, Case] = {
     ),
     "back to images": (lambda: Net(_back_to_images, fc=nn.Linear(36, 80), a=conv(5, 9)), [(4, 3, 3)]),
     "rank three": (lambda: Net(_rank_three, a=conv(3, 6)), [(3, 4, 5)]),
+    "sum of first layers": (
+        lambda: Net(lambda net, x: F.relu(net.a(x) + net.b(x)), a=conv(3, 20), b=conv(3, 20, 5)),
+        [(3, 6, 6)],
+    ),
+    "features of a part": (
+        lambda: Net(_part_as_features, a=conv(3, 32), b=conv(3, 32), fc=nn.Linear(384, 5)),
+        [(3, 3, 4)],
+    ),
+    "inside of a padding": (lambda: Net(_inside_of_a_padding, a=conv(3, 32), b=conv(32, 5, 5)), [(3, 6, 6)]),
+    "half of a vector": (
+        lambda: Net(_half_of_a_vector, fc=nn.Linear(7, 32), bn=nn.BatchNorm1d(32), out=nn.Linear(32, 5)),
+        [(7,)],
+    ),
+    "squashed before a border": (lambda: nn.Sequential(conv(3, 32), nn.Tanh(), conv(32, 5, 5)), [(3, 6, 6)]),
+    "squashed behind a border": (lambda: Net(_squashed_late, a=conv(3, 32), b=conv(32, 5, 5)), [(3, 6, 6)]),
+    "norm behind a ReLU": (
+        lambda: nn.Sequential(conv(3, 17), nn.ReLU(), nn.BatchNorm2d(17), nn.BatchNorm2d(17, affine=False)),
+        [(3, 6, 6)],
+    ),
     "two inputs": (lambda: Net(_two_inputs, a=conv(3, 17), b=conv(20, 17, 1)), [(3, 6, 6), (20, 6, 6)]),
     "means": (lambda: Net(_means, a=conv(3, 17)), [(3, 7, 7)]),
     "pools": (lambda: Net(_pools, a=conv(3, 17)), [(3, 7, 8)]),

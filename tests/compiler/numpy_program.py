@@ -7,9 +7,7 @@ step that reads outside of the arena, padding lanes that are not zero, or a bord
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +30,25 @@ class Plain(NamedTuple):
     at: int
 
 
-@dataclass
 class Filters:
-    kind: str
-    w: np.ndarray
+    """Filters of a kind; full of NaN until they are filled."""
+
+    def __init__(self, lanes: int, kind: str, shape: tuple[int, ...]) -> None:
+        assert kind in ("conv", "planes", "depthwise", "linear")
+        assert len(shape) == (2 if kind == "linear" else 4)
+        self.kind, self.lanes = kind, lanes
+        self.w = np.full(shape, np.nan, np.float32)
+
+    def fill(self, first: int, w: np.ndarray) -> None:
+        assert w.dtype == np.float32
+        assert w.flags.c_contiguous
+        assert w.shape[1:] == self.w.shape[1:]
+        assert first % self.lanes == 0
+        assert w.shape[0] % self.lanes == 0 or first + w.shape[0] == self.w.shape[0]
+        self.w[first : first + w.shape[0]] = w
+
+    def plain(self) -> np.ndarray:
+        return self.w.copy()
 
 
 class Run:
@@ -190,7 +203,7 @@ class Program:
         algo: str,
         keep: bool,
     ) -> None:
-        assert filters.kind == "packed"
+        assert filters.kind == "conv"
         assert filters.w.shape[:2] == (y.channels, x.channels)
         kernel = filters.w.shape[2:]
         assert algo == "direct" or algo.startswith("winograd_f")
@@ -447,8 +460,6 @@ class Engine:
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
-        self.packed: list[str] = []
-        self._lock = threading.Lock()
 
     def lanes(self) -> int:
         return self._lanes
@@ -456,20 +467,5 @@ class Engine:
     def Program(self, batch: int, arena: int) -> Program:
         return Program(self._lanes, batch, arena)
 
-    def _pack(self, kind: str, w: np.ndarray) -> Filters:
-        assert w.dtype == np.float32
-        with self._lock:
-            self.packed.append(kind)
-        return Filters(kind, np.array(w))
-
-    def pack_filters(self, w: np.ndarray) -> Filters:
-        return self._pack("packed", w)
-
-    def pack_filters_planes(self, w: np.ndarray) -> Filters:
-        return self._pack("planes", w)
-
-    def pack_filters_depthwise(self, w: np.ndarray) -> Filters:
-        return self._pack("depthwise", w)
-
-    def pack_linear(self, w: np.ndarray) -> Filters:
-        return self._pack("linear", w)
+    def Filters(self, kind: str, shape: tuple[int, ...]) -> Filters:
+        return Filters(self._lanes, kind, shape)

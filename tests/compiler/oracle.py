@@ -30,7 +30,7 @@ def outputs(graph: Graph, inputs: list[Array]) -> list[Array]:
 
 def result(node: Node, inputs: list[Array]) -> Array:
     """What one node makes of its inputs."""
-    s, c = node.settings, {name: array.astype(np.float64) for name, array in node.constants.items()}
+    s, c = node.settings, {name: np.asarray(array, np.float64) for name, array in node.constants.items()}
     x = inputs[0]
     y = _OPERATIONS[node.op](s, c, *inputs)
     assert y.shape == (x.shape[0], *node.output.shape), f"{node.op} made {y.shape}, not {node.output.shape}"
@@ -41,7 +41,7 @@ def bound(node: Node, inputs: list[Array], y: Array, algo: str) -> float:
     """The largest error that a convolution or full layer is allowed by the algorithm `algo`."""
     w = node.constants["w"]
     magnitudes = node.but(
-        constants={name: np.abs(array) for name, array in node.constants.items()},
+        constants={name: np.abs(np.asarray(array, np.float64)) for name, array in node.constants.items()},
         settings={**node.settings, "relu": False},
     )
     largest = result(magnitudes, [np.abs(one) for one in inputs])

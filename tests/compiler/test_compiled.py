@@ -181,7 +181,13 @@ def test_weights_are_taken_when_it_is_compiled() -> None:
     for parameter in model.parameters():
         parameter.data[...] = 7.0
     assert np.array_equal(compiled(*inputs), before)
-    assert np.array_equal(compiled(inputs[0][:1]), before[:1]) or np.allclose(compiled(inputs[0][:1]), before[:1], 1e-5)
+    np.testing.assert_allclose(compiled(inputs[0][:1]), before[:1], rtol=1e-5, atol=1e-5)
+    model, (x,) = make("groups")  # whose filters are not packed as a whole, or not at all
+    compiled, expected = pycnn.compile(model, x[:1]), flat(eager(model, x))
+    for parameter in model.parameters():
+        parameter.data[...] = 7.0
+    for a, b in zip(flat(compiled(x)), expected, strict=True):  # another batch, so another program
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_arrays_of_every_kind() -> None:
@@ -338,6 +344,28 @@ def test_concatenations_and_shortcuts_need_no_copies() -> None:
         assert one.floats < one.naive / 3
 
 
+def test_copies_are_made_where_parts_cannot_lie_in_place() -> None:
+    """A move between packed boxes is a maximum over windows of one element."""
+    expected = {"shared": 0, "concat of concat": 2, "part used later": 2, "joined along rows and columns": 2}
+    for name, count in expected.items():
+        model, inputs = make(name)
+        plan = lower(optimized(trace(model, [x.shape[1:] for x in inputs])), 1, 16)
+        moves = [step for step in plan.steps if step.method == "max_pool" and step.options["kernel"] == (1, 1)]
+        assert len(moves) == count, name
+
+
+def test_a_layers_own_algorithm_is_taken() -> None:
+    x = images(1, 3, 12, 12)
+    for algo in ("direct", "winograd_f2x2_3x3", "winograd_f6x6_3x3"):
+        summary = pycnn.compile(conv(3, 8, algo=algo), x).summary()
+        assert (algo in summary) == algo.startswith("winograd"), "the planes of few channels have one kernel"
+    assert "direct" in pycnn.compile(conv(40, 8, algo="im2col"), images(1, 40, 12, 12)).summary()
+    with pytest.raises(CompileError, match="winograd has no compiled form for 40 groups"):
+        pycnn.compile(nn.Sequential(conv(40, 40, groups=40, algo="winograd")), images(1, 40, 12, 12))
+    halves = pycnn.compile(conv(64, 64, groups=2, algo="winograd_f4x4_3x3"), images(1, 64, 12, 12))
+    assert halves.summary().count("winograd_f4x4_3x3") == 2
+
+
 def test_the_example_only_gives_shapes() -> None:
     model, (x,) = make("plain")
     compiled = pycnn.compile(model, np.full_like(x, np.nan))
@@ -348,9 +376,9 @@ def test_the_example_only_gives_shapes() -> None:
 def test_programs_are_made_when_they_are_needed() -> None:
     model, (x,) = make("plain")
     compiled = pycnn.compile(model, x[:0])
-    assert not compiled._programs
+    assert list(compiled._programs) == [(pycnn.get_isa(), 1)]  # for the weights' sake
     compiled.prepare(4)
-    assert list(compiled._programs) == [(pycnn.get_isa(), 4)]
+    assert list(compiled._programs) == [(pycnn.get_isa(), 1), (pycnn.get_isa(), 4)]
 
 
 def test_the_played_engine_is_a_drop_in() -> None:
