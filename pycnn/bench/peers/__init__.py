@@ -63,9 +63,11 @@ _NEEDS = {
 
 
 def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]:
-    """The contestants of these frameworks ("all": those installed), by name; each is made from a number of threads.
+    """The contestants of these frameworks, by name; each is made from a number of threads.
 
-    On the "cuda" backend there is one, torch, which brings cuDNN.
+    Args:
+        names: frameworks, each for all its contestants, or contestants; "all" for every framework that is installed.
+        backend: on "cuda" there is one, torch, which brings cuDNN.
 
     Raises ValueError for a name that is unknown or not installed.
     """
@@ -74,13 +76,16 @@ def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]
     }
     if list(names) == ["all"]:
         names = [name for name in PEERS if not missing[name]]
+    found: dict[str, Factory] = {}
     for name in names:
-        if name not in PEERS:
+        framework = next((each for each, contestants in PEERS.items() if name in (each, *contestants)), None)
+        if framework is None:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
-        if missing[name]:
-            raise ValueError(f"peer {name!r} needs {' and '.join(missing[name])}: pip install 'pycnn[peers]'")
+        if missing[framework]:
+            raise ValueError(f"peer {name!r} needs {' and '.join(missing[framework])}: pip install 'pycnn[peers]'")
+        found |= PEERS[name] if name in PEERS else {name: PEERS[framework][name]}
     if backend != "cuda":
-        return {contestant: factory for name in names for contestant, factory in PEERS[name].items()}
+        return found
     from pycnn.bench.gpu import TorchCuda
 
     return {name: TorchCuda for name in names if name == "torch"}
