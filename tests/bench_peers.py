@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 
 class Odd:
@@ -135,4 +136,16 @@ class Idle(Exact):
         return {}
 
 
-FAKES = {kind.name: kind for kind in (Exact, Inexact, Rounded, Misshapen, Endless, Dying, Tiring, Unable, Idle)}
+class Settled(Exact):
+    """Right where it is told how to be."""
+
+    name = "settled"
+    environment: ClassVar = {"BENCH_PEERS_SETTING": "on"}
+
+    def spoil(self, y):
+        return y if os.environ.get("BENCH_PEERS_SETTING") == "on" else 0 * y
+
+
+FAKES = {
+    kind.name: kind for kind in (Exact, Inexact, Rounded, Misshapen, Endless, Dying, Tiring, Unable, Idle, Settled)
+}

@@ -210,6 +210,13 @@ def test_one_that_failed_starts_anew_with_the_next_cell(tmp_path):
 
 
 @pytest.mark.usefixtures("calm")
+def test_a_peer_has_the_environment_that_serves_it():
+    with Field({}, {"settled": FAKES["settled"]}, 1, 1e11) as racing:
+        (settled,) = racing.measure(of_problem(SMALL, "fprop"), 1e-3).scores
+    assert settled.counts
+
+
+@pytest.mark.usefixtures("calm")
 def test_ours_is_held_to_its_own_bound():
     with Field({"inexact": FAKES["inexact"]}, {"exact": Exact}, 1, 1e11) as racing:
         result = racing.measure(of_problem(SMALL, "fprop"), 1e-3)

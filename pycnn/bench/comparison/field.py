@@ -170,7 +170,9 @@ class Field:
         ours = name in self._ours
         try:
             if name not in self._processes:
-                self._processes[name] = PeerProcess(name, self._factories[name], self._threads)
+                factory = self._factories[name]
+                environment = getattr(factory, "environment", None)
+                self._processes[name] = PeerProcess(name, factory, self._threads, environment)
             process = self._processes[name]
             if name not in process.prepare(given.task):
                 return []

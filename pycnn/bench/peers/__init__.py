@@ -23,7 +23,10 @@ __all__ = ["PEERS", "Factory", "NumPy", "Peer", "find_peers"]
 
 
 class Peer(Protocol):
-    """A framework at a number of threads."""
+    """A framework at a number of threads.
+
+    Its class may have an `environment`: the variables with which its process is fastest.
+    """
 
     def contestants(self, task: Any) -> dict[str, Call]:
         """Its ways to do the task (a `pycnn.bench.tasks.Work`), by name; empty where it cannot."""
