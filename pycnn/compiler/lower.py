@@ -121,7 +121,7 @@ class _Lowering(Values):
         x, root = node.inputs[0], self.root(node.inputs[0])
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         algo = choose(shape, node["algo"])
-        few = shape.C < self.lanes and (root, image(x.shape)) not in self.packed
+        few = self.lanes > shape.C and (root, image(x.shape)) not in self.packed
         if few and (node["algo"] == "auto" or algo == "direct"):
             y = self.made(node.output)
             self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
