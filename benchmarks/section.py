@@ -12,19 +12,24 @@ from benchmarks.tasks import BANDWIDTH, FIRST_BATCH
 from pycnn._files import replacing
 from pycnn.shape import PASSES, Problem
 
-__all__ = ["rewrite", "text"]
+__all__ = ["put", "rewrite", "text"]
 
 BEGIN, END = "<!-- gpu evidence: begin -->", "<!-- gpu evidence: end -->"
 
 
 def rewrite(readme: Path, folder: Path) -> None:
-    """Put the section between its marks in `readme`.  Raises ValueError if they are not there."""
-    before, begin, rest = readme.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{readme} has no section between {BEGIN!r} and {END!r}")
+    """Put the section about GPUs into `readme`.  Raises ValueError if its marks are not there."""
+    put(readme, BEGIN, END, text(folder))
+
+
+def put(readme: Path, begin: str, end: str, section: str) -> None:
+    """Put `section` between two marks in `readme`.  Raises ValueError if they are not there."""
+    before, first, rest = readme.read_text().partition(begin)
+    _, second, after = rest.partition(end)
+    if not first or not second:
+        raise ValueError(f"{readme} has no section between {begin!r} and {end!r}")
     with replacing(readme) as temporary:
-        temporary.write_text(f"{before}{BEGIN}\n{text(folder)}{END}{after}")
+        temporary.write_text(f"{before}{begin}\n{section}{end}{after}")
 
 
 def text(folder: Path) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_NETWORKS = "lenet5,alexnet,vgg16,googlenet,resnet50"
 QUICK_NETWORKS = "lenet5,alexnet"
+_CELLS = "with --peers: of fprop, dgrad, wgrad, inference, training, first (call), memory (default: all)"
 _LONGEST = 60.0  # seconds of a contestant in a cell
 _LARGEST_BATCH = 4096
 _FILE_WIDTH = 200  # characters of a line that no terminal has to show
@@ -52,7 +53,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAMES",
         help="compare with these instead: torch, onnxruntime, openvino, ncnn, mnn or all (those installed)",
     )
-    parser.add_argument("--cells", default=None, metavar="NAMES", help="with --peers: fprop, dgrad, wgrad (all)")
+    parser.add_argument("--cells", default=None, metavar="NAMES", help=_CELLS)
     parser.add_argument(
         "--only", default=None, metavar="WORDS", help="with --peers: cells with one of them in its name"
     )

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+import pycnn
 from pycnn import Tensor, backends, models, nn, no_grad
 from pycnn.bench.comparison.cells import FIRST, INFERENCE, STEP, Cell
 from pycnn.bench.comparison.results import LARGEST_ERROR
-from pycnn.bench.peers.own import compiler, gradients, load, step, without_dropout
+from pycnn.bench.peers.own import gradients, load, step, without_dropout
 from pycnn.bench.tasks import COMPILED, INPUT, LABELS, SCALES, WEIGHTS, FirstCall, Inference, Task, TrainingStep, Work
 from pycnn.bench.training import digest, sums
 from pycnn.models.summary import summary
@@ -80,8 +81,8 @@ def _inference(cell: Cell, folder: Path) -> Assignment:
     task = Inference(cell.name, str(folder))
     x = _write_network(cell, folder)
     model = load(task).eval()
-    if cell.section != INFERENCE and compiler is not None:
-        compiler(model, x).save(folder / COMPILED)
+    if cell.section != INFERENCE:
+        pycnn.compile(model, x).save(folder / COMPILED)
     with no_grad():
         y64 = np.asarray(model.double()(Tensor(x.astype(np.float64))).data)
     if importlib.util.find_spec("torch") is not None:

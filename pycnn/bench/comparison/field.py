@@ -32,6 +32,7 @@ __all__ = ["Field", "versions"]
 ROUNDS = 5
 _NETWORK = 5  # times the seconds of a layer
 _CALM = 0.9  # of the peak
+_STEADY = 0.2  # a contestant's spread
 _AGAIN = 2
 _PROBES = 4  # some milliseconds each, of which the best counts: the first wakes the threads
 _VISITS = {FIRST: 3, MEMORY: 1}
@@ -77,8 +78,8 @@ class Field:
     def measure(self, cell: Cell, seconds: float = 0.1) -> Outcome:
         """Check, then time, every contestant in one cell.
 
-        Where the probe says that somebody else was at work, the race is run again, up to three times in all, and the
-        calmest one counts.
+        Where the probe or a contestant's spread says that somebody else was at work, the race is run again, up to three
+        times in all; of each contestant the race counts in which it was fastest, of the probe the calmest.
 
         Args:
             cell: what to do.
@@ -111,9 +112,12 @@ class Field:
                 turns.prepare(given.timed)
         probe, timings = self._race(racing, seconds)
         for _ in range(_AGAIN):
-            if min(probe) >= _CALM * self._peak:
+            steady = all(timing.spread <= _STEADY for timing in timings.values())
+            if steady and min(probe) >= _CALM * self._peak:
                 break
-            probe, timings = max((probe, timings), self._race(racing, seconds), key=lambda run: min(run[0]))
+            other, again = self._race(racing, seconds)
+            probe = max(probe, other, key=min)
+            timings = {name: min(timings[name], timing, key=_median) for name, timing in again.items()}
         for name, turns in racing.items():
             if turns.failure:
                 self._end(name)
@@ -166,7 +170,9 @@ class Field:
         ours = name in self._ours
         try:
             if name not in self._processes:
-                self._processes[name] = PeerProcess(name, self._factories[name], self._threads)
+                factory = self._factories[name]
+                environment = getattr(factory, "environment", None)
+                self._processes[name] = PeerProcess(name, factory, self._threads, environment)
             process = self._processes[name]
             if name not in process.prepare(given.task):
                 return []
@@ -220,6 +226,10 @@ def _figure(process: PeerProcess, section: str, task: Work) -> tuple[float | Non
     if process.name not in figures:
         return None, np.empty(0)
     return figures[process.name], process.result(process.name)
+
+
+def _median(timing: Timing) -> float:
+    return timing.median
 
 
 def _probe() -> float:

@@ -23,7 +23,10 @@ __all__ = ["PEERS", "Factory", "NumPy", "Peer", "find_peers"]
 
 
 class Peer(Protocol):
-    """A framework at a number of threads."""
+    """A framework at a number of threads.
+
+    Its class may have an `environment`: the variables with which its process is fastest.
+    """
 
     def contestants(self, task: Any) -> dict[str, Call]:
         """Its ways to do the task (a `pycnn.bench.tasks.Work`), by name; empty where it cannot."""
@@ -63,9 +66,11 @@ _NEEDS = {
 
 
 def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]:
-    """The contestants of these frameworks ("all": those installed), by name; each is made from a number of threads.
+    """The contestants of these frameworks, by name; each is made from a number of threads.
 
-    On the "cuda" backend there is one, torch, which brings cuDNN.
+    Args:
+        names: frameworks, each for all its contestants, or contestants; "all" for every framework that is installed.
+        backend: on "cuda" there is one, torch, which brings cuDNN.
 
     Raises ValueError for a name that is unknown or not installed.
     """
@@ -74,13 +79,16 @@ def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]
     }
     if list(names) == ["all"]:
         names = [name for name in PEERS if not missing[name]]
+    found: dict[str, Factory] = {}
     for name in names:
-        if name not in PEERS:
+        framework = next((each for each, contestants in PEERS.items() if name in (each, *contestants)), None)
+        if framework is None:
             raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
-        if missing[name]:
-            raise ValueError(f"peer {name!r} needs {' and '.join(missing[name])}: pip install 'pycnn[peers]'")
+        if missing[framework]:
+            raise ValueError(f"peer {name!r} needs {' and '.join(missing[framework])}: pip install 'pycnn[peers]'")
+        found |= PEERS[name] if name in PEERS else {name: PEERS[framework][name]}
     if backend != "cuda":
-        return {contestant: factory for name in names for contestant, factory in PEERS[name].items()}
+        return found
     from pycnn.bench.gpu import TorchCuda
 
     return {name: TorchCuda for name in names if name == "torch"}

@@ -252,10 +252,11 @@ class MNN(Engine):
             interpreter.resizeTensor(source, x.shape)
             interpreter.resizeSession(session)
         plain = engine.Tensor_DimensionType_Caffe
-        source.copyFrom(engine.Tensor(x.shape, engine.Halide_Type_Float, x, plain))
+        image = engine.Tensor(x.shape, engine.Halide_Type_Float, x, plain)
         target = interpreter.getSessionOutput(session)
 
         def run() -> _MnnOutput:
+            source.copyFrom(image)  # every time: a run uses the input's memory again
             interpreter.runSession(session)
             return _MnnOutput(engine, target, session, interpreter)
 

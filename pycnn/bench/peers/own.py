@@ -25,7 +25,7 @@ from pycnn.bench.tasks import (
 from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
 
-__all__ = ["OWN", "Compiled", "Eager", "Loaded", "compiler", "gradients", "load", "step", "without_dropout"]
+__all__ = ["OWN", "Compiled", "Eager", "Loaded", "gradients", "load", "step", "without_dropout"]
 
 
 class Eager:
@@ -61,9 +61,9 @@ class Compiled:
         """See `pycnn.bench.peers.Peer`."""
         if isinstance(task, FirstCall):
             model, x = load(task).eval(), _input(task)
-            return {"pycnn_compiled": lambda: compiler(model, x)(x)}
+            return {"pycnn_compiled": lambda: pycnn.compile(model, x)(x)}
         if isinstance(task, Inference):
-            return {"pycnn_compiled": _run(compiler(load(task).eval(), _input(task)), _input(task))}
+            return {"pycnn_compiled": _run(pycnn.compile(load(task).eval(), _input(task)), _input(task))}
         if isinstance(task, TrainingStep) or task.operator != "fprop" or not isinstance(task.shape, Conv2dShape):
             return {}
         shape, (x, w) = task.shape, task.arrays
@@ -71,7 +71,7 @@ class Compiled:
             shape.C, shape.K, w.shape[2:], shape.stride, shape.padding, shape.dilation, shape.groups, bias=False
         )
         layer.load_state_dict({"weight": w})
-        return {"pycnn_compiled": _run(compiler(layer.eval(), x), x)}
+        return {"pycnn_compiled": _run(pycnn.compile(layer.eval(), x), x)}
 
 
 class Loaded:
@@ -86,8 +86,8 @@ class Loaded:
             return {}
         path, x = Path(task.folder) / COMPILED, _input(task)
         if isinstance(task, FirstCall):
-            return {"pycnn_loaded": lambda: _load_compiled(path)(x)}
-        return {"pycnn_loaded": _run(_load_compiled(path), x)}
+            return {"pycnn_loaded": lambda: pycnn.load_compiled(path)(x)}
+        return {"pycnn_loaded": _run(pycnn.load_compiled(path), x)}
 
 
 def load(task: Inference | TrainingStep | FirstCall) -> nn.Module:
@@ -152,8 +152,4 @@ class _Digest:
         return digest(float(self._loss.data), gradients(self._model), self._scales)
 
 
-compiler: Any = getattr(pycnn, "compile", None)
-_load_compiled: Any = getattr(pycnn, "load_compiled", None)
-OWN: dict[str, Any] = {"pycnn": Eager}
-if compiler is not None:
-    OWN |= {"pycnn_compiled": Compiled, "pycnn_loaded": Loaded}
+OWN: dict[str, Any] = {"pycnn": Eager, "pycnn_compiled": Compiled, "pycnn_loaded": Loaded}
