@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.compiler.choose import choose
+from pycnn.compiler.choose import Choice, choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
 from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room
@@ -115,7 +115,7 @@ class _Lowering(Values):
             self.one_group(node, shape)
         elif shape.C // groups % lanes == 0 and shape.K // groups % lanes == 0:
             self.several_groups(node, shape)
-        elif node["algo"] != "auto" and choose(shape, node["algo"]) != "direct":
+        elif node["algo"] != "auto" and choose(shape, node["algo"], lanes).algo != "direct":
             raise CompileError(f"{node['algo']} has no compiled form for {groups} groups (in module {node.name})")
         elif shape.C == shape.K == groups:
             self.depthwise(node, shape)
@@ -123,24 +123,32 @@ class _Lowering(Values):
             self.any_groups(node, shape)
 
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
-        x, root = node.inputs[0], self.root(node.inputs[0])
+        root = self.root(node.inputs[0])
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
-        algo = choose(shape, node["algo"])
-        few = self.lanes > shape.C and (root, image(x.shape)) not in self.packed
-        if few and (node["algo"] == "auto" or algo == "direct"):
+        choice = choose(shape, node["algo"], self.lanes)
+        few = self.lanes > shape.C and (root, image(node.inputs[0].shape)) not in self.packed
+        if few and (node["algo"] == "auto" or choice.algo == "direct"):
             y = self.made(node.output)
             self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
             if residual is not None:
                 self.step("add", y, residual, y, relu=node["relu"])
         else:
-            self.conv(node, shape, self.padded(node, shape, algo), self.made(node.output), residual, algo, (0, shape.K))
+            x = self.padded(node, shape, choice)
+            self.conv(node, shape, x, self.made(node.output), residual, choice, (0, shape.K))
 
-    def padded(self, node: Node, shape: Conv2dShape, algo: str) -> Part:
+    def padded(self, node: Node, shape: Conv2dShape, choice: Choice) -> Part:
         """The input of a convolution, with a border where its algorithm needs one."""
-        return self.bordered(node.inputs[0], _reach(shape) if algo == "direct" else (0, 0, 0, 0))
+        return self.bordered(node.inputs[0], _reach(shape) if choice.algo == "direct" else (0, 0, 0, 0))
 
     def conv(
-        self, node: Node, shape: Conv2dShape, x: Part, y: Part, residual: Part | None, algo: str, rows: tuple[int, int]
+        self,
+        node: Node,
+        shape: Conv2dShape,
+        x: Part,
+        y: Part,
+        residual: Part | None,
+        choice: Choice,
+        rows: tuple[int, int],
     ) -> None:
         b = node.constants.get("b")
         self.step(
@@ -155,8 +163,8 @@ class _Lowering(Values):
             dilation=shape.dilation,
             residual=residual,
             relu=node["relu"],
-            algo=algo,
-            keep=True,
+            algo=choice.algo,
+            keep=choice.keep,
         )
 
     def several_groups(self, node: Node, shape: Conv2dShape) -> None:
@@ -165,12 +173,12 @@ class _Lowering(Values):
         one = Conv2dShape(
             shape.N, depth, shape.H, shape.W, width, shape.R, shape.S, shape.stride, shape.padding, shape.dilation
         )
-        algo = choose(one, node["algo"])
-        x, y = self.padded(node, shape, algo), self.made(node.output)
+        choice = choose(one, node["algo"], lanes=self.lanes)
+        x, y = self.padded(node, shape, choice), self.made(node.output)
         for group in range(groups):
             source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
             target = y.inside(group * width, 0, 0, width, shape.P, shape.Q)
-            self.conv(node, shape, source, target, None, algo, (group * width, (group + 1) * width))
+            self.conv(node, shape, source, target, None, choice, (group * width, (group + 1) * width))
 
     def from_dense(self, node: Node, shape: Conv2dShape, y: Part, relu: bool) -> None:
         """Few channels: the image as it is, with zeros around it."""
