@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -80,16 +80,28 @@ HANDICAPS = {4: 1.0, 6: 1.03, 8: 1.06}
 _MOST_COLUMNS = 32 << 20  # bytes that `auto` lets explicit columns take
 
 
-def _winograd(tile: int, operator: str) -> Implementation:
-    name = winograd.variant(operator, tile)
+def _unpacked(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
+    """Why a problem cannot be computed by way of the packed layout."""
+    if operator == "wgrad":
+        return "the packed layout computes fprop and dgrad only"
+    if dtype != "float32":
+        return f"the packed layout holds float32 only, this is {dtype}"
+    return f"the packed layout takes one group, this has {shape.groups}" if shape.groups > 1 else None
+
+
+def _winograd(tile: int, operator: str, taps: int = 3) -> Implementation:
+    name = winograd.variant(operator, tile, taps)
 
     def refuses(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
-        return winograd.refuses(name, asked, shape)
+        plain = taps == 3 and shape.dilation == (1, 1)  # others run in the packed layout
+        reason = winograd.refuses(name, asked, replace(shape, dilation=(1, 1)))
+        return reason if reason or plain else _unpacked(asked, shape, dtype)
 
     def spared(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
-        return "strict accuracy allows the smallest tile alone" if tile > 2 and accuracy() == "strict" else None
+        strict = accuracy() == "strict" and (tile > 2 or taps > 3)
+        return "strict accuracy allows the smallest tile alone" if strict else None
 
-    return Implementation(name, "winograd", refuses, spared, HANDICAPS[tile + 2])
+    return Implementation(name, "winograd", refuses, spared, HANDICAPS[tile + taps - 1])
 
 
 def _columns(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
@@ -102,9 +114,11 @@ def _columns(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
 # Of equals `auto` takes the first.
 _CPU: tuple[Implementation, ...] = (
     Implementation("direct", "direct", _never, _never),
+    Implementation("direct_packed", "direct", _unpacked, _never),
     Implementation("im2col_implicit", "im2col", _never, _never),
     Implementation("im2col_explicit", "im2col", _never, _columns),
     *(_winograd(tile, operator) for operator in ("fprop", "wgrad") for tile in winograd.TILES),
+    *(_winograd(tile, "fprop", 5) for tile in winograd.TILES_5X5),
 )
 
 
@@ -246,7 +260,7 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
     _check_operator(operator)
     asked = [one for one in _CPU if algo in (one.name, one.family)]
     if not asked and winograd.tile_of(algo):
-        raise ValueError(f"algo={algo!r}: the CPU engine has Winograd's tiles for 3x3 filters only")
+        raise ValueError(f"algo={algo!r}: the CPU engine has Winograd's tiles for 3x3 and 5x5 filters only")
     if not asked:
         names = ", ".join(dict.fromkeys(("auto", *FAMILIES, *(one.name for one in _CPU))))
         raise ValueError(f"algo must be one of {names}, got {algo!r}")

@@ -56,7 +56,8 @@ class _Engine:
 
     Attributes:
         lanes: values of a vector.
-        rows, vectors: of a register tile; `point_rows`: of the one that multiplies Winograd points, two vectors wide.
+        rows, vectors: of a register tile; `point_rows`: of the one that multiplies Winograd points, two vectors wide;
+            `packed_rows`: of the one of the packed layout, two vectors wide.
         depth: steps of a packed panel.
         size: bytes of a value.
         threads: how many work.
@@ -69,6 +70,7 @@ class _Engine:
     depth: int
     size: int
     threads: int
+    packed_rows: int
 
     @property
     def panel(self) -> int:
@@ -93,19 +95,29 @@ class _Engine:
 
     def point_steps(self, rows: int) -> int:
         """The same for the tiles of the Winograd points, two vectors wide and of nearly equal height."""
-        blocks = _up(rows, self.point_rows)
-        low, higher = divmod(rows, blocks)
-        return self.lanes * (higher * max(2 * (low + 1), _SHORTEST) + (blocks - higher) * max(2 * low, _SHORTEST))
+        return self.lanes * _pairs(rows, self.point_rows)
+
+    def packed_steps(self, rows: int, width: int) -> int:
+        """The same for tiles of the packed layout that cover `rows` x `width` vectors."""
+        pairs, odd = divmod(width, 2)
+        return self.lanes * (pairs * _pairs(rows, self.packed_rows) + odd * _up(rows, self.packed_rows) * _SHORTEST)
 
 
-# By instruction set: bytes of a vector, `_Engine.rows`, `vectors`, `point_rows`, `depth`.
-_TILES = {"avx512": (64, 8, 3, 12, 192), "avx2": (32, 6, 2, 6, 256), "baseline": (16, 4, 2, 4, 256)}
+def _pairs(rows: int, most: int) -> int:
+    """Vector multiply-adds of a step of tiles two vectors wide, of nearly equal height and at most `most` rows."""
+    blocks = _up(rows, most)
+    low, higher = divmod(rows, blocks)
+    return higher * max(2 * (low + 1), _SHORTEST) + (blocks - higher) * max(2 * low, _SHORTEST)
+
+
+# By instruction set: bytes of a vector, `_Engine.rows`, `vectors`, `point_rows`, `depth`, `packed_rows`.
+_TILES = {"avx512": (64, 8, 3, 12, 192, 14), "avx2": (32, 6, 2, 6, 256, 6), "baseline": (16, 4, 2, 4, 256, 5)}
 
 
 @lru_cache(maxsize=64)
 def _engine(isa: str, size: int, threads: int) -> _Engine:
-    vector, rows, vectors, point_rows, depth = _TILES[isa]
-    return _Engine(vector // size, rows, vectors, point_rows, depth, size, threads)
+    vector, rows, vectors, point_rows, depth, packed_rows = _TILES[isa]
+    return _Engine(vector // size, rows, vectors, point_rows, depth, size, threads, packed_rows)
 
 
 def work(
@@ -128,8 +140,13 @@ def work(
     """
     e = _engine(isa, size, threads)
     tile = winograd.tile_of(name)
-    if tile is not None:
+    if tile is not None and (shape.R == 5 or shape.dilation != (1, 1)):
+        name += "" if shape.dilation == (1, 1) else "_dilated"
+        counted = _winograd_packed(e, operator, shape, tile)
+    elif tile is not None:
         counted = (_winograd_wgrad if operator == "wgrad" else _winograd)(e, operator, shape, tile)
+    elif name == "direct_packed":
+        counted = _direct_packed(e, operator, shape)
     elif name == "im2col_implicit":
         counted = _implicit(e, operator, shape)
     elif name == "im2col_explicit":
@@ -228,6 +245,35 @@ def _direct(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         "stride": 0 if not strided else copied if operator == "fprop" else results,
         "turn": s.groups * outputs * channels * taps if packed else 0,
         "loop": packed + (shared and copied > 0),
+    }
+
+
+def _packing(e: _Engine, s: Conv2dShape, filters: int, loops: int) -> Work:
+    """Images and filters into the packed layout and back, some images at a time, with `loops` between."""
+    values = sum(_up(channels, e.lanes) * e.lanes * plane for channels, plane in ((s.C, s.H * s.W), (s.K, s.P * s.Q)))
+    together = min(s.N, max(1, (1 << 20) // values))
+    return {
+        "turn": s.N * values,
+        "filter": filters * _up(s.C, e.lanes) * _up(s.K, e.lanes) * e.lanes**2,
+        "loop": (2 + loops) * _up(s.N, together),
+    }
+
+
+def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
+    """fprop in one sum, dgrad in one for each pair of residues of the stride."""
+    channels, outputs, height, width = s.C, s.K, s.P, s.Q
+    stride_h, stride_w = (1, 1) if operator == "fprop" else s.stride
+    if operator == "dgrad":
+        channels, outputs, height, width = s.K, s.C, s.H, s.W
+    rows, columns = _up(height, stride_h), _up(width, stride_w)
+    pairs = stride_h * stride_w
+    if _pointwise(s):
+        rows, columns = 1, rows * columns
+    width_of = _up(outputs, e.lanes)
+    return {
+        "fma": s.N * rows * e.packed_steps(columns, width_of) * channels * s.R * s.S,
+        "tile": s.N * pairs * rows * _up(columns, e.packed_rows) * _up(width_of, 2),
+        **_packing(e, s, s.R * s.S, pairs),
     }
 
 
@@ -518,4 +564,31 @@ def _winograd_wgrad(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Wor
         "source": s.groups * grid.units * turns * points * e.lanes,
         "sums": s.groups * points * channels * panels * panel * (1 + grid.chunks * _up(in_chunk, 64)),
         "loop": s.groups * slabs * (2 if fused else 1 + 2 * grid.chunks) - 1,
+    }
+
+
+def _winograd_packed(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Work:
+    """fprop and dgrad in the packed layout, the pixels with one residue of the dilation as an image of their own."""
+    channels, outputs, height, width = s.C, s.K, s.P, s.Q
+    if operator == "dgrad":
+        channels, outputs, height, width = s.K, s.C, s.H, s.W
+    side = tile + s.R - 1
+    points, panel = side * side, 2 * e.lanes
+    of_channels, of_outputs = _up(channels, e.lanes), _up(outputs, e.lanes)
+    images = s.dilation[0] * s.dilation[1]
+    tiles = s.N * _up(_up(height, s.dilation[0]), tile) * _up(_up(width, s.dilation[1]), tile)  # of one residue
+    most = min(
+        max(64, tiles // 8),
+        (448 << 10) // (points * panel * e.size),
+        (4 << 20) // (points * of_channels * e.lanes * e.size),
+    )
+    held = min(tiles, max(2 * e.packed_rows, most // e.packed_rows * e.packed_rows))
+    chunks = _up(tiles, held)
+    made = chunks if images == 1 else 1  # filters are transformed for every chunk, or once for all residues
+    return {
+        "fma": images * points * channels * e.packed_steps(held, of_outputs) * tiles / held,
+        "tile": images * points * chunks * _up(held, e.packed_rows) * _up(of_outputs, 2),
+        "source": images * tiles * of_channels * points * e.lanes,
+        "result": images * tiles * of_outputs * tile * side * e.lanes,
+        **_packing(e, s, s.R * s.S + made * points, 3 * images),
     }

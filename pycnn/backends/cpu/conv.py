@@ -62,8 +62,10 @@ def _convolved(
     shape = Conv2dShape.of(x.shape, w.shape, stride, padding, dilation, groups)
     name, tile = _resolve(algo, "fprop", shape, x.dtype.char, *_settings())
     bias = None if b is None else dense(b)
-    if tile is not None:
+    if tile is not None and shape.R == 3 and dilation == (1, 1):
         return _cpu.winograd_fprop(dense(x), dense(w), bias, padding, groups, tile)
+    if tile is not None:
+        return _cpu.winograd_packed_fprop(dense(x), dense(w), bias, shape.y_shape, padding[::2], dilation, tile)
     return _cpu.conv2d_fprop(
         name,
         dense(x),
@@ -91,8 +93,10 @@ def conv2d_dgrad(
     """dx of `x_shape` from dy and w."""
     shape = Conv2dShape.of(x_shape, w.shape, stride, padding, dilation, groups)
     name, tile = _resolve(algo, "dgrad", shape, dy.dtype.char, *_settings())
-    if tile is not None:
+    if tile is not None and shape.R == 3 and dilation == (1, 1):
         return _cpu.winograd_dgrad(dense(dy), dense(w), x_shape, padding, groups, tile)
+    if tile is not None:
+        return _cpu.winograd_packed_dgrad(dense(dy), dense(w), x_shape, padding[::2], dilation, tile)
     return _cpu.conv2d_dgrad(name, dense(dy), dense(w), x_shape, stride, padding[::2], dilation, groups)
 
 

@@ -1,0 +1,108 @@
+"""Convolution by way of the packed layout: every pass, tile and instruction set; its bits; what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import pycnn
+from pycnn import _cpu, algorithms
+from pycnn.backends import cpu
+from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import check_conv2d, float_operands, run
+from pycnn.testing.problems import problems
+
+ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
+PASSES = ("fprop", "dgrad")
+ONE_GROUP = [p for p in problems() if p.shape.groups == 1]
+
+# What the cut into stretches and panels can get wrong: more pixels than one stretch holds, an odd number of vectors of
+# filters, channels that end within a vector, residues of the stride without a tap or without a pixel.
+CUTS = [
+    Problem.parse(text)
+    for text in (
+        "n1c40h40w61_k70r3s3_pd1",
+        "n3c17h9w8_k33r1s1_st3x2",
+        "n2c5h7w6_k18r2s3_st4x3pd1",
+        "n1c3h2w2_k4r3s3_st3pd2",
+        "n2c9h11w12_k5r3s2_st2x1pd2.0.1.3dl2x3",
+    )
+]
+# The same for tiles, and for images of residues of unlike sizes, down to none.
+FIVES = [
+    Problem.parse(text)
+    for text in (
+        "n2c19h13w16_k33r5s5_pd1",
+        "n1c3h9w70_k40r5s5_pd2",
+        "n3c33h5w6_k17r5s5_pd0.4.2.3",
+        "n1c70h20w20_k6r5s5_pd2dl2",
+    )
+]
+DILATED = [
+    Problem.parse(text)
+    for text in (
+        "n2c19h13w16_k33r3s3_pd3.1.0.2dl3x2",
+        "n1c5h7w7_k4r3s3_pd2dl2",
+        "n1c70h12w21_k40r3s3_pd1dl1x4",
+        "n2c3h9w3_k5r3s3_pd4dl4x3",
+    )
+]
+
+
+@pytest.fixture(autouse=True)
+def engine_as_found() -> Iterator[None]:
+    """Every test starts from the default threads and the best instruction set, and leaves them so."""
+    yield
+    pycnn.set_isa("auto")
+    pycnn.set_num_threads(0)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("operator", PASSES)
+def test_direct_sums_are_right(operator: str, isa: str) -> None:
+    pycnn.set_isa(isa)
+    for problem in ONE_GROUP + CUTS:
+        check_conv2d(cpu, Problem(problem.shape, operator), "direct_packed")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("operator", PASSES)
+def test_winograd_of_larger_and_dilated_filters_is_right(operator: str, isa: str) -> None:
+    pycnn.set_isa(isa)
+    for problem in FIVES:
+        for tile in (2, 4):
+            check_conv2d(cpu, Problem(problem.shape, operator), f"winograd_f{tile}x{tile}_5x5")
+    for problem in DILATED:
+        for tile in (2, 4, 6):
+            check_conv2d(cpu, Problem(problem.shape, operator), f"winograd_f{tile}x{tile}_3x3")
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_bits_do_not_depend_on_the_number_of_threads(operator: str) -> None:
+    for problem, algo in (
+        (CUTS[0], "direct_packed"),
+        (CUTS[1], "direct_packed"),
+        (FIVES[1], "winograd_f4x4_5x5"),
+        (DILATED[0], "winograd_f4x4_3x3"),
+    ):
+        typed = Problem(problem.shape, operator)
+        operands = float_operands(typed)
+        results = []
+        for threads in (1, 2, 3, 7):
+            pycnn.set_num_threads(threads)
+            results.append(run(cpu, typed, operands, algo).tobytes())
+        assert len(set(results)) == 1, f"{typed} {algo}"
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "dtype", "words"),
+    [
+        ("wgrad", Conv2dShape(1, 4, 8, 8, 4, 3, 3), "float32", "fprop and dgrad only"),
+        ("fprop", Conv2dShape(1, 4, 8, 8, 4, 3, 3), "float64", "float32 only"),
+        ("dgrad", Conv2dShape(1, 4, 8, 8, 4, 3, 3, groups=2), "float32", "one group"),
+    ],
+)
+def test_what_cannot_run_is_refused_in_words(operator: str, shape: Conv2dShape, dtype: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        algorithms.resolve("direct_packed", operator, shape, dtype)
