@@ -101,7 +101,12 @@ def null_gpu() -> Iterator[None]:
         get_current_stream=lambda: stream,
         driver=SimpleNamespace(launchKernel=lambda *given: None, funcSetAttribute=lambda *given: None),
         runtime=SimpleNamespace(
-            getDevice=lambda: 0, getDeviceCount=lambda: 1, memGetInfo=lambda: None, CUDARuntimeError=RuntimeError
+            getDevice=lambda: 0,
+            getDeviceCount=lambda: 1,
+            getDeviceProperties=lambda number: {"name": b"none"},
+            deviceGetAttribute=lambda attribute, number: 1,
+            memGetInfo=lambda: None,
+            CUDARuntimeError=RuntimeError,
         ),
     )
     from pycnn.backends.cuda import bound
