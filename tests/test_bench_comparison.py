@@ -53,6 +53,10 @@ def test_words_and_problems_narrow():
     ]
     (cell,) = cells(("wgrad", "inference"), (8,), problems=[SMALL])
     assert (str(cell), str(cell.problem)) == ("wgrad small b2", "n2c4h8w8_k6r3s3_st1pd1dl1g1_wgrad_small")
+    one = Problem.parse("n1c2h4_k2r1_wgrad_one")  # which names its pass
+    assert [str(cell) for cell in cells(PASSES, problems=[SMALL, one])] == [
+        *("fprop small b2", "dgrad small b2", "wgrad small b2", "wgrad one b1")
+    ]
     assert of_problem(Problem.parse("n1c2h4_k2r1"), "fprop").name == "n1c2h4w4_k2r1s1_st1pd0dl1g1"
 
 
@@ -105,6 +109,13 @@ def test_a_section_ends_with_its_geometric_mean():
 def test_ours_stand_first_among_the_contestants():
     late = outcome("fprop", "three", score("ncnn", 1.0), score("pycnn", 1.0, True))
     assert contestants([late, AHEAD]) == ["pycnn", "pycnn_compiled", "ncnn", "torch"]
+
+
+def test_a_layers_share_of_the_peak_counts_the_direct_form():
+    assert AHEAD.share(1e9) == 10**9 / 2.0 / 1e9
+    assert LONELY.share(1e9) == 0.25
+    assert outcome("fprop", "none", score("torch", 1.0)).share(1e9) is None
+    assert replace(AHEAD, problem="").share(1e9) is None  # a network
 
 
 def test_memory_is_read_in_mebibytes():
@@ -196,6 +207,23 @@ def test_one_that_fails_is_told_so_and_stops_nobody(fake, note):
 @pytest.mark.usefixtures("calm")
 def test_one_that_cannot_do_it_has_no_score():
     assert [score.name for score in race("idle", "exact").scores] == ["pycnn", "exact"]
+
+
+@pytest.mark.usefixtures("calm")
+def test_one_that_fails_at_a_first_call_is_not_asked_again(monkeypatch):
+    visits = []
+    real = field.PeerProcess
+
+    def spy(name, *rest):
+        visits.append(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(field, "PeerProcess", spy)
+    with Field({"pycnn_compiled": OWN["pycnn_compiled"]}, {"unable": FAKES["unable"]}, 1, 1e11) as racing:
+        ours, unable = racing.measure(Cell("first", "lenet5", 1)).scores
+    assert (ours.counts, ours.timing.runs) == (True, 3)
+    assert (unable.timing, unable.note) == (None, "unable could not start: RuntimeError: no such machine")
+    assert visits == ["pycnn_compiled", "unable", "pycnn_compiled", "pycnn_compiled"]
 
 
 @pytest.mark.usefixtures("calm")
@@ -372,11 +400,13 @@ def test_every_engine_starts_anew_for_a_first_call_and_for_its_memory(section, p
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("calm")
-def test_torch_compiles_and_freezes_a_network():
+@pytest.mark.parametrize(("name", "section"), [("torch_frozen", "inference"), ("torch_compile", "training")])
+def test_torch_compiles_a_network(name, section):
     pytest.importorskip("torch")
-    with Field({}, {"torch_frozen": find_peers(["torch"])["torch_frozen"]}, 1, 1e11) as racing:
-        (score,) = racing.measure(Cell("inference", "lenet5", 3), 1e-3).scores
-    assert score.counts
+    with Field({}, find_peers([name]), 1, 1e11) as racing:
+        (score,) = racing.measure(Cell(section, "lenet5", 3), 1e-3).scores
+        assert racing.measure(of_problem(SMALL, "dgrad"), 1e-3).scores == []
+    assert (score.name, score.counts) == (name, True)
 
 
 def test_openvino_does_not_report_home():

@@ -134,6 +134,22 @@ def test_a_peer_that_cannot_start_is_an_error():
         PeerProcess("new", dies_at_once, 1)
 
 
+def test_peers_are_found_by_framework_and_by_contestant():
+    pytest.importorskip("torch")
+    everybody = find_peers(["all"])
+    assert list(find_peers(["torch"])) == ["torch", "torch_cl", "torch_frozen"]
+    assert list(find_peers(["torch_cl"])) == ["torch_cl"]
+    assert list(find_peers(["torch_compile", "torch_cl"])) == ["torch_compile", "torch_cl"]
+    assert list(find_peers(["all", "torch_compile"])) == [*everybody, "torch_compile"]  # which has to be asked for
+
+
+def test_a_peer_that_is_not_installed_is_refused(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda package: None if package in ("MNN", "onnx") else package)
+    assert list(find_peers(["all"])) == ["torch", "torch_cl", "torch_frozen"]
+    with pytest.raises(ValueError, match=r"peer 'mnn' needs MNN and onnx: pip install 'pycnn\[peers\]'"):
+        find_peers(["torch", "mnn"])
+
+
 def test_unknown_peers_are_refused():
     with pytest.raises(ValueError, match="peers must be among torch, onnxruntime, openvino, ncnn, mnn, got 'caffe'"):
         find_peers(["caffe"])

@@ -93,7 +93,7 @@ def _print_section(console: Any, outcomes: Sequence[Outcome], peak: float) -> No
     names = contestants(outcomes)
     table = Table(title=outcomes[0].section, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     table.add_column(outcomes[0].unit, no_wrap=True)
-    for name in (*names, "ratio", "±", "probe", "algorithm"):
+    for name in (*names, "ratio", "±", "probe", "of peak", "algorithm"):
         table.add_column(name, justify="left" if name == "algorithm" else "right", no_wrap=True)
     for outcome in outcomes:
         ours = outcome.ours
@@ -103,6 +103,7 @@ def _print_section(console: Any, outcomes: Sequence[Outcome], peak: float) -> No
             "" if outcome.ratio is None else f"{outcome.ratio:.2f}",
             "" if ours is None or ours.timing is None else f"{ours.timing.spread:.0%}",
             f"{min(outcome.probe) / peak:.0%}",
+            "" if (share := outcome.share(peak)) is None else f"{share:.0%}",
             outcome.algo,
         )
     console.print(table)

@@ -95,7 +95,8 @@ def cells(
         sections: among SECTIONS.
         batches: images at once, of the lists' layers and of inference.
         words: only cells whose names contain one of them; empty for all.
-        problems: layers given by hand, in place of the lists', at their own batch sizes; then there are no networks.
+        problems: layers given by hand, in place of the lists', at their own batch sizes, in one pass alone where they
+            name dgrad or wgrad; then there are no networks.
 
     Raises:
         ValueError: an unknown section, a problem that is not float32 in NCHW, or nothing left.
@@ -114,7 +115,7 @@ def _all(sections: Sequence[str], batches: Sequence[int], problems: Sequence[Pro
     layers = problems or [replace(layer, shape=replace(layer.shape, N=batch)) for batch in batches for layer in LAYERS]
     for section in sections:
         if section in PASSES:
-            yield from (of_problem(layer, section) for layer in layers)
+            yield from (of_problem(layer, section) for layer in layers if layer.operator in (section, "fprop"))
         elif problems:
             continue
         elif section == INFERENCE:

@@ -135,17 +135,20 @@ class Field:
         probe: list[float] = []
         scores: dict[str, Score] = {}
         figures: dict[str, list[float]] = {}
+        taking_part = dict(self._factories)
         for visit in range(_VISITS[cell.section]):
             probe.append(_probe())
-            for name in self._factories:
+            for name, factory in list(taking_part.items()):
                 environment = {variable: str(folder / f"caches-{visit}-{name}") for variable in _CACHES}
                 try:
-                    with PeerProcess(name, self._factories[name], self._threads, environment) as process:
+                    with PeerProcess(name, factory, self._threads, environment) as process:
                         figure, y = _figure(process, cell.section, given.task)
                 except ChildProcessError as error:
                     scores[name] = Score(name, name in self._ours, note=str(error))
+                    del taking_part[name]
                     continue
                 if figure is None:
+                    del taking_part[name]
                     continue
                 figures.setdefault(name, []).append(figure)
                 scores[name] = self._score(name, y, given)

@@ -51,16 +51,17 @@ def _table(outcomes: list[Outcome], peak: float) -> str:
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = [
         f"<table><tr><th class='text'>cell</th><th>batch</th><th class='text'>problem</th><th class='text'>algorithm"
-        f"</th>{head}<th>ratio</th><th>spread</th><th>probe</th></tr>"
+        f"</th>{head}<th>ratio</th><th>spread</th><th>of peak</th><th>probe</th></tr>"
     ]
     for outcome in outcomes:
         ratio = "" if outcome.ratio is None else f"{outcome.ratio:.2f}"
+        share = "" if outcome.share(peak) is None else f"{outcome.share(peak):.0%}"
         spread = "" if outcome.ours is None or outcome.ours.timing is None else f"{outcome.ours.timing.spread:.0%}"
         rows.append(
             f"<tr><td class='text'>{html.escape(outcome.name)}</td><td>{outcome.batch}</td>"
             f"<td class='text'>{html.escape(outcome.problem)}</td><td class='text'>{html.escape(outcome.algo)}</td>"
             f"{''.join(_cell(outcome, name) for name in names)}<td>{ratio}</td><td>{spread}</td>"
-            f"<td>{min(outcome.probe) / peak:.0%}</td></tr>"
+            f"<td>{share}</td><td>{min(outcome.probe) / peak:.0%}</td></tr>"
         )
     return "".join(rows) + "</table>"
 

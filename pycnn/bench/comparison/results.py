@@ -85,6 +85,10 @@ class Outcome:
         value = score.median / 2**20 if self.section == MEMORY else score.median * 1e3
         return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
 
+    def share(self, peak: float) -> float | None:
+        """Our best's operations a second, as the direct form counts them, as a share of `peak`; None for no layer."""
+        return self.flops / self.ours.median / peak if self.ours is not None and self.problem else None
+
     @property
     def ours(self) -> Score | None:
         """Our fastest that counts, or None."""

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from pycnn._extras import extra
 from pycnn.bench.numpy_rows import numpy_call
 from pycnn.bench.peers.engines import MNN, Ncnn, OnnxRuntime, OpenVINO
-from pycnn.bench.peers.pytorch import Torch, TorchChannelsLast, TorchFrozen
+from pycnn.bench.peers.pytorch import Torch, TorchChannelsLast, TorchCompiled, TorchFrozen
 from pycnn.bench.tasks import Call, Task
 
 __all__ = ["PEERS", "Factory", "NumPy", "Peer", "find_peers"]
@@ -56,6 +56,7 @@ PEERS: dict[str, dict[str, Factory]] = {
     "ncnn": {"ncnn": Ncnn},
     "mnn": {"mnn": MNN},
 }
+_ON_REQUEST: dict[str, dict[str, Factory]] = {"torch": {"torch_compile": TorchCompiled}}
 _NEEDS = {
     "torch": ("torch",),
     "onnxruntime": ("onnxruntime", "onnx"),
@@ -69,26 +70,38 @@ def find_peers(names: Sequence[str], backend: str = "cpu") -> dict[str, Factory]
     """The contestants of these frameworks, by name; each is made from a number of threads.
 
     Args:
-        names: frameworks, each for all its contestants, or contestants; "all" for every framework that is installed.
+        names: frameworks, each for its contestants, or contestants, "torch_compile" among them, which has to be asked
+            for; "all" for every framework that is installed.
         backend: on "cuda" there is one, torch, which brings cuDNN.
 
     Raises ValueError for a name that is unknown or not installed.
     """
-    missing = {
-        name: [package for package in _NEEDS[name] if importlib.util.find_spec(package) is None] for name in PEERS
-    }
-    if list(names) == ["all"]:
-        names = [name for name in PEERS if not missing[name]]
     found: dict[str, Factory] = {}
     for name in names:
-        framework = next((each for each, contestants in PEERS.items() if name in (each, *contestants)), None)
-        if framework is None:
-            raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")
-        if missing[framework]:
-            raise ValueError(f"peer {name!r} needs {' and '.join(missing[framework])}: pip install 'pycnn[peers]'")
-        found |= PEERS[name] if name in PEERS else {name: PEERS[framework][name]}
+        if name == "all":
+            for framework, contestants in PEERS.items():
+                found |= {} if _missing(framework) else contestants
+            continue
+        framework = _framework(name)
+        if missing := _missing(framework):
+            raise ValueError(f"peer {name!r} needs {' and '.join(missing)}: pip install 'pycnn[peers]'")
+        every = {**PEERS[framework], **_ON_REQUEST.get(framework, {})}
+        found |= PEERS[name] if name == framework else {name: every[name]}
     if backend != "cuda":
         return found
     from pycnn.bench.gpu import TorchCuda
 
-    return {name: TorchCuda for name in names if name == "torch"}
+    return {"torch": TorchCuda} if "torch" in found else {}
+
+
+def _missing(framework: str) -> list[str]:
+    """The packages of a framework that are not installed."""
+    return [package for package in _NEEDS[framework] if importlib.util.find_spec(package) is None]
+
+
+def _framework(name: str) -> str:
+    """The framework of this name, or that a contestant of this name runs on."""
+    for framework, contestants in PEERS.items():
+        if name in (framework, *contestants, *_ON_REQUEST.get(framework, {})):
+            return framework
+    raise ValueError(f"peers must be among {', '.join(PEERS)}, got {name!r}")

@@ -25,18 +25,17 @@ from pycnn.bench.tasks import (
 from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
 
-__all__ = ["Torch", "TorchChannelsLast", "TorchFrozen", "export"]
+__all__ = ["Torch", "TorchChannelsLast", "TorchCompiled", "TorchFrozen", "export"]
 
 
 class Torch:
     """PyTorch, its tensors in NCHW."""
 
-    # The memory of large tensors is kept and given out again: by default the C library hands it back to the system, and
-    # a quarter to a half of a training step's time are page faults.
+    # The memory of large tensors is kept, in huge pages, and given out again: by default the C library hands it back to
+    # the system, and a quarter to a half of a training step's time are page faults.
     environment: ClassVar[dict[str, str]] = {
-        "MALLOC_MMAP_THRESHOLD_": str(2**36),
-        "MALLOC_TRIM_THRESHOLD_": str(2**36),
-        "MALLOC_TOP_PAD_": str(2**26),
+        "GLIBC_TUNABLES": f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={2**36}"
+        f":glibc.malloc.trim_threshold={2**36}:glibc.malloc.top_pad={2**26}"
     }
     layouts: ClassVar[dict[str, str]] = {"torch": "contiguous_format"}  # by contestant
 
@@ -71,6 +70,7 @@ class Torch:
     def _step(self, task: TrainingStep, layout: Any) -> Call | None:
         torch, folder = self._torch, Path(task.folder)
         model = _load(task).train().to(memory_format=layout)
+        run = self._trained(model)
         if not task.dropout:
             for module in model.modules():
                 if isinstance(module, torch.nn.Dropout):
@@ -81,12 +81,15 @@ class Torch:
 
         def call() -> _Digest:
             optimizer.zero_grad()
-            loss = loss_of(model(x), lambda logits: torch.nn.functional.cross_entropy(logits, labels))
+            loss = loss_of(run(x), lambda logits: torch.nn.functional.cross_entropy(logits, labels))
             loss.backward()
             optimizer.step()
             return _Digest(model, loss, scales)
 
         return call
+
+    def _trained(self, model: Any) -> Any:
+        return model
 
     def _layer(self, task: Task, layout: Any) -> Call | None:
         shape = task.shape
@@ -147,11 +150,7 @@ class TorchFrozen(Torch):
 
     def _inference(self, model: Any, x: Any) -> Call:
         torch = self._torch
-        from torch._inductor import config
-
-        config.freezing = True
-        config.compile_threads = 1  # in this process, so that nobody is left when it ends
-        torch._dynamo.reset()
+        _set_inductor(torch, freezing=True)
         compiled = torch.compile(model)
 
         def forward() -> Any:
@@ -177,6 +176,29 @@ class TorchFrozen(Torch):
 
     def _backward(self, shape: Conv2dShape, operator: str, dy: Any, other: Any) -> Call | None:
         return None
+
+
+class TorchCompiled(TorchChannelsLast):
+    """PyTorch's torch.compile in training, nothing else: it compiles for minutes and is seldom the fastest."""
+
+    layouts: ClassVar[dict[str, str]] = {"torch_compile": "channels_last"}
+
+    def contestants(self, task: Work) -> dict[str, Call]:
+        """See `pycnn.bench.peers.Peer`."""
+        return super().contestants(task) if isinstance(task, TrainingStep) else {}
+
+    def _trained(self, model: Any) -> Any:
+        _set_inductor(self._torch)
+        return self._torch.compile(model)
+
+
+def _set_inductor(torch: Any, **settings: Any) -> None:
+    """Begin anew with torch.compile, in this process alone, so that nobody is left when it ends."""
+    from torch._inductor import config
+
+    torch._dynamo.reset()
+    for name, value in {"compile_threads": 1, **settings}.items():
+        setattr(config, name, value)
 
 
 class _Digest:
