@@ -93,9 +93,11 @@ def _winograd(tile: int, operator: str, taps: int = 3) -> Implementation:
     name = winograd.variant(operator, tile, taps)
 
     def refuses(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
-        plain = taps == 3 and shape.dilation == (1, 1)  # others run in the packed layout
         reason = winograd.refuses(name, asked, replace(shape, dilation=(1, 1)))
-        return reason if reason or plain else _unpacked(asked, shape, dtype)
+        if reason or (taps == 3 and shape.dilation == (1, 1)):
+            return reason
+        reason = _unpacked(asked, shape, dtype)  # where 5x5 and dilated filters run
+        return reason and (f"with dilation {shape.dilation[0]}x{shape.dilation[1]} " if taps == 3 else "") + reason
 
     def spared(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
         strict = accuracy() == "strict" and (tile > 2 or taps > 3)
