@@ -335,28 +335,31 @@ def _found(identity: Identity, off: bool) -> Table:
             raise ValueError(f"PYCNN_TUNING must be off or a file that `pycnn tune` wrote: {error}") from None
         if table.covers(identity):
             return table
-    found = None if named == "off" else kept(identity)
+    found, complaint = (None, "") if named == "off" else _kept(identity)
+    if complaint:
+        warnings.warn(complaint, stacklevel=2)
     return found or own(identity)
 
 
 def kept(identity: Identity) -> Table | None:
-    """What ``pycnn tune`` left in the cache folder for this device, or None; one of no use is named in a warning."""
+    """What ``pycnn tune`` left in the cache folder for this device; None where there is nothing or nothing of use."""
+    return _kept(identity)[0]
+
+
+def _kept(identity: Identity) -> tuple[Table | None, str]:
+    """The same, and why it is of no use."""
     if not identity.device:
-        return None
+        return None, ""
     try:
         path = path_of(identity)
         table = load(path)
     except (FileNotFoundError, RuntimeError):  # the latter: there is no home
-        return None
+        return None, ""
     except (OSError, ValueError) as error:
-        warnings.warn(f"ignored, `pycnn tune` writes it anew: {error}", stacklevel=2)
-        return None
+        return None, f"ignored, `pycnn tune` writes it anew: {error}"
     if table.identity != identity:
-        warnings.warn(
-            f"{path} was measured with another build of the engine and is ignored: run `pycnn tune` again", stacklevel=2
-        )
-        return None
-    return table
+        return None, f"{path} was measured with another build of the engine and is ignored: run `pycnn tune` again"
+    return table, ""
 
 
 def own(identity: Identity) -> Table:
