@@ -211,6 +211,12 @@ def _inside_of_a_padding(net: Any, x: Any) -> Any:
     return F.max_pool2d(F.pad(x, (2, 1, 1, 2)), 3, 2), net.b(x)
 
 
+def _inside_of_a_stack(net: Any, x: Any) -> Any:
+    x = net.a(x)
+    below, y = net.c(x), net.b(x)
+    return F.cat([x, below], 2), y
+
+
 def _half_of_a_vector(net: Any, x: Any) -> Any:
     half = net.bn(net.fc(x))
     return F.cat([half, F.relu(half)], 1), net.out(half), F.cat([F.tanh(half), half], 1)
@@ -282,6 +288,10 @@ GRAPHS: dict[str, Case] = {
         [(3, 3, 4)],
     ),
     "inside of a padding": (lambda: Net(_inside_of_a_padding, a=conv(3, 32), b=conv(32, 5, 5)), [(3, 6, 6)]),
+    "inside of a stack": (
+        lambda: Net(_inside_of_a_stack, a=conv(3, 32), b=conv(32, 5, 5), c=conv(32, 32, 1)),
+        [(3, 6, 6)],
+    ),
     "half of a vector": (
         lambda: Net(_half_of_a_vector, fc=nn.Linear(7, 32), bn=nn.BatchNorm1d(32), out=nn.Linear(32, 5)),
         [(7,)],

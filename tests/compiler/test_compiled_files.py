@@ -144,7 +144,7 @@ LIES: dict[str, tuple[Callable[[Any, Any], None], str]] = {
     "unknown algorithm": (_setting(algo=["direct"]), "algo must be a string"),
     "a later input": (_node(0, inputs=[3]), "there is no value 3"),
     "a negative input": (_node(0, inputs=[-1]), "there is no value -1"),
-    "an input that is no number": (_node(0, inputs=[True]), "there is no value True"),
+    "an input that is no number": (_node(0, inputs=[False]), "there is no value False"),
     "another shape": (_node(0, shape=[5, 5, 5]), "conv2d makes"),
     "no shape": (_node(0, shape="large"), "is no shape"),
     "negative size": (_set("inputs", [[-3, 9, 11]]), "is no shape"),
