@@ -7,7 +7,8 @@
 //   dw, as it is summed           [tap][k][channel]
 //
 // With few channels a whole row of taps lies together, (s, c) next to each other: then a vector holds those, and the
-// taps are the rows r alone.  A 3-channel 7x7 filter is 7 taps of 21 lanes instead of 49 of 3.
+// taps are the rows r alone.  A 6-channel 5x5 filter is 5 taps of 30 lanes instead of 25 of 6.  Where that still leaves
+// many lanes empty and filters abound, they take the lanes instead: conv_direct_wgrad_few.cpp.
 //
 // A task is (slice of the images' rows, group, block of lanes, block of filters).  The slices depend on the shape
 // only; each sums into its own copy of dw, and the copies are added in order: deterministic for any thread count.
@@ -116,6 +117,9 @@ template <typename T>
 void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
     if (is_depthwise(s)) return depthwise_wgrad(s, dy, x, dw);
     const Plan p = plan_of<T>(s);
+    if (few_channels_pay<T>(s, p.filters * p.taps * ceil_div(p.lanes, kLanes<T>))) {
+        return few_channels_wgrad(s, dy, x, dw);
+    }
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     const int64_t blocks_an_image = ceil_div(s.P, p.rows);
     const int64_t pixel = p.joined ? p.channels : p.lane_block;
