@@ -67,6 +67,8 @@ BLOCKED = (
     "n1c900h30w30_k9r1s1",
     "n5c130h7w7_k70r1s1",
     "n1c3h200w190_k20r7s7_st2pd3",
+    "n2c6h37w41_k70r3s4_st2x3pd1dl1x2g2",
+    "n3c800h5w7_k9r1s1",
     "n2c9h90w91_k9r3s3_st2pd1g9",
     "n1c2h3w9000_k3r1s5_pd0x2",
     "n1c1500h3w500_k2r1s1_pd1",

@@ -26,6 +26,13 @@ void depthwise_sum(const TapSum<T>& p);
 template <typename T>
 void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw);
 
+// conv_direct_wgrad_few.cpp: wgrad with vectors along the filters, and whether it is quicker than a way that takes
+// `other` multiply-adds of a vector for each pixel.
+template <typename T>
+bool few_channels_pay(const ConvShape& s, int64_t other);
+template <typename T>
+void few_channels_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw);
+
 template <typename T>
 static bool all_finite(const T* values, int64_t count) {
     Vec<T> sum = {};  // x * 0 is 0, or NaN where x is not finite

@@ -234,10 +234,58 @@ void sum_any(const Table<T>& table, const Strip<T>& strip) {
     }
 }
 
+// Even and odd columns of dgrad of a 3x3 filter with a stride of two: EVEN and ODD of its columns meet them, DOWN of
+// its rows.
+template <typename T, bool INSIDE, int DOWN, int EVEN, int ODD>
+void sum_zipped(const Table<T>& table, const Strip<T>& strip) {
+    constexpr int64_t kL = kLanes<T>;
+    constexpr int kTaps = 3;
+    static_assert(EVEN + ODD == kTaps);
+    const Column<T>* even = strip.across[0].columns;
+    const Column<T>* odd = strip.across[1].columns;
+    const Column<T> column[kTaps] = {even[0], EVEN > 1 ? even[1] : odd[0], odd[ODD - 1]};
+    Vec<T> weight[DOWN][kTaps];
+#pragma GCC unroll 6
+    for (int t = 0; t < DOWN * kTaps; t++) {
+        const int s = t % kTaps;
+        const Across<T>& across = strip.across[s < EVEN ? 0 : 1];
+        weight[t / kTaps][s] = broadcast(across.weight[t / kTaps * across.taps + (s < EVEN ? s : s - EVEN)]);
+    }
+    const Vec<T> bias = broadcast(strip.bias);
+    const int64_t low = least(kL, strip.count);
+    const int64_t high = strip.count - low;
+    const int64_t* down = strip.down;
+    T* to = strip.to;
+    for (int64_t row = 0; row < strip.rows; row++, down += DOWN, to += strip.to_row) {
+        Vec<T> sum[2] = {bias, bias};
+#pragma GCC unroll 2
+        for (int r = 0; r < DOWN; r++) {
+            const T* from = down[r] < 0 ? table.zeros.get() : strip.x + down[r];
+#pragma GCC unroll 3
+            for (int s = 0; s < kTaps; s++) {
+                sum[s < EVEN ? 0 : 1] += weight[r][s] * load_column<T, Step::kOne, INSIDE>(from, column[s], table.w);
+            }
+        }
+        store_part(to, detail::Zip<T, 0>::of(sum[0], sum[1]), low);
+        store_part(to + kL, detail::Zip<T, kL / 2>::of(sum[0], sum[1]), high);
+    }
+}
+
 template <typename T, Step STEP, bool INSIDE>
 void sum_strip(const Table<T>& table, const Strip<T>& strip) {
     if constexpr (STEP == Step::kOne) {
-        if (strip.across[1].columns != nullptr) return sum_any<T, STEP, INSIDE, 2>(table, strip);
+        if (strip.across[1].columns != nullptr) {
+            const int64_t even = strip.across[0].taps;
+            if (even + strip.across[1].taps == 3 && strip.taps_h == 1) {
+                return even == 1 ? sum_zipped<T, INSIDE, 1, 1, 2>(table, strip)
+                                 : sum_zipped<T, INSIDE, 1, 2, 1>(table, strip);
+            }
+            if (even + strip.across[1].taps == 3 && strip.taps_h == 2) {
+                return even == 1 ? sum_zipped<T, INSIDE, 2, 1, 2>(table, strip)
+                                 : sum_zipped<T, INSIDE, 2, 2, 1>(table, strip);
+            }
+            return sum_any<T, STEP, INSIDE, 2>(table, strip);
+        }
     }
     if constexpr (STEP != Step::kAny) {
         const bool three = strip.taps_h == 3 && strip.across[0].taps == 3 && table.adjacent;

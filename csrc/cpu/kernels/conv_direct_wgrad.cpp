@@ -7,7 +7,8 @@
 //   dw, as it is summed           [tap][k][channel]
 //
 // With few channels a whole row of taps lies together, (s, c) next to each other: then a vector holds those, and the
-// taps are the rows r alone.  A 3-channel 7x7 filter is 7 taps of 21 lanes instead of 49 of 3.
+// taps are the rows r alone.  A 6-channel 5x5 filter is 5 taps of 30 lanes instead of 25 of 6.  Where that still leaves
+// many lanes empty and filters abound, they take the lanes instead: conv_direct_wgrad_few.cpp.
 //
 // A task is (slice of the images' rows, group, block of lanes, block of filters).  The slices depend on the shape
 // only; each sums into its own copy of dw, and the copies are added in order: deterministic for any thread count.
@@ -28,7 +29,8 @@ struct Plan {
     int64_t channels, filters;  // of a group
     int64_t lanes, taps;
     int64_t lane_block, lane_blocks, filter_block, filter_blocks;
-    int64_t rows, row_blocks;  // of outputs in a block, blocks in all images
+    int64_t rows, images;  // of outputs in a block; more than one image only if it is whole
+    int64_t row_blocks;    // in all images
     int64_t slices;
     // With one tap along an axis only every stride-th row (column) of the image is kept; `step` is what is left of the
     // stride between two outputs, `skip` is between two kept rows of x.
@@ -61,14 +63,18 @@ Plan plan_of(const ConvShape& s) {
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     p.rows = s.P;
     while (p.rows > 1 && ((p.rows - 1) * p.step_h + reach) * p.columns * pixel > budget) p.rows = ceil_div(p.rows, 2);
-    p.row_blocks = s.N * ceil_div(s.P, p.rows);
     const int64_t slivers = ceil_div(p.filters, kTileRows);
+    p.images = 1;
+    if (p.rows == s.P && s.groups * p.lane_blocks * ceil_div(slivers, 8) >= kTasks) {
+        p.images = most(1, least(s.N, budget / (((p.rows - 1) * p.step_h + reach) * p.columns * pixel)));
+    }
+    p.row_blocks = ceil_div(s.N, p.images) * ceil_div(s.P, p.rows);
     p.filter_block = slivers;
     // A block of filters repeats the transposition of x, a slice repeats dw: cut first where less is repeated.
-    const bool slice_first = s.K * p.channels * s.R * s.S < s.N * s.C * s.P * s.Q;
+    const bool slice_first = 4 * s.K * p.channels * s.R * s.S < s.N * s.C * s.P * s.Q;
     p.slices = 1;
     while (s.groups * p.lane_blocks * ceil_div(slivers, p.filter_block) * p.slices < kTasks) {
-        const int64_t pixels = ceil_div(p.row_blocks, p.slices) * p.rows * s.Q;
+        const int64_t pixels = ceil_div(p.row_blocks, p.slices) * p.images * p.rows * s.Q;
         const bool can_slice = p.slices < p.row_blocks && pixels > 1024;
         if (p.filter_block > 8 && !(slice_first && can_slice)) {
             p.filter_block = ceil_div(p.filter_block, 2);
@@ -82,6 +88,17 @@ Plan plan_of(const ConvShape& s) {
     }
     p.filter_blocks = ceil_div(slivers, p.filter_block);
     return p;
+}
+
+// A 1x1 filter sees a small image as one row: a walk without ends of rows in it.
+template <typename T>
+ConvShape in_one_row(const ConvShape& s) {
+    ConvShape row = s;
+    constexpr int64_t kPixel = kTileVectors * kLanes<T> * static_cast<int64_t>(sizeof(T));
+    if (!is_pointwise(s) || s.H * s.W * kPixel > kImageBytes) return row;
+    row.H = row.P = row.stride_h = row.stride_w = 1;
+    row.W = row.Q = s.H * s.W;
+    return row;
 }
 
 // Kept rows [first, first + count) of the padded image, channels last: to[row][column][channel], `pixel` elements a
@@ -113,16 +130,27 @@ void channels_last(const ConvShape& s, const Plan& p, const T* planes, int64_t c
 }  // namespace
 
 template <typename T>
-void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
-    if (is_depthwise(s)) return depthwise_wgrad(s, dy, x, dw);
+void conv_wgrad_direct(const ConvShape& shape, const T* dy, const T* x, T* dw) {
+    if (is_depthwise(shape)) return depthwise_wgrad(shape, dy, x, dw);
+    const ConvShape s = in_one_row<T>(shape);
     const Plan p = plan_of<T>(s);
+    if (few_channels_pay<T>(s, p.filters * p.taps * ceil_div(p.lanes, kLanes<T>))) {
+        return few_channels_wgrad(s, dy, x, dw);
+    }
     const int64_t reach = (s.R - 1) * s.dilation_h + 1;
     const int64_t blocks_an_image = ceil_div(s.P, p.rows);
     const int64_t pixel = p.joined ? p.channels : p.lane_block;
-    const int64_t image_rows = (p.rows - 1) * p.step_h + reach;
+    const int64_t image_size = ((p.rows - 1) * p.step_h + reach) * p.columns * pixel;
     const int64_t sum_size = p.taps * p.filters * p.lane_block;  // of one slice, group and block of lanes
     const int64_t sums = s.groups * p.lane_blocks;
     const Scratch<T> partial(p.slices * sums * sum_size);
+    // Of the pixels of a block, in its image: the walk has no ends of rows, which a processor would fail to foresee.
+    const Scratch<int32_t> offsets(p.rows * s.Q);
+    for (int64_t i = 0; i < p.rows; i++) {
+        for (int64_t j = 0; j < s.Q; j++) {
+            offsets.get()[i * s.Q + j] = static_cast<int32_t>((i * p.step_h * p.columns + j * p.step_w) * pixel);
+        }
+    }
     // partial[slice][group][lane block][tap][filter][lane]
     parallel(p.slices * sums * p.filter_blocks, [&](int64_t task) {
         const int64_t filter_part = task % p.filter_blocks;
@@ -136,39 +164,42 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
         const int64_t c0 = p.joined ? 0 : lane;
         const int64_t channels = p.joined ? p.channels : least(p.lane_block, p.channels - c0);
         T* to = partial.get() + (slice * sums + sum) * sum_size;
-        const Scratch<T> image(image_rows * p.columns * pixel + 2 * kTileVectors * kLanes<T>);
+        const Scratch<T> image(p.images * image_size + 2 * kTileVectors * kLanes<T>);
         const Scratch<T> line(p.skip_w > 1 ? channels * p.columns : 1);
         const int64_t block0 = slice * p.row_blocks / p.slices;
         const int64_t block1 = (slice + 1) * p.row_blocks / p.slices;
         for (int64_t block = block0; block < block1; block++) {
-            const int64_t n = block / blocks_an_image;
+            const int64_t n = block / blocks_an_image * p.images;
+            const int64_t images = least(p.images, s.N - n);
             const int64_t part = block % blocks_an_image;
             const int64_t row0 = part * s.P / blocks_an_image;
             const int64_t rows = (part + 1) * s.P / blocks_an_image - row0;
-            const T* planes = x + ((n * s.groups + group) * p.channels + c0) * s.H * s.W;
-            channels_last(s, p, planes, channels, row0 * p.step_h, (rows - 1) * p.step_h + reach, pixel, line.get(),
-                          image.get());
+            for (int64_t i = 0; i < images; i++) {
+                const T* planes = x + (((n + i) * s.groups + group) * p.channels + c0) * s.H * s.W;
+                channels_last(s, p, planes, channels, row0 * p.step_h, (rows - 1) * p.step_h + reach, pixel, line.get(),
+                              image.get() + i * image_size);
+            }
             const int64_t row = p.columns * pixel;
             for (int64_t k = k0; k < k1; k += kTileRows) {
                 const T* gradient = dy + (((n * s.groups + group) * p.filters + k) * s.P + row0) * s.Q;
                 for (int64_t tap = 0; tap < p.taps; tap++) {
                     const int64_t r = p.joined ? tap : tap / s.S;
                     const int64_t column = p.joined ? 0 : tap % s.S * s.dilation_w;
-                    tile_any<T, false>(
+                    tile_any<T, true>(
                         least(kTileRows, k1 - k), vectors,
-                        {.depth = s.Q,
+                        {.depth = rows * s.Q,
                          .a = gradient,
                          .a_step = 1,
                          .a_row = s.P * s.Q,
                          .b = image.get() + r * s.dilation_h * row + column * pixel + (p.joined ? lane : 0),
-                         .b_step = p.step_w * pixel,
-                         .b_offset = nullptr,
+                         .b_step = 0,
+                         .b_offset = offsets.get(),
                          .c = to + (tap * p.filters + k) * p.lane_block,
                          .c_row = p.lane_block,
                          .accumulate = block > block0,
-                         .repeat = rows,
-                         .a_repeat = s.Q,
-                         .b_repeat = p.step_h * row});
+                         .repeat = images,
+                         .a_repeat = s.K * s.P * s.Q,
+                         .b_repeat = image_size});
                 }
             }
         }
@@ -194,11 +225,16 @@ void conv_wgrad_direct(const ConvShape& s, const T* dy, const T* x, T* dw) {
                     for (int64_t i = 0; i < p.lane_block; i += kLanes<T>)
                         store(from + i, load(from + i) + load(more + i));
                 }
-                for (int64_t i = 0; i < lanes; i++) {
-                    const int64_t c = p.joined ? (lane + i) % p.channels : lane + i;
-                    const int64_t at = p.joined ? tap * s.S + (lane + i) / p.channels : tap;
-                    to[c * s.R * s.S + at] = from[i];
+                for (int64_t i = 0; p.joined && i < lanes; i++) {
+                    to[(lane + i) % p.channels * s.R * s.S + tap * s.S + (lane + i) / p.channels] = from[i];
                 }
+            }
+            if (p.joined) continue;
+            const T* from = partial.get() + (group * p.lane_blocks + block) * sum_size + k * p.lane_block;
+            if (p.taps == 1) {
+                copy(to + lane, from, lanes);
+            } else {
+                copy_transposed(from, p.filters * p.lane_block, p.taps, lanes, to + lane * p.taps, p.taps);
             }
         }
     });
