@@ -75,10 +75,12 @@ def test_the_distribution_is_the_written_one() -> None:
 
 
 def test_every_part_of_the_calibration_has_each_algorithm() -> None:
-    problems = list(itertools.islice(shapes.calibration(), 64))
-    tiles = [s for s in problems if s.R == s.S == 3 and s.stride == s.dilation == (1, 1)]
-    assert len(tiles) > 24
-    assert sum(s.groups > 1 and s.C == s.K == s.groups for s in problems) >= 16
+    problems = list(itertools.islice(shapes.calibration(), 72))
+    assert sum(s.R == 3 and s.stride == s.dilation == (1, 1) for s in problems) > 24
+    assert sum(s.groups > 1 and s.C == s.K == s.groups for s in problems) >= 12
+    for taps, dilation in ((5, 1), (3, 2), (5, 2)):
+        what = (taps, (1, 1), (dilation, dilation), 1)
+        assert sum((s.R, s.stride, s.dilation, s.groups) == what for s in problems) >= 6
 
 
 # ------------------------------------------------------------------------------------------------------------- the fit
