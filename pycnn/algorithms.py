@@ -247,9 +247,9 @@ def predicted(operator: str, shape: Conv2dShape, dtype: str) -> dict[str, float]
 
 
 def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
-    """The implementation that `algo` ("auto", a family or a variant) stands for on this problem.
+    """The implementation that `algo` ("auto", a variant or else a family) stands for on this problem.
 
-    Of a family it is what `auto` would take if there were no other.
+    Of a family it is what `auto` would take if there were no other; "direct" is a variant's name.
 
     Raises:
         ValueError: an unknown name, or one that cannot run the problem; the message names the condition.
@@ -260,7 +260,7 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
     if algo == "auto":
         return choose(operator, shape, dtype)[0]
     _check_operator(operator)
-    asked = [one for one in _CPU if algo in (one.name, one.family)]
+    asked = [one for one in _CPU if one.name == algo] or [one for one in _CPU if one.family == algo]
     if not asked and winograd.tile_of(algo):
         raise ValueError(f"algo={algo!r}: the CPU engine has Winograd's tiles for 3x3 and 5x5 filters only")
     if not asked:

@@ -75,10 +75,12 @@ def test_the_distribution_is_the_written_one() -> None:
 
 
 def test_every_part_of_the_calibration_has_each_algorithm() -> None:
-    problems = list(itertools.islice(shapes.calibration(), 64))
-    tiles = [s for s in problems if s.R == s.S == 3 and s.stride == s.dilation == (1, 1)]
-    assert len(tiles) > 24
-    assert sum(s.groups > 1 and s.C == s.K == s.groups for s in problems) >= 16
+    problems = list(itertools.islice(shapes.calibration(), 72))
+    assert sum(s.R == 3 and s.stride == s.dilation == (1, 1) for s in problems) > 24
+    assert sum(s.groups > 1 and s.C == s.K == s.groups for s in problems) >= 12
+    for taps, dilation in ((5, 1), (3, 2), (5, 2)):
+        what = (taps, (1, 1), (dilation, dilation), 1)
+        assert sum((s.R, s.stride, s.dilation, s.groups) == what for s in problems) >= 6
 
 
 # ------------------------------------------------------------------------------------------------------------- the fit
@@ -362,10 +364,12 @@ def test_tune_measures_single_problems_and_auto_takes_the_winners(capsys: pytest
     assert table.coefficients == tuning.own(tuning.of_cpu()).coefficients
     assert table.measured.keys() == {"n1c8h8w8_k8r3s3_st1pd1dl1g1_dgrad", "n1c4h9w9_k6r1s1_st1pd0dl1g1"}
     times = table.measured["n1c8h8w8_k8r3s3_st1pd1dl1g1_dgrad"]
-    assert len(times) == 6
+    assert times.keys() == {
+        name for name, reason in algorithms.candidates("dgrad", TINY[0], "float32") if reason is None
+    }
     name, why = algorithms.choose("dgrad", TINY[0], "float32")
     assert name == min(times, key=times.__getitem__)
-    assert "on this very problem, the least of 6" in why
+    assert f"on this very problem, the least of {len(times)}" in why
     assert main(["tune", "--problem", "n1c4h9_k6r1_wgrad"]) == 0  # adds to what is there
     assert len(tuning.in_force(tuning.of_cpu()).measured) == 3
     assert main(["explain", "n1c8h8_k8r3_pd1_dgrad", "--backend", "cpu"]) == 0
@@ -414,5 +418,6 @@ def test_times_of_a_problem_are_measured_for_every_algorithm() -> None:
     subject = subjects.Cpu()
     assert subject.threads == machine.get_num_threads()
     times = measure(subject, [("wgrad", TINY[0]), ("fprop", TINY[2])])
-    assert [len(each) for each in times.values()] == [6, 6]
+    for each, (operator, shape) in zip(times.values(), (("wgrad", TINY[0]), ("fprop", TINY[2])), strict=True):
+        assert sorted(each) == sorted(subject.able(operator, shape))
     assert all(0 < seconds < 1 for each in times.values() for seconds in each.values())

@@ -31,11 +31,15 @@ _BYTES = 96e6
 _TURNS: tuple[Mapping[str, int], ...] = (
     {},
     {"filter": 3, "stride": 1, "dilation": 1},
+    {"filter": 5, "stride": 1, "dilation": 1, "groups": 1},
     {},
     {"filter": 3, "stride": 1, "dilation": 1},
     {"filter": 3, "groups": 0},
     {},
+    {"filter": 3, "stride": 1, "dilation": 2, "groups": 1},
     {"filter": 3, "stride": 1, "dilation": 1},
+    {},
+    {"filter": 5, "stride": 1, "dilation": 2, "groups": 1},
     {"groups": 0},
 )
 
