@@ -52,22 +52,55 @@ struct Taps {
           end(first >= size ? begin : most(begin, least(taps, ceil_div(size - first, dilation)))) {}
 };
 
-// Averages and maxima go over the pixels of a clipped window.
+// Averages and maxima go over the pixels of a clipped window; the windows of COUNT columns from q on are `step` apart.
+template <int COUNT, typename Start, typename Join, typename Finish>
+PYCNN_INLINE void pool_pixels(const PackedPool& p, const float* x, int64_t row, int64_t q, int64_t step,
+                              const Start& start, const Join& join, const Finish& finish, float* y) {
+    const Span& rows = p.rows[row];
+    const Span& columns = p.columns[q];
+    Vec<float> value[COUNT];
+#pragma GCC unroll 8
+    for (int i = 0; i < COUNT; i++) value[i] = start();
+    for (int64_t h = rows.begin; h < rows.end; h += p.row_step) {
+        for (int64_t w = columns.begin; w < columns.end; w += p.column_step) {
+            const float* at = x + h * p.x.row + w * kBlock;
+#pragma GCC unroll 8
+            for (int i = 0; i < COUNT; i++) value[i] = join(value[i], load(at + i * step * kBlock));
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < COUNT; i++) store(y + (q + i) * kBlock, finish(value[i], row, q + i));
+}
+
+// Windows side by side whose sums or maxima grow at the same time: one alone waits for itself at every pixel.
+constexpr int kPoolSide = 4;
+
+// Whether the windows of kPoolSide columns from q on are of one size and evenly spaced.
+bool pools_alike(const PackedPool& p, int64_t q) {
+    if (q + kPoolSide > p.y.width) return false;
+    const Span* columns = p.columns + q;
+    bool alike = true;
+    for (int i = 1; i < kPoolSide; i++) {
+        alike &= columns[i].end - columns[i].begin == columns[0].end - columns[0].begin;
+        alike &= columns[i].begin - columns[i - 1].begin == columns[1].begin - columns[0].begin;
+    }
+    return alike;
+}
+
 template <typename Start, typename Join, typename Finish>
 void pool_rows(const PackedPool& p, const Start& start, const Join& join, const Finish& finish) {
     for_rows(p.images, p.y, size_of(p.images, p.x), [&](int64_t n, int64_t block, int64_t row) {
-        const Span& rows = p.rows[row];
         const float* x = row_of(p.x, n, block, 0);
         float* y = row_of(p.y, n, block, row);
-        for (int64_t q = 0; q < p.y.width; q++) {
-            const Span& columns = p.columns[q];
-            Vec<float> value = start();
-            for (int64_t h = rows.begin; h < rows.end; h += p.row_step) {
-                for (int64_t w = columns.begin; w < columns.end; w += p.column_step) {
-                    value = join(value, load(x + h * p.x.row + w * kBlock));
-                }
+        for (int64_t q = 0; q < p.y.width;) {
+            if (pools_alike(p, q)) {
+                const int64_t step = p.columns[q + 1].begin - p.columns[q].begin;
+                pool_pixels<kPoolSide>(p, x, row, q, step, start, join, finish, y);
+                q += kPoolSide;
+            } else {
+                pool_pixels<1>(p, x, row, q, 0, start, join, finish, y);
+                q++;
             }
-            store(y + q * kBlock, finish(value, row, q));
         }
     });
 }
