@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycnn import cuda
 from pycnn.arrays import is_array, module_of
 from pycnn.graph import Variable, no_grad, wrap
 from pycnn.nn.module import Module, evaluating
@@ -24,6 +23,8 @@ class CompiledOnGpu:
     """
 
     def __init__(self, model: Module) -> None:
+        from pycnn import cuda  # which brings the JIT: nothing for those who compile for a CPU
+
         def forward(*inputs: Any) -> Any:
             with no_grad(), evaluating(model):
                 return model(*[one if isinstance(one, Variable) else wrap(one) for one in inputs])
