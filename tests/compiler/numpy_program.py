@@ -123,7 +123,7 @@ NONE = (0, 0, 0, 0)
 
 
 class Program:
-    """See the contract in `pycnn/_cpu.pyi`."""
+    """The steps of csrc/bindings/program.cpp, under their names and with their arguments."""
 
     def __init__(self, lanes: int, batch: int, arena: int) -> None:
         assert batch > 0
