@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <variant>
 
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
@@ -45,9 +46,10 @@ Memory memory(int64_t floats) {
 // A packed tensor in the arena; see cpu/packed.h.
 struct View {
     int64_t offset, channels, height, width, image, block, row;
+    int64_t pixel = lanes();
 
     cpu::PackedView in(const cpu::Frame& frame) const {
-        return {frame.arena + offset, channels, height, width, image, block, row};
+        return {frame.arena + offset, channels, height, width, image, block, row, pixel, 1};
     }
 };
 
@@ -62,6 +64,40 @@ struct Plain {
     float* to(const cpu::Frame& frame) const { return space == kArena ? frame.arena + at : frame.outputs[at]; }
 };
 
+// An array in NCHW that a convolution reads or writes as it lies.
+struct Planes {
+    Plain array;
+    int64_t channels, height, width;
+    int64_t lanes = pycnn::lanes();
+
+    cpu::PackedView of(float* data) const {
+        const int64_t plane = height * width;
+        return {data, channels, height, width, channels * plane, lanes * plane, width, 1, plane};
+    }
+};
+
+using Tensor = std::variant<View, Planes>;
+
+cpu::PackedView source(const Tensor& x, const cpu::Frame& frame) {
+    if (const View* view = std::get_if<View>(&x)) return view->in(frame);
+    const Planes& planes = std::get<Planes>(x);
+    return planes.of(const_cast<float*>(planes.array.from(frame)));
+}
+
+cpu::PackedView target(const Tensor& y, const cpu::Frame& frame) {
+    if (const View* view = std::get_if<View>(&y)) return view->in(frame);
+    const Planes& planes = std::get<Planes>(y);
+    return planes.of(planes.array.to(frame));
+}
+
+struct Sizes {
+    int64_t channels, height, width;
+};
+
+Sizes sizes_of(const Tensor& tensor) {
+    return std::visit([](const auto& of) { return Sizes{of.channels, of.height, of.width}; }, tensor);
+}
+
 Plain plain(const std::string& space, int64_t at) {
     require(space == "arena" || space == "input" || space == "output", "Plain: space is arena, input or output");
     require(at >= 0 && at <= kLargest, "Plain: at must be between 0 and 2**40");
@@ -70,7 +106,7 @@ Plain plain(const std::string& space, int64_t at) {
 
 // Filters in the order their kernels read them, shared by all the programs of a network.
 struct Filters {
-    enum Kind { kConv, kPlanes, kDepthwise, kLinear } kind;
+    enum Kind { kConv, kDepthwise, kLinear } kind;
     std::array<int64_t, 4> shape;  // K, C, R, S as in NCHW; (out, in, 1, 1) of a linear layer
     int64_t lanes;
     Memory data;
@@ -83,7 +119,8 @@ struct Filters {
     // In whole vectors of the instruction set that they were made for.
     int64_t padded(int64_t channels) const { return (channels + lanes - 1) / lanes * lanes; }
 
-    int64_t depth() const { return kind == kConv ? padded(shape[1]) : shape[1]; }
+    // A single block of channels is only as deep as there are channels.
+    int64_t depth() const { return kind == kConv && shape[1] > lanes ? padded(shape[1]) : shape[1]; }
 
     int64_t taps() const { return shape[2] * shape[3]; }
 
@@ -92,7 +129,8 @@ struct Filters {
     // Where w[k][c][tap] lies.
     int64_t place(int64_t k, int64_t c, int64_t tap) const {
         const int64_t row = k / lanes * depth() * taps();  // in vectors, as all of these
-        const int64_t vector = kind == kConv ? (c / lanes * taps() + tap) * lanes + c % lanes : c * taps() + tap;
+        const int64_t block = std::min(lanes, depth());
+        const int64_t vector = kind == kConv ? (c / lanes * taps() + tap) * block + c % lanes : c * taps() + tap;
         return (row + vector) * lanes + k % lanes;
     }
 };
@@ -100,10 +138,8 @@ struct Filters {
 using SharedFilters = std::shared_ptr<Filters>;
 
 SharedFilters empty_filters(const std::string& name, const std::vector<int64_t>& sizes) {
-    require(name == "conv" || name == "planes" || name == "depthwise" || name == "linear",
-            "filters: kind is conv, planes, depthwise or linear");
+    require(name == "conv" || name == "depthwise" || name == "linear", "filters: kind is conv, depthwise or linear");
     const Filters::Kind kind = name == "conv"        ? Filters::kConv
-                               : name == "planes"    ? Filters::kPlanes
                                : name == "depthwise" ? Filters::kDepthwise
                                                      : Filters::kLinear;
     require(sizes.size() == (kind == Filters::kLinear ? 2 : 4), "filters: a wrong number of dimensions");
@@ -212,125 +248,65 @@ class Program {
         add([=, this](const cpu::Frame& f) { run().unpack(images_, x.in(f), y.to(f)); });
     }
 
-    void pad(const Plain& x, const Plain& y, int64_t channels, int64_t height, int64_t width, const Sides& padding) {
-        sizes({channels, height, width, padding[0], padding[1], padding[2], padding[3]});
-        const int64_t rows = height + padding[0] + padding[1];
-        const int64_t columns = width + padding[2] + padding[3];
-        reads(x, images_ * channels * height * width);
-        writes(y, images_ * channels * rows * columns);
-        add([=, this](const cpu::Frame& f) {
-            cpu::pad2d<float>({.planes = images_ * channels,
-                               .H = height,
-                               .W = width,
-                               .top = padding[0],
-                               .bottom = padding[1],
-                               .left = padding[2],
-                               .right = padding[3],
-                               .value = 0.0f,
-                               .x = x.from(f),
-                               .y = y.to(f)});
-        });
+    void clear(const View& x) {
+        inside(x);
+        add([=, this](const cpu::Frame& f) { run().clear(images_, x.in(f)); });
     }
 
-    void clear_border(const View& x, const Sides& padding) {
-        inside(x, padding);
-        add([=, this](const cpu::Frame& f) { run().clear_border(images_, x.in(f), padding.data()); });
-    }
-
-    void conv(const View& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+    void conv(const Tensor& x, const Tensor& y, const SharedFilters& filters, const std::optional<Floats>& bias,
               const Pair& stride, const Pair& padding, const Pair& dilation, const std::optional<View>& residual,
               bool relu, const std::string& algo, bool keep) {
-        fits(*filters, Filters::kConv, y.channels, x.channels);
+        const Sizes in = sizes_of(x);
+        const Sizes out = sizes_of(y);
+        fits(*filters, Filters::kConv, out.channels, in.channels);
         const auto [K, C, R, S] = filters->shape;
-        window(x, y, {R, S}, stride, padding, dilation);
-        inside(y);
+        window(in, out, {R, S}, stride, padding, dilation);
+        reads(x);
+        writes(y);
         if (residual) {
             inside(*residual);
-            same(*residual, y);
+            same(sizes_of(*residual), out);
+            require(std::holds_alternative<View>(y), "program: a residual is added in the packed layout");
         }
         const Memory b = padded(bias, K);
         const int64_t tile = winograd_tile(algo, R);
-        if (tile != 0) {
-            require(R == S && stride == Pair{1, 1}, "program: Winograd's filters are square, with stride 1");
-            inside(x);
-            const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
+        if (tile == 0) {
+            const std::vector<int64_t> rows = cpu::tap_offsets(R, padding[0], dilation[0]);
+            const std::vector<int64_t> columns = cpu::tap_offsets(S, padding[1], dilation[1]);
             add([=, this](const cpu::Frame& f) {
                 const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
-                cpu::winograd_packed(run(),
-                                     {.tile = tile,
-                                      .taps = R,
-                                      .images = images_,
-                                      .x = x.in(f),
-                                      .x_step = lanes(),
-                                      .y = y.in(f),
-                                      .y_step = lanes(),
-                                      .residual = residual ? &r : nullptr,
-                                      .filters = filters->data.get(),
-                                      .transformed = u.get(),
-                                      .bias = b.get(),
-                                      .pad_top = padding[0],
-                                      .pad_left = padding[1],
-                                      .relu = relu},
-                                     dilation.data());
+                run().conv({.images = images_,
+                            .x = source(x, f),
+                            .rows = {rows.data(), R, stride[0]},
+                            .columns = {columns.data(), S, stride[1]},
+                            .filters = filters->data.get(),
+                            .bias = b.get(),
+                            .residual = residual ? &r : nullptr,
+                            .relu = relu,
+                            .y = target(y, f)});
             });
             return;
         }
-        const auto reach = [&](int axis, int64_t size, int64_t out, int64_t taps) {
-            return std::max<int64_t>(0,
-                                     (out - 1) * stride[axis] + (taps - 1) * dilation[axis] + 1 - padding[axis] - size);
-        };
-        inside(x, {padding[0], reach(0, x.height, y.height, R), padding[1], reach(1, x.width, y.width, S)});
-        std::vector<int64_t> taps;
-        for (int64_t r = 0; r < R; r++) {
-            for (int64_t s = 0; s < S; s++) {
-                taps.push_back((r * dilation[0] - padding[0]) * x.row + (s * dilation[1] - padding[1]) * lanes());
-            }
-        }
+        require(R == S && stride == Pair{1, 1}, "program: Winograd's filters are square, with stride 1");
+        require(dilation == Pair{1, 1} || (std::holds_alternative<View>(x) && std::holds_alternative<View>(y)),
+                "program: Winograd with dilation is for packed tensors");
+        const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
         add([=, this](const cpu::Frame& f) {
             const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
-            run().conv({.images = images_,
-                        .x = x.in(f),
-                        .x_row = stride[0] * x.row,
-                        .x_step = stride[1] * lanes(),
-                        .taps = taps.data(),
-                        .count = R * S,
-                        .filters = filters->data.get(),
-                        .bias = b.get(),
-                        .residual = residual ? &r : nullptr,
-                        .relu = relu,
-                        .y = y.in(f),
-                        .y_step = lanes()});
-        });
-    }
-
-    void conv_planes(const Plain& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
-                     int64_t height, int64_t width, const Pair& stride, const Pair& dilation, bool relu) {
-        fits(*filters, Filters::kPlanes, y.channels, filters->shape[1]);
-        const auto [K, C, R, S] = filters->shape;
-        sizes({height, width});
-        window({0, C, height, width, 0, 0, 0}, y, {R, S}, stride, {0, 0}, dilation);
-        require((y.height - 1) * stride[0] + (R - 1) * dilation[0] < height &&
-                    (y.width - 1) * stride[1] + (S - 1) * dilation[1] < width,
-                "program: a convolution of planes reads beyond them");
-        reads(x, images_ * C * height * width);
-        inside(y);
-        const Memory b = padded(bias, K);
-        add([=, this](const cpu::Frame& f) {
-            run().planes_conv({.images = images_,
-                               .channels = C,
-                               .height = height,
-                               .width = width,
-                               .x = x.from(f),
-                               .y = y.in(f),
-                               .filters = filters->data.get(),
-                               .bias = b.get(),
-                               .R = R,
-                               .S = S,
-                               .stride_h = stride[0],
-                               .stride_w = stride[1],
-                               .dilation_h = dilation[0],
-                               .dilation_w = dilation[1],
-                               .relu = relu});
+            cpu::winograd_packed(run(),
+                                 {.tile = tile,
+                                  .taps = R,
+                                  .images = images_,
+                                  .x = source(x, f),
+                                  .y = target(y, f),
+                                  .residual = residual ? &r : nullptr,
+                                  .filters = filters->data.get(),
+                                  .transformed = u.get(),
+                                  .bias = b.get(),
+                                  .pad_top = padding[0],
+                                  .pad_left = padding[1],
+                                  .relu = relu},
+                                 dilation.data());
         });
     }
 
@@ -339,7 +315,7 @@ class Program {
         fits(*filters, Filters::kDepthwise, y.channels, 1);
         require(x.channels == y.channels, "program: depthwise convolution keeps the channels");
         const auto [K, C, R, S] = filters->shape;
-        window(x, y, {R, S}, stride, padding, dilation);
+        window(sizes_of(x), sizes_of(y), {R, S}, stride, padding, dilation);
         inside(x);
         inside(y);
         const Memory b = padded(bias, K);
@@ -459,7 +435,7 @@ class Program {
                 bool relu) {
         inside(x);
         inside(y);
-        same(x, y);
+        same(sizes_of(x), sizes_of(y));
         const Memory slope = padded(scale, x.channels, 1.0f);
         const Memory offset = padded(shift, x.channels);
         add([=, this](const cpu::Frame& f) {
@@ -570,8 +546,8 @@ class Program {
         inside(a);
         inside(b);
         inside(y);
-        same(a, y);
-        same(b, y);
+        same(sizes_of(a), sizes_of(y));
+        same(sizes_of(b), sizes_of(y));
         add([=, this](const cpu::Frame& f) { function(images_, a.in(f), b.in(f), y.in(f), relu); });
     }
 
@@ -591,7 +567,7 @@ class Program {
     }
 
     // The sizes of x, y and a window agree well enough to be multiplied and compared.
-    void window(const View& x, const View& y, const Pair& taps, const Pair& stride, const Pair& padding,
+    void window(const Sizes& x, const Sizes& y, const Pair& taps, const Pair& stride, const Pair& padding,
                 const Pair& dilation) const {
         sizes({images_, x.channels, x.height, x.width});
         sizes({images_, y.channels, y.height, y.width});
@@ -609,28 +585,37 @@ class Program {
         require(filters.shape[0] == K && filters.shape[1] == C, "program: filters and channels disagree");
     }
 
-    static void same(const View& a, const View& b) {
+    static void same(const Sizes& a, const Sizes& b) {
         require(a.channels == b.channels && a.height == b.height && a.width == b.width,
                 "program: two tensors must have one shape");
     }
 
-    // The whole tensor, and this much around every plane, lies in the arena.
-    void inside(const View& v, const Sides& around = {0, 0, 0, 0}) const {
+    // The whole tensor lies in the arena.
+    void inside(const View& v) const {
         sizes({images_, v.channels, v.height, v.width});
         sizes({v.offset});
         for (const int64_t step : {v.image, v.block, v.row}) sizes({step});
-        for (const int64_t side : around) sizes({side});
         if (images_ * v.channels * v.height * v.width == 0) return;
-        require(v.row >= 0 && v.row <= arena() && v.block <= arena() && v.image <= arena() &&
-                    std::max({v.height, v.width, around[0], around[1], around[2], around[3]}) <= arena() + 1,
+        require(v.row <= arena() && v.block <= arena() && v.image <= arena() && std::max(v.height, v.width) <= arena(),
                 "program: a tensor does not lie in the arena");
-        const __int128 first = static_cast<__int128>(v.offset) - static_cast<__int128>(around[0]) * v.row -
-                               static_cast<__int128>(around[2]) * lanes();
         const __int128 last = static_cast<__int128>(v.offset) + static_cast<__int128>(images_ - 1) * v.image +
                               static_cast<__int128>(blocks_of(v.channels) - 1) * v.block +
-                              static_cast<__int128>(v.height - 1 + around[1]) * v.row +
-                              static_cast<__int128>(v.width + around[3]) * lanes();
-        require(first >= 0 && last <= arena(), "program: a tensor does not lie in the arena");
+                              static_cast<__int128>(v.height - 1) * v.row + static_cast<__int128>(v.width) * v.pixel;
+        require(last <= arena(), "program: a tensor does not lie in the arena");
+    }
+
+    void reads(const Tensor& x) {
+        if (const View* view = std::get_if<View>(&x)) return inside(*view);
+        const Planes& planes = std::get<Planes>(x);
+        sizes({images_, planes.channels, planes.height, planes.width});
+        reads(planes.array, images_ * planes.channels * planes.height * planes.width);
+    }
+
+    void writes(const Tensor& y) {
+        if (const View* view = std::get_if<View>(&y)) return inside(*view);
+        const Planes& planes = std::get<Planes>(y);
+        sizes({images_, planes.channels, planes.height, planes.width});
+        writes(planes.array, images_ * planes.channels * planes.height * planes.width);
     }
 
     void reads(const Plain& x, int64_t count) {
@@ -677,11 +662,17 @@ void bind_program(py::module_& m) {
     m.def("lanes", &lanes, "Floats in a vector of the instruction set in force: channels of a block.");
 
     py::class_<View>(m, "View", "A packed tensor in a program's arena.")
-        .def(py::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t>(), py::arg("offset"),
-             py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("image"), py::arg("block"),
-             py::arg("row"));
+        .def(py::init([](int64_t offset, int64_t channels, int64_t height, int64_t width, int64_t image, int64_t block,
+                         int64_t row) { return View{offset, channels, height, width, image, block, row}; }),
+             py::arg("offset"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("image"),
+             py::arg("block"), py::arg("row"));
     py::class_<Plain>(m, "Plain", "A dense array: in the arena, an input or an output.")
         .def(py::init(&plain), py::arg("space"), py::arg("at"));
+    py::class_<Planes>(m, "Planes", "An array in NCHW that a convolution reads or writes as it lies.")
+        .def(py::init([](const Plain& array, int64_t channels, int64_t height, int64_t width) {
+                 return Planes{array, channels, height, width};
+             }),
+             py::arg("array"), py::arg("channels"), py::arg("height"), py::arg("width"));
 
     using py::arg;
     py::class_<Filters, SharedFilters>(m, "Filters", "Filters in the order their kernels read them.")
@@ -696,12 +687,9 @@ void bind_program(py::module_& m) {
         .def("__len__", &Program::size)
         .def("pack", &Program::pack, arg("x"), arg("y"))
         .def("unpack", &Program::unpack, arg("x"), arg("y"))
-        .def("pad", &Program::pad, arg("x"), arg("y"), arg("channels"), arg("height"), arg("width"), arg("padding"))
-        .def("clear_border", &Program::clear_border, arg("x"), arg("padding"))
+        .def("clear", &Program::clear, arg("x"))
         .def("conv", &Program::conv, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(), py::kw_only(),
              arg("stride"), arg("padding"), arg("dilation"), arg("residual"), arg("relu"), arg("algo"), arg("keep"))
-        .def("conv_planes", &Program::conv_planes, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(),
-             py::kw_only(), arg("height"), arg("width"), arg("stride"), arg("dilation"), arg("relu"))
         .def("depthwise", &Program::depthwise, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(),
              py::kw_only(), arg("stride"), arg("padding"), arg("dilation"), arg("relu"))
         .def("conv_nchw", &Program::conv_nchw, arg("x"), arg("y"), arg("w").noconvert(), arg("bias").noconvert(),

@@ -19,92 +19,65 @@ std::int64_t blocks_of(std::int64_t channels, std::int64_t lanes) {
     return (channels + lanes - 1) / lanes;
 }
 
-// One axis of an input that is read from `first` to `last`, both of which may lie outside [0, size): what has to be
-// around it in memory.
-struct Border {
-    std::int64_t before, after;
-    Border(std::int64_t first, std::int64_t last, std::int64_t size)
-        : before(std::max<std::int64_t>(0, -first)), after(std::max<std::int64_t>(0, last + 1 - size)) {}
-};
+// Floats of the filters in the order that the packed kernels read.
+std::size_t filter_floats(std::int64_t K, std::int64_t C, std::int64_t taps, std::int64_t lanes) {
+    const std::int64_t depth = C < lanes ? C : blocks_of(C, lanes) * lanes;
+    return static_cast<std::size_t>(blocks_of(K, lanes) * lanes * depth * taps);
+}
 
-struct Packed {
-    PackedView view;
-    std::int64_t floats;  // of one image
-    std::int64_t sides[4];
+// An NCHW array as the packed kernels see it.
+PackedView planes(const float* data, std::int64_t channels, std::int64_t height, std::int64_t width,
+                  std::int64_t lanes) {
+    const std::int64_t plane = height * width;
+    return {const_cast<float*>(data), channels, height, width, channels * plane, lanes * plane, width, 1, plane};
+}
 
-    Packed(std::int64_t channels, std::int64_t height, std::int64_t width, const Border& rows, const Border& columns,
-           std::int64_t lanes)
-        : sides{rows.before, rows.after, columns.before, columns.after} {
-        const std::int64_t row = (columns.before + width + columns.after) * lanes;
-        const std::int64_t block = (rows.before + height + rows.after) * row;
-        floats = blocks_of(channels, lanes) * block;
-        view = {nullptr, channels, height, width, floats, block, row};
-        first = rows.before * row + columns.before * lanes;
+// Packed images that have no memory yet.
+PackedView packed(std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t lanes) {
+    const std::int64_t row = width * lanes;
+    const std::int64_t block = height * row;
+    return {nullptr, channels, height, width, blocks_of(channels, lanes) * block, block, row, lanes, 1};
+}
+
+// Whole vectors of the bias, or null.
+class PaddedBias {
+  public:
+    PaddedBias(const float* bias, std::int64_t K, std::int64_t lanes)
+        : memory_(bias == nullptr ? 1 : static_cast<std::size_t>(blocks_of(K, lanes) * lanes)), any_(bias != nullptr) {
+        if (any_) std::fill(std::copy_n(bias, K, memory_.get()), memory_.get() + blocks_of(K, lanes) * lanes, 0.0f);
     }
-
-    void place(float* memory) { view.data = memory + first; }
+    const float* get() const { return any_ ? memory_.get() : nullptr; }
 
   private:
-    std::int64_t first;  // pixel within an image
+    const Scratch<float> memory_;
+    const bool any_;
 };
-
-// body(first image, images) with both sides packed around it; `from` and `to` are NCHW.
-template <typename Body>
-void for_groups(const PackedOperators& run, std::int64_t images, Packed& in, Packed& out, const float* from, float* to,
-                const Body& body) {
-    const std::int64_t group =
-        std::clamp<std::int64_t>(kGroupFloats / std::max<std::int64_t>(1, in.floats + out.floats), 1, images);
-    const Scratch<float> memory(static_cast<std::size_t>(group * (in.floats + out.floats)));
-    in.place(memory.get());
-    out.place(memory.get() + group * in.floats);
-    run.clear_border(group, in.view, in.sides);
-    const std::int64_t in_image = in.view.channels * in.view.height * in.view.width;
-    const std::int64_t out_image = out.view.channels * out.view.height * out.view.width;
-    for (std::int64_t first = 0; first < images; first += group) {
-        const std::int64_t count = std::min(group, images - first);
-        run.pack(count, from + first * in_image, in.view);
-        body(count);
-        run.unpack(count, out.view, to + first * out_image);
-    }
-}
 
 }  // namespace
 
+std::vector<std::int64_t> tap_offsets(std::int64_t taps, std::int64_t padding, std::int64_t dilation) {
+    std::vector<std::int64_t> offsets;
+    for (std::int64_t r = 0; r < taps; r++) offsets.push_back(r * dilation - padding);
+    return offsets;
+}
+
 void conv_fprop_packed(const ConvShape& s, const float* x, const float* w, const float* bias, float* y) {
     const Kernels& kernels = cpu::kernels();
-    const PackedOperators& run = kernels.packed;
     const std::int64_t lanes = lanes_of(kernels);
-    const std::int64_t filters = blocks_of(s.K, lanes) * lanes;
-    const auto last = [](std::int64_t out, std::int64_t stride, std::int64_t pad, std::int64_t taps,
-                         std::int64_t dilation) { return (out - 1) * stride - pad + (taps - 1) * dilation; };
-    Packed in(s.C, s.H, s.W, Border(-s.pad_top, last(s.P, s.stride_h, s.pad_top, s.R, s.dilation_h), s.H),
-              Border(-s.pad_left, last(s.Q, s.stride_w, s.pad_left, s.S, s.dilation_w), s.W), lanes);
-    Packed out(s.K, s.P, s.Q, Border(0, 0, s.P), Border(0, 0, s.Q), lanes);
-    const Scratch<float> packed(
-        static_cast<std::size_t>(filters * blocks_of(s.C, lanes) * lanes * s.R * s.S + filters));
-    float* padded = packed.get() + filters * blocks_of(s.C, lanes) * lanes * s.R * s.S;
-    run.filters(s.K, s.C, s.R * s.S, w, packed.get());
-    if (bias != nullptr) std::fill(std::copy_n(bias, s.K, padded), padded + filters, 0.0f);
-    std::vector<std::int64_t> taps;
-    for (std::int64_t r = 0; r < s.R; r++) {
-        for (std::int64_t t = 0; t < s.S; t++) {
-            taps.push_back((r * s.dilation_h - s.pad_top) * in.view.row + (t * s.dilation_w - s.pad_left) * lanes);
-        }
-    }
-    for_groups(run, s.N, in, out, x, y, [&](std::int64_t images) {
-        run.conv({.images = images,
-                  .x = in.view,
-                  .x_row = s.stride_h * in.view.row,
-                  .x_step = s.stride_w * lanes,
-                  .taps = taps.data(),
-                  .count = s.R * s.S,
-                  .filters = packed.get(),
-                  .bias = bias != nullptr ? padded : nullptr,
-                  .residual = nullptr,
-                  .relu = false,
-                  .y = out.view,
-                  .y_step = lanes});
-    });
+    const Scratch<float> filters(filter_floats(s.K, s.C, s.R * s.S, lanes));
+    kernels.packed.filters(s.K, s.C, s.R * s.S, w, filters.get());
+    const PaddedBias padded(bias, s.K, lanes);
+    const std::vector<std::int64_t> rows = tap_offsets(s.R, s.pad_top, s.dilation_h);
+    const std::vector<std::int64_t> columns = tap_offsets(s.S, s.pad_left, s.dilation_w);
+    kernels.packed.conv({.images = s.N,
+                         .x = planes(x, s.C, s.H, s.W, lanes),
+                         .rows = {rows.data(), s.R, s.stride_h},
+                         .columns = {columns.data(), s.S, s.stride_w},
+                         .filters = filters.get(),
+                         .bias = padded.get(),
+                         .residual = nullptr,
+                         .relu = false,
+                         .y = planes(y, s.K, s.P, s.Q, lanes)});
 }
 
 namespace {
@@ -125,96 +98,79 @@ struct Residue {
             offset.push_back(at / stride);
         }
     }
+
+    TapAxis axis() const { return {offset.data(), static_cast<std::int64_t>(offset.size()), 1}; }
 };
-
-std::vector<Residue> residues(std::int64_t size, std::int64_t stride, std::int64_t pad, std::int64_t taps,
-                              std::int64_t dilation) {
-    std::vector<Residue> all;
-    for (std::int64_t a = 0; a < stride; a++) all.emplace_back(a, size, stride, pad, taps, dilation);
-    return all;
-}
-
-Border border_of(const std::vector<Residue>& all, std::int64_t size) {
-    std::int64_t first = 0;
-    std::int64_t last = 0;
-    for (const Residue& one : all) {
-        for (const std::int64_t offset : one.offset) {
-            first = std::min(first, offset);
-            last = std::max(last, one.count - 1 + offset);
-        }
-    }
-    return {first, last, size};
-}
 
 }  // namespace
 
 void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, float* dx) {
     const Kernels& kernels = cpu::kernels();
-    const PackedOperators& run = kernels.packed;
     const std::int64_t lanes = lanes_of(kernels);
-    const std::vector<Residue> rows = residues(s.H, s.stride_h, s.pad_top, s.R, s.dilation_h);
-    const std::vector<Residue> columns = residues(s.W, s.stride_w, s.pad_left, s.S, s.dilation_w);
-    Packed in(s.K, s.P, s.Q, border_of(rows, s.P), border_of(columns, s.Q), lanes);
-    Packed out(s.C, s.H, s.W, Border(0, 0, s.H), Border(0, 0, s.W), lanes);
+    std::vector<Residue> rows, columns;
+    for (std::int64_t a = 0; a < s.stride_h; a++) rows.emplace_back(a, s.H, s.stride_h, s.pad_top, s.R, s.dilation_h);
+    for (std::int64_t b = 0; b < s.stride_w; b++) {
+        columns.emplace_back(b, s.W, s.stride_w, s.pad_left, s.S, s.dilation_w);
+    }
 
     // Filters of one pair of residues after the other; every tap belongs to one pair.
-    struct Pair {
-        const Residue *rows, *columns;
-        std::int64_t filters;  // where they begin
-        std::int64_t first;    // element of dx within an image
-        std::vector<std::int64_t> taps;
-    };
-    const std::int64_t square = lanes * lanes;
     const std::int64_t inputs = blocks_of(s.K, lanes);
     const std::int64_t outputs = blocks_of(s.C, lanes);
-    std::vector<Pair> pairs;
-    std::vector<std::int64_t> place(s.R * s.S), output(s.R * s.S), input(s.R * s.S);
+    const std::int64_t square = std::min(lanes, s.K) * lanes;
+    const auto taps = static_cast<std::size_t>(s.R * s.S);
+    std::vector<std::int64_t> begin, place(taps), output(taps), input(taps);
     std::int64_t used = 0;
-    for (std::size_t a = 0; a < rows.size(); a++) {
-        for (std::size_t b = 0; b < columns.size(); b++) {
-            Pair pair = {&rows[a],
-                         &columns[b],
-                         used,
-                         static_cast<std::int64_t>(a) * out.view.row + static_cast<std::int64_t>(b) * lanes,
-                         {}};
-            const auto count = static_cast<std::int64_t>(rows[a].index.size() * columns[b].index.size());
-            for (std::size_t i = 0; i < rows[a].index.size(); i++) {
-                for (std::size_t j = 0; j < columns[b].index.size(); j++) {
-                    const std::int64_t tap = rows[a].index[i] * s.S + columns[b].index[j];
-                    place[tap] = used + static_cast<std::int64_t>(pair.taps.size()) * square;
+    for (const Residue& row : rows) {
+        for (const Residue& column : columns) {
+            begin.push_back(used);
+            const auto count = static_cast<std::int64_t>(row.index.size() * column.index.size());
+            std::int64_t at = used;
+            for (const std::int64_t r : row.index) {
+                for (const std::int64_t t : column.index) {
+                    const auto tap = static_cast<std::size_t>(r * s.S + t);
+                    place[tap] = at;
                     input[tap] = count * square;
                     output[tap] = inputs * count * square;
-                    pair.taps.push_back(rows[a].offset[i] * in.view.row + columns[b].offset[j] * lanes);
+                    at += square;
                 }
             }
             used += outputs * inputs * count * square;
-            pairs.push_back(std::move(pair));
         }
     }
     const Scratch<float> filters(static_cast<std::size_t>(used));
-    run.turned_filters(s.K, s.C, s.R * s.S, w, place.data(), output.data(), input.data(), filters.get());
+    kernels.packed.turned_filters(s.K, s.C, s.R * s.S, w, place.data(), output.data(), input.data(), filters.get());
 
-    for_groups(run, s.N, in, out, dy, dx, [&](std::int64_t images) {
-        for (const Pair& pair : pairs) {
-            PackedView part = out.view;
-            part.data += pair.first;
-            part.height = pair.rows->count;
-            part.width = pair.columns->count;
-            part.row *= s.stride_h;
-            run.conv({.images = images,
-                      .x = in.view,
-                      .x_row = in.view.row,
-                      .x_step = lanes,
-                      .taps = pair.taps.data(),
-                      .count = static_cast<std::int64_t>(pair.taps.size()),
-                      .filters = filters.get() + pair.filters,
-                      .bias = nullptr,
-                      .residual = nullptr,
-                      .relu = false,
-                      .y = part,
-                      .y_step = s.stride_w * lanes});
+    // With a stride, what a residue writes is no stretch of a plane's rows: dx is packed first, some images at a time.
+    const bool apart = s.stride_h * s.stride_w > 1;
+    PackedView whole = apart ? packed(s.C, s.H, s.W, lanes) : planes(dx, s.C, s.H, s.W, lanes);
+    const std::int64_t group =
+        apart ? std::clamp<std::int64_t>(kGroupFloats / std::max<std::int64_t>(1, whole.image), 1, s.N) : s.N;
+    const Scratch<float> memory(apart ? static_cast<std::size_t>(group * whole.image) : 1);
+    if (apart) whole.data = memory.get();
+    for (std::int64_t n = 0; n < s.N; n += group) {
+        const std::int64_t images = std::min(group, s.N - n);
+        auto first = begin.begin();
+        for (std::size_t a = 0; a < rows.size(); a++) {
+            for (std::size_t b = 0; b < columns.size(); b++) {
+                PackedView part = whole;
+                part.data += static_cast<std::int64_t>(a) * whole.row + static_cast<std::int64_t>(b) * whole.pixel;
+                part.height = rows[a].count;
+                part.width = columns[b].count;
+                part.row *= s.stride_h;
+                part.pixel *= s.stride_w;
+                kernels.packed.conv({.images = images,
+                                     .x = planes(dy + n * s.K * s.P * s.Q, s.K, s.P, s.Q, lanes),
+                                     .rows = rows[a].axis(),
+                                     .columns = columns[b].axis(),
+                                     .filters = filters.get() + *first++,
+                                     .bias = nullptr,
+                                     .residual = nullptr,
+                                     .relu = false,
+                                     .y = part});
+            }
         }
-    });
+        if (apart) kernels.packed.unpack(images, whole, dx + n * s.C * s.H * s.W);
+    }
 }
 
 void winograd_packed(const PackedOperators& run, const PackedWinograd& p, const std::int64_t* dilation) {
@@ -225,12 +181,12 @@ void winograd_packed(const PackedOperators& run, const PackedWinograd& p, const 
         Part(std::int64_t a, std::int64_t pad, std::int64_t d)
             : from(((a - pad) % d + d) % d), to(a), shift((from - a + pad) / d) {}
     };
-    const auto part_of = [](PackedView view, std::int64_t row, std::int64_t column, std::int64_t step,
-                            const std::int64_t* d) {
-        view.data += row * view.row + column * step;
-        view.height = std::max<std::int64_t>(0, (view.height - row + d[0] - 1) / d[0]);
-        view.width = std::max<std::int64_t>(0, (view.width - column + d[1] - 1) / d[1]);
-        view.row *= d[0];
+    const auto part_of = [&](PackedView view, std::int64_t row, std::int64_t column) {
+        view.data += row * view.row + column * view.pixel;
+        view.height = std::max<std::int64_t>(0, (view.height - row + dilation[0] - 1) / dilation[0]);
+        view.width = std::max<std::int64_t>(0, (view.width - column + dilation[1] - 1) / dilation[1]);
+        view.row *= dilation[0];
+        view.pixel *= dilation[1];
         return view;
     };
     for (std::int64_t a = 0; a < std::min(dilation[0], p.y.height); a++) {
@@ -238,12 +194,10 @@ void winograd_packed(const PackedOperators& run, const PackedWinograd& p, const 
             const Part rows(a, p.pad_top, dilation[0]);
             const Part columns(b, p.pad_left, dilation[1]);
             PackedWinograd part = p;
-            part.x = part_of(p.x, rows.from, columns.from, p.x_step, dilation);
-            part.x_step = p.x_step * dilation[1];
-            part.y = part_of(p.y, rows.to, columns.to, p.y_step, dilation);
-            part.y_step = p.y_step * dilation[1];
+            part.x = part_of(p.x, rows.from, columns.from);
+            part.y = part_of(p.y, rows.to, columns.to);
             const PackedView residual =
-                p.residual == nullptr ? PackedView{} : part_of(*p.residual, rows.to, columns.to, p.y_step, dilation);
+                p.residual == nullptr ? PackedView{} : part_of(*p.residual, rows.to, columns.to);
             if (p.residual != nullptr) part.residual = &residual;
             part.pad_top = rows.shift;
             part.pad_left = columns.shift;
@@ -254,92 +208,88 @@ void winograd_packed(const PackedOperators& run, const PackedWinograd& p, const 
 
 namespace {
 
-// Filters as Winograd's products read them: transformed beforehand where several images of residues share them.
-struct WinogradFilters {
-    const Scratch<float> filters, transformed;
-    const bool kept;
-
-    WinogradFilters(const ConvShape& s, std::int64_t tile, std::int64_t outputs, std::int64_t inputs,
-                    std::int64_t lanes)
-        : filters(static_cast<std::size_t>(outputs * inputs * lanes * lanes * s.R * s.S)),
-          transformed(s.dilation_h * s.dilation_w == 1 ? 1
-                                                       : static_cast<std::size_t>(outputs * inputs * lanes * lanes *
-                                                                                  (tile + s.R - 1) * (tile + s.S - 1))),
-          kept(s.dilation_h * s.dilation_w > 1) {}
-};
+// `problem` from planes to planes.  Where dilation takes the pixels apart, by way of packed images, some at a time, and
+// with filters that are transformed once for all residues.
+void winograd_planes(const Kernels& kernels, PackedWinograd problem, const std::int64_t* dilation) {
+    const PackedOperators& run = kernels.packed;
+    if (dilation[0] == 1 && dilation[1] == 1) return run.winograd(problem);
+    const std::int64_t lanes = lanes_of(kernels);
+    const PackedView from = problem.x;
+    const PackedView to = problem.y;
+    const std::int64_t size = problem.tile + problem.taps - 1;
+    const Scratch<float> transformed(static_cast<std::size_t>(
+        blocks_of(from.channels, lanes) * blocks_of(to.channels, lanes) * lanes * lanes * size * size));
+    run.winograd_filters(problem.tile, problem.taps, to.channels, from.channels, problem.filters, transformed.get());
+    problem.transformed = transformed.get();
+    problem.x = packed(from.channels, from.height, from.width, lanes);
+    problem.y = packed(to.channels, to.height, to.width, lanes);
+    const std::int64_t floats = problem.x.image + problem.y.image;
+    const std::int64_t images = problem.images;
+    const std::int64_t group = std::clamp<std::int64_t>(kGroupFloats / std::max<std::int64_t>(1, floats), 1,
+                                                        std::max<std::int64_t>(1, images));
+    const Scratch<float> memory(static_cast<std::size_t>(group * floats));
+    problem.x.data = memory.get();
+    problem.y.data = memory.get() + group * problem.x.image;
+    for (std::int64_t n = 0; n < images; n += group) {
+        problem.images = std::min(group, images - n);
+        run.pack(problem.images, from.data + n * from.image, problem.x);
+        winograd_packed(run, problem, dilation);
+        run.unpack(problem.images, problem.y, to.data + n * to.image);
+    }
+}
 
 }  // namespace
 
 void winograd_fprop_packed(const ConvShape& s, std::int64_t tile, const float* x, const float* w, const float* bias,
                            float* y) {
     const Kernels& kernels = cpu::kernels();
-    const PackedOperators& run = kernels.packed;
     const std::int64_t lanes = lanes_of(kernels);
-    const std::int64_t filters = blocks_of(s.K, lanes) * lanes;
-    Packed in(s.C, s.H, s.W, Border(0, 0, s.H), Border(0, 0, s.W), lanes);
-    Packed out(s.K, s.P, s.Q, Border(0, 0, s.P), Border(0, 0, s.Q), lanes);
-    const WinogradFilters packed(s, tile, blocks_of(s.K, lanes), blocks_of(s.C, lanes), lanes);
-    run.filters(s.K, s.C, s.R * s.S, w, packed.filters.get());
-    if (packed.kept) run.winograd_filters(tile, s.R, s.K, s.C, packed.filters.get(), packed.transformed.get());
-    const Scratch<float> padded(static_cast<std::size_t>(filters));
-    if (bias != nullptr) std::fill(std::copy_n(bias, s.K, padded.get()), padded.get() + filters, 0.0f);
+    const Scratch<float> filters(filter_floats(s.K, s.C, s.R * s.S, lanes));
+    kernels.packed.filters(s.K, s.C, s.R * s.S, w, filters.get());
+    const PaddedBias padded(bias, s.K, lanes);
     const std::int64_t dilation[] = {s.dilation_h, s.dilation_w};
-    for_groups(run, s.N, in, out, x, y, [&](std::int64_t images) {
-        winograd_packed(run,
-                        {.tile = tile,
-                         .taps = s.R,
-                         .images = images,
-                         .x = in.view,
-                         .x_step = lanes,
-                         .y = out.view,
-                         .y_step = lanes,
-                         .residual = nullptr,
-                         .filters = packed.filters.get(),
-                         .transformed = packed.kept ? packed.transformed.get() : nullptr,
-                         .bias = bias != nullptr ? padded.get() : nullptr,
-                         .pad_top = s.pad_top,
-                         .pad_left = s.pad_left,
-                         .relu = false},
-                        dilation);
-    });
+    winograd_planes(kernels,
+                    {.tile = tile,
+                     .taps = s.R,
+                     .images = s.N,
+                     .x = planes(x, s.C, s.H, s.W, lanes),
+                     .y = planes(y, s.K, s.P, s.Q, lanes),
+                     .residual = nullptr,
+                     .filters = filters.get(),
+                     .transformed = nullptr,
+                     .bias = padded.get(),
+                     .pad_top = s.pad_top,
+                     .pad_left = s.pad_left,
+                     .relu = false},
+                    dilation);
 }
 
 void winograd_dgrad_packed(const ConvShape& s, std::int64_t tile, const float* dy, const float* w, float* dx) {
     const Kernels& kernels = cpu::kernels();
-    const PackedOperators& run = kernels.packed;
     const std::int64_t lanes = lanes_of(kernels);
-    const std::int64_t inputs = blocks_of(s.K, lanes);
-    const std::int64_t outputs = blocks_of(s.C, lanes);
-    Packed in(s.K, s.P, s.Q, Border(0, 0, s.P), Border(0, 0, s.Q), lanes);
-    Packed out(s.C, s.H, s.W, Border(0, 0, s.H), Border(0, 0, s.W), lanes);
-    const WinogradFilters packed(s, tile, outputs, inputs, lanes);
-    const std::int64_t square = lanes * lanes;
+    const std::int64_t square = std::min(lanes, s.K) * lanes;
     const std::int64_t taps = s.R * s.S;
     std::vector<std::int64_t> place;  // turned by 180 degrees
     for (std::int64_t tap = 0; tap < taps; tap++) place.push_back((taps - 1 - tap) * square);
-    const std::vector<std::int64_t> output(static_cast<std::size_t>(taps), inputs * taps * square);
+    const std::vector<std::int64_t> output(static_cast<std::size_t>(taps), blocks_of(s.K, lanes) * taps * square);
     const std::vector<std::int64_t> input(static_cast<std::size_t>(taps), taps * square);
-    run.turned_filters(s.K, s.C, taps, w, place.data(), output.data(), input.data(), packed.filters.get());
-    if (packed.kept) run.winograd_filters(tile, s.R, s.C, s.K, packed.filters.get(), packed.transformed.get());
+    const Scratch<float> filters(filter_floats(s.C, s.K, taps, lanes));
+    kernels.packed.turned_filters(s.K, s.C, taps, w, place.data(), output.data(), input.data(), filters.get());
     const std::int64_t dilation[] = {s.dilation_h, s.dilation_w};
-    for_groups(run, s.N, in, out, dy, dx, [&](std::int64_t images) {
-        winograd_packed(run,
-                        {.tile = tile,
-                         .taps = s.R,
-                         .images = images,
-                         .x = in.view,
-                         .x_step = lanes,
-                         .y = out.view,
-                         .y_step = lanes,
-                         .residual = nullptr,
-                         .filters = packed.filters.get(),
-                         .transformed = packed.kept ? packed.transformed.get() : nullptr,
-                         .bias = nullptr,
-                         .pad_top = (s.R - 1) * s.dilation_h - s.pad_top,
-                         .pad_left = (s.S - 1) * s.dilation_w - s.pad_left,
-                         .relu = false},
-                        dilation);
-    });
+    winograd_planes(kernels,
+                    {.tile = tile,
+                     .taps = s.R,
+                     .images = s.N,
+                     .x = planes(dy, s.K, s.P, s.Q, lanes),
+                     .y = planes(dx, s.C, s.H, s.W, lanes),
+                     .residual = nullptr,
+                     .filters = filters.get(),
+                     .transformed = nullptr,
+                     .bias = nullptr,
+                     .pad_top = (s.R - 1) * s.dilation_h - s.pad_top,
+                     .pad_left = (s.S - 1) * s.dilation_w - s.pad_left,
+                     .relu = false},
+                    dilation);
 }
 
 }  // namespace pycnn::cpu

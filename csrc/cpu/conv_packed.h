@@ -1,14 +1,19 @@
 // Convolution of NCHW arrays by way of the packed layout.
 //
-// An image or a few are packed, convolved and unpacked while they are in cache.  It costs one pass over x and one over
-// y more than reading them where they lie, and wins where those reads are broken up: strides, dilations, small planes.
+// The kernels read and write planes as they lie, so all that is packed are the filters; but where a stride or dilation
+// takes the pixels of a row apart, an image or a few are packed and unpacked around them while they are in cache.
 // float32 and one group only; the layout and its kernels are described in packed.h.
 #pragma once
+
+#include <vector>
 
 #include "cpu/operators.h"
 #include "cpu/packed.h"
 
 namespace pycnn::cpu {
+
+// Where the taps of a filter lie along one axis, seen from the first pixel of their window's stride.
+std::vector<int64_t> tap_offsets(int64_t taps, int64_t padding, int64_t dilation);
 
 // Winograd's algorithm with dilation (of rows, of columns): the pixels with one residue of it are an image of their own.
 void winograd_packed(const PackedOperators& run, const PackedWinograd& problem, const int64_t* dilation);

@@ -1,13 +1,16 @@
 // The packed layout: channels in blocks of one vector, as a compiled network keeps them between its layers.
 //
-//   element (n, c, h, w) at  data[n * image + (c / lanes) * block + h * row + w * lanes + c % lanes]
+//   element (n, c, h, w) at  data[n * image + (c / lanes) * block + h * row + w * pixel + c % lanes * lane]
 //
-// The channels beyond the last one fill its vector up and hold zeros: every operator here may read them and writes
-// zeros there again.  What lies between the rows, blocks and images of one tensor may belong to nobody: a border of
-// zeros that a convolution reads, or the other parts of a concatenation.
+// Packed tensors have pixel = lanes and lane = 1.  The channels beyond the last one fill its vector up and hold zeros:
+// every operator here may read them and writes zeros there again.  What lies between the rows, blocks and images of one
+// tensor may belong to nobody, or to the other parts of a concatenation.
+//
+// Convolutions also read and write planes, arrays in NCHW as they lie: pixel = 1, and lane is the size of a plane.
+// Planes end with their last channel.
 //
 // Filters of a convolution: w[k / lanes][c / lanes][r][s][c % lanes][k % lanes], zeros where there is no such filter or
-// channel.  A step of the reduction is one vector of filters, and the steps of one output vector lie in order.
+// channel; where one block has room for all channels, it is only as deep as they are many.  A step of the reduction is one vector of filters, and the steps of one output vector lie in order.
 #pragma once
 
 #include <cstdint>
@@ -21,52 +24,39 @@ using std::int64_t;
 struct PackedView {
     float* data;
     int64_t channels, height, width;
-    int64_t image, block, row;
+    int64_t image, block, row, pixel, lane;
+};
+
+// The taps of a filter along one axis: output i of it sums inputs stride * i + offset[t], those that are inside.  The
+// offsets rise or fall.
+struct TapAxis {
+    const int64_t* offset;
+    int64_t count, stride;
 };
 
 // y = relu(sum over taps of x there times w + bias + residual), without the parts that are null or false: a convolution,
 // or one of the sums into which the gradient of a strided one falls apart.
 struct PackedConv {
     int64_t images;
-    PackedView x;
-    int64_t x_row, x_step;  // floats between the places in x of two rows and two pixels of y
-    const int64_t* taps;    // where each tap lies, in floats from such a place
-    int64_t count;          // of taps; without any, y is the rest of the sum
-    const float* filters;   // w[k / lanes][c / lanes][tap][c % lanes][k % lanes]
-    const float* bias;      // whole vectors of it, or null
-    const PackedView* residual;
+    PackedView x;  // packed or planes
+    TapAxis rows, columns;
+    const float* filters;
+    const float* bias;           // whole vectors of it, or null
+    const PackedView* residual;  // packed, or null
     bool relu;
-    PackedView y;
-    int64_t y_step;  // floats between two pixels of y: lanes, or more where it is every second or third of a row
+    PackedView y;  // packed, of every pixel or every second or third; or planes
 };
 
 // A convolution with stride 1 by Winograd's F(tile x tile, taps x taps): 2, 4 or 6 outputs of 3 taps, 2 or 4 of 5.
 struct PackedWinograd {
     int64_t tile, taps;
     int64_t images;
-    PackedView x;
-    int64_t x_step;  // floats between two pixels: lanes, or more where only every second or third takes part
-    PackedView y;
-    int64_t y_step;
-    const PackedView* residual;  // with y's step
+    PackedView x, y;             // each packed, of every pixel or every second or third; or planes
+    const PackedView* residual;  // packed, or null
     const float* filters;        // as above, or
     const float* transformed;    // [k / lanes][point][c][k % lanes], whole vectors of c
     const float* bias;           // whole vectors of it, or null
     int64_t pad_top, pad_left;   // may be negative
-    bool relu;
-};
-
-// A convolution of images with few channels, which lie as dense planes with their padding around them; the filters are
-// w[k / lanes][c][r][s][k % lanes].
-struct PlanesConv {
-    int64_t images, channels, height, width;
-    const float* x;
-    PackedView y;
-    const float* filters;
-    const float* bias;
-    int64_t R, S;
-    int64_t stride_h, stride_w;
-    int64_t dilation_h, dilation_w;
     bool relu;
 };
 
@@ -105,8 +95,8 @@ struct PackedOperators {
     // Between the layouts: NCHW at `from` or `to`.
     void (*pack)(int64_t images, const float* from, const PackedView& to);
     void (*unpack)(int64_t images, const PackedView& from, float* to);
-    // Zeros around every plane: sides are top, bottom, left and right.
-    void (*clear_border)(int64_t images, const PackedView& x, const int64_t* sides);
+    // Zeros everywhere.
+    void (*clear)(int64_t images, const PackedView& x);
     // to[i / lanes][j][i % lanes] = from[i][j], zeros beyond the last row.
     void (*rows)(int64_t rows, int64_t columns, const float* from, float* to);
     // Filters (K, C, taps) into the order described above.
@@ -119,7 +109,6 @@ struct PackedOperators {
     void (*winograd)(const PackedWinograd& problem);
     void (*winograd_filters)(int64_t tile, int64_t taps, int64_t K, int64_t C, const float* filters,
                              float* transformed);
-    void (*planes_conv)(const PlanesConv& problem);
     void (*linear)(const PackedLinear& problem);
     void (*depthwise)(const PackedDepthwise& problem);
     void (*max_pool)(const PackedPool& problem);

@@ -15,7 +15,7 @@ import numpy as np
 from pycnn.compiler.choose import Choice, choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
-from pycnn.compiler.plan import Border, Flat, Packed, Part, Plan, Room
+from pycnn.compiler.plan import Flat, Packed, Part, Plan, Planes, Room
 from pycnn.compiler.values import Values
 from pycnn.shape import Conv2dShape
 
@@ -123,29 +123,22 @@ class _Lowering(Values):
             self.any_groups(node, shape)
 
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
-        root = self.root(node.inputs[0])
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         choice = choose(shape, node["algo"], self.lanes)
-        few = self.lanes > shape.C and (root, image(node.inputs[0].shape)) not in self.packed
-        if few and (node["algo"] == "auto" or choice.algo == "direct"):
-            y = self.made(node.output)
-            self.from_dense(node, shape, y, relu=node["relu"] and residual is None)
-            if residual is not None:
-                self.step("add", y, residual, y, relu=node["relu"])
+        apart = choice.algo != "direct" and shape.dilation != (1, 1)  # takes every second or third pixel
+        x = self.packed_of(node.inputs[0]) if apart else self.readable(node.inputs[0])
+        y = self.made(node.output) if apart or residual is not None else self.writable(node.output)
+        if isinstance(x, Planes) and isinstance(y, Planes) and choice.algo == "direct" and shape.C < self.lanes:
+            self.from_planes_to_planes(node, shape, x, y)
         else:
-            x = self.padded(node, shape, choice)
-            self.conv(node, shape, x, self.made(node.output), residual, choice, (0, shape.K))
-
-    def padded(self, node: Node, shape: Conv2dShape, choice: Choice) -> Part:
-        """The input of a convolution, with a border where its algorithm needs one."""
-        return self.bordered(node.inputs[0], _reach(shape) if choice.algo == "direct" else (0, 0, 0, 0))
+            self.conv(node, shape, x, y, residual, choice, (0, shape.K))
 
     def conv(
         self,
         node: Node,
         shape: Conv2dShape,
-        x: Part,
-        y: Part,
+        x: Part | Planes,
+        y: Part | Planes,
         residual: Part | None,
         choice: Choice,
         rows: tuple[int, int],
@@ -174,34 +167,11 @@ class _Lowering(Values):
             shape.N, depth, shape.H, shape.W, width, shape.R, shape.S, shape.stride, shape.padding, shape.dilation
         )
         choice = choose(one, node["algo"], lanes=self.lanes)
-        x, y = self.padded(node, shape, choice), self.made(node.output)
+        x, y = self.packed_of(node.inputs[0]), self.made(node.output)
         for group in range(groups):
             source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
             target = y.inside(group * width, 0, 0, width, shape.P, shape.Q)
             self.conv(node, shape, source, target, None, choice, (group * width, (group + 1) * width))
-
-    def from_dense(self, node: Node, shape: Conv2dShape, y: Part, relu: bool) -> None:
-        """Few channels: the image as it is, with zeros around it."""
-        top, bottom, left, right = shape.padding
-        height, width = shape.H + top + bottom, shape.W + left + right
-        source = self.dense_of(node.inputs[0])
-        if any(shape.padding):
-            room = Flat(Room(self.batch, shape.C, height, width, 1, fixed=True))
-            self.step("pad", source, room, shape.C, shape.H, shape.W, shape.padding)
-            source = room
-        self.step(
-            "conv_planes",
-            source,
-            y,
-            self.weights(node, "planes"),
-            node.constants.get("b"),
-            flops=shape.flops,
-            height=height,
-            width=width,
-            stride=shape.stride,
-            dilation=shape.dilation,
-            relu=relu,
-        )
 
     def depthwise(self, node: Node, shape: Conv2dShape) -> None:
         self.step(
@@ -218,15 +188,19 @@ class _Lowering(Values):
         )
 
     def any_groups(self, node: Node, shape: Conv2dShape) -> None:
-        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        x = Planes(self.dense_of(node.inputs[0]), *image(node.inputs[0].shape))
+        self.from_planes_to_planes(node, shape, x, Planes(self.dense_for(node.output), *image(node.output.shape)))
+
+    def from_planes_to_planes(self, node: Node, shape: Conv2dShape, x: Planes, y: Planes) -> None:
+        """By the engine's own kernel for NCHW."""
         self.step(
             "conv_nchw",
-            source,
-            target,
+            x.flat,
+            y.flat,
             node.constants["w"],
             node.constants.get("b"),
             flops=shape.flops,
-            image=(shape.C, shape.H, shape.W),
+            image=x.sizes,
             out=(shape.P, shape.Q),
             stride=shape.stride,
             padding=shape.padding[::2],
@@ -234,15 +208,14 @@ class _Lowering(Values):
             groups=shape.groups,
         )
         if node["relu"]:
-            self.step("unary", "relu", target, target, math.prod(shape.y_shape))
+            self.step("unary", "relu", y.flat, y.flat, math.prod(shape.y_shape))
 
     def linear(self, node: Node) -> None:
         x, w = node.inputs[0], node.constants["w"]
         root = self.root(x)
         sizes = image(root.shape)
         part = self.packed.get((root, sizes))
-        if root not in self.dense and part is not None and part.is_whole and not any(part.room.border):
-            part.room.fixed = True
+        if root not in self.dense and part is not None and part.is_whole:
             source = Flat(part.room)
             packed = self.weights(node, "linear", columns=sizes)
         else:
@@ -263,10 +236,9 @@ class _Lowering(Values):
         """On memory as it lies, which may be packed: where nothing lies between, and zeros stay zeros."""
         x, y = node.inputs[0], self.place_of(node.output)
         part = self.packed.get((self.root(x), image(x.shape)))
-        alone = part is not None and all(one.is_whole and not any(one.room.border) for one in (part, y))
+        alone = part is not None and part.is_whole and y.is_whole
         zeros = node.op != "sigmoid" or y.channels % self.lanes == 0
         if self.root(x) not in self.dense and part is not None and alone and zeros:
-            part.room.fixed = y.room.fixed = True
             self.step("unary", node.op, Flat(part.room), Flat(self.made(node.output).room), y.room.floats)
         else:
             count = self.batch * math.prod(x.shape)
@@ -333,7 +305,7 @@ class _Lowering(Values):
 
     def dense_room(self, value: Value) -> Room:
         """A room of its own, dense, for `value`."""
-        room = Room(self.batch, *image(value.shape), 1, fixed=True)
+        room = Room(self.batch, *image(value.shape), 1)
         self.dense[self.root(value)] = Flat(room)
         return room
 
@@ -344,17 +316,17 @@ class _Lowering(Values):
         inner = whole.inside(*offset, *sizes)
         if part == inner:
             for around in _around(offset, sizes, whole, self.lanes):
-                self.clear(around)
+                self.step("clear", around)
             self.made(node.output)
             return
-        self.clear(whole)
+        self.step("clear", whole)
         if offset[0] % self.lanes == 0:
             self.move(part, inner)
             self.made(node.output)
             return
         room = self.dense_room(node.output)
         field = Part.all_of(self.room((sizes[0], room.height, room.width)))
-        self.clear(field)
+        self.step("clear", field)
         self.move(part, field.inside(0, *offset[1:], *sizes))
         laid = Room(self.batch, *field.sizes, 1)
         self.step("unpack", whole, Flat(room))
@@ -393,18 +365,6 @@ def _axes(node: Node, given: Any, default: int) -> Image:
     for i, one in enumerate(given[:3] if rank <= 3 else given[:2]):
         rest[2 if rank == 2 and i == 1 else i] = one
     return rest[0], rest[1], rest[2]
-
-
-def _reach(shape: Conv2dShape) -> Border:
-    """How far the windows of a convolution reach beyond its input: its padding, as far as it is read."""
-
-    def behind(size: int, before: int, out: int, window: int, stride: int, dilation: int) -> int:
-        return max(0, (out - 1) * stride - before + (window - 1) * dilation + 1 - size)
-
-    top, _, left, _ = shape.padding
-    bottom = behind(shape.H, top, shape.P, shape.R, shape.stride[0], shape.dilation[0])
-    right = behind(shape.W, left, shape.Q, shape.S, shape.stride[1], shape.dilation[1])
-    return top, bottom, left, right
 
 
 def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:

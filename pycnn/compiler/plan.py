@@ -17,10 +17,9 @@ import numpy as np
 from pycnn.compiler.arena import Need, assign
 from pycnn.compiler.weights import Weight
 
-__all__ = ["Flat", "Packed", "Part", "Plan", "Room", "Step"]
+__all__ = ["Flat", "Packed", "Part", "Plan", "Planes", "Room", "Step"]
 
 Array = np.ndarray[Any, Any]
-Border = tuple[int, int, int, int]
 
 
 @dataclass(eq=False)
@@ -29,8 +28,6 @@ class Room:
 
     Attributes:
         lanes: floats in a vector, or 1 where the images are dense.
-        border: rows and columns of zeros around each plane: (top, bottom, left, right).
-        fixed: whether a step relies on there being no border.
         offset: floats from the beginning of the arena, once it is known.
     """
 
@@ -39,19 +36,17 @@ class Room:
     height: int
     width: int
     lanes: int
-    border: Border = (0, 0, 0, 0)
-    fixed: bool = False
     offset: int = 0
 
     @property
     def row(self) -> int:
         """Floats from a row to the next."""
-        return (self.border[2] + self.width + self.border[3]) * self.lanes
+        return self.width * self.lanes
 
     @property
     def block(self) -> int:
         """Floats from a vector of channels to the next."""
-        return (self.border[0] + self.height + self.border[1]) * self.row
+        return self.height * self.row
 
     @property
     def image(self) -> int:
@@ -66,8 +61,7 @@ class Room:
     @property
     def is_dense(self) -> bool:
         """Whether its elements lie in C order without gaps."""
-        dense = self.lanes == 1 or (self.height == self.width == 1 and self.channels % self.lanes == 0)
-        return dense and not any(self.border)
+        return self.lanes == 1 or (self.height == self.width == 1 and self.channels % self.lanes == 0)
 
 
 @dataclass(frozen=True)
@@ -84,18 +78,13 @@ class Part:
 
     @staticmethod
     def all_of(room: Room) -> Part:
-        """The whole room without its border."""
+        """The whole room."""
         return Part(room, 0, 0, 0, room.channels, room.height, room.width)
 
     @property
     def is_whole(self) -> bool:
         """Whether it is all of its room."""
         return self == Part.all_of(self.room)
-
-    @property
-    def is_plane(self) -> bool:
-        """Whether only the border lies beside its rows and columns."""
-        return (self.y, self.x, self.height, self.width) == (0, 0, self.room.height, self.room.width)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -106,15 +95,10 @@ class Part:
         """A box of this box."""
         return Part(self.room, self.channel + channel, self.y + y, self.x + x, channels, height, width)
 
-    def view(self, engine: Any) -> Any:
+    def native(self, engine: Any) -> Any:
         """As the native module takes it."""
         room = self.room
-        offset = (
-            room.offset
-            + self.channel // room.lanes * room.block
-            + (room.border[0] + self.y) * room.row
-            + (room.border[2] + self.x) * room.lanes
-        )
+        offset = room.offset + self.channel // room.lanes * room.block + self.y * room.row + self.x * room.lanes
         return engine.View(offset, *self.sizes, room.image, room.block, room.row)
 
 
@@ -126,9 +110,33 @@ class Flat:
     space: str = "arena"
     at: int = 0
 
-    def plain(self, engine: Any) -> Any:
+    def native(self, engine: Any) -> Any:
         """As the native module takes it."""
         return engine.Plain(self.space, self.at if self.room is None else self.room.offset + self.at)
+
+
+@dataclass(frozen=True)
+class Planes:
+    """A dense array as the planes of images, which convolutions read and write as they lie."""
+
+    flat: Flat
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def room(self) -> Room | None:
+        """The memory of the arena that it lies in, if it does."""
+        return self.flat.room
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        return self.channels, self.height, self.width
+
+    def native(self, engine: Any) -> Any:
+        """As the native module takes it."""
+        return engine.Planes(self.flat.native(engine), self.channels, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -204,7 +212,7 @@ class Step:
 
     Attributes:
         method: its name.
-        args, options: what it is given; `Part`, `Flat` and `Packed` stand for the native module's own objects.
+        args, options: what it is given; `Part`, `Flat`, `Planes` and `Packed` stand for the native module's own objects.
         name: of the module of the network.
         flops: floating-point operations, of convolutions and full layers only.
     """
@@ -219,7 +227,7 @@ class Step:
     def rooms(self) -> list[Room]:
         """The memory it touches."""
         given = [*self.args, *self.options.values()]
-        return [one.room for one in given if isinstance(one, (Part, Flat)) and one.room is not None]
+        return [one.room for one in given if isinstance(one, (Part, Flat, Planes)) and one.room is not None]
 
 
 @dataclass
@@ -256,10 +264,8 @@ class Plan:
         """
 
         def native(value: Any) -> Any:
-            if isinstance(value, Part):
-                return value.view(engine)
-            if isinstance(value, Flat):
-                return value.plain(engine)
+            if isinstance(value, (Part, Flat, Planes)):
+                return value.native(engine)
             if isinstance(value, Packed):
                 if value.key not in filters:
                     filters[value.key] = value.pack(engine)

@@ -10,11 +10,12 @@ from typing import Any
 
 from pycnn.compiler.graph import Graph, Node, Value
 from pycnn.compiler.operations import image
-from pycnn.compiler.plan import Border, Flat, Part, Room, Step
+from pycnn.compiler.plan import Flat, Part, Planes, Room, Step
 
-__all__ = ["Values", "larger"]
+__all__ = ["Values"]
 
 Image = tuple[int, int, int]
+_READ_DENSE = ("lrn", "softmax")
 
 
 class Values:
@@ -50,8 +51,6 @@ class Values:
         self._targets: dict[Value, Flat] = {}  # where a root is to be written densely
         for i, value in enumerate(graph.outputs):
             self._targets.setdefault(self.root(value), Flat(None, "output", i))
-        self._framed: dict[Part, Part] = {}  # copies that could have a border
-        self._cleared: dict[Part, Border] = {}  # borders that are zero already
 
     def root(self, value: Value) -> Value:
         """The value, before all reshapes, whose elements these are."""
@@ -108,7 +107,6 @@ class Values:
         if root not in self.dense:
             part = self.packed[root, image(root.shape)]
             if part.is_whole and part.room.is_dense:
-                part.room.fixed = True
                 self.dense[root] = Flat(part.room)
             else:
                 self.step("unpack", part, self.dense_for(root))
@@ -125,35 +123,33 @@ class Values:
         root, (c, h, w) = self.root(value), image(value.shape)
         if root not in self._targets:
             vector = h == w == 1 and c % self.lanes == 0
-            room = Room(self.batch, c, h, w, self.lanes if vector else 1, fixed=True)
+            room = Room(self.batch, c, h, w, self.lanes if vector else 1)
             self._targets[root] = Flat(room)
         self.dense[root] = self._targets[root]
         return self.dense[root]
 
-    def bordered(self, value: Value, border: Border) -> Part:
-        """`value` packed, with at least `border` of zeros around it."""
-        part = self.packed_of(value)
-        if not any(border):
-            return part
-        if not part.is_plane or part.room.fixed:
-            if part not in self._framed:
-                self._framed[part] = Part.all_of(self.room(part.sizes))
-                self.move(part, self._framed[part])
-            part = self._framed[part]
-        part.room.border = larger(part.room.border, border)
-        cleared = self._cleared.get(part, (0, 0, 0, 0))
-        if larger(cleared, border) != cleared:
-            self._cleared[part] = larger(cleared, border)
-            self.step("clear_border", part, self._cleared[part])
-        return part
+    def readable(self, value: Value) -> Part | Planes:
+        """`value` in the form that there is, for a convolution: packed if it was packed already."""
+        root, sizes = self.root(value), image(value.shape)
+        if (root, sizes) not in self.packed and root in self.dense:
+            return Planes(self.dense[root], *sizes)
+        return self.packed_of(value)
+
+    def writable(self, value: Value) -> Part | Planes:
+        """Where the node being lowered, a convolution, is to write `value`: as planes if nobody reads it packed."""
+        root = self.root(value)
+        if root in self._places or not self._only_dense(root):
+            return self.made(value)
+        return Planes(self.dense_for(value), *image(value.shape))
+
+    def _only_dense(self, root: Value) -> bool:
+        """Whether all who read a root read it as a dense array."""
+        readers = [node for node in self.nodes if any(self.root(value) is root for value in node.inputs)]
+        return all(node.op in _READ_DENSE for node in readers)
 
     def move(self, x: Part, y: Part, stride: tuple[int, int] = (1, 1)) -> None:
         """Copy between packed boxes, of every `stride`-th row and column."""
         self.step("max_pool", x, y, kernel=(1, 1), stride=stride, padding=(0, 0, 0, 0), dilation=(1, 1))
-
-    def clear(self, y: Part) -> None:
-        """Zeros: the border of an empty box."""
-        self.step("clear_border", y.inside(0, 0, 0, y.channels, 0, y.width), (0, y.height, 0, 0))
 
     def join(self, x: Flat, y: Room, start: int, source: int, count: int, image: int) -> None:
         """Copy `count` floats from `source` of each image of x, which has `image` floats, to `start` of each of y's."""
@@ -164,8 +160,3 @@ class Values:
         for n in range(self.batch):
             at = x.at if x.room is None else x.at + n * image + source
             self.step("copy", Flat(x.room, x.space, at), Flat(y, at=n * y.image + start), count)
-
-
-def larger(a: Border, b: Border) -> Border:
-    """The larger one on each side."""
-    return max(a[0], b[0]), max(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])

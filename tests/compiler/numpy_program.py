@@ -1,7 +1,7 @@
 """A native program played in NumPy: the same calls, on the same packed layout, with any number of lanes.
 
 It is slow and strict.  Sums are taken in float64 and rounded once; the arena is filled with NaN before every run; a
-step that reads outside of the arena, padding lanes that are not zero, or a border that was not cleared, fails.
+step that reads outside of the arena, or padding lanes that are not zero, fails.
 """
 
 from __future__ import annotations
@@ -30,11 +30,18 @@ class Plain(NamedTuple):
     at: int
 
 
+class Planes(NamedTuple):
+    array: Plain
+    channels: int
+    height: int
+    width: int
+
+
 class Filters:
     """Filters of a kind; full of NaN until they are filled."""
 
     def __init__(self, lanes: int, kind: str, shape: tuple[int, ...]) -> None:
-        assert kind in ("conv", "planes", "depthwise", "linear")
+        assert kind in ("conv", "depthwise", "linear")
         assert len(shape) == (2 if kind == "linear" else 4)
         self.kind, self.lanes = kind, lanes
         self.w = np.full(shape, np.nan, np.float32)
@@ -61,39 +68,37 @@ class Run:
         self.arena = np.full(floats, np.nan, np.float32)
         self.inputs, self.outputs = inputs, outputs
 
-    def window(self, x: View, border: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
-        """(n, blocks, height, width, lanes), writable, with the border around the view."""
-        top, bottom, left, right = border
+    def window(self, x: View) -> np.ndarray:
+        """(n, blocks, height, width, lanes), writable."""
         blocks = -(-x.channels // self.lanes)
-        start = x.offset - top * x.row - left * self.lanes
-        shape = (self.batch, blocks, top + x.height + bottom, left + x.width + right, self.lanes)
+        shape = (self.batch, blocks, x.height, x.width, self.lanes)
         strides = (x.image, x.block, x.row, self.lanes, 1)
-        last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-        assert start >= 0, f"{x} with a border of {border} begins before the arena"
-        assert last < self.arena.size, f"{x} with a border of {border} ends behind the arena of {self.arena.size}"
-        assert x.row >= shape[3] * self.lanes, f"{x}: rows overlap"
-        assert blocks == 1 or x.block >= shape[2] * x.row, f"{x}: blocks overlap"
+        last = x.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        assert x.offset >= 0, f"{x} begins before the arena"
+        assert last < self.arena.size, f"{x} ends behind the arena of {self.arena.size}"
+        assert x.row >= x.width * self.lanes, f"{x}: rows overlap"
+        assert blocks == 1 or x.block >= x.height * x.row, f"{x}: blocks overlap"
         assert x.offset % self.lanes == 0, f"{x}: not at a whole vector"
-        return np.lib.stride_tricks.as_strided(self.arena[start:], shape, [4 * stride for stride in strides])
+        return np.lib.stride_tricks.as_strided(self.arena[x.offset :], shape, [4 * stride for stride in strides])
 
-    def read(self, x: View, border: tuple[int, int, int, int] = (0, 0, 0, 0)) -> np.ndarray:
+    def read(self, x: View | Planes) -> np.ndarray:
         """(n, channels, height, width), float64."""
-        lanes = self.window(x, border)
+        if isinstance(x, Planes):
+            return self.array(*x).astype(np.float64)
+        lanes = self.window(x)
         n, blocks, h, w, _ = lanes.shape
         wide = lanes.transpose(0, 1, 4, 2, 3).reshape(n, blocks * self.lanes, h, w).astype(np.float64)
         assert not wide[:, x.channels :].any(), f"{x}: the padding lanes are not zero"
-        if any(border):
-            top, bottom, left, right = border
-            around = np.ones((h, w), bool)
-            around[top : h - bottom, left : w - right] = False
-            assert not wide[:, :, around].any(), f"{x}: its border of {border} is not zero"
         return wide[:, : x.channels]
 
-    def write(self, y: View, values: np.ndarray) -> None:
+    def write(self, y: View | Planes, values: np.ndarray) -> None:
         """Values of (n, channels, height, width); zeros in the padding lanes."""
+        assert values.shape == (self.batch, y.channels, y.height, y.width), f"{values.shape} does not fit {y}"
+        if isinstance(y, Planes):
+            self.array(*y)[...] = values
+            return
         window = self.window(y)
         n, blocks, h, w, _ = window.shape
-        assert values.shape == (n, y.channels, h, w), f"{values.shape} does not fit {y}"
         wide = np.zeros((n, blocks * self.lanes, h, w), np.float32)
         wide[:, : y.channels] = values
         window[...] = wide.reshape(n, blocks, self.lanes, h, w).transpose(0, 1, 3, 4, 2)
@@ -119,7 +124,6 @@ class Run:
 
 
 Call = Callable[[Run], None]
-NONE = (0, 0, 0, 0)
 
 
 class Program:
@@ -161,27 +165,8 @@ class Program:
 
         self._add("unpack", call)
 
-    def pad(self, x: Plain, y: Plain, channels: int, height: int, width: int, padding: Any) -> None:
-        top, bottom, left, right = padding
-
-        def call(run: Run) -> None:
-            padded = np.pad(run.array(x, channels, height, width), ((0, 0), (0, 0), (top, bottom), (left, right)))
-            run.array(y, *padded.shape[1:])[...] = padded
-
-        self._add("pad", call)
-
-    def clear_border(self, x: View, padding: Any) -> None:
-        top, bottom, left, right = padding
-
-        def call(run: Run) -> None:
-            window = run.window(x, padding)
-            h, w = window.shape[2:4]
-            window[:, :, :top] = 0
-            window[:, :, h - bottom :] = 0
-            window[:, :, :, :left] = 0
-            window[:, :, :, w - right :] = 0
-
-        self._add("clear_border", call)
+    def clear(self, x: View) -> None:
+        self._add("clear", lambda run: run.window(x).fill(0))
 
     def copy(self, x: Plain, y: Plain, count: int) -> None:
         self._add("copy", lambda run: run.floats(y, count).__setitem__(slice(None), run.floats(x, count)))
@@ -190,8 +175,8 @@ class Program:
 
     def conv(
         self,
-        x: View,
-        y: View,
+        x: View | Planes,
+        y: View | Planes,
         filters: Filters,
         bias: np.ndarray | None,
         *,
@@ -207,43 +192,20 @@ class Program:
         assert filters.w.shape[:2] == (y.channels, x.channels)
         kernel = filters.w.shape[2:]
         assert algo == "direct" or algo.startswith("winograd_f")
+        assert isinstance(y, View) or residual is None
+        if algo != "direct" and tuple(dilation) != (1, 1):
+            assert isinstance(x, View)
+            assert isinstance(y, View)
         around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
-            if algo == "direct":
-                image, rest = run.read(x, around), NONE
-            else:
-                image, rest = run.read(x), around
-            result = _convolved(image, filters.w, bias, stride, rest, dilation)
+            result = _convolved(run.read(x), filters.w, bias, stride, around, dilation)
             result = result[:, :, : y.height, : y.width]
             if residual is not None:
                 result = result + run.read(residual)
             run.write(y, np.maximum(result, 0) if relu else result)
 
         self._add(f"conv {algo}", call)
-
-    def conv_planes(
-        self,
-        x: Plain,
-        y: View,
-        filters: Filters,
-        bias: np.ndarray | None,
-        *,
-        height: int,
-        width: int,
-        stride: Any,
-        dilation: Any,
-        relu: bool,
-    ) -> None:
-        assert filters.kind == "planes"
-        assert filters.w.shape[0] == y.channels
-
-        def call(run: Run) -> None:
-            image = run.array(x, filters.w.shape[1], height, width).astype(np.float64)
-            result = _convolved(image, filters.w, bias, stride, NONE, dilation)
-            run.write(y, np.maximum(result, 0) if relu else result)
-
-        self._add("conv_planes", call)
 
     def depthwise(
         self,
@@ -456,7 +418,7 @@ def _windows(x: np.ndarray, y: View, kernel: Any, stride: Any, padding: Any, dil
 class Engine:
     """Stands in for `pycnn._cpu`."""
 
-    View, Plain = View, Plain
+    View, Plain, Planes = View, Plain, Planes
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes

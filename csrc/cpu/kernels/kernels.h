@@ -88,7 +88,7 @@ void conv_wgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* x, T* 
 
 void packed_pack(int64_t images, const float* from, const PackedView& to);
 void packed_unpack(int64_t images, const PackedView& from, float* to);
-void packed_clear_border(int64_t images, const PackedView& x, const int64_t* sides);
+void packed_clear(int64_t images, const PackedView& x);
 void packed_rows(int64_t rows, int64_t columns, const float* from, float* to);
 void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to);
 void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from, const int64_t* place,
@@ -97,7 +97,6 @@ void packed_conv(const PackedConv& problem);
 void packed_winograd(const PackedWinograd& problem);
 void packed_winograd_filters(int64_t tile, int64_t taps, int64_t K, int64_t C, const float* filters,
                              float* transformed);
-void planes_conv(const PlanesConv& problem);
 void packed_linear(const PackedLinear& problem);
 void packed_depthwise(const PackedDepthwise& problem);
 void packed_max_pool(const PackedPool& problem);

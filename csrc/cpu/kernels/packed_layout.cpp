@@ -53,25 +53,11 @@ void packed_unpack(int64_t images, const PackedView& from, float* to) {
     });
 }
 
-void packed_clear_border(int64_t images, const PackedView& x, const int64_t* sides) {
-    const int64_t top = sides[0];
-    const int64_t bottom = sides[1];
-    const int64_t left = sides[2];
-    const int64_t right = sides[3];
+void packed_clear(int64_t images, const PackedView& x) {
     const int64_t blocks = ceil_div(x.channels, kBlock);
-    const int64_t line = (left + x.width + right) * kBlock;
-    const int64_t touched = (top + bottom) * line + x.height * (left + right) * kBlock;
-    parallel(images * blocks, images * blocks * touched, [&](int64_t task) {
+    parallel(images * blocks, images * x.channels * x.height * x.width, [&](int64_t task) {
         float* plane = x.data + task / blocks * x.image + task % blocks * x.block;
-        for (int64_t h = -top; h < x.height + bottom; h++) {
-            float* row = plane + h * x.row;
-            if (h < 0 || h >= x.height) {
-                fill(row - left * kBlock, 0.0f, line);
-            } else {
-                fill(row - left * kBlock, 0.0f, left * kBlock);
-                fill(row + x.width * kBlock, 0.0f, right * kBlock);
-            }
-        }
+        for (int64_t h = 0; h < x.height; h++) fill(plane + h * x.row, 0.0f, x.width * kBlock);
     });
 }
 
@@ -85,8 +71,9 @@ void packed_rows(int64_t rows, int64_t columns, const float* from, float* to) {
 }
 
 void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to) {
-    if (taps == 1 && C % kBlock == 0) return packed_rows(K, C, from, to);
+    if (taps == 1 && (C % kBlock == 0 || C < kBlock)) return packed_rows(K, C, from, to);
     const int64_t blocks = ceil_div(C, kBlock);
+    const int64_t depth = least(kBlock, C);
     parallel(ceil_div(K, kBlock) * blocks, K * C * taps, [&](int64_t task) {
         const int64_t k = task / blocks * kBlock;
         const int64_t c = task % blocks * kBlock;
@@ -95,9 +82,9 @@ void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float
         const Scratch<float> turned(static_cast<std::size_t>(channels * taps * kBlock));
         if (filters < kBlock) fill(turned.get(), 0.0f, channels * taps * kBlock);
         copy_transposed(from + (k * C + c) * taps, C * taps, filters, channels * taps, turned.get(), kBlock);
-        float* at = to + task * taps * kBlock * kBlock;
+        float* at = to + task * taps * depth * kBlock;
         for (int64_t tap = 0; tap < taps; tap++) {
-            for (int64_t i = 0; i < kBlock; i++, at += kBlock) {
+            for (int64_t i = 0; i < depth; i++, at += kBlock) {
                 store(at, i < channels ? load(turned.get() + (i * taps + tap) * kBlock) : Vec<float>{});
             }
         }
@@ -107,13 +94,14 @@ void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float
 void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from, const int64_t* place,
                            const int64_t* output, const int64_t* input, float* to) {
     const int64_t blocks = ceil_div(C, kBlock);
+    const int64_t depth = least(kBlock, K);
     parallel(blocks * ceil_div(K, kBlock), K * C * taps, [&](int64_t task) {
         const int64_t block = task % blocks;
         const int64_t group = task / blocks;
         const int64_t channels = least(kBlock, C - block * kBlock);
         const Scratch<float> turned(static_cast<std::size_t>(taps * kBlock));
         if (channels < kBlock) fill(turned.get(), 0.0f, taps * kBlock);
-        for (int64_t i = 0; i < kBlock; i++) {
+        for (int64_t i = 0; i < depth; i++) {
             const int64_t k = group * kBlock + i;
             if (k < K) {
                 copy_transposed(from + (k * C + block * kBlock) * taps, taps, channels, taps, turned.get(), kBlock);

@@ -8,15 +8,16 @@
 //   x of pixel 1  | acc[1][0]    | acc[1][1]    |
 //     ...         +--------------+--------------+
 //
-// The steps of the reduction come in runs: within one, x moves by one float (through the channels of a block), and
-// `run[i]` says where the i-th begins, seen from the pixel's own first.  A run for each (channel block, r, s) makes a
-// convolution; a run for each channel block makes a product of matrices.
+// The steps of the reduction come in runs: within one, x moves through the channels of a block and w through its
+// vectors of filters; `run[i]` says where the i-th begins.  A run for each (channel block, r, s) makes a convolution; a
+// run for each channel block makes a product of matrices.
 //
 // ROWS * VECTORS multiply-adds a step need ROWS + VECTORS loads: with two of each a cycle the multiply-adds are the
 // limit.  28 sums, 2 vectors of filters and one broadcast are all that fits into 32 registers.
 #pragma once
 
 #include "cpu/kernels/simd.h"
+#include "cpu/packed.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
@@ -31,33 +32,40 @@ constexpr int kPackedRows = 5;
 
 constexpr int kBlock = kLanes<float>;  // channels of a block
 
+// Whether whole vectors of channels may be read and written; planes of a single pixel only look alike.
+PYCNN_INLINE bool is_packed(const PackedView& view) {
+    return view.lane == 1 && view.pixel % kBlock == 0;
+}
+
+struct Run {
+    int64_t x, w;  // floats from the pixel's own place, and from the first filter
+};
+
 struct PackedTile {
     const float* x;
-    int64_t x_step;  // from one pixel to the next
-    const int64_t* run;
+    int64_t x_step, x_lane;  // from one pixel, and from one channel of a block, to the next
+    const Run* run;
     int64_t runs, full;  // the first `full` runs are `depth` steps deep, the others `tail`
     int64_t depth, tail;
     const float* w;
-    int64_t w_run, w_vector;  // from one run's filters, and from one block of filters, to the next
-    const float* bias;        // where the sums start; null for zero
-    bool accumulate;          // they start from y
-    const float* residual;    // added at the end, or null
+    int64_t w_vector;       // from one block of filters to the next
+    const float* bias;      // where the sums start; null for zero
+    bool accumulate;        // they start from y
+    const float* residual;  // added at the end, or null
     int64_t residual_step, residual_vector;
     bool relu;
     float* y;
     int64_t y_step, y_vector;
 };
 
-PYCNN_INLINE Vec<float> rectified(Vec<float> value) {
-    return value < 0.0f ? Vec<float>{} : value;  // keeps a NaN
-}
-
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
     constexpr int kBases = (ROWS + 2) / 3;  // pointers into x: three pixels of each are within one address mode's reach
     constexpr int64_t kAhead = 48;          // steps: filters stream through, and a core follows only so many streams
     const int64_t step = o.x_step;
+    const int64_t lane = o.x_lane;
     const int64_t w_vector = o.w_vector;
+    const int64_t next_line = lane == 1 ? step : lane;  // from one line of the next run's pixels to another
     Vec<float> sum[ROWS][VECTORS];
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; i++) {
@@ -70,13 +78,13 @@ __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
     }
     for (int64_t run = 0; run < o.runs; run++) {
         const int64_t depth = run < o.full ? o.depth : o.tail;
-        const float* w = o.w + run * o.w_run;
+        const float* w = o.w + o.run[run].w;
         const float* x[kBases];
-        for (int i = 0; i < kBases; i++) x[i] = o.x + o.run[run] + 3 * i * step;
+        for (int i = 0; i < kBases; i++) x[i] = o.x + o.run[run].x + 3 * i * step;
         if (run + 1 < o.full) {  // the pixels of the next run, which lie elsewhere
-            const float* next = o.x + o.run[run + 1];
+            const float* next = o.x + o.run[run + 1].x;
 #pragma GCC unroll 16
-            for (int i = 0; i < ROWS; i++) __builtin_prefetch(next + i * step);
+            for (int i = 0; i < ROWS; i++) __builtin_prefetch(next + i * next_line);
         }
         for (int64_t t = 0; t < depth; t++) {
             Vec<float> filters[VECTORS];
@@ -93,7 +101,7 @@ __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
             }
             w += kBlock;
 #pragma GCC unroll 8
-            for (int i = 0; i < kBases; i++) x[i]++;
+            for (int i = 0; i < kBases; i++) x[i] += lane;
         }
     }
 #pragma GCC unroll 16

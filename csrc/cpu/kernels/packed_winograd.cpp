@@ -64,12 +64,13 @@ struct Packed {
 
     const PackedWinograd& p;
     const int64_t blocks;  // of channels
+    const int64_t filter;  // floats of a filter's tap: of a block of channels
     const int64_t group;   // blocks whose U is made at a time
     const TileGrid grid;
     const int64_t panels, pieces;
     const bool shared;  // few chunks: one after the other, each on all threads
     const int64_t v_block, v_point, u_point, u_vector, m_point;
-    const Scratch<int64_t> run;
+    const Scratch<Run> run;
 
     // M of a chunk about 448 KiB, V at most 4 MiB; see winograd.cpp.
     static int64_t tiles_wanted(int64_t channels, int64_t all) {
@@ -87,6 +88,7 @@ struct Packed {
     explicit Packed(const PackedWinograd& problem)
         : p(problem),
           blocks(ceil_div(p.x.channels, kBlock)),
+          filter(least(kBlock, p.x.channels) * kBlock),
           group(least(blocks, group_wanted())),
           grid(p.images, p.y.height, p.y.width, TILE,
                tiles_wanted(blocks * kBlock, p.images * ceil_div(p.y.height, TILE) * ceil_div(p.y.width, TILE))),
@@ -99,7 +101,7 @@ struct Packed {
           u_vector(kPoints * u_point),
           m_point(ceil_div(grid.units_in_chunk, pieces) * grid.unit * kPanel + kBlock),
           run(static_cast<std::size_t>(blocks)) {
-        for (int64_t i = 0; i < blocks; i++) run.get()[i] = i * v_block;
+        for (int64_t i = 0; i < blocks; i++) run.get()[i] = {.x = i * v_block, .w = i * kSquare};
     }
 
     void compute() {
@@ -130,6 +132,18 @@ struct Packed {
     void transform_unit(int64_t block, const TileGrid::Unit& unit, float* to) const {
         const float* plane = p.x.data + unit.plane * p.x.image + block * p.x.block;
         const int64_t row = unit.row * TILE - p.pad_top;
+        if (!is_packed(p.x)) {
+            transform_tiles<float, Tile::BT, TILE>({.plane = plane,
+                                                    .plane_stride = p.x.lane,
+                                                    .channels = least(kBlock, p.x.channels - block * kBlock),
+                                                    .H = p.x.height,
+                                                    .W = p.x.width,
+                                                    .row = row,
+                                                    .column = unit.column * TILE - p.pad_left,
+                                                    .tiles = unit.tiles},
+                                                   to, v_point, kBlock);
+            return;
+        }
         const int64_t top = most(0, -row);
         const int64_t bottom = least(kSize, p.x.height - row);
         Vec<float> half[kSize][kSize];
@@ -138,7 +152,7 @@ struct Packed {
             for (int j = t == 0 ? 0 : kSize - TILE; j < kSize; j++) {
                 Vec<float> in[kSize];
                 Vec<float> out[kSize];
-                const float* at = plane + row * p.x.row + (column + j) * p.x_step;
+                const float* at = plane + row * p.x.row + (column + j) * p.x.pixel;
                 if (column + j < 0 || column + j >= p.x.width) {
 #pragma GCC unroll 8
                     for (int i = 0; i < kSize; i++) half[i][j] = Vec<float>{};
@@ -189,13 +203,13 @@ struct Packed {
             for (int64_t point = 0; point < kPoints; point++) {
                 PackedTile tile = {.x = nullptr,
                                    .x_step = kBlock,
+                                   .x_lane = 1,
                                    .run = run.get(),
                                    .runs = count,
                                    .full = count - last,
                                    .depth = kBlock,
                                    .tail = tail,
                                    .w = from + point * u_point,
-                                   .w_run = kSquare,
                                    .w_vector = u_vector,
                                    .bias = nullptr,
                                    .accumulate = block > 0,
@@ -225,11 +239,11 @@ struct Packed {
 
     // U of one vector of filters and some blocks of channels.
     void transform_filters(int64_t vector, int64_t block, int64_t count, float* u) const {
-        const float* taps = p.filters + (vector * blocks + block) * TAPS * TAPS * kSquare;
-        for (int64_t i = 0; i < count; i++, taps += TAPS * TAPS * kSquare) {
+        const float* taps = p.filters + (vector * blocks + block) * TAPS * TAPS * filter;
+        for (int64_t i = 0; i < count; i++, taps += TAPS * TAPS * filter) {
             const int64_t channels = least(kBlock, p.x.channels - (block + i) * kBlock);
             for (int64_t c = 0; c < channels; c++) {
-                transform_taps<TILE, TAPS>(taps + c * kBlock, kSquare, u + (i * kBlock + c) * kBlock, u_point);
+                transform_taps<TILE, TAPS>(taps + c * kBlock, filter, u + (i * kBlock + c) * kBlock, u_point);
             }
         }
     }
@@ -238,6 +252,19 @@ struct Packed {
     void restore_unit(int64_t vector, const TileGrid::Unit& unit, const float* m) const {
         const Vec<float> bias = p.bias != nullptr ? load(p.bias + vector * kBlock) : Vec<float>{};
         const int64_t row = unit.row * TILE;
+        if (!is_packed(p.y)) {
+            restore_tiles<float, Tile::AT, TILE>(m, kPanel, m_point, bias,
+                                                 {.plane = p.y.data + unit.plane * p.y.image + vector * p.y.block,
+                                                  .plane_stride = p.y.lane,
+                                                  .channels = least(kBlock, p.y.channels - vector * kBlock),
+                                                  .P = p.y.height,
+                                                  .Q = p.y.width,
+                                                  .row = row,
+                                                  .column = unit.column * TILE,
+                                                  .tiles = unit.tiles,
+                                                  .relu = p.relu});
+            return;
+        }
         const int64_t rows = least(TILE, p.y.height - row);
         float* y = p.y.data + unit.plane * p.y.image + vector * p.y.block + row * p.y.row;
         const PackedView* r = p.residual;
@@ -254,16 +281,16 @@ struct Packed {
 #pragma GCC unroll 8
                     for (int j = 0; j < TILE; j++) {
                         finish(out[i][j] + bias,
-                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * p.y_step,
-                               y + i * p.y.row + (column + j) * p.y_step);
+                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * r->pixel,
+                               y + i * p.y.row + (column + j) * p.y.pixel);
                     }
                 }
             } else {
                 for (int64_t i = 0; i < rows; i++) {
                     for (int64_t j = 0; j < columns; j++) {
                         finish(out[i][j] + bias,
-                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * p.y_step,
-                               y + i * p.y.row + (column + j) * p.y_step);
+                               residual == nullptr ? nullptr : residual + i * r->row + (column + j) * r->pixel,
+                               y + i * p.y.row + (column + j) * p.y.pixel);
                     }
                 }
             }
@@ -281,13 +308,14 @@ void transform_all(int64_t K, int64_t C, const float* filters, float* transforme
     constexpr int64_t kPoints = CookToom<TILE, TAPS>::kSize * CookToom<TILE, TAPS>::kSize;
     constexpr int64_t kSquare = kBlock * kBlock;
     const int64_t blocks = ceil_div(C, kBlock);
+    const int64_t depth = least(kBlock, C);
     parallel(ceil_div(K, kBlock) * blocks, [&](int64_t task) {
         const int64_t vector = task / blocks;
         const int64_t block = task % blocks;
-        const float* taps = filters + task * TAPS * TAPS * kSquare;
+        const float* taps = filters + task * TAPS * TAPS * depth * kBlock;
         float* u = transformed + (vector * kPoints * blocks + block) * kSquare;
-        for (int64_t c = 0; c < kBlock; c++) {
-            transform_taps<TILE, TAPS>(taps + c * kBlock, kSquare, u + c * kBlock, blocks * kSquare);
+        for (int64_t c = 0; c < depth; c++) {
+            transform_taps<TILE, TAPS>(taps + c * kBlock, depth * kBlock, u + c * kBlock, blocks * kSquare);
         }
     });
 }

@@ -283,4 +283,9 @@ static void parallel(int64_t count, const Body& body) {
     parallel(count, kMuch, body);
 }
 
+template <typename V>
+PYCNN_INLINE V rectified(V value) {
+    return value < 0 ? V{} : value;  // keeps a NaN
+}
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

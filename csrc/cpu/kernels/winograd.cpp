@@ -184,48 +184,20 @@ struct Forward {
 
     // Outputs of a unit for the channels [k, k + lanes), from M to y.
     void restore_unit(int64_t group, int64_t k, const TileGrid::Unit& unit, const T* m) const {
-        // Tiles whose outputs fill whole vectors.
-        constexpr int kTiles = TILE == 4 ? (kLanes<T> > 4 ? kLanes<T> / 4 : 1) : kLanes<T> / 2;
-        constexpr int kWidth = kTiles * TILE;
         const int64_t channels = least(kLine, p.K - k);
         const Vec<T> bias =
             p.bias == nullptr ? Vec<T>{} : load_lanes(p.bias + group * p.K + k, lanes_within<T>(0, channels));
-        const int64_t row = unit.row * TILE;
-        const int64_t rows = least(TILE, p.P - row);
-        const int64_t end = least(p.Q, (unit.column + unit.tiles) * TILE);  // beyond it lies another unit's
-        T* y = p.y + (((unit.plane * p.groups + group) * p.K + k) * p.P + row) * p.Q;
-        Vec<T> out[TILE][kWidth] = {};
-        for (int64_t t = 0; t < unit.tiles; t += kTiles) {
-            const int64_t tiles = least(kTiles, unit.tiles - t);
-            for (int64_t r = 0; r < rows; r++) {  // the lines to be written travel while the tiles are computed
-                for (int64_t l = 0; l < channels; l++) {
-                    __builtin_prefetch(y + l * p.P * p.Q + r * p.Q + (unit.column + t) * TILE, 1);
-                }
-            }
-            for (int64_t i = 0; i < tiles; i++) {
-                Vec<T> tile[TILE][TILE];
-                restore_tile<T, Tile::AT>(m + (t + i) * kPanel, m_point, tile);
-#pragma GCC unroll 8
-                for (int r = 0; r < TILE; r++) {
-#pragma GCC unroll 8
-                    for (int s = 0; s < TILE; s++) out[r][i * TILE + s] = tile[r][s] + bias;
-                }
-            }
-            for (int64_t r = 0; r < rows; r++) {
-                for (int64_t q = 0; q < tiles * TILE; q += kLine) {
-                    const int64_t column = (unit.column + t) * TILE + q;
-                    const int64_t width = least(kLine, end - column);
-                    if (width <= 0) break;
-                    Vec<T> square[kLanes<T>];
-#pragma GCC unroll 16
-                    for (int l = 0; l < kLanes<T>; l++) square[l] = out[r][q + l];
-                    transpose<T>(square);
-                    T* to = y + r * p.Q + column;
-                    const Lanes<T> lanes = lanes_within<T>(0, width);
-                    for (int64_t l = 0; l < channels; l++) store_lanes(to + l * p.P * p.Q, square[l], lanes);
-                }
-            }
-        }
+        const TileTarget<T> target = {
+            .plane = p.y + ((unit.plane * p.groups + group) * p.K + k) * p.P * p.Q,
+            .plane_stride = p.P * p.Q,
+            .channels = channels,
+            .P = p.P,
+            .Q = p.Q,
+            .row = unit.row * TILE,
+            .column = unit.column * TILE,
+            .tiles = unit.tiles,
+        };
+        restore_tiles<T, Tile::AT, TILE>(m, kPanel, m_point, bias, target);
     }
 };
 

@@ -186,6 +186,66 @@ PYCNN_INLINE void restore_tile(const T* from, int64_t point_stride, Vec<T> (&out
     for (int i = 0; i < kOut; i++) apply_columns<AT>(half[i], out[i]);
 }
 
+// Some channels of an output, and the window of tiles to write.
+template <typename T>
+struct TileTarget {
+    T* plane;  // the first channel's
+    int64_t plane_stride;
+    int64_t channels;  // 1..lanes
+    int64_t P, Q;
+    int64_t row, column;
+    int64_t tiles;  // along the row
+    bool relu = false;
+};
+
+// A run of tiles from their points, `tile_stride` and `point_stride` apart, to planes: as many tiles at a time as fill
+// whole vectors are transposed, and the planes written row by row.
+template <typename T, const auto& AT, int TILE>
+static void restore_tiles(const T* from, int64_t tile_stride, int64_t point_stride, Vec<T> bias,
+                          const TileTarget<T>& to) {
+    constexpr int kLine = kLanes<T>;
+    constexpr int kTiles = TILE == 4 ? (kLine > 4 ? kLine / 4 : 1) : kLine / 2;
+    constexpr int kWidth = kTiles * TILE;
+    const int64_t rows = least(TILE, to.P - to.row);
+    const int64_t end = least(to.Q, to.column + to.tiles * TILE);  // beyond it lies another unit's
+    T* y = to.plane + to.row * to.Q;
+    Vec<T> out[TILE][kWidth] = {};
+    for (int64_t t = 0; t < to.tiles; t += kTiles) {
+        const int64_t tiles = least(kTiles, to.tiles - t);
+        for (int64_t r = 0; r < rows; r++) {  // the lines to be written travel while the tiles are computed
+            for (int64_t l = 0; l < to.channels; l++) {
+                __builtin_prefetch(y + l * to.plane_stride + r * to.Q + to.column + t * TILE, 1);
+            }
+        }
+        for (int64_t i = 0; i < tiles; i++) {
+            Vec<T> tile[TILE][TILE];
+            restore_tile<T, AT>(from + (t + i) * tile_stride, point_stride, tile);
+#pragma GCC unroll 8
+            for (int r = 0; r < TILE; r++) {
+#pragma GCC unroll 8
+                for (int s = 0; s < TILE; s++) {
+                    const Vec<T> value = tile[r][s] + bias;
+                    out[r][i * TILE + s] = to.relu ? rectified(value) : value;
+                }
+            }
+        }
+        for (int64_t r = 0; r < rows; r++) {
+            for (int64_t q = 0; q < tiles * TILE; q += kLine) {
+                const int64_t column = to.column + t * TILE + q;
+                const int64_t width = least(kLine, end - column);
+                if (width <= 0) break;
+                Vec<T> square[kLine];
+#pragma GCC unroll 16
+                for (int l = 0; l < kLine; l++) square[l] = out[r][q + l];
+                transpose<T>(square);
+                T* at = y + r * to.Q + column;
+                const Lanes<T> lanes = lanes_within<T>(0, width);
+                for (int64_t l = 0; l < to.channels; l++) store_lanes(at + l * to.plane_stride, square[l], lanes);
+            }
+        }
+    }
+}
+
 // c[rows x panel] (+)= a[rows x depth] b[depth x panel], in register tiles of nearly equal height.
 template <typename T>
 static void point_product(int64_t rows, int64_t depth, const T* a, int64_t a_row, int64_t a_step, const T* b, T* c,
