@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import backends
 from pycnn.graph import Variable, is_grad_enabled, wrap
 from pycnn.ops._arrays import Call
 
@@ -20,6 +21,14 @@ def names(count: int) -> list[str]:
     return ["x"] if count == 1 else [f"inputs[{i}]" for i in range(count)]
 
 
+def _is_plain(one: Any) -> bool:
+    return type(one) is np.ndarray and one.dtype == np.float32 and one.flags.c_contiguous and one.flags.aligned
+
+
+def _same(result: Array) -> Array:
+    return result
+
+
 def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]]:
     """Inputs as C-contiguous float32 arrays of NumPy's, and what makes an array of the caller's kind of a result.
 
@@ -27,6 +36,8 @@ def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]
         TypeError: no arrays, arrays of several libraries, or a dtype other than float32, float16 and bfloat16.
         ValueError: a Tensor that requires a gradient, which would be lost.
     """
+    if len(given) == 1 and _is_plain(given[0]) and backends.selected() in (None, "cpu"):
+        return [given[0]], _same  # how small networks are called, whose time this would be
     tensors = [isinstance(one, Variable) for one in given]
     for name, one in zip(names(len(given)), given, strict=True):
         if isinstance(one, Variable) and one._requires_grad and is_grad_enabled():

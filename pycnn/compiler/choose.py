@@ -2,10 +2,10 @@
 
 The count is in cycles of one core, of which a machine with any number of threads does the same number:
 
-    direct:    tiles of pixels * filters * C R S / 2                                (two multiply-adds a cycle)
+    direct:    tiles of pixels * filters * C * taps inside the image / 2            (two multiply-adds a cycle)
     Winograd:  points * tiles of m x m * filters * C / 2 / 0.87                     the products
                + tiles * C * `into` + tiles * K * `back`                            the transforms of x and y
-               + chunks * C * K * `filter`   or   the bytes of U over the memory's  of filters, made or kept
+               + chunks * C * K * `filter`   or   the bytes of U, wherever they lie of filters, made or kept
 
 with C and K in vectors of channels.  The coefficients are the cycles of one vector's transform, measured on a core
 whose vectors are 64 bytes wide; they count instructions, so they hold for others as well as for that one.  What is
@@ -14,12 +14,13 @@ predicted was within a fifth of what was measured on 20 layers of 1 to 8 images.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from pycnn import algorithms, winograd
 from pycnn.shape import Conv2dShape
 
-__all__ = ["Choice", "choose"]
+__all__ = ["SHARED", "Choice", "choose"]
 
 
 class Choice(NamedTuple):
@@ -44,15 +45,18 @@ _TILES = {
 }
 _PRODUCTS = 0.87  # share of the peak that the products of a point reach
 _ROWS = 14  # pixels of a register tile
+_TILE = 100.0  # cycles to begin and end a tile of one vector
 _SHORTEST = 4  # a tile of fewer pixels takes as long as one of this many
 _MEMORY = 0.1  # cycles of all cores for a byte from memory, half of them hidden behind the products
+SHARED = 24 << 20  # bytes that a call leaves in the cache of all cores for the next one
+_CACHE = 0.01  # the same for a byte of filters that the cache of all cores still holds from the call before
 _AGAIN = 0.03  # the same for a byte that the next chunk reads again, from a nearer cache
-_LOOP = 25_000.0  # cycles to start and join a loop, with what it leaves in the wrong core's cache
+_LOOP = 15_000.0  # cycles to start and join a loop, with what it leaves in the wrong core's cache
 _WORTH = 0.97  # of the time: filters kept transformed take two to seven times their memory
 _MARGIN = 0.9  # Winograd costs accuracy: it has to save this much
 
 
-def choose(shape: Conv2dShape, algo: str = "auto", lanes: int = 16) -> Choice:
+def choose(shape: Conv2dShape, algo: str = "auto", lanes: int = 16, resident: bool = False) -> Choice:
     """The packed layout's algorithm for a convolution without groups.
 
     Args:
@@ -60,6 +64,7 @@ def choose(shape: Conv2dShape, algo: str = "auto", lanes: int = 16) -> Choice:
         algo: what the layer asks for.  "im2col" and its variants stand for "direct" here: both sum in one pass, without
             stored columns.
         lanes: channels of a vector.
+        resident: whether the filters of the whole network, kept transformed, stay in cache between calls.
 
     Raises:
         ValueError: as `pycnn.conv2d`, for an algorithm that cannot run the problem.
@@ -83,7 +88,7 @@ def choose(shape: Conv2dShape, algo: str = "auto", lanes: int = 16) -> Choice:
     if algo != "auto":
         least = float("inf")
     for tile in tiles:
-        made, kept = _winograd(shape, tile, lanes)
+        made, kept = _winograd(shape, tile, lanes, resident)
         handicap = algorithms.HANDICAPS[tile + shape.R - 1] / _MARGIN
         if min(made, kept) * handicap < least:
             least = min(made, kept) * handicap
@@ -101,13 +106,33 @@ def _rows(count: int) -> float:
     return tiles * max(_SHORTEST, count / tiles)
 
 
+def _covered(count: int, length: int, steps: float) -> float:
+    """Cycles for `count` lines of `length` pixels in register tiles, each `steps` deep, for a vector of filters."""
+    return count * (_rows(length) * steps / 2 + -(-length // _ROWS) * _TILE)
+
+
 def _direct(shape: Conv2dShape, lanes: int) -> float:
-    flat = shape.R * shape.S == 1 and not any(shape.padding)
-    rows = _rows(shape.P * shape.Q) if flat else shape.P * _rows(shape.Q)
-    return _LOOP + shape.N * rows * _vectors(shape.K, lanes) * shape.C * shape.R * shape.S / 2
+    if shape.R * shape.S == 1 and not any(shape.padding) and shape.stride == (1, 1):
+        cycles = _covered(1, shape.P * shape.Q, shape.C)
+    else:
+        lines, columns = (_ranges(shape, axis) for axis in (0, 1))
+        cycles = sum(
+            min(_covered(count, width, taps * taken * shape.C), _covered(width, count, taps * taken * shape.C))
+            for count, taps in lines
+            for width, taken in columns
+        )
+    return _LOOP + shape.N * cycles * _vectors(shape.K, lanes)
 
 
-def _winograd(shape: Conv2dShape, tile: int, lanes: int) -> tuple[float, float]:
+def _ranges(shape: Conv2dShape, axis: int) -> list[tuple[int, int]]:
+    """How many outputs along an axis meet the image with the same taps, and with how many."""
+    size, out, window = ((shape.H, shape.P, shape.R), (shape.W, shape.Q, shape.S))[axis]
+    step, before, dilation = shape.stride[axis], shape.padding[2 * axis], shape.dilation[axis]
+    inside = [tuple(0 <= i * step - before + tap * dilation < size for tap in range(window)) for i in range(out)]
+    return [(len(list(same)), sum(taps)) for taps, same in itertools.groupby(inside)]
+
+
+def _winograd(shape: Conv2dShape, tile: int, lanes: int, resident: bool) -> tuple[float, float]:
     """Cycles with filters transformed for every chunk of tiles, and with filters kept."""
     points = (tile + shape.R - 1) ** 2
     dilation = shape.dilation[0] * shape.dilation[1]  # as many images
@@ -119,10 +144,11 @@ def _winograd(shape: Conv2dShape, tile: int, lanes: int) -> tuple[float, float]:
     room = min(max(64, tiles // 8), (448 << 10) // (points * 8 * lanes), (4 << 20) // (points * C * lanes * 4))
     chunks = dilation * -(-tiles // dilation // max(2 * _ROWS, room))
     most = min(tiles, max(2 * _ROWS, room))
-    products = points * tiles / most * _rows(most) * K * shape.C / 2 / _PRODUCTS
-    work = 3 * _LOOP + products + tiles * (C * t.into + K * t.back)
+    products = points * tiles / most * K * _rows(most) * shape.C / 2 / _PRODUCTS
+    work = 2 * _LOOP + products + tiles * (C * t.into + K * t.back)
     filters = points * shape.C * K * lanes * 4
+    byte = _CACHE if resident and filters <= SHARED else _MEMORY
     return (
         work + chunks * shape.C * K * t.filter,
-        work + filters * (_MEMORY + _AGAIN * (chunks - 1)),
+        work + filters * (byte + _AGAIN * (chunks - 1)),
     )

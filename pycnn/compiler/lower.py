@@ -8,11 +8,13 @@ of the result.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pycnn.compiler.choose import Choice, choose
+from pycnn import winograd
+from pycnn.compiler.choose import SHARED, Choice, choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
 from pycnn.compiler.plan import Flat, Packed, Part, Plan, Planes, Room
@@ -40,6 +42,25 @@ class _Lowering(Values):
     def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
         super().__init__(graph, batch, lanes)
         self.large = {node: (i, w) for i, node in enumerate(graph.nodes) if (w := node.constants.get("w")) is not None}
+        self.resident = self.fits_into_cache()
+
+    def fits_into_cache(self) -> bool:
+        """Whether all filters, kept transformed where that is faster, stay in cache between calls."""
+        room = float(SHARED - sum(4 * weight.size for _, weight in self.large.values()))
+        for node, (_, weight) in self.large.items():
+            if room < 0:
+                return False
+            if node.op == "conv2d" and weight.shape[2:] in ((3, 3), (5, 5)):
+                shape = conv_shape(node.inputs[0].shape, weight.shape, node.settings, self.batch)
+                choice = choose(_one_group(shape), node["algo"], self.lanes, resident=True)
+                if choice.keep:
+                    points = (int(winograd.tile_of(choice.algo) or 0) + shape.R - 1) ** 2
+                    room += 4 * weight.size * (1 - points / (shape.R * shape.S))
+        return room >= 0
+
+    def choose(self, node: Node, shape: Conv2dShape) -> Choice:
+        """The algorithm of a convolution."""
+        return choose(shape, node["algo"], self.lanes, self.resident)
 
     def plan(self) -> Plan:
         for node in reversed(self.nodes):
@@ -115,7 +136,7 @@ class _Lowering(Values):
             self.one_group(node, shape)
         elif shape.C // groups % lanes == 0 and shape.K // groups % lanes == 0:
             self.several_groups(node, shape)
-        elif node["algo"] != "auto" and choose(shape, node["algo"], lanes).algo != "direct":
+        elif node["algo"] != "auto" and self.choose(node, shape).algo != "direct":
             raise CompileError(f"{node['algo']} has no compiled form for {groups} groups (in module {node.name})")
         elif shape.C == shape.K == groups:
             self.depthwise(node, shape)
@@ -124,11 +145,11 @@ class _Lowering(Values):
 
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
-        choice = choose(shape, node["algo"], self.lanes)
+        choice = self.choose(node, shape)
         apart = choice.algo != "direct" and shape.dilation != (1, 1)  # takes every second or third pixel
         x = self.packed_of(node.inputs[0]) if apart else self.readable(node.inputs[0])
         y = self.made(node.output) if apart or residual is not None else self.writable(node.output)
-        if isinstance(x, Planes) and isinstance(y, Planes) and choice.algo == "direct" and shape.C < self.lanes:
+        if isinstance(x, Planes) and isinstance(y, Planes) and choice.algo == "direct" and self.lanes > shape.C:
             self.from_planes_to_planes(node, shape, x, y)
         else:
             self.conv(node, shape, x, y, residual, choice, (0, shape.K))
@@ -162,11 +183,9 @@ class _Lowering(Values):
 
     def several_groups(self, node: Node, shape: Conv2dShape) -> None:
         """Groups of whole vectors: a convolution each, on slices of the channels."""
-        groups, depth, width = shape.groups, shape.C // shape.groups, shape.K // shape.groups
-        one = Conv2dShape(
-            shape.N, depth, shape.H, shape.W, width, shape.R, shape.S, shape.stride, shape.padding, shape.dilation
-        )
-        choice = choose(one, node["algo"], lanes=self.lanes)
+        groups, one = shape.groups, _one_group(shape)
+        depth, width = one.C, one.K
+        choice = self.choose(node, one)
         x, y = self.packed_of(node.inputs[0]), self.made(node.output)
         for group in range(groups):
             source = x.inside(group * depth, 0, 0, depth, shape.H, shape.W)
@@ -354,6 +373,11 @@ class _Lowering(Values):
             source = Flat(Room(self.batch, c, p, q, 1))
             self.step("unpack", some, source)
         self.join(source, self.dense_room(node.output), 0, starts[0] * p * q, count * p * q, c * p * q)
+
+
+def _one_group(shape: Conv2dShape) -> Conv2dShape:
+    """A group's convolution."""
+    return replace(shape, C=shape.C // shape.groups, K=shape.K // shape.groups, groups=1)
 
 
 def _axes(node: Node, given: Any, default: int) -> Image:

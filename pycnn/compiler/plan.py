@@ -212,7 +212,7 @@ class Step:
 
     Attributes:
         method: its name.
-        args, options: what it is given; `Part`, `Flat`, `Planes` and `Packed` stand for the native module's own objects.
+        args, options: what it is given; `Part`, `Flat`, `Planes` and `Packed` stand for the native ones.
         name: of the module of the network.
         flops: floating-point operations, of convolutions and full layers only.
     """
