@@ -64,30 +64,44 @@ struct Plain {
     float* to(const cpu::Frame& frame) const { return space == kArena ? frame.arena + at : frame.outputs[at]; }
 };
 
-// An array in NCHW that a convolution reads or writes as it lies.
-struct Planes {
+// An array in NCHW or channels-last, as it lies.
+struct Images {
     Plain array;
     int64_t channels, height, width;
+    bool channels_last;
     int64_t lanes = pycnn::lanes();
 
     cpu::PackedView of(float* data) const {
         const int64_t plane = height * width;
-        return {data, channels, height, width, channels * plane, lanes * plane, width, 1, plane};
+        cpu::PackedView view = {data, channels, height, width, channels * plane, lanes * plane, width, 1, plane};
+        if (channels_last) {
+            view.block = lanes;
+            view.row = width * channels;
+            view.pixel = channels;
+            view.lane = 1;
+        }
+        return view;
     }
+    cpu::PackedView from(const cpu::Frame& frame) const { return of(const_cast<float*>(array.from(frame))); }
+    cpu::PackedView to(const cpu::Frame& frame) const { return of(array.to(frame)); }
 };
 
-using Tensor = std::variant<View, Planes>;
+using Tensor = std::variant<View, Images>;
 
 cpu::PackedView source(const Tensor& x, const cpu::Frame& frame) {
-    if (const View* view = std::get_if<View>(&x)) return view->in(frame);
-    const Planes& planes = std::get<Planes>(x);
-    return planes.of(const_cast<float*>(planes.array.from(frame)));
+    const View* view = std::get_if<View>(&x);
+    return view != nullptr ? view->in(frame) : std::get<Images>(x).from(frame);
 }
 
 cpu::PackedView target(const Tensor& y, const cpu::Frame& frame) {
-    if (const View* view = std::get_if<View>(&y)) return view->in(frame);
-    const Planes& planes = std::get<Planes>(y);
-    return planes.of(planes.array.to(frame));
+    const View* view = std::get_if<View>(&y);
+    return view != nullptr ? view->in(frame) : std::get<Images>(y).to(frame);
+}
+
+// Whether Winograd's transforms can take the tensor as it lies.
+bool has_tiles(const Tensor& tensor, bool dilated) {
+    const Images* images = std::get_if<Images>(&tensor);
+    return images == nullptr || (!dilated && (!images->channels_last || images->channels % images->lanes == 0));
 }
 
 struct Sizes {
@@ -236,15 +250,17 @@ class Program {
     int64_t arena() const { return program_.arena(); }
     std::size_t size() const { return program_.size(); }
 
-    void pack(const Plain& x, const View& y) {
+    void pack(const Images& x, const View& y) {
+        reads(x);
         inside(y);
-        reads(x, images_ * y.channels * y.height * y.width);
+        same(sizes_of(x), sizes_of(y));
         add([=, this](const cpu::Frame& f) { run().pack(images_, x.from(f), y.in(f)); });
     }
 
-    void unpack(const View& x, const Plain& y) {
+    void unpack(const View& x, const Images& y) {
         inside(x);
-        writes(y, images_ * x.channels * x.height * x.width);
+        writes(y);
+        same(sizes_of(x), sizes_of(y));
         add([=, this](const cpu::Frame& f) { run().unpack(images_, x.in(f), y.to(f)); });
     }
 
@@ -288,8 +304,8 @@ class Program {
             return;
         }
         require(R == S && stride == Pair{1, 1}, "program: Winograd's filters are square, with stride 1");
-        require(dilation == Pair{1, 1} || (std::holds_alternative<View>(x) && std::holds_alternative<View>(y)),
-                "program: Winograd with dilation is for packed tensors");
+        const bool dilated = dilation != Pair{1, 1};
+        require(has_tiles(x, dilated) && has_tiles(y, dilated), "program: Winograd here is for packed tensors");
         const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
         add([=, this](const cpu::Frame& f) {
             const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
@@ -606,16 +622,16 @@ class Program {
 
     void reads(const Tensor& x) {
         if (const View* view = std::get_if<View>(&x)) return inside(*view);
-        const Planes& planes = std::get<Planes>(x);
-        sizes({images_, planes.channels, planes.height, planes.width});
-        reads(planes.array, images_ * planes.channels * planes.height * planes.width);
+        const Images& array = std::get<Images>(x);
+        sizes({images_, array.channels, array.height, array.width});
+        reads(array.array, images_ * array.channels * array.height * array.width);
     }
 
     void writes(const Tensor& y) {
         if (const View* view = std::get_if<View>(&y)) return inside(*view);
-        const Planes& planes = std::get<Planes>(y);
-        sizes({images_, planes.channels, planes.height, planes.width});
-        writes(planes.array, images_ * planes.channels * planes.height * planes.width);
+        const Images& array = std::get<Images>(y);
+        sizes({images_, array.channels, array.height, array.width});
+        writes(array.array, images_ * array.channels * array.height * array.width);
     }
 
     void reads(const Plain& x, int64_t count) {
@@ -668,11 +684,12 @@ void bind_program(py::module_& m) {
              py::arg("block"), py::arg("row"));
     py::class_<Plain>(m, "Plain", "A dense array: in the arena, an input or an output.")
         .def(py::init(&plain), py::arg("space"), py::arg("at"));
-    py::class_<Planes>(m, "Planes", "An array in NCHW that a convolution reads or writes as it lies.")
-        .def(py::init([](const Plain& array, int64_t channels, int64_t height, int64_t width) {
-                 return Planes{array, channels, height, width};
+    py::class_<Images>(m, "Images", "An array in NCHW or channels-last, as it lies.")
+        .def(py::init([](const Plain& array, int64_t channels, int64_t height, int64_t width, bool channels_last) {
+                 return Images{array, channels, height, width, channels_last};
              }),
-             py::arg("array"), py::arg("channels"), py::arg("height"), py::arg("width"));
+             py::arg("array"), py::arg("channels"), py::arg("height"), py::arg("width"),
+             py::arg("channels_last") = false);
 
     using py::arg;
     py::class_<Filters, SharedFilters>(m, "Filters", "Filters in the order their kernels read them.")

@@ -169,7 +169,9 @@ void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, floa
                                      .y = part});
             }
         }
-        if (apart) kernels.packed.unpack(images, whole, dx + n * s.C * s.H * s.W);
+        if (apart) {
+            kernels.packed.unpack(images, whole, planes(dx + n * s.C * s.H * s.W, s.C, s.H, s.W, lanes));
+        }
     }
 }
 
@@ -214,8 +216,8 @@ void winograd_planes(const Kernels& kernels, PackedWinograd problem, const std::
     const PackedOperators& run = kernels.packed;
     if (dilation[0] == 1 && dilation[1] == 1) return run.winograd(problem);
     const std::int64_t lanes = lanes_of(kernels);
-    const PackedView from = problem.x;
-    const PackedView to = problem.y;
+    PackedView from = problem.x;
+    PackedView to = problem.y;
     const std::int64_t size = problem.tile + problem.taps - 1;
     const Scratch<float> transformed(static_cast<std::size_t>(
         blocks_of(from.channels, lanes) * blocks_of(to.channels, lanes) * lanes * lanes * size * size));
@@ -232,9 +234,11 @@ void winograd_planes(const Kernels& kernels, PackedWinograd problem, const std::
     problem.y.data = memory.get() + group * problem.x.image;
     for (std::int64_t n = 0; n < images; n += group) {
         problem.images = std::min(group, images - n);
-        run.pack(problem.images, from.data + n * from.image, problem.x);
+        run.pack(problem.images, from, problem.x);
         winograd_packed(run, problem, dilation);
-        run.unpack(problem.images, problem.y, to.data + n * to.image);
+        run.unpack(problem.images, problem.y, to);
+        from.data += problem.images * from.image;
+        to.data += problem.images * to.image;
     }
 }
 

@@ -6,8 +6,8 @@
 // every operator here may read them and writes zeros there again.  What lies between the rows, blocks and images of one
 // tensor may belong to nobody, or to the other parts of a concatenation.
 //
-// Convolutions also read and write planes, arrays in NCHW as they lie: pixel = 1, and lane is the size of a plane.
-// Planes end with their last channel.
+// Convolutions also read and write arrays as they lie: NCHW with pixel = 1 and lane = the size of a plane, and
+// channels-last with pixel = the number of channels and lane = 1.  Such arrays end with their last channel.
 //
 // Filters of a convolution: w[k / lanes][c / lanes][r][s][c % lanes][k % lanes], zeros where there is no such filter or
 // channel; where one block has room for all channels, it is only as deep as they are many.  A step of the reduction is one vector of filters, and the steps of one output vector lie in order.
@@ -38,7 +38,7 @@ struct TapAxis {
 // or one of the sums into which the gradient of a strided one falls apart.
 struct PackedConv {
     int64_t images;
-    PackedView x;  // packed or planes
+    PackedView x;  // packed or an array
     TapAxis rows, columns;
     const float* filters;
     const float* bias;           // whole vectors of it, or null
@@ -51,7 +51,8 @@ struct PackedConv {
 struct PackedWinograd {
     int64_t tile, taps;
     int64_t images;
-    PackedView x, y;             // each packed, of every pixel or every second or third; or planes
+    PackedView x,
+        y;  // each packed, of every pixel or every second or third; or an array, channels-last only in whole vectors
     const PackedView* residual;  // packed, or null
     const float* filters;        // as above, or
     const float* transformed;    // [k / lanes][point][c][k % lanes], whole vectors of c
@@ -92,9 +93,9 @@ struct PackedPool {
 };
 
 struct PackedOperators {
-    // Between the layouts: NCHW at `from` or `to`.
-    void (*pack)(int64_t images, const float* from, const PackedView& to);
-    void (*unpack)(int64_t images, const PackedView& from, float* to);
+    // Between arrays and the packed layout.
+    void (*pack)(int64_t images, const PackedView& from, const PackedView& to);
+    void (*unpack)(int64_t images, const PackedView& from, const PackedView& to);
     // Zeros everywhere.
     void (*clear)(int64_t images, const PackedView& x);
     // to[i / lanes][j][i % lanes] = from[i][j], zeros beyond the last row.

@@ -11,7 +11,7 @@ from pycnn import backends
 from pycnn.graph import Variable, is_grad_enabled, wrap
 from pycnn.ops._arrays import Call
 
-__all__ = ["arguments", "names"]
+__all__ = ["arguments", "is_channels_last", "names", "pixels"]
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +30,9 @@ def _same(result: Array) -> Array:
 
 
 def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]]:
-    """Inputs as C-contiguous float32 arrays of NumPy's, and what makes an array of the caller's kind of a result.
+    """Inputs as float32 arrays of NumPy's, and what makes an array of the caller's kind of a result.
+
+    They are C-contiguous; or channels-last, if all with rows and columns are.
 
     Raises:
         TypeError: no arrays, arrays of several libraries, or a dtype other than float32, float16 and bfloat16.
@@ -47,4 +49,19 @@ def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]
     if call.arrays[0].dtype != np.float32:
         raise TypeError(f"a compiled network computes in float32, got {call.arrays[0].dtype}")
     back = (lambda result: wrap(call.back(result))) if any(tensors) else call.back
-    return [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in call.arrays], back
+    if not is_channels_last(call.arrays):
+        return [array if array.flags.c_contiguous else np.ascontiguousarray(array) for array in call.arrays], back
+    return [array if array.ndim == 4 else np.ascontiguousarray(array) for array in call.arrays], back
+
+
+def is_channels_last(arrays: Sequence[Array]) -> bool:
+    """Whether the images among some arrays, (N, C, H, W) in shape, lie in memory as (N, H, W, C)."""
+    images = [array for array in arrays if array.ndim == 4]
+    return bool(images) and not any(
+        array.flags.c_contiguous or not pixels(array).flags.c_contiguous for array in images
+    )
+
+
+def pixels(array: Array) -> Array:
+    """The same memory as (N, H, W, C)."""
+    return array.transpose(0, 2, 3, 1)

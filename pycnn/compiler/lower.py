@@ -17,7 +17,7 @@ from pycnn import winograd
 from pycnn.compiler.choose import SHARED, Choice, choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
-from pycnn.compiler.plan import Flat, Packed, Part, Plan, Planes, Room
+from pycnn.compiler.plan import Flat, Images, Packed, Part, Plan, Room
 from pycnn.compiler.values import Values
 from pycnn.shape import Conv2dShape
 
@@ -28,19 +28,22 @@ Image = tuple[int, int, int]
 _IN_PLACE = ("relu", "tanh", "sigmoid", "affine", "add", "mul")
 
 
-def lower(graph: Graph, batch: int, lanes: int) -> Plan:
+def lower(graph: Graph, batch: int, lanes: int, channels_last: bool = False) -> Plan:
     """The steps that compute `graph` for `batch` images, with vectors of `lanes` floats.
+
+    Inputs and outputs with rows and columns lie in memory as NCHW, or all of them channels-last.
 
     Raises:
         CompileError: an operation on shapes that no step computes.
         ValueError: a layer's own choice of algorithm that cannot run.
     """
-    return _Lowering(graph, batch, lanes).plan()
+    return _Lowering(graph, batch, lanes, channels_last).plan()
 
 
 class _Lowering(Values):
-    def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
-        super().__init__(graph, batch, lanes)
+    def __init__(self, graph: Graph, batch: int, lanes: int, channels_last: bool) -> None:
+        super().__init__(graph, batch, lanes, channels_last)
+        self.channels_last = channels_last
         self.large = {node: (i, w) for i, node in enumerate(graph.nodes) if (w := node.constants.get("w")) is not None}
         self.resident = self.fits_into_cache()
 
@@ -70,6 +73,9 @@ class _Lowering(Values):
             _LOWER[node.op](self, node)
         self.node = None
         for i, value in enumerate(self.graph.outputs):
+            if self.channels_last and len(value.shape) == 3:
+                self.last_of(value, Images(Flat(None, "output", i), *image(value.shape), channels_last=True))
+                continue
             found = self.dense_of(value)
             if found != (target := Flat(None, "output", i)):
                 self.step("copy", found, target, self.batch * math.prod(value.shape))
@@ -146,11 +152,15 @@ class _Lowering(Values):
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         choice = self.choose(node, shape)
-        apart = choice.algo != "direct" and shape.dilation != (1, 1)  # takes every second or third pixel
-        x = self.packed_of(node.inputs[0]) if apart else self.readable(node.inputs[0])
-        y = self.made(node.output) if apart or residual is not None else self.writable(node.output)
-        if isinstance(x, Planes) and isinstance(y, Planes) and choice.algo == "direct" and self.lanes > shape.C:
-            self.from_planes_to_planes(node, shape, x, y)
+        tiled = choice.algo != "direct"
+        dilated = tiled and shape.dilation != (1, 1)  # takes every second or third pixel
+        last = tiled and self.channels_last
+        x = self.readable(node.inputs[0], packed=dilated or (last and shape.C % self.lanes != 0))
+        packed = dilated or residual is not None or (last and shape.K % self.lanes != 0)
+        y = self.writable(node.output, packed)
+        few = self.lanes > shape.C and not tiled
+        if few and isinstance(x, Images) and isinstance(y, Images) and not (x.channels_last or y.channels_last):
+            self.from_array_to_array(node, shape, x, y)
         else:
             self.conv(node, shape, x, y, residual, choice, (0, shape.K))
 
@@ -158,8 +168,8 @@ class _Lowering(Values):
         self,
         node: Node,
         shape: Conv2dShape,
-        x: Part | Planes,
-        y: Part | Planes,
+        x: Part | Images,
+        y: Part | Images,
         residual: Part | None,
         choice: Choice,
         rows: tuple[int, int],
@@ -207,10 +217,10 @@ class _Lowering(Values):
         )
 
     def any_groups(self, node: Node, shape: Conv2dShape) -> None:
-        x = Planes(self.dense_of(node.inputs[0]), *image(node.inputs[0].shape))
-        self.from_planes_to_planes(node, shape, x, Planes(self.dense_for(node.output), *image(node.output.shape)))
+        x = Images(self.dense_of(node.inputs[0]), *image(node.inputs[0].shape))
+        self.from_array_to_array(node, shape, x, Images(self.dense_for(node.output), *image(node.output.shape)))
 
-    def from_planes_to_planes(self, node: Node, shape: Conv2dShape, x: Planes, y: Planes) -> None:
+    def from_array_to_array(self, node: Node, shape: Conv2dShape, x: Images, y: Images) -> None:
         """By the engine's own kernel for NCHW."""
         self.step(
             "conv_nchw",
@@ -317,7 +327,7 @@ class _Lowering(Values):
         for value, (channel, _, _) in self.starts(node):
             found = self.packed.get((self.root(value), image(value.shape)))
             if self.batch == 1 and found is not None and self.root(value) not in self.dense:
-                self.step("unpack", found, Flat(room, at=channel * plane))
+                self.step("unpack", found, Images(Flat(room, at=channel * plane), *found.sizes))
             else:
                 size = math.prod(value.shape)
                 self.join(self.dense_of(value), room, channel * plane, 0, size, size)
@@ -348,8 +358,8 @@ class _Lowering(Values):
         self.step("clear", field)
         self.move(part, field.inside(0, *offset[1:], *sizes))
         laid = Room(self.batch, *field.sizes, 1)
-        self.step("unpack", whole, Flat(room))
-        self.step("unpack", field, Flat(laid))
+        self.step("unpack", whole, Images(Flat(room), *whole.sizes))
+        self.step("unpack", field, Images(Flat(laid), *field.sizes))
         self.join(Flat(laid), room, offset[0] * room.height * room.width, 0, laid.image, laid.image)
 
     def slice(self, node: Node) -> None:
@@ -371,7 +381,7 @@ class _Lowering(Values):
             some = Part.all_of(self.room((c, p, q)))
             self.move(self.packed_of(x).inside(0, starts[1], starts[2], c, high, wide), some, steps[1:])
             source = Flat(Room(self.batch, c, p, q, 1))
-            self.step("unpack", some, source)
+            self.step("unpack", some, Images(source, *some.sizes))
         self.join(source, self.dense_room(node.output), 0, starts[0] * p * q, count * p * q, c * p * q)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from pycnn import _cpu, algorithms, machine
 from pycnn.arrays import device_of, is_array
 from pycnn.compiler import files, report
-from pycnn.compiler.calls import arguments, names
+from pycnn.compiler.calls import arguments, is_channels_last, names, pixels
 from pycnn.compiler.gpu import CompiledOnGpu
 from pycnn.compiler.graph import CompileError, Graph, assemble, by
 from pycnn.compiler.lower import lower
@@ -82,7 +82,7 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
         optimized(trace(model, [array.shape[1:] for array in arrays])),
         algorithms.accuracy() if accuracy is None else accuracy,
     )
-    compiled.prepare(arrays[0].shape[0] or 1)
+    compiled.prepare(arrays[0].shape[0] or 1, channels_last=is_channels_last(arrays))
     for node in compiled.graph.nodes:
         if "w" in node.constants:
             node.constants["w"].own()  # where no kernel has packed it as a whole
@@ -111,7 +111,7 @@ class CompiledModel:
         self._engine = engine
         self._lock = threading.Lock()
         self._filters: dict[str, dict[tuple[Any, ...], Any]] = {}  # by instruction set
-        self._programs: OrderedDict[tuple[str, int], tuple[Plan, Any]] = OrderedDict()
+        self._programs: OrderedDict[tuple[str, int, bool], tuple[Plan, Any]] = OrderedDict()
 
     def __call__(self, *inputs: Any) -> Any:
         """The network's result.
@@ -121,7 +121,8 @@ class CompiledModel:
                 the shapes that it was compiled for, but for the batch.
 
         Returns:
-            as the network returns it, in arrays of the caller's kind (named tuples become plain ones).
+            as the network returns it, in arrays of the caller's kind (named tuples become plain ones).  Images that lie
+            channels-last in memory, (N, C, H, W) in shape, are read as they lie, and the results lie so too.
 
         Raises:
             TypeError: another number of inputs, no arrays, or another dtype than float32 (halves are converted).
@@ -131,9 +132,9 @@ class CompiledModel:
         results = self._run(arrays)
         return assemble(self.graph.structure, lambda number: back(results[number]))
 
-    def prepare(self, batch: int) -> Plan:
-        """Make the program for batches of this size now instead of at the first call; its plan."""
-        return self._program(batch)[0]
+    def prepare(self, batch: int, channels_last: bool = False) -> Plan:
+        """Make the program for batches of this size, and for images of this layout, now; its plan."""
+        return self._program(batch, channels_last)[0]
 
     def profile(self, *inputs: Any, rounds: int = 10) -> report.Profile:
         """Time every step of the program for these inputs: the median of `rounds` runs, with one before to warm up.
@@ -146,10 +147,9 @@ class CompiledModel:
         batch = self._batch(arrays)
         if rounds < 1 or not batch:
             raise ValueError(f"there must be a round and an image to profile, got {rounds} and {batch}")
-        plan, program = self._program(batch)
-        outputs = self._outputs(batch)
-        program.run(arrays, outputs)
-        return report.Profile.of(plan, program.profile(arrays, outputs, rounds), machine.get_isa())
+        plan, program, inside, outside, _ = self._bound(arrays, batch)
+        program.run(inside, outside)
+        return report.Profile.of(plan, program.profile(inside, outside, rounds), machine.get_isa())
 
     def summary(self, batch: int = 1) -> str:
         """The steps of the program for batches of this size, and what memory it takes, as text."""
@@ -177,23 +177,41 @@ class CompiledModel:
                 raise ValueError(f"{name} has {array.shape[0]} images, inputs[0] {arrays[0].shape[0]}")
         return int(arrays[0].shape[0])
 
-    def _outputs(self, batch: int) -> list[Any]:
-        return [np.empty((batch, *value.shape), np.float32) for value in self.graph.outputs]
-
     def _run(self, arrays: Sequence[Any]) -> list[Any]:
         batch = self._batch(arrays)
-        outputs = self._outputs(batch)
-        if batch:
-            self._program(batch)[1].run(arrays, outputs)
+        if not batch:
+            return [np.empty((0, *value.shape), np.float32) for value in self.graph.outputs]
+        _, program, inside, outside, outputs = self._bound(arrays, batch)
+        program.run(inside, outside)
         return outputs
 
-    def _program(self, batch: int) -> tuple[Plan, Any]:
-        key = (machine.get_isa(), batch)
+    def _bound(self, arrays: Sequence[Any], batch: int) -> tuple[Plan, Any, Sequence[Any], list[Any], list[Any]]:
+        """The plan and program for these arrays; the arrays and new ones for the results as the program sees them, both
+        in the order of memory; and the results as the caller does."""
+        last = is_channels_last(arrays)
+        plan, program = self._program(batch, last)
+        if not last:
+            outputs = [np.empty((batch, *value.shape), np.float32) for value in self.graph.outputs]
+            return plan, program, arrays, outputs, outputs
+        inside = [pixels(array) if array.ndim == 4 else array for array in arrays]
+        outside, outputs = [], []
+        for value in self.graph.outputs:
+            shape = (batch, *value.shape)
+            if len(shape) == 4:
+                outside.append(np.empty([shape[i] for i in (0, 2, 3, 1)], np.float32))
+                outputs.append(outside[-1].transpose(0, 3, 1, 2))
+            else:
+                outside.append(np.empty(shape, np.float32))
+                outputs.append(outside[-1])
+        return plan, program, inside, outside, outputs
+
+    def _program(self, batch: int, channels_last: bool = False) -> tuple[Plan, Any]:
+        key = (machine.get_isa(), batch, channels_last)
         with self._lock:
             found = self._programs.get(key)
             if found is None:
                 with algorithms.accuracy_of_call(self.accuracy):
-                    plan = lower(self.graph, batch, self._engine.lanes())
+                    plan = lower(self.graph, batch, self._engine.lanes(), channels_last)
                 found = plan, plan.program(self._engine, self._filters.setdefault(key[0], {}))
                 self._programs[key] = found
                 if len(self._programs) > _PROGRAMS:

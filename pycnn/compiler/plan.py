@@ -17,7 +17,7 @@ import numpy as np
 from pycnn.compiler.arena import Need, assign
 from pycnn.compiler.weights import Weight
 
-__all__ = ["Flat", "Packed", "Part", "Plan", "Planes", "Room", "Step"]
+__all__ = ["Flat", "Images", "Packed", "Part", "Plan", "Room", "Step"]
 
 Array = np.ndarray[Any, Any]
 
@@ -116,13 +116,14 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Planes:
-    """A dense array as the planes of images, which convolutions read and write as they lie."""
+class Images:
+    """A dense array as images, in NCHW or channels-last, which convolutions read and write as they lie."""
 
     flat: Flat
     channels: int
     height: int
     width: int
+    channels_last: bool = False
 
     @property
     def room(self) -> Room | None:
@@ -136,7 +137,7 @@ class Planes:
 
     def native(self, engine: Any) -> Any:
         """As the native module takes it."""
-        return engine.Planes(self.flat.native(engine), self.channels, self.height, self.width)
+        return engine.Images(self.flat.native(engine), *self.sizes, self.channels_last)
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,7 @@ class Step:
 
     Attributes:
         method: its name.
-        args, options: what it is given; `Part`, `Flat`, `Planes` and `Packed` stand for the native ones.
+        args, options: what it is given; `Part`, `Flat`, `Images` and `Packed` stand for the native ones.
         name: of the module of the network.
         flops: floating-point operations, of convolutions and full layers only.
     """
@@ -227,7 +228,7 @@ class Step:
     def rooms(self) -> list[Room]:
         """The memory it touches."""
         given = [*self.args, *self.options.values()]
-        return [one.room for one in given if isinstance(one, (Part, Flat, Planes)) and one.room is not None]
+        return [one.room for one in given if isinstance(one, (Part, Flat, Images)) and one.room is not None]
 
 
 @dataclass
@@ -264,7 +265,7 @@ class Plan:
         """
 
         def native(value: Any) -> Any:
-            if isinstance(value, (Part, Flat, Planes)):
+            if isinstance(value, (Part, Flat, Images)):
                 return value.native(engine)
             if isinstance(value, Packed):
                 if value.key not in filters:

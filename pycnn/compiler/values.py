@@ -1,6 +1,7 @@
 """Where the values of a graph live while its steps are written: packed, dense or both, and in which room.
 
-What a step needs in a form that is not there yet is made by `pack` or `unpack`.  A value may have been given a place
+Dense is NCHW; inputs and outputs alone may be channels-last.  What a step needs in a form that is not there yet is made
+by `pack` or `unpack`.  A value may have been given a place
 inside of another one's room before it is made.
 """
 
@@ -10,7 +11,7 @@ from typing import Any
 
 from pycnn.compiler.graph import Graph, Node, Value
 from pycnn.compiler.operations import image
-from pycnn.compiler.plan import Flat, Part, Planes, Room, Step
+from pycnn.compiler.plan import Flat, Images, Part, Room, Step
 
 __all__ = ["Values"]
 
@@ -21,6 +22,8 @@ _READ_DENSE = ("lrn", "softmax")
 class Values:
     """The values of `graph` for `batch` images, with vectors of `lanes` floats, and the steps written so far.
 
+    Inputs and outputs with rows and columns are NCHW, or all of them `channels_last`.
+
     A reshape is the same dense array, so a value behind one shares what is known of the first one, its root.
 
     Attributes:
@@ -29,9 +32,10 @@ class Values:
         last_use: the last node that reads a root; None for an output.
         packed: roots by the sizes that they are packed as.
         dense: roots as dense arrays.
+        last: roots as arrays that are channels-last.
     """
 
-    def __init__(self, graph: Graph, batch: int, lanes: int) -> None:
+    def __init__(self, graph: Graph, batch: int, lanes: int, channels_last: bool) -> None:
         self.graph, self.batch, self.lanes = graph, batch, lanes
         self.steps: list[Step] = []
         self.node: Node | None = None  # the one being lowered
@@ -46,11 +50,23 @@ class Values:
                 self.last_use[self.root(value)] = node
         self.last_use.update((self.root(value), None) for value in graph.outputs)
         self.packed: dict[tuple[Value, Image], Part] = {}
-        self.dense: dict[Value, Flat] = {value: Flat(None, "input", i) for i, value in enumerate(graph.inputs)}
+        self.dense: dict[Value, Flat] = {}
+        self.last: dict[Value, Images] = {}
+        for i, value in enumerate(graph.inputs):
+            source = Flat(None, "input", i)
+            if channels_last and len(value.shape) == 3:
+                self.last[value] = Images(source, *image(value.shape), channels_last=True)
+            else:
+                self.dense[value] = source
         self._places: dict[Value, Part] = {}  # where a root is to be packed
         self._targets: dict[Value, Flat] = {}  # where a root is to be written densely
+        self._last_targets: dict[Value, Images] = {}  # where it is to be written channels-last
         for i, value in enumerate(graph.outputs):
-            self._targets.setdefault(self.root(value), Flat(None, "output", i))
+            target = Flat(None, "output", i)
+            if channels_last and len(value.shape) == 3 and self.root(value) is value:
+                self._last_targets.setdefault(value, Images(target, *image(value.shape), channels_last=True))
+            else:
+                self._targets.setdefault(self.root(value), target)
 
     def root(self, value: Value) -> Value:
         """The value, before all reshapes, whose elements these are."""
@@ -86,6 +102,9 @@ class Values:
     def packed_of(self, value: Value) -> Part:
         """`value` packed."""
         root, sizes = self.root(value), image(value.shape)
+        if (root, sizes) not in self.packed and root in self.last and image(root.shape) == sizes:
+            self.packed[root, sizes] = self.place_of(root)
+            self.step("pack", self.last[root], self.packed[root, sizes])
         if (root, sizes) not in self.packed:
             dense = self.dense_of(root)
             if dense.room is not None and dense.room.is_dense and self._as_vector(dense.room, sizes):
@@ -93,7 +112,7 @@ class Values:
             else:
                 same = image(root.shape) == sizes
                 part = self.place_of(root) if same else Part.all_of(self.room(sizes))
-                self.step("pack", dense, part)
+                self.step("pack", Images(dense, *sizes), part)
                 self.packed[root, sizes] = part
         return self.packed[root, sizes]
 
@@ -105,11 +124,11 @@ class Values:
         """`value` as a dense array."""
         root = self.root(value)
         if root not in self.dense:
-            part = self.packed[root, image(root.shape)]
+            part = self.packed_of(root)
             if part.is_whole and part.room.is_dense:
                 self.dense[root] = Flat(part.room)
             else:
-                self.step("unpack", part, self.dense_for(root))
+                self.step("unpack", part, Images(self.dense_for(root), *part.sizes))
         return self.dense[root]
 
     def made(self, value: Value) -> Part:
@@ -128,24 +147,33 @@ class Values:
         self.dense[root] = self._targets[root]
         return self.dense[root]
 
-    def readable(self, value: Value) -> Part | Planes:
-        """`value` in the form that there is, for a convolution: packed if it was packed already."""
+    def last_of(self, value: Value, target: Images) -> None:
+        """Write `value` into `target`, channels-last."""
+        if self.last.get(value) != target:
+            self.step("unpack", self.packed_of(value), target)
+
+    def readable(self, value: Value, packed: bool) -> Part | Images:
+        """`value` in the form that there is, for a convolution; or `packed`."""
         root, sizes = self.root(value), image(value.shape)
-        if (root, sizes) not in self.packed and root in self.dense:
-            return Planes(self.dense[root], *sizes)
-        return self.packed_of(value)
+        if packed or (root, sizes) in self.packed:
+            return self.packed_of(value)
+        if root in self.last and image(root.shape) == sizes:
+            return self.last[root]
+        return Images(self.dense[root], *sizes) if root in self.dense else self.packed_of(value)
 
-    def writable(self, value: Value) -> Part | Planes:
-        """Where the node being lowered, a convolution, is to write `value`: as planes if nobody reads it packed."""
+    def writable(self, value: Value, packed: bool) -> Part | Images:
+        """Where the node being lowered, a convolution, is to write `value`: as an array if nobody reads it packed."""
         root = self.root(value)
-        if root in self._places or not self._only_dense(root):
+        if packed or root in self._places or any(node.op not in _READ_DENSE for node in self.readers(root)):
             return self.made(value)
-        return Planes(self.dense_for(value), *image(value.shape))
+        if root in self._last_targets and not self.readers(root):
+            self.last[root] = self._last_targets[root]
+            return self.last[root]
+        return Images(self.dense_for(value), *image(value.shape))
 
-    def _only_dense(self, root: Value) -> bool:
-        """Whether all who read a root read it as a dense array."""
-        readers = [node for node in self.nodes if any(self.root(value) is root for value in node.inputs)]
-        return all(node.op in _READ_DENSE for node in readers)
+    def readers(self, root: Value) -> list[Node]:
+        """All nodes that read a root."""
+        return [node for node in self.nodes if any(self.root(value) is root for value in node.inputs)]
 
     def move(self, x: Part, y: Part, stride: tuple[int, int] = (1, 1)) -> None:
         """Copy between packed boxes, of every `stride`-th row and column."""

@@ -30,11 +30,12 @@ class Plain(NamedTuple):
     at: int
 
 
-class Planes(NamedTuple):
+class Images(NamedTuple):
     array: Plain
     channels: int
     height: int
     width: int
+    channels_last: bool
 
 
 class Filters:
@@ -81,27 +82,32 @@ class Run:
         assert x.offset % self.lanes == 0, f"{x}: not at a whole vector"
         return np.lib.stride_tricks.as_strided(self.arena[x.offset :], shape, [4 * stride for stride in strides])
 
-    def read(self, x: View | Planes) -> np.ndarray:
+    def read(self, x: View | Images) -> np.ndarray:
         """(n, channels, height, width), float64."""
-        if isinstance(x, Planes):
-            return self.array(*x).astype(np.float64)
+        if isinstance(x, Images):
+            return self.images(x).astype(np.float64)
         lanes = self.window(x)
         n, blocks, h, w, _ = lanes.shape
         wide = lanes.transpose(0, 1, 4, 2, 3).reshape(n, blocks * self.lanes, h, w).astype(np.float64)
         assert not wide[:, x.channels :].any(), f"{x}: the padding lanes are not zero"
         return wide[:, : x.channels]
 
-    def write(self, y: View | Planes, values: np.ndarray) -> None:
+    def write(self, y: View | Images, values: np.ndarray) -> None:
         """Values of (n, channels, height, width); zeros in the padding lanes."""
         assert values.shape == (self.batch, y.channels, y.height, y.width), f"{values.shape} does not fit {y}"
-        if isinstance(y, Planes):
-            self.array(*y)[...] = values
+        if isinstance(y, Images):
+            self.images(y)[...] = values
             return
         window = self.window(y)
         n, blocks, h, w, _ = window.shape
         wide = np.zeros((n, blocks * self.lanes, h, w), np.float32)
         wide[:, : y.channels] = values
         window[...] = wide.reshape(n, blocks, self.lanes, h, w).transpose(0, 1, 3, 4, 2)
+
+    def images(self, x: Images) -> np.ndarray:
+        """(n, channels, height, width), writable."""
+        array, c, h, w, last = x
+        return self.array(array, h, w, c).transpose(0, 3, 1, 2) if last else self.array(array, c, h, w)
 
     def array(self, x: Plain, *shape: int) -> np.ndarray:
         """(n, *shape), writable."""
@@ -156,14 +162,11 @@ class Program:
 
     # -- moving
 
-    def pack(self, x: Plain, y: View) -> None:
-        self._add("pack", lambda run: run.write(y, run.array(x, y.channels, y.height, y.width)))
+    def pack(self, x: Images, y: View) -> None:
+        self._add("pack", lambda run: run.write(y, run.read(x)))
 
-    def unpack(self, x: View, y: Plain) -> None:
-        def call(run: Run) -> None:
-            run.array(y, x.channels, x.height, x.width)[...] = run.read(x)
-
-        self._add("unpack", call)
+    def unpack(self, x: View, y: Images) -> None:
+        self._add("unpack", lambda run: run.write(y, run.read(x)))
 
     def clear(self, x: View) -> None:
         self._add("clear", lambda run: run.window(x).fill(0))
@@ -175,8 +178,8 @@ class Program:
 
     def conv(
         self,
-        x: View | Planes,
-        y: View | Planes,
+        x: View | Images,
+        y: View | Images,
         filters: Filters,
         bias: np.ndarray | None,
         *,
@@ -193,9 +196,10 @@ class Program:
         kernel = filters.w.shape[2:]
         assert algo == "direct" or algo.startswith("winograd_f")
         assert isinstance(y, View) or residual is None
-        if algo != "direct" and tuple(dilation) != (1, 1):
-            assert isinstance(x, View)
-            assert isinstance(y, View)
+        if algo != "direct":
+            for one in (x, y):
+                assert isinstance(one, View) or tuple(dilation) == (1, 1)
+                assert isinstance(one, View) or not one.channels_last or one.channels % self.lanes == 0
         around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
@@ -418,7 +422,7 @@ def _windows(x: np.ndarray, y: View, kernel: Any, stride: Any, padding: Any, dil
 class Engine:
     """Stands in for `pycnn._cpu`."""
 
-    View, Plain, Planes = View, Plain, Planes
+    View, Plain, Images = View, Plain, Images
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes

@@ -212,6 +212,22 @@ def test_arrays_of_every_kind() -> None:
     assert np.array_equal(compiled(read_only), expected)
 
 
+def test_images_that_lie_channels_last_give_results_that_do() -> None:
+    torch = pytest.importorskip("torch")
+    for name in ("plain", "shared, odd"):
+        model, inputs = make(name)
+        assert len(inputs) == 1
+        x = torch.from_numpy(inputs[0]).contiguous(memory_format=torch.channels_last)
+        compiled = pycnn.compile(model, x)
+        assert list(compiled._programs) == [(pycnn.get_isa(), len(x), True)]
+        expected = pycnn.compile(model, inputs[0])(inputs[0])
+        for found in (compiled(x), compiled(x.numpy())):
+            # The same sums, though not always by the same algorithm.
+            np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-4, atol=1e-4)
+            assert np.asarray(found).transpose(0, 2, 3, 1).flags.c_contiguous, name
+        assert compiled(x).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_torch_tensors() -> None:
     torch = pytest.importorskip("torch")
     model, (x,) = make("intermediate output", 3)
@@ -376,9 +392,9 @@ def test_the_example_only_gives_shapes() -> None:
 def test_programs_are_made_when_they_are_needed() -> None:
     model, (x,) = make("plain")
     compiled = pycnn.compile(model, x[:0])
-    assert list(compiled._programs) == [(pycnn.get_isa(), 1)]  # for the weights' sake
+    assert list(compiled._programs) == [(pycnn.get_isa(), 1, False)]  # for the weights' sake
     compiled.prepare(4)
-    assert list(compiled._programs) == [(pycnn.get_isa(), 1), (pycnn.get_isa(), 4)]
+    assert list(compiled._programs) == [(pycnn.get_isa(), 1, False), (pycnn.get_isa(), 4, False)]
 
 
 def test_the_played_engine_is_a_drop_in() -> None:

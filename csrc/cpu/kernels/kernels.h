@@ -86,8 +86,8 @@ void conv_dgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* w, T* 
 template <typename T>
 void conv_wgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* x, T* dw);
 
-void packed_pack(int64_t images, const float* from, const PackedView& to);
-void packed_unpack(int64_t images, const PackedView& from, float* to);
+void packed_pack(int64_t images, const PackedView& from, const PackedView& to);
+void packed_unpack(int64_t images, const PackedView& from, const PackedView& to);
 void packed_clear(int64_t images, const PackedView& x);
 void packed_rows(int64_t rows, int64_t columns, const float* from, float* to);
 void packed_filters(int64_t K, int64_t C, int64_t taps, const float* from, float* to);

@@ -1,4 +1,4 @@
-// Convolution in the packed layout and on planes, and fully connected layers: one sum over runs.
+// Convolution in the packed layout and on arrays, and fully connected layers: one sum over runs.
 //
 //   y[pixel][k] = bias[k] + sum over runs and their steps of x[pixel + run][step] * w[k][run][step]
 //
@@ -33,6 +33,7 @@ namespace {
 
 constexpr int64_t kTasks = 16;                // enough to keep several threads evenly busy
 constexpr int64_t kStretchBytes = 256 << 10;  // of x, read again by every panel: beside a panel in L2
+constexpr int64_t kFew = 1 << 18;             // multiply-adds that are done before another thread has heard of them
 constexpr int64_t kLowest = 4;                // a tile of fewer pixels takes as long as one of this many
 
 // Outputs along one axis, [begin, end), that meet the input with the same taps, [first, last).
@@ -197,7 +198,7 @@ void sum_runs(const RunSum& s) {
             shares = k;
         }
     }
-    parallel(s.images * stretches * shares, [&](int64_t task) {
+    const auto part = [&](int64_t task) {
         const int64_t share = task % shares;
         const int64_t stretch = task / shares % stretches;
         const int64_t begin = tiles * stretch / stretches;
@@ -206,7 +207,10 @@ void sum_runs(const RunSum& s) {
         for (int64_t panel = panels * share / shares; panel < panels * (share + 1) / shares; panel++) {
             sum_tiles(s, task / shares / stretches, begin, end, panel * kPackedVectors);
         }
-    });
+    };
+    const int64_t tasks = s.images * stretches * shares;
+    if (s.images * s.y.height * s.y.width * s.y.channels * s.steps > kFew) return parallel(tasks, part);
+    for (int64_t task = 0; task < tasks; task++) part(task);
 }
 
 // Whether the pixels of all rows lie as one row would.

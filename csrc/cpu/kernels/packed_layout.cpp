@@ -1,5 +1,5 @@
-// Between NCHW and the packed layout: squares of one vector of channels by one vector of pixels are transposed in
-// registers, so that both sides are read and written in whole vectors.
+// Between arrays and the packed layout.  Of NCHW, squares of one vector of channels by one vector of pixels are
+// transposed in registers, so that both sides are read and written in whole vectors; channels-last pixels are cut.
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/masked.h"
 #include "cpu/kernels/pack.h"
@@ -7,22 +7,36 @@
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
-void packed_pack(int64_t images, const float* from, const PackedView& to) {
+namespace {
+
+// body(row of `from`, row of `to`, channels) for every row of every block of channels.
+template <typename Body>
+void for_rows(int64_t images, const PackedView& from, const PackedView& to, const Body& body) {
     const int64_t blocks = ceil_div(to.channels, kBlock);
-    const int64_t plane = to.height * to.width;
-    parallel(images * blocks * to.height, images * to.channels * plane, [&](int64_t task) {
+    parallel(images * blocks * to.height, images * to.channels * to.height * to.width, [&](int64_t task) {
         const int64_t row = task % to.height;
         const int64_t block = task / to.height % blocks;
         const int64_t n = task / to.height / blocks;
-        const int64_t channels = least(kBlock, to.channels - block * kBlock);
-        const float* x = from + (n * to.channels + block * kBlock) * plane + row * to.width;
-        float* y = to.data + n * to.image + block * to.block + row * to.row;
+        body(from.data + n * from.image + block * from.block + row * from.row,
+             to.data + n * to.image + block * to.block + row * to.row, least(kBlock, to.channels - block * kBlock));
+    });
+}
+
+}  // namespace
+
+void packed_pack(int64_t images, const PackedView& from, const PackedView& to) {
+    for_rows(images, from, to, [&](const float* x, float* y, int64_t channels) {
+        if (from.lane == 1) {
+            const Lanes<float> lanes = lanes_within<float>(0, channels);
+            for (int64_t q = 0; q < to.width; q++) store(y + q * kBlock, load_lanes(x + q * from.pixel, lanes));
+            return;
+        }
         for (int64_t q = 0; q < to.width; q += kBlock) {
             const Lanes<float> lanes = lanes_within<float>(0, to.width - q);
             Vec<float> square[kBlock];
 #pragma GCC unroll 16
             for (int c = 0; c < kBlock; c++) {
-                square[c] = c < channels ? load_lanes(x + c * plane + q, lanes) : Vec<float>{};
+                square[c] = c < channels ? load_lanes(x + c * from.lane + q, lanes) : Vec<float>{};
             }
             transpose<float>(square);
             const int64_t width = least(kBlock, to.width - q);
@@ -31,24 +45,21 @@ void packed_pack(int64_t images, const float* from, const PackedView& to) {
     });
 }
 
-void packed_unpack(int64_t images, const PackedView& from, float* to) {
-    const int64_t blocks = ceil_div(from.channels, kBlock);
-    const int64_t plane = from.height * from.width;
-    parallel(images * blocks * from.height, images * from.channels * plane, [&](int64_t task) {
-        const int64_t row = task % from.height;
-        const int64_t block = task / from.height % blocks;
-        const int64_t n = task / from.height / blocks;
-        const int64_t channels = least(kBlock, from.channels - block * kBlock);
-        const float* x = from.data + n * from.image + block * from.block + row * from.row;
-        float* y = to + (n * from.channels + block * kBlock) * plane + row * from.width;
-        for (int64_t q = 0; q < from.width; q += kBlock) {
-            const Lanes<float> lanes = lanes_within<float>(0, from.width - q);
-            const int64_t width = least(kBlock, from.width - q);
+void packed_unpack(int64_t images, const PackedView& from, const PackedView& to) {
+    for_rows(images, from, to, [&](const float* x, float* y, int64_t channels) {
+        if (to.lane == 1) {
+            const Lanes<float> lanes = lanes_within<float>(0, channels);
+            for (int64_t q = 0; q < to.width; q++) store_lanes(y + q * to.pixel, load(x + q * kBlock), lanes);
+            return;
+        }
+        for (int64_t q = 0; q < to.width; q += kBlock) {
+            const Lanes<float> lanes = lanes_within<float>(0, to.width - q);
+            const int64_t width = least(kBlock, to.width - q);
             Vec<float> square[kBlock];
 #pragma GCC unroll 16
             for (int i = 0; i < kBlock; i++) square[i] = i < width ? load(x + (q + i) * kBlock) : Vec<float>{};
             transpose<float>(square);
-            for (int64_t c = 0; c < channels; c++) store_lanes(y + c * plane + q, square[c], lanes);
+            for (int64_t c = 0; c < channels; c++) store_lanes(y + c * to.lane + q, square[c], lanes);
         }
     });
 }

@@ -32,7 +32,7 @@ constexpr int kPackedRows = 5;
 
 constexpr int kBlock = kLanes<float>;  // channels of a block
 
-// Whether whole vectors of channels may be read and written; planes of a single pixel only look alike.
+// Whether whole vectors of channels may be read and written.
 PYCNN_INLINE bool is_packed(const PackedView& view) {
     return view.lane == 1 && view.pixel % kBlock == 0;
 }

@@ -25,7 +25,7 @@ from pycnn.bench.tasks import (
 from pycnn.bench.training import LEARNING_RATE, MOMENTUM, digest, loss_of
 from pycnn.shape import Conv2dShape
 
-__all__ = ["OWN", "Compiled", "Eager", "Loaded", "gradients", "load", "step", "without_dropout"]
+__all__ = ["OWN", "Compiled", "CompiledChannelsLast", "Eager", "Loaded", "gradients", "load", "step", "without_dropout"]
 
 
 class Eager:
@@ -71,7 +71,28 @@ class Compiled:
             shape.C, shape.K, w.shape[2:], shape.stride, shape.padding, shape.dilation, shape.groups, bias=False
         )
         layer.load_state_dict({"weight": w})
+        x = self.resident(x)
         return {"pycnn_compiled": _run(pycnn.compile(layer.eval(), x), x)}
+
+    @staticmethod
+    def resident(x: np.ndarray) -> np.ndarray:
+        """A layer's input as it is to lie in memory."""
+        return x
+
+
+class CompiledChannelsLast(Compiled):
+    """The same with arrays resident in channels-last; layers only, for a network's input makes no difference."""
+
+    def contestants(self, task: Work) -> dict[str, Call]:
+        """See `pycnn.bench.peers.Peer`."""
+        if isinstance(task, (Inference, FirstCall)):
+            return {}
+        return {f"{name}_cl": call for name, call in super().contestants(task).items()}
+
+    @staticmethod
+    def resident(x: np.ndarray) -> np.ndarray:
+        """See `Compiled`."""
+        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
 class Loaded:
@@ -152,4 +173,9 @@ class _Digest:
         return digest(float(self._loss.data), gradients(self._model), self._scales)
 
 
-OWN: dict[str, Any] = {"pycnn": Eager, "pycnn_compiled": Compiled, "pycnn_loaded": Loaded}
+OWN: dict[str, Any] = {
+    "pycnn": Eager,
+    "pycnn_compiled": Compiled,
+    "pycnn_compiled_cl": CompiledChannelsLast,
+    "pycnn_loaded": Loaded,
+}
