@@ -341,10 +341,6 @@ GRAPHS: dict[str, Case] = {
         [(3, 17, 19)],
     ),
     "array to array by Winograd": (lambda: conv(32, 32, algo="winograd_f4x4_3x3"), [(32, 9, 11)]),
-    "array to array by dilated Winograd": (
-        lambda: conv(32, 32, algo="winograd_f2x2_3x3", dilation=2, padding=2),
-        [(32, 9, 11)],
-    ),
     "array to array, strided": (lambda: nn.Sequential(conv(32, 17, stride=2), nn.ReLU()), [(32, 9, 11)]),
     "array to array, a pixel": (lambda: conv(17, 33, 1), [(17, 1, 1)]),
     "Winograd": (

@@ -228,6 +228,17 @@ def test_images_that_lie_channels_last_give_results_that_do() -> None:
         assert compiled(x).is_contiguous(memory_format=torch.channels_last)
 
 
+def test_winograd_with_dilation_packs_what_it_takes_apart() -> None:
+    x = images(2, 32, 9, 11)
+    last = np.ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+    layer = conv(32, 32, dilation=2, padding=2, algo="winograd_f2x2_3x3").eval()
+    with pycnn.no_grad():
+        expected = layer(pycnn.Tensor(x)).data
+    for given in (x, last):
+        # The same algorithm: its sums may only be in another order.
+        np.testing.assert_allclose(pycnn.compile(layer, given)(given), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_torch_tensors() -> None:
     torch = pytest.importorskip("torch")
     model, (x,) = make("intermediate output", 3)

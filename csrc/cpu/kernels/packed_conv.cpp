@@ -34,6 +34,7 @@ namespace {
 constexpr int64_t kTasks = 16;                // enough to keep several threads evenly busy
 constexpr int64_t kStretchBytes = 256 << 10;  // of x, read again by every panel: beside a panel in L2
 constexpr int64_t kFew = 1 << 18;             // multiply-adds that are done before another thread has heard of them
+constexpr int64_t kHeld = 8 * kPackedRows;    // pixels that go to planes together, in whole lines of memory
 constexpr int64_t kLowest = 4;                // a tile of fewer pixels takes as long as one of this many
 
 // Outputs along one axis, [begin, end), that meet the input with the same taps, [first, last).
@@ -75,6 +76,7 @@ struct Piece {
     int64_t in_line;        // tiles of a line
     int64_t first_tile;     // of those of the image
     int64_t first_run, runs, full;
+    int64_t depth;  // steps of a full run
 
     Piece(const Range& rows, const Range& columns)
         : row(rows.begin), column(columns.begin), lines(rows.end - rows.begin), pixels(columns.end - columns.begin) {
@@ -141,7 +143,8 @@ void sum_tiles(const RunSum& s, int64_t image, int64_t begin, int64_t end, int64
     float* y = s.y.data + image * s.y.image + vector * s.y.block;
     const float* residual =
         s.residual == nullptr ? nullptr : s.residual->data + image * s.residual->image + vector * s.residual->block;
-    float apart[kPackedRows * kPackedVectors * kBlock];
+    float apart[kHeld * kPackedVectors * kBlock];
+    int64_t held = 0;  // pixels in there, the last ones of this line
     const Piece* at = s.pieces;
     while (at->first_tile + at->tiles() <= begin) at++;
     for (int64_t i = begin; i < end; i++) {
@@ -159,20 +162,23 @@ void sum_tiles(const RunSum& s, int64_t image, int64_t begin, int64_t end, int64
         tile.run = s.runs + piece.first_run;
         tile.runs = piece.runs;
         tile.full = piece.full;
+        tile.depth = piece.depth;
         if (residual != nullptr) {
             tile.residual = residual + row * s.residual->row + column * s.residual->pixel;
             tile.residual_step = piece.upright ? s.residual->row : s.residual->pixel;
         }
         float* to = y + row * s.y.row + column * s.y.pixel;
         const int64_t pixel = piece.upright ? s.y.row : s.y.pixel;
-        tile.y = whole ? to : apart;
+        tile.y = whole ? to : apart + held * kPackedVectors * kBlock;
         tile.y_step = whole ? pixel : kPackedVectors * kBlock;
         tile.y_vector = whole ? s.y.block : kBlock;
         packed_tile_any(height, vectors, tile);
-        if (!whole) {
-            const int64_t channels = least(vectors * kBlock, s.y.channels - vector * kBlock);
-            store_apart(apart, height, channels, to, pixel, s.y.lane, s.y.block);
-        }
+        if (whole) continue;
+        held += height;
+        if (i + 1 < end && part + 1 < piece.in_line && held + kPackedRows <= kHeld) continue;
+        const int64_t channels = least(vectors * kBlock, s.y.channels - vector * kBlock);
+        store_apart(apart, held, channels, to - (held - height) * pixel, pixel, s.y.lane, s.y.block);
+        held = 0;
     }
 }
 
@@ -218,6 +224,13 @@ bool is_flat(const PackedView& view, int64_t stride_h, int64_t stride_w, int64_t
     return stride_h * view.row == columns * stride_w * view.pixel;
 }
 
+bool is_dense(const TapAxis& axis) {
+    for (int64_t tap = 1; tap < axis.count; tap++) {
+        if (axis.offset[tap] != axis.offset[tap - 1] + 1) return false;
+    }
+    return true;
+}
+
 }  // namespace
 
 void packed_conv(const PackedConv& p) {
@@ -225,6 +238,9 @@ void packed_conv(const PackedConv& p) {
     const int64_t blocks = ceil_div(p.x.channels, kBlock);
     const int64_t depth = least(kBlock, p.x.channels);
     const int64_t taps = p.rows.count * p.columns.count;
+    // Where few channels-last channels fill no block, the taps of a filter row are one run: they lie behind one another
+    // in x as in the filters.
+    const bool joined = p.x.lane == 1 && p.x.pixel == p.x.channels && p.x.channels < kBlock && is_dense(p.columns);
     const Ranges rows(p.rows, p.y.height, p.x.height);
     const Ranges columns(p.columns, p.y.width, p.x.width);
     if (rows.count == 1 && columns.count == 1 && is_flat(p.x, p.rows.stride, p.columns.stride, p.y.width) &&
@@ -239,16 +255,18 @@ void packed_conv(const PackedConv& p) {
     Run* run = runs.get();
     for (const Range* r = rows.all; r < rows.all + rows.count; r++) {
         for (const Range* c = columns.all; c < columns.all + columns.count; c++) {
-            const int64_t used = (r->last - r->first) * (c->last - c->first);
             *piece = Piece(*r, *c);
             piece->first_tile = tiles;
             piece->first_run = run - runs.get();
+            const int64_t width = c->last - c->first;
+            const int64_t used = (r->last - r->first) * (joined ? least(1, width) : width);
             piece->runs = blocks * used;
-            piece->full = p.x.channels / kBlock * used;
+            piece->full = joined ? used : p.x.channels / kBlock * used;
+            piece->depth = joined ? width * p.x.channels : kBlock;
             tiles += piece++->tiles();
             for (int64_t block = 0; block < blocks; block++) {
                 for (int64_t i = r->first; i < r->last; i++) {
-                    for (int64_t j = c->first; j < c->last; j++) {
+                    for (int64_t j = c->first; j < (joined ? least(c->first + 1, c->last) : c->last); j++) {
                         const int64_t tap = (block * p.rows.count + i) * p.columns.count + j;
                         *run++ = {.x = block * p.x.block + p.rows.offset[i] * p.x.row + p.columns.offset[j] * p.x.pixel,
                                   .w = tap * depth * kBlock};
@@ -264,7 +282,7 @@ void packed_conv(const PackedConv& p) {
                  .run = nullptr,
                  .runs = 0,
                  .full = 0,
-                 .depth = kBlock,
+                 .depth = 0,
                  .tail = p.x.channels % kBlock,
                  .w = p.filters,
                  .w_vector = blocks * taps * depth * kBlock,
@@ -296,6 +314,7 @@ void packed_linear(const PackedLinear& p) {
     Piece rows({.begin = 0, .end = 1, .first = 0, .last = 1}, {.begin = 0, .end = p.rows, .first = 0, .last = 1});
     rows.first_tile = rows.first_run = 0;
     rows.runs = rows.full = 1;
+    rows.depth = p.inputs;
     const Run run = {.x = 0, .w = 0};
     sum_runs({
         .tile = {.x = nullptr,
@@ -304,7 +323,7 @@ void packed_linear(const PackedLinear& p) {
                  .run = nullptr,
                  .runs = 0,
                  .full = 0,
-                 .depth = p.inputs,
+                 .depth = 0,
                  .tail = 0,
                  .w = p.filters,
                  .w_vector = p.inputs * kBlock,

@@ -104,16 +104,25 @@ __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
             for (int i = 0; i < kBases; i++) x[i] += lane;
         }
     }
+    const auto each = [&](const auto& change) {
 #pragma GCC unroll 16
-    for (int i = 0; i < ROWS; i++) {
+        for (int i = 0; i < ROWS; i++) {
 #pragma GCC unroll 2
-        for (int j = 0; j < VECTORS; j++) {
-            Vec<float> value = sum[i][j];
-            if (o.residual != nullptr) value += load(o.residual + i * o.residual_step + j * o.residual_vector);
-            if (o.relu) value = rectified(value);
-            store(o.y + i * o.y_step + j * o.y_vector, value);
+            for (int j = 0; j < VECTORS; j++) change(i, j, sum[i][j]);
         }
+    };
+    if (const float* residual = o.residual; residual != nullptr) {
+        const int64_t residual_step = o.residual_step;
+        const int64_t residual_vector = o.residual_vector;
+        each([&](int i, int j, Vec<float>& value) {
+            value += load(residual + i * residual_step + j * residual_vector);
+        });
     }
+    if (o.relu) each([](int, int, Vec<float>& value) { value = rectified(value); });
+    float* y = o.y;
+    const int64_t y_step = o.y_step;
+    const int64_t y_vector = o.y_vector;
+    each([&](int i, int j, const Vec<float>& value) { store(y + i * y_step + j * y_vector, value); });
 }
 
 // packed_tile<> with both sizes chosen at run time.
