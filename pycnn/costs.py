@@ -33,7 +33,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from pycnn import winograd
-from pycnn.shape import Conv2dShape
+from pycnn.shape import Conv2dShape, taps_inside
 
 __all__ = ["Work", "work"]
 
@@ -248,33 +248,55 @@ def _direct(e: _Engine, operator: str, s: Conv2dShape) -> Work:
     }
 
 
-def _packing(e: _Engine, s: Conv2dShape, filters: int, loops: int) -> Work:
-    """Images and filters into the packed layout and back, some images at a time, with `loops` between."""
-    values = sum(_up(channels, e.lanes) * e.lanes * plane for channels, plane in ((s.C, s.H * s.W), (s.K, s.P * s.Q)))
-    together = min(s.N, max(1, (1 << 20) // values))
-    return {
-        "turn": s.N * values,
-        "filter": filters * _up(s.C, e.lanes) * _up(s.K, e.lanes) * e.lanes**2,
-        "loop": (2 + loops) * _up(s.N, together),
-    }
+def _packed_filters(e: _Engine, s: Conv2dShape, count: int) -> int:
+    """`count` values for each filter and channel, in whole vectors."""
+    return count * _up(s.C, e.lanes) * _up(s.K, e.lanes) * e.lanes**2
 
 
 def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
-    """fprop in one sum, dgrad in one for each pair of residues of the stride."""
+    """fprop in one sum, dgrad in one for each pair of residues of the stride; in pieces with the same taps inside."""
     channels, outputs, height, width = s.C, s.K, s.P, s.Q
     stride_h, stride_w = (1, 1) if operator == "fprop" else s.stride
     if operator == "dgrad":
         channels, outputs, height, width = s.K, s.C, s.H, s.W
-    rows, columns = _up(height, stride_h), _up(width, stride_w)
     pairs = stride_h * stride_w
-    if _pointwise(s):
-        rows, columns = 1, rows * columns
     width_of = _up(outputs, e.lanes)
+    steps = tiles = 0
+    for lines, columns, taps in _pieces(operator, s):
+        flat, upright = (
+            (count * e.packed_steps(pixels, width_of), count * _up(pixels, e.packed_rows))
+            for count, pixels in ((lines, columns), (columns, lines))
+        )
+        best = min(flat, upright)
+        steps += taps * best[0]
+        tiles += best[1]
     return {
-        "fma": s.N * rows * e.packed_steps(columns, width_of) * channels * s.R * s.S,
-        "tile": s.N * pairs * rows * _up(columns, e.packed_rows) * _up(width_of, 2),
-        **_packing(e, s, s.R * s.S, pairs),
+        "fma": s.N * steps * channels,
+        "tile": s.N * tiles * _up(width_of, 2),
+        "turn": s.N * width_of * e.lanes * height * width * (1 if pairs == 1 else 2),
+        "filter": _packed_filters(e, s, s.R * s.S),
+        "loop": pairs + (pairs > 1),
     }
+
+
+def _pieces(operator: str, s: Conv2dShape) -> list[tuple[int, int, int]]:
+    """Rows, columns and taps of the rectangles of outputs that meet the input with the same taps."""
+    if _pointwise(s):
+        return [(1, s.P * s.Q, 1)]
+    axes = []
+    for i, (size, out, window) in enumerate(((s.H, s.P, s.R), (s.W, s.Q, s.S))):
+        stride, before, dilation = s.stride[i], s.padding[2 * i], s.dilation[i]
+        if operator == "fprop":
+            axes.append(taps_inside(size, out, window, stride, before, dilation))
+        elif stride == 1:
+            axes.append(taps_inside(out, size, window, 1, (window - 1) * dilation - before, dilation))
+        else:  # each residue, without a look at the padding
+            found = [
+                len([tap for tap in range(window) if (a + before - tap * dilation) % stride == 0])
+                for a in range(stride)
+            ]
+            axes.append([(_up(size - a, stride), taps) for a, taps in enumerate(found) if a < size])
+    return [(lines, columns, taps * taken) for lines, taps in axes[0] for columns, taken in axes[1]]
 
 
 def _strips(e: _Engine, images: int, rows: int, columns: int, down: int, across: int) -> tuple[int, int, bool]:
@@ -584,11 +606,18 @@ def _winograd_packed(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Wo
     )
     held = min(tiles, max(2 * e.packed_rows, most // e.packed_rows * e.packed_rows))
     chunks = _up(tiles, held)
-    made = chunks if images == 1 else 1  # filters are transformed for every chunk, or once for all residues
-    return {
+    counted = {
         "fma": images * points * channels * e.packed_steps(held, of_outputs) * tiles / held,
         "tile": images * points * chunks * _up(held, e.packed_rows) * _up(of_outputs, 2),
         "source": images * tiles * of_channels * points * e.lanes,
         "result": images * tiles * of_outputs * tile * side * e.lanes,
-        **_packing(e, s, s.R * s.S + made * points, 3 * images),
     }
+    if images == 1:  # from planes to planes; filters are transformed for every chunk
+        shared = chunks < 8 and chunks % e.threads != 0
+        filters = _packed_filters(e, s, s.R * s.S + chunks * points)
+        return {**counted, "filter": filters, "loop": 2 * chunks if shared else 2}
+    # Packed before and unpacked behind, some images at a time; filters are transformed once.
+    values = sum(_up(count, e.lanes) * e.lanes * plane for count, plane in ((s.C, s.H * s.W), (s.K, s.P * s.Q)))
+    groups = _up(s.N, max(1, (1 << 20) // values))
+    filters = _packed_filters(e, s, s.R * s.S + points)
+    return {**counted, "turn": s.N * values, "filter": filters, "loop": 2 + (2 + 2 * images) * groups}

@@ -18,8 +18,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import groupby
 
-__all__ = ["Conv2dShape", "Pool2dShape", "Problem", "check_elements", "normalize_padding", "pair", "whole"]
+__all__ = [
+    "Conv2dShape",
+    "Pool2dShape",
+    "Problem",
+    "check_elements",
+    "normalize_padding",
+    "pair",
+    "taps_inside",
+    "whole",
+]
 
 Pair = tuple[int, int]
 Padding = tuple[int, int, int, int]  # top, bottom, left, right
@@ -125,6 +135,16 @@ def _out_size(name: str, size: int, before: int, after: int, window: int, stride
             f"filter's reach of {span} (filter size {window}, dilation {dilation})"
         )
     return (size + before + after - span) // stride + 1
+
+
+def taps_inside(size: int, out: int, window: int, stride: int, before: int, dilation: int) -> list[tuple[int, int]]:
+    """How many neighbouring outputs along an axis meet the input with the same taps, and with how many.
+
+    >>> taps_inside(7, 7, 3, stride=1, before=1, dilation=1)
+    [(1, 2), (5, 3), (1, 2)]
+    """
+    inside = [tuple(0 <= i * stride - before + tap * dilation < size for tap in range(window)) for i in range(out)]
+    return [(len(list(same)), sum(taps)) for taps, same in groupby(inside)]
 
 
 def check_elements(name: str, shape: tuple[int, ...]) -> None:

@@ -14,11 +14,10 @@ predicted was within a fifth of what was measured on 20 layers of 1 to 8 images.
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 from pycnn import algorithms, winograd
-from pycnn.shape import Conv2dShape
+from pycnn.shape import Conv2dShape, taps_inside
 
 __all__ = ["SHARED", "Choice", "choose"]
 
@@ -115,21 +114,16 @@ def _direct(shape: Conv2dShape, lanes: int) -> float:
     if shape.R * shape.S == 1 and not any(shape.padding) and shape.stride == (1, 1):
         cycles = _covered(1, shape.P * shape.Q, shape.C)
     else:
-        lines, columns = (_ranges(shape, axis) for axis in (0, 1))
+        lines, columns = (
+            taps_inside(size, out, window, shape.stride[axis], shape.padding[2 * axis], shape.dilation[axis])
+            for axis, size, out, window in ((0, shape.H, shape.P, shape.R), (1, shape.W, shape.Q, shape.S))
+        )
         cycles = sum(
             min(_covered(count, width, taps * taken * shape.C), _covered(width, count, taps * taken * shape.C))
             for count, taps in lines
             for width, taken in columns
         )
     return _LOOP + shape.N * cycles * _vectors(shape.K, lanes)
-
-
-def _ranges(shape: Conv2dShape, axis: int) -> list[tuple[int, int]]:
-    """How many outputs along an axis meet the image with the same taps, and with how many."""
-    size, out, window = ((shape.H, shape.P, shape.R), (shape.W, shape.Q, shape.S))[axis]
-    step, before, dilation = shape.stride[axis], shape.padding[2 * axis], shape.dilation[axis]
-    inside = [tuple(0 <= i * step - before + tap * dilation < size for tap in range(window)) for i in range(out)]
-    return [(len(list(same)), sum(taps)) for taps, same in itertools.groupby(inside)]
 
 
 def _winograd(shape: Conv2dShape, tile: int, lanes: int, resident: bool) -> tuple[float, float]:
