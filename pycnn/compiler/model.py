@@ -110,6 +110,7 @@ class CompiledModel:
             self.graph, self.accuracy = graph, accuracy
         self._engine = engine
         self._lock = threading.Lock()
+        self._batches: dict[tuple[tuple[int, ...], ...], int] = {}  # by the shapes of inputs that were found right
         self._filters: dict[str, dict[tuple[Any, ...], Any]] = {}  # by instruction set
         self._programs: OrderedDict[tuple[str, int, bool], tuple[Plan, Any]] = OrderedDict()
 
@@ -170,12 +171,17 @@ class CompiledModel:
         return inputs
 
     def _batch(self, arrays: Sequence[Any]) -> int:
-        for name, array, value in zip(names(len(arrays)), arrays, self.graph.inputs, strict=True):
-            if array.shape[1:] != value.shape or not array.ndim:
-                raise ValueError(f"{name} must be a batch of {by(value.shape)}, got shape {array.shape}")
-            if array.shape[0] != arrays[0].shape[0]:
-                raise ValueError(f"{name} has {array.shape[0]} images, inputs[0] {arrays[0].shape[0]}")
-        return int(arrays[0].shape[0])
+        """How many images they are; ValueError for shapes that the network does not take."""
+        shapes = tuple([array.shape for array in arrays])
+        batch = self._batches.get(shapes)
+        if batch is None:
+            for name, shape, value in zip(names(len(arrays)), shapes, self.graph.inputs, strict=True):
+                if shape[1:] != value.shape or not shape:
+                    raise ValueError(f"{name} must be a batch of {by(value.shape)}, got shape {shape}")
+                if shape[0] != shapes[0][0]:
+                    raise ValueError(f"{name} has {shape[0]} images, inputs[0] {shapes[0][0]}")
+            batch = self._batches[shapes] = int(shapes[0][0])
+        return batch
 
     def _run(self, arrays: Sequence[Any]) -> list[Any]:
         batch = self._batch(arrays)
