@@ -144,25 +144,25 @@ class _Lowering(Values):
             self.several_groups(node, shape)
         elif node["algo"] != "auto" and self.choose(node, shape).algo != "direct":
             raise CompileError(f"{node['algo']} has no compiled form for {groups} groups (in module {node.name})")
-        elif shape.C == shape.K == groups:
+        elif shape.C == shape.K == groups and not self.is_nchw(node.inputs[0], node.output):
             self.depthwise(node, shape)
         else:
-            self.any_groups(node, shape)
+            self.from_array_to_array(node, shape)
 
     def one_group(self, node: Node, shape: Conv2dShape) -> None:
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         choice = self.choose(node, shape)
         tiled = choice.algo != "direct"
+        few = not tiled and residual is None and self.lanes > shape.C
+        if few and self.is_nchw(node.inputs[0], node.output):
+            self.from_array_to_array(node, shape)
+            return
         dilated = tiled and shape.dilation != (1, 1)  # takes every second or third pixel
         last = tiled and self.channels_last
         x = self.readable(node.inputs[0], packed=dilated or (last and shape.C % self.lanes != 0))
         packed = dilated or residual is not None or (last and shape.K % self.lanes != 0)
         y = self.writable(node.output, packed)
-        few = self.lanes > shape.C and not tiled
-        if few and isinstance(x, Images) and isinstance(y, Images) and not (x.channels_last or y.channels_last):
-            self.from_array_to_array(node, shape, x, y)
-        else:
-            self.conv(node, shape, x, y, residual, choice, (0, shape.K))
+        self.conv(node, shape, x, y, residual, choice, (0, shape.K))
 
     def conv(
         self,
@@ -216,20 +216,17 @@ class _Lowering(Values):
             relu=node["relu"],
         )
 
-    def any_groups(self, node: Node, shape: Conv2dShape) -> None:
-        x = Images(self.dense_of(node.inputs[0]), *image(node.inputs[0].shape))
-        self.from_array_to_array(node, shape, x, Images(self.dense_for(node.output), *image(node.output.shape)))
-
-    def from_array_to_array(self, node: Node, shape: Conv2dShape, x: Images, y: Images) -> None:
-        """By the engine's own kernel for NCHW."""
+    def from_array_to_array(self, node: Node, shape: Conv2dShape) -> None:
+        """By the engine's own kernels for NCHW."""
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
         self.step(
             "conv_nchw",
-            x.flat,
-            y.flat,
+            source,
+            target,
             node.constants["w"],
             node.constants.get("b"),
             flops=shape.flops,
-            image=x.sizes,
+            image=(shape.C, shape.H, shape.W),
             out=(shape.P, shape.Q),
             stride=shape.stride,
             padding=shape.padding[::2],
@@ -237,7 +234,7 @@ class _Lowering(Values):
             groups=shape.groups,
         )
         if node["relu"]:
-            self.step("unary", "relu", y.flat, y.flat, math.prod(shape.y_shape))
+            self.step("unary", "relu", target, target, math.prod(shape.y_shape))
 
     def linear(self, node: Node) -> None:
         x, w = node.inputs[0], node.constants["w"]

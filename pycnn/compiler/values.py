@@ -164,12 +164,22 @@ class Values:
     def writable(self, value: Value, packed: bool) -> Part | Images:
         """Where the node being lowered, a convolution, is to write `value`: as an array if nobody reads it packed."""
         root = self.root(value)
-        if packed or root in self._places or any(node.op not in _READ_DENSE for node in self.readers(root)):
+        if packed or not self.leaves_as_array(value):
             return self.made(value)
         if root in self._last_targets and not self.readers(root):
             self.last[root] = self._last_targets[root]
             return self.last[root]
         return Images(self.dense_for(value), *image(value.shape))
+
+    def leaves_as_array(self, value: Value) -> bool:
+        """Whether nobody reads `value` packed."""
+        root = self.root(value)
+        return root not in self._places and all(node.op in _READ_DENSE for node in self.readers(root))
+
+    def is_nchw(self, x: Value, y: Value) -> bool:
+        """Whether `x` is an array in NCHW, and `y` is to be one."""
+        there = (self.root(x), image(x.shape)) not in self.packed and self.root(x) in self.dense
+        return there and self.leaves_as_array(y) and self.root(y) not in self._last_targets
 
     def readers(self, root: Value) -> list[Node]:
         """All nodes that read a root."""
