@@ -1,8 +1,11 @@
 // pycnn._cpu: the native engine.  Checks, then pointers, then calls; the interpreter's lock is released around work.
 #include "bindings/module.h"
 
+#include <pybind11/stl.h>
+
 #include <chrono>
 
+#include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "cpu/isa.h"
 #include "cpu/memory.h"
@@ -30,6 +33,7 @@ void bind_machine(py::module_& m) {
     m.def("isa_supported", [](const std::string& name) { return cpu::isa_supported(name.c_str()); }, py::arg("name"));
     m.def("num_threads", &cpu::num_threads);
     m.def("set_num_threads", &cpu::set_num_threads, py::arg("count"));
+    m.def("empty", &new_array<float>, py::arg("shape"), "An array of float32 on the engine's memory.");
     m.def("cached_bytes", &cpu::cached_bytes, "Bytes the engine keeps for reuse.");
     m.def("release_cached", &cpu::release_cached, "Give the kept bytes back to the system.");
     m.attr("engine") = PYCNN_ENGINE;  // the hash of the kernels' sources: what was timed with others does not hold

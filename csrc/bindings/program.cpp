@@ -98,10 +98,16 @@ cpu::PackedView target(const Tensor& y, const cpu::Frame& frame) {
     return view != nullptr ? view->in(frame) : std::get<Images>(y).to(frame);
 }
 
+// Whether the pixels of a tensor consist of whole vectors of channels.
+bool has_vectors(const Tensor& tensor) {
+    const Images* images = std::get_if<Images>(&tensor);
+    return images == nullptr || (images->channels_last && images->channels % images->lanes == 0);
+}
+
 // Whether Winograd's transforms can take the tensor as it lies.
 bool has_tiles(const Tensor& tensor, bool dilated) {
     const Images* images = std::get_if<Images>(&tensor);
-    return images == nullptr || (!dilated && (!images->channels_last || images->channels % images->lanes == 0));
+    return images == nullptr || (!dilated && (!images->channels_last || has_vectors(tensor)));
 }
 
 struct Sizes {
@@ -326,19 +332,23 @@ class Program {
         });
     }
 
-    void depthwise(const View& x, const View& y, const SharedFilters& filters, const std::optional<Floats>& bias,
+    void depthwise(const Tensor& x, const Tensor& y, const SharedFilters& filters, const std::optional<Floats>& bias,
                    const Pair& stride, const Pair& padding, const Pair& dilation, bool relu) {
-        fits(*filters, Filters::kDepthwise, y.channels, 1);
-        require(x.channels == y.channels, "program: depthwise convolution keeps the channels");
+        const Sizes in = sizes_of(x);
+        const Sizes out = sizes_of(y);
+        fits(*filters, Filters::kDepthwise, out.channels, 1);
+        require(in.channels == out.channels, "program: depthwise convolution keeps the channels");
+        require(has_vectors(x) && has_vectors(y) && x.index() == y.index(),
+                "program: depthwise convolution here is for packed tensors");
         const auto [K, C, R, S] = filters->shape;
-        window(sizes_of(x), sizes_of(y), {R, S}, stride, padding, dilation);
-        inside(x);
-        inside(y);
+        window(in, out, {R, S}, stride, padding, dilation);
+        reads(x);
+        writes(y);
         const Memory b = padded(bias, K);
         add([=, this](const cpu::Frame& f) {
             run().depthwise({.images = images_,
-                             .x = x.in(f),
-                             .y = y.in(f),
+                             .x = source(x, f),
+                             .y = target(y, f),
                              .filters = filters->data.get(),
                              .bias = b.get(),
                              .R = R,

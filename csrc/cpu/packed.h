@@ -74,7 +74,7 @@ struct PackedLinear {
 // One filter for every channel: w[c / lanes][r][s][c % lanes].
 struct PackedDepthwise {
     int64_t images;
-    PackedView x, y;
+    PackedView x, y;  // both packed, or channels-last in whole vectors
     const float* filters;
     const float* bias;
     int64_t R, S;

@@ -203,10 +203,11 @@ class _Lowering(Values):
             self.conv(node, shape, source, target, None, choice, (group * width, (group + 1) * width))
 
     def depthwise(self, node: Node, shape: Conv2dShape) -> None:
+        last = self.is_channels_last(node.inputs[0], node.output) and shape.C % self.lanes == 0
         self.step(
             "depthwise",
-            self.packed_of(node.inputs[0]),
-            self.made(node.output),
+            self.readable(node.inputs[0], packed=not last),
+            self.writable(node.output, packed=not last),
             self.weights(node, "depthwise"),
             node.constants.get("b"),
             flops=shape.flops,

@@ -197,17 +197,17 @@ class CompiledModel:
         last = is_channels_last(arrays)
         plan, program = self._program(batch, last)
         if not last:
-            outputs = [np.empty((batch, *value.shape), np.float32) for value in self.graph.outputs]
+            outputs = [_cpu.empty((batch, *value.shape)) for value in self.graph.outputs]
             return plan, program, arrays, outputs, outputs
         inside = [pixels(array) if array.ndim == 4 else array for array in arrays]
         outside, outputs = [], []
         for value in self.graph.outputs:
             shape = (batch, *value.shape)
             if len(shape) == 4:
-                outside.append(np.empty([shape[i] for i in (0, 2, 3, 1)], np.float32))
+                outside.append(_cpu.empty([shape[i] for i in (0, 2, 3, 1)]))
                 outputs.append(outside[-1].transpose(0, 3, 1, 2))
             else:
-                outside.append(np.empty(shape, np.float32))
+                outside.append(_cpu.empty(shape))
                 outputs.append(outside[-1])
         return plan, program, inside, outside, outputs
 

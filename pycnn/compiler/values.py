@@ -181,6 +181,11 @@ class Values:
         there = (self.root(x), image(x.shape)) not in self.packed and self.root(x) in self.dense
         return there and self.leaves_as_array(y) and self.root(y) not in self._last_targets
 
+    def is_channels_last(self, x: Value, y: Value) -> bool:
+        """Whether `x` is a channels-last array, and `y` is to be one."""
+        there = (self.root(x), image(x.shape)) not in self.packed and self.root(x) in self.last
+        return there and image(x.shape) == image(self.root(x).shape) and y in self._last_targets and not self.readers(y)
+
     def readers(self, root: Value) -> list[Node]:
         """All nodes that read a root."""
         return [node for node in self.nodes if any(self.root(value) is root for value in node.inputs)]

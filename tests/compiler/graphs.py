@@ -342,6 +342,7 @@ GRAPHS: dict[str, Case] = {
     ),
     "array to array by Winograd": (lambda: conv(32, 32, algo="winograd_f4x4_3x3"), [(32, 9, 11)]),
     "array to array, strided": (lambda: nn.Sequential(conv(32, 17, stride=2), nn.ReLU()), [(32, 9, 11)]),
+    "array to array, depthwise": (lambda: conv(32, 32, 5, stride=2, groups=32), [(32, 9, 21)]),
     "array to array, a pixel": (lambda: conv(17, 33, 1), [(17, 1, 1)]),
     "Winograd": (
         lambda: nn.Sequential(

@@ -213,8 +213,8 @@ class Program:
 
     def depthwise(
         self,
-        x: View,
-        y: View,
+        x: View | Images,
+        y: View | Images,
         filters: Filters,
         bias: np.ndarray | None,
         *,
@@ -223,6 +223,9 @@ class Program:
         dilation: Any,
         relu: bool,
     ) -> None:
+        for one in (x, y):
+            assert isinstance(one, View) or (one.channels_last and one.channels % self.lanes == 0)
+        assert type(x) is type(y)
         assert filters.kind == "depthwise"
         assert filters.w.shape[:2] == (x.channels, 1)
         kernel = filters.w.shape[2:]

@@ -35,13 +35,13 @@ PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, con
     for (int64_t r = top; r < bottom; r++) {
         for (int64_t s = left; s < right; s++) {
             const Vec<float> filter = load(w + (r * p.S + s) * kBlock);
-            const float* at = x + r * p.dilation_h * p.x.row + s * p.dilation_w * kBlock;
+            const float* at = x + r * p.dilation_h * p.x.row + s * p.dilation_w * p.x.pixel;
 #pragma GCC unroll 4
-            for (int i = 0; i < COUNT; i++) sum[i] += load(at + i * p.stride_w * kBlock) * filter;
+            for (int i = 0; i < COUNT; i++) sum[i] += load(at + i * p.stride_w * p.x.pixel) * filter;
         }
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < COUNT; i++) store(y + i * kBlock, p.relu ? rectified(sum[i]) : sum[i]);
+    for (int i = 0; i < COUNT; i++) store(y + i * p.y.pixel, p.relu ? rectified(sum[i]) : sum[i]);
 }
 
 // The taps of a filter that meet the image from `first` on: [begin, end).
@@ -181,26 +181,33 @@ void packed_avg_pool(const PackedPool& p) {
 
 void packed_depthwise(const PackedDepthwise& p) {
     const int64_t elements = size_of(p.images, p.y) * p.R * p.S;
-    for_rows(p.images, p.y, elements, [&](int64_t n, int64_t block, int64_t row) {
+    // In the order of memory: the blocks of a packed tensor lie apart, those of a channels-last pixel side by side.
+    const int64_t blocks = ceil_div(p.y.channels, kBlock);
+    const int64_t together = p.x.pixel == kBlock ? 1 : blocks;
+    const int64_t shares = blocks / together;
+    parallel(p.images * shares * p.y.height, elements, [&](int64_t task) {
+        const int64_t row = task % p.y.height;
+        const int64_t share = task / p.y.height % shares;
+        const int64_t n = task / p.y.height / shares;
         const int64_t first = row * p.stride_h - p.pad_top;
         const Taps rows(first, p.dilation_h, p.x.height, p.R);
-        const float* x = row_of(p.x, n, block, 0) + first * p.x.row;
-        const float* w = p.filters + block * p.R * p.S * kBlock;
-        const Vec<float> bias = load(p.bias + block * kBlock);
-        float* y = row_of(p.y, n, block, row);
         const auto taps = [&](int64_t q) { return Taps(q * p.stride_w - p.pad_left, p.dilation_w, p.x.width, p.S); };
         for (int64_t q = 0; q < p.y.width;) {
-            const float* at = x + (q * p.stride_w - p.pad_left) * kBlock;
-            const bool inside =
-                q * p.stride_w >= p.pad_left && q + kSide <= p.y.width && taps(q + kSide - 1).end == p.S;
-            if (inside) {
-                depthwise_pixels<kSide>(p, at, w, bias, rows.begin, rows.end, 0, p.S, y + q * kBlock);
-                q += kSide;
-            } else {
-                const Taps columns = taps(q);
-                depthwise_pixels<1>(p, at, w, bias, rows.begin, rows.end, columns.begin, columns.end, y + q * kBlock);
-                q++;
+            const int64_t column = q * p.stride_w - p.pad_left;
+            const bool inside = column >= 0 && q + kSide <= p.y.width && taps(q + kSide - 1).end == p.S;
+            const Taps columns = taps(q);
+            for (int64_t block = share * together; block < (share + 1) * together; block++) {
+                const float* x = row_of(p.x, n, block, 0) + first * p.x.row + column * p.x.pixel;
+                const float* w = p.filters + block * p.R * p.S * kBlock;
+                const Vec<float> bias = load(p.bias + block * kBlock);
+                float* y = row_of(p.y, n, block, row) + q * p.y.pixel;
+                if (inside) {
+                    depthwise_pixels<kSide>(p, x, w, bias, rows.begin, rows.end, 0, p.S, y);
+                } else {
+                    depthwise_pixels<1>(p, x, w, bias, rows.begin, rows.end, columns.begin, columns.end, y);
+                }
             }
+            q += inside ? kSide : 1;
         }
     });
 }
