@@ -25,6 +25,7 @@ __all__ = ["lower"]
 
 Array = np.ndarray[Any, Any]
 Image = tuple[int, int, int]
+_SHORT = 64  # products of a sum, up to which the planes that it is written to take longer than the sum
 _IN_PLACE = ("relu", "tanh", "sigmoid", "affine", "add", "mul")
 
 
@@ -153,8 +154,8 @@ class _Lowering(Values):
         residual = self.packed_of(node.inputs[1]) if len(node.inputs) > 1 else None
         choice = self.choose(node, shape)
         tiled = choice.algo != "direct"
-        few = not tiled and residual is None and self.lanes > shape.C
-        if few and self.is_nchw(node.inputs[0], node.output):
+        short = not tiled and residual is None and shape.C * shape.R * shape.S <= _SHORT
+        if short and self.is_nchw(node.inputs[0], node.output):
             self.from_array_to_array(node, shape)
             return
         dilated = tiled and shape.dilation != (1, 1)  # takes every second or third pixel
