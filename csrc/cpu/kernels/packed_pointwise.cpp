@@ -23,17 +23,26 @@ int64_t size_of(int64_t images, const PackedView& view) {
     return images * view.channels * view.height * view.width;
 }
 
+// The taps of a filter that meet the image from `first` on: [begin, end).
+struct Taps {
+    int64_t begin, end;
+    explicit Taps(int64_t taps) : begin(0), end(taps) {}
+    Taps(int64_t first, int64_t dilation, int64_t size, int64_t taps)
+        : begin(first >= 0 ? 0 : least(taps, ceil_div(-first, dilation))),
+          end(first >= size ? begin : most(begin, least(taps, ceil_div(size - first, dilation)))) {}
+};
+
 // Outputs side by side that share the loads of a depthwise filter row.
 constexpr int kSide = 4;
 
 template <int COUNT>
 PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, const float* w, Vec<float> bias,
-                                   int64_t top, int64_t bottom, int64_t left, int64_t right, float* y) {
+                                   const Taps& rows, const Taps& columns, float* y) {
     Vec<float> sum[COUNT];
 #pragma GCC unroll 4
     for (int i = 0; i < COUNT; i++) sum[i] = bias;
-    for (int64_t r = top; r < bottom; r++) {
-        for (int64_t s = left; s < right; s++) {
+    for (int64_t r = rows.begin; r < rows.end; r++) {
+        for (int64_t s = columns.begin; s < columns.end; s++) {
             const Vec<float> filter = load(w + (r * p.S + s) * kBlock);
             const float* at = x + r * p.dilation_h * p.x.row + s * p.dilation_w * p.x.pixel;
 #pragma GCC unroll 4
@@ -43,14 +52,6 @@ PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, con
 #pragma GCC unroll 4
     for (int i = 0; i < COUNT; i++) store(y + i * p.y.pixel, p.relu ? rectified(sum[i]) : sum[i]);
 }
-
-// The taps of a filter that meet the image from `first` on: [begin, end).
-struct Taps {
-    int64_t begin, end;
-    Taps(int64_t first, int64_t dilation, int64_t size, int64_t taps)
-        : begin(first >= 0 ? 0 : least(taps, ceil_div(-first, dilation))),
-          end(first >= size ? begin : most(begin, least(taps, ceil_div(size - first, dilation)))) {}
-};
 
 // Averages and maxima go over the pixels of a clipped window; the windows of COUNT columns from q on are `step` apart.
 template <int COUNT, typename Start, typename Join, typename Finish>
@@ -185,29 +186,33 @@ void packed_depthwise(const PackedDepthwise& p) {
     const int64_t blocks = ceil_div(p.y.channels, kBlock);
     const int64_t together = p.x.pixel == kBlock ? 1 : blocks;
     const int64_t shares = blocks / together;
+    // Columns [inner, outer) of y meet x with all taps.
+    const int64_t inner = least(p.y.width, ceil_div(most(0, p.pad_left), p.stride_w));
+    const int64_t room =
+        p.x.width - 1 - (p.S - 1) * p.dilation_w + p.pad_left;  // for the first tap of the last of them
+    const int64_t outer = most(inner, least(p.y.width, room < 0 ? 0 : room / p.stride_w + 1));
     parallel(p.images * shares * p.y.height, elements, [&](int64_t task) {
         const int64_t row = task % p.y.height;
         const int64_t share = task / p.y.height % shares;
         const int64_t n = task / p.y.height / shares;
         const int64_t first = row * p.stride_h - p.pad_top;
         const Taps rows(first, p.dilation_h, p.x.height, p.R);
-        const auto taps = [&](int64_t q) { return Taps(q * p.stride_w - p.pad_left, p.dilation_w, p.x.width, p.S); };
         for (int64_t q = 0; q < p.y.width;) {
             const int64_t column = q * p.stride_w - p.pad_left;
-            const bool inside = column >= 0 && q + kSide <= p.y.width && taps(q + kSide - 1).end == p.S;
-            const Taps columns = taps(q);
+            const bool alike = q >= inner && q + kSide <= outer;
+            const Taps columns = q >= inner && q < outer ? Taps(p.S) : Taps(column, p.dilation_w, p.x.width, p.S);
             for (int64_t block = share * together; block < (share + 1) * together; block++) {
                 const float* x = row_of(p.x, n, block, 0) + first * p.x.row + column * p.x.pixel;
                 const float* w = p.filters + block * p.R * p.S * kBlock;
                 const Vec<float> bias = load(p.bias + block * kBlock);
                 float* y = row_of(p.y, n, block, row) + q * p.y.pixel;
-                if (inside) {
-                    depthwise_pixels<kSide>(p, x, w, bias, rows.begin, rows.end, 0, p.S, y);
+                if (alike) {
+                    depthwise_pixels<kSide>(p, x, w, bias, rows, columns, y);
                 } else {
-                    depthwise_pixels<1>(p, x, w, bias, rows.begin, rows.end, columns.begin, columns.end, y);
+                    depthwise_pixels<1>(p, x, w, bias, rows, columns, y);
                 }
             }
-            q += inside ? kSide : 1;
+            q += alike ? kSide : 1;
         }
     });
 }
