@@ -46,6 +46,7 @@ _PRODUCTS = 0.87  # share of the peak that the products of a point reach
 _ROWS = 14  # pixels of a register tile
 _TILE = 100.0  # cycles to begin and end a tile of one vector
 _SHORTEST = 4  # a tile of fewer pixels takes as long as one of this many
+_NEAR, _FAR = 256, 6  # the same for a tile of more steps, whose filters come from L2
 _MEMORY = 0.1  # cycles of all cores for a byte from memory, half of them hidden behind the products
 SHARED = 24 << 20  # bytes that a call leaves in the cache of all cores for the next one
 _CACHE = 0.01  # the same for a byte of filters that the cache of all cores still holds from the call before
@@ -99,15 +100,16 @@ def _vectors(channels: int, lanes: int) -> int:
     return -(-channels // lanes)
 
 
-def _rows(count: int) -> float:
+def _rows(count: int, shortest: int = _SHORTEST) -> float:
     """Rows of register tiles that cover `count` pixels, in time."""
     tiles = -(-count // _ROWS)
-    return tiles * max(_SHORTEST, count / tiles)
+    return tiles * max(shortest, count / tiles)
 
 
 def _covered(count: int, length: int, steps: float) -> float:
     """Cycles for `count` lines of `length` pixels in register tiles, each `steps` deep, for a vector of filters."""
-    return count * (_rows(length) * steps / 2 + -(-length // _ROWS) * _TILE)
+    shortest = _SHORTEST if steps <= _NEAR else _FAR
+    return count * (_rows(length, shortest) * steps / 2 + -(-length // _ROWS) * _TILE)
 
 
 def _direct(shape: Conv2dShape, lanes: int) -> float:
