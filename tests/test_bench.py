@@ -106,7 +106,7 @@ def test_a_family_stands_for_its_variants():
 def test_without_auto_the_fastest_is_taken():
     layer = from_problem(Problem.parse("n1c3h40_k32r7_pd3"))  # whose columns are many and used by few
     result = contest(layer, "fprop", algos=["im2col"])
-    assert result.auto == "direct"
+    assert not result.auto.startswith("im2col")
     taken = result.taken
     assert taken is not None
     assert taken.contestant.startswith("im2col")
