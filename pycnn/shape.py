@@ -143,8 +143,19 @@ def taps_inside(size: int, out: int, window: int, stride: int, before: int, dila
     >>> taps_inside(7, 7, 3, stride=1, before=1, dilation=1)
     [(1, 2), (5, 3), (1, 2)]
     """
-    inside = [tuple(0 <= i * stride - before + tap * dilation < size for tap in range(window)) for i in range(out)]
-    return [(len(list(same)), sum(taps)) for taps, same in groupby(inside)]
+
+    def met(i: int) -> tuple[int, int]:
+        first = i * stride - before
+        begin = min(window, max(0, -(first // dilation)))
+        end = min(window, -((first - size) // dilation))
+        return (begin, end) if begin < end else (0, 0)
+
+    # Between the outputs of either edge all meet the input with all taps.
+    inner = min(out, max(0, -(-before // stride)))
+    outer = max(inner, min(out, (size - 1 - (window - 1) * dilation + before) // stride + 1))
+    groups = [(len(list(same)), end - begin) for (begin, end), same in groupby(map(met, range(inner)))]
+    groups += [(outer - inner, window)] if outer > inner else []
+    return groups + [(len(list(same)), end - begin) for (begin, end), same in groupby(map(met, range(outer, out)))]
 
 
 def check_elements(name: str, shape: tuple[int, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair, whole
+from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair, taps_inside, whole
 
 SIZES = st.integers(1, 9)
 
@@ -162,3 +163,17 @@ def test_pool_output_size(
 ) -> None:
     shape = Pool2dShape(1, 1, size, 1, (window, 1), (stride, 1), (before, after, 0, 0), ceil_mode=ceil_mode)
     assert shape.y_shape == (1, 1, out, 1)
+
+
+def test_taps_inside_are_those_that_meet_the_input() -> None:
+    rng = random.Random(3)
+    for _ in range(500):
+        size, out, window, stride = (rng.randint(1, most) for most in (12, 14, 5, 4))
+        before, dilation = rng.randint(-3, 8), rng.randint(1, 5)
+        expected = [sum(0 <= i * stride - before + tap * dilation < size for tap in range(window)) for i in range(out)]
+        groups = taps_inside(size, out, window, stride, before, dilation)
+        assert [taps for count, taps in groups for _ in range(count)] == expected
+
+
+def test_taps_inside_of_a_long_row_are_found_at_its_ends() -> None:
+    assert taps_inside(10**9, 10**9, 3, 1, 1, 1) == [(1, 2), (10**9 - 2, 3), (1, 2)]

@@ -35,8 +35,8 @@ int64_t lanes() {
     return cpu::kernels().vector_bytes / static_cast<int64_t>(sizeof(float));
 }
 
-int64_t blocks_of(int64_t channels) {
-    return (channels + lanes() - 1) / lanes();
+int64_t blocks_of(int64_t channels, int64_t lanes) {
+    return (channels + lanes - 1) / lanes;
 }
 
 Memory memory(int64_t floats) {
@@ -187,8 +187,8 @@ void fill_filters(Filters& filters, int64_t first, const Floats& w) {
             "filters: rows must begin and end at whole vectors");
     const float* from = w.data();
     float* to = filters.data.get() + filters.place(first, 0, 0);
-    const ReleaseGil release;
     const cpu::PackedOperators& run = cpu::kernels().packed;
+    const ReleaseGil release;
     filters.kind == Filters::kConv ? run.filters(rows, filters.shape[1], filters.taps(), from, to)
                                    : run.rows(rows, filters.shape[1] * filters.taps(), from, to);
 }
@@ -207,21 +207,21 @@ Floats plain_filters(const Filters& filters) {
     return w;
 }
 
-Memory winograd_filters(Filters& filters, int64_t tile) {
+Memory winograd_filters(const cpu::PackedOperators& run, Filters& filters, int64_t tile) {
     const std::lock_guard lock(filters.mutex);
     Memory& kept = filters.transformed[tile];
     if (kept == nullptr) {
         const int64_t size = tile + filters.shape[2] - 1;
-        kept = memory(blocks_of(filters.shape[0]) * blocks_of(filters.shape[1]) * lanes() * lanes() * size * size);
-        cpu::kernels().packed.winograd_filters(tile, filters.shape[2], filters.shape[0], filters.shape[1],
-                                               filters.data.get(), kept.get());
+        kept = memory(filters.padded(filters.shape[0]) * filters.padded(filters.shape[1]) * size * size);
+        run.winograd_filters(tile, filters.shape[2], filters.shape[0], filters.shape[1], filters.data.get(),
+                             kept.get());
     }
     return kept;
 }
 
 // Values for whole vectors, zeros where there are none.
-Memory padded(const std::optional<Floats>& values, int64_t count, float otherwise = 0.0f) {
-    const int64_t size = blocks_of(count) * lanes();
+Memory padded(const std::optional<Floats>& values, int64_t count, int64_t lanes, float otherwise = 0.0f) {
+    const int64_t size = blocks_of(count, lanes) * lanes;
     Memory result = memory(size);
     std::fill_n(result.get(), size, 0.0f);
     require(!values || (values->ndim() == 1 && values->shape(0) == count), "program: one value for every channel");
@@ -248,7 +248,8 @@ int64_t winograd_tile(const std::string& algo, int64_t taps) {
 
 class Program {
   public:
-    Program(int64_t images, int64_t arena) : images_(images), program_(arena), kernels_(cpu::kernels()) {
+    Program(int64_t images, int64_t arena)
+        : images_(images), program_(arena), kernels_(cpu::kernels()), lanes_(kernels_.vector_bytes / 4) {
         require(images >= 0 && images <= kLargest, "program: images must be between 0 and 2**40");
         require(arena >= 0 && arena <= kLargest, "program: the arena must be between 0 and 2**40");
     }
@@ -290,7 +291,7 @@ class Program {
             same(sizes_of(*residual), out);
             require(std::holds_alternative<View>(y), "program: a residual is added in the packed layout");
         }
-        const Memory b = padded(bias, K);
+        const Memory b = padded(bias, K, lanes_);
         const int64_t tile = winograd_tile(algo, R);
         if (tile == 0) {
             const std::vector<int64_t> rows = cpu::tap_offsets(R, padding[0], dilation[0]);
@@ -312,7 +313,7 @@ class Program {
         require(R == S && stride == Pair{1, 1}, "program: Winograd's filters are square, with stride 1");
         const bool dilated = dilation != Pair{1, 1};
         require(has_tiles(x, dilated) && has_tiles(y, dilated), "program: Winograd here is for packed tensors");
-        const Memory u = keep ? winograd_filters(*filters, tile) : nullptr;
+        const Memory u = keep ? winograd_filters(run(), *filters, tile) : nullptr;
         add([=, this](const cpu::Frame& f) {
             const cpu::PackedView r = residual ? residual->in(f) : cpu::PackedView{};
             cpu::winograd_packed(run(),
@@ -344,7 +345,7 @@ class Program {
         window(in, out, {R, S}, stride, padding, dilation);
         reads(x);
         writes(y);
-        const Memory b = padded(bias, K);
+        const Memory b = padded(bias, K, lanes_);
         add([=, this](const cpu::Frame& f) {
             run().depthwise({.images = images_,
                              .x = source(x, f),
@@ -367,7 +368,9 @@ class Program {
                    const std::array<int64_t, 3>& image, const Pair& out, const Pair& stride, const Pair& padding,
                    const Pair& dilation, int64_t groups) {
         const auto [C, H, W] = image;
-        sizes({C, H, W, out[0], out[1], padding[0], padding[1]});
+        sizes({images_, C, H, W});
+        sizes({images_, w.ndim() == 4 ? w.shape(0) : 0, out[0], out[1]});
+        sizes({padding[0], padding[1]});
         require(w.ndim() == 4 && groups >= 1 && w.shape(1) * groups == C && w.shape(0) % groups == 0 &&
                     w.shape(2) >= 1 && w.shape(3) >= 1 && H >= 1 && W >= 1 && out[0] >= 1 && out[1] >= 1,
                 "program: filters and channels disagree");
@@ -403,9 +406,11 @@ class Program {
         fits(*filters, Filters::kLinear, filters->shape[0], filters->shape[1]);
         const int64_t outputs = filters->shape[0];
         const int64_t inputs = filters->shape[1];
+        sizes({images_, inputs});
+        sizes({images_, outputs});
         reads(x, images_ * inputs);
         writes(y, images_ * outputs);
-        const Memory b = padded(bias, outputs);
+        const Memory b = padded(bias, outputs, lanes_);
         add([=, this](const cpu::Frame& f) {
             run().linear({.rows = images_,
                           .inputs = inputs,
@@ -462,14 +467,14 @@ class Program {
         inside(x);
         inside(y);
         same(sizes_of(x), sizes_of(y));
-        const Memory slope = padded(scale, x.channels, 1.0f);
-        const Memory offset = padded(shift, x.channels);
+        const Memory slope = padded(scale, x.channels, lanes_, 1.0f);
+        const Memory offset = padded(shift, x.channels, lanes_);
         add([=, this](const cpu::Frame& f) {
             run().affine(images_, x.in(f), slope.get(), offset.get(), y.in(f), relu);
         });
     }
 
-    // Elementwise on dense memory, so also on a packed tensor without a border where f(0) is 0.
+    // Elementwise on dense memory, so also on a whole packed tensor where f(0) is 0.
     void unary(const std::string& name, const Plain& x, const Plain& y, int64_t count) {
         require(name == "relu" || name == "tanh" || name == "sigmoid", "program: unary is relu, tanh or sigmoid");
         const cpu::Unary function = name == "relu"   ? cpu::Unary::kRelu
@@ -483,7 +488,7 @@ class Program {
 
     void lrn(const Plain& x, const Plain& y, int64_t channels, int64_t pixels, int64_t size, double alpha, double beta,
              double k) {
-        sizes({channels, pixels});
+        sizes({images_, channels, pixels});
         require(size >= 1, "program: lrn's size must be at least 1");
         reads(x, images_ * channels * pixels);
         writes(y, images_ * channels * pixels);
@@ -511,13 +516,13 @@ class Program {
         add([=](const cpu::Frame& f) { std::copy_n(x.from(f), count, y.to(f)); });
     }
 
-    void execute(const std::vector<Floats>& inputs, const std::vector<Floats>& outputs) const {
+    void execute(const std::vector<py::array>& inputs, const std::vector<py::array>& outputs) const {
         const Arrays arrays(*this, inputs, outputs);
         const ReleaseGil release;
         program_.run(arrays.inputs.data(), arrays.outputs.data());
     }
 
-    std::vector<double> profile(const std::vector<Floats>& inputs, const std::vector<Floats>& outputs,
+    std::vector<double> profile(const std::vector<py::array>& inputs, const std::vector<py::array>& outputs,
                                 int rounds) const {
         require(rounds >= 1, "program: rounds must be at least 1");
         const Arrays arrays(*this, inputs, outputs);
@@ -530,11 +535,17 @@ class Program {
         std::vector<const float*> inputs;
         std::vector<float*> outputs;
 
-        Arrays(const Program& program, const std::vector<Floats>& from, const std::vector<Floats>& to) {
+        Arrays(const Program& program, const std::vector<py::array>& from, const std::vector<py::array>& to) {
             require(from.size() >= program.inputs_.size() && to.size() >= program.outputs_.size(),
                     "program: an input or output is missing");
-            for (const Floats& array : from) inputs.push_back(array.data());
-            for (Floats array : to) outputs.push_back(array.mutable_data());
+            // By hand: a conversion would be a silent copy.
+            for (const auto* arrays : {&from, &to}) {
+                for (const py::array& array : *arrays) {
+                    require(py::isinstance<Floats>(array), "program: arrays must be float32 and C-contiguous");
+                }
+            }
+            for (const py::array& array : from) inputs.push_back(static_cast<const float*>(array.data()));
+            for (py::array array : to) outputs.push_back(static_cast<float*>(array.mutable_data()));
             for (std::size_t i = 0; i < program.inputs_.size(); i++) {
                 require(from[i].size() >= program.inputs_[i], "program: an input is too small");
             }
@@ -605,9 +616,9 @@ class Program {
         }
     }
 
-    static void fits(const Filters& filters, Filters::Kind kind, int64_t K, int64_t C) {
+    void fits(const Filters& filters, Filters::Kind kind, int64_t K, int64_t C) const {
         require(filters.kind == kind, "program: filters packed for another step");
-        require(filters.lanes == lanes(), "program: filters packed for another instruction set");
+        require(filters.lanes == lanes_, "program: filters packed for another instruction set");
         require(filters.shape[0] == K && filters.shape[1] == C, "program: filters and channels disagree");
     }
 
@@ -618,6 +629,7 @@ class Program {
 
     // The whole tensor lies in the arena.
     void inside(const View& v) const {
+        require(v.pixel == lanes_, "program: a tensor of another instruction set");
         sizes({images_, v.channels, v.height, v.width});
         sizes({v.offset});
         for (const int64_t step : {v.image, v.block, v.row}) sizes({step});
@@ -625,7 +637,7 @@ class Program {
         require(v.row <= arena() && v.block <= arena() && v.image <= arena() && std::max(v.height, v.width) <= arena(),
                 "program: a tensor does not lie in the arena");
         const __int128 last = static_cast<__int128>(v.offset) + static_cast<__int128>(images_ - 1) * v.image +
-                              static_cast<__int128>(blocks_of(v.channels) - 1) * v.block +
+                              static_cast<__int128>(blocks_of(v.channels, lanes_) - 1) * v.block +
                               static_cast<__int128>(v.height - 1) * v.row + static_cast<__int128>(v.width) * v.pixel;
         require(last <= arena(), "program: a tensor does not lie in the arena");
     }
@@ -633,6 +645,7 @@ class Program {
     void reads(const Tensor& x) {
         if (const View* view = std::get_if<View>(&x)) return inside(*view);
         const Images& array = std::get<Images>(x);
+        require(array.lanes == lanes_, "program: a tensor of another instruction set");
         sizes({images_, array.channels, array.height, array.width});
         reads(array.array, images_ * array.channels * array.height * array.width);
     }
@@ -640,6 +653,7 @@ class Program {
     void writes(const Tensor& y) {
         if (const View* view = std::get_if<View>(&y)) return inside(*view);
         const Images& array = std::get<Images>(y);
+        require(array.lanes == lanes_, "program: a tensor of another instruction set");
         sizes({images_, array.channels, array.height, array.width});
         writes(array.array, images_ * array.channels * array.height * array.width);
     }
@@ -660,8 +674,9 @@ class Program {
     }
 
     void touches(const Plain& array, int64_t count, std::vector<int64_t>& outside) const {
+        require(count >= 0, "program: sizes too large");
         if (array.space == Plain::kArena) {
-            require(array.at + count <= arena(), "program: an array does not lie in the arena");
+            require(array.at <= arena() && count <= arena() - array.at, "program: an array does not lie in the arena");
             return;
         }
         require(array.at < 1024, "program: at most 1024 inputs and outputs");
@@ -678,7 +693,8 @@ class Program {
 
     int64_t images_;
     cpu::Program program_;
-    const cpu::Kernels& kernels_;            // of the instruction set in force when it was made
+    const cpu::Kernels& kernels_;  // of the instruction set in force when it was made
+    const int64_t lanes_;
     std::vector<int64_t> inputs_, outputs_;  // floats that the steps touch
 };
 

@@ -32,6 +32,12 @@ PackedView planes(const float* data, std::int64_t channels, std::int64_t height,
     return {const_cast<float*>(data), channels, height, width, channels * plane, lanes * plane, width, 1, plane};
 }
 
+// Images of so many floats that are packed together.
+std::int64_t images_at_once(std::int64_t floats, std::int64_t images) {
+    const std::int64_t wanted = kGroupFloats / std::max<std::int64_t>(1, floats);
+    return std::max<std::int64_t>(1, std::min(wanted, images));
+}
+
 // Packed images that have no memory yet.
 PackedView packed(std::int64_t channels, std::int64_t height, std::int64_t width, std::int64_t lanes) {
     const std::int64_t row = width * lanes;
@@ -143,8 +149,7 @@ void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, floa
     // With a stride, what a residue writes is no stretch of a plane's rows: dx is packed first, some images at a time.
     const bool apart = s.stride_h * s.stride_w > 1;
     PackedView whole = apart ? packed(s.C, s.H, s.W, lanes) : planes(dx, s.C, s.H, s.W, lanes);
-    const std::int64_t group =
-        apart ? std::clamp<std::int64_t>(kGroupFloats / std::max<std::int64_t>(1, whole.image), 1, s.N) : s.N;
+    const std::int64_t group = apart ? images_at_once(whole.image, s.N) : s.N;
     const Scratch<float> memory(apart ? static_cast<std::size_t>(group * whole.image) : 1);
     if (apart) whole.data = memory.get();
     for (std::int64_t n = 0; n < s.N; n += group) {

@@ -1,7 +1,8 @@
 // Convolution of NCHW arrays by way of the packed layout.
 //
-// The kernels read and write planes as they lie, so all that is packed are the filters; but where a stride or dilation
-// takes the pixels of a row apart, an image or a few are packed and unpacked around them while they are in cache.
+// The kernels read and write planes as they lie, so all that is packed are the filters; but where dgrad's stride or
+// Winograd's dilation takes the pixels of a row apart, an image or a few are packed and unpacked around them while they
+// are in cache.
 // float32 and one group only; the layout and its kernels are described in packed.h.
 #pragma once
 

@@ -2,15 +2,16 @@
 //
 //   element (n, c, h, w) at  data[n * image + (c / lanes) * block + h * row + w * pixel + c % lanes * lane]
 //
-// Packed tensors have pixel = lanes and lane = 1.  The channels beyond the last one fill its vector up and hold zeros:
-// every operator here may read them and writes zeros there again.  What lies between the rows, blocks and images of one
-// tensor may belong to nobody, or to the other parts of a concatenation.
+// Packed tensors have pixel = lanes and lane = 1.  The channels beyond the last one fill its vector up and hold zeros,
+// or NaN behind something infinite: every operator here may read them, and no result depends on them.  What lies
+// between the rows, blocks and images of one tensor may belong to nobody, or to the other parts of a concatenation.
 //
 // Convolutions also read and write arrays as they lie: NCHW with pixel = 1 and lane = the size of a plane, and
 // channels-last with pixel = the number of channels and lane = 1.  Such arrays end with their last channel.
 //
 // Filters of a convolution: w[k / lanes][c / lanes][r][s][c % lanes][k % lanes], zeros where there is no such filter or
-// channel; where one block has room for all channels, it is only as deep as they are many.  A step of the reduction is one vector of filters, and the steps of one output vector lie in order.
+// channel; where one block has room for all channels, it is only as deep as they are many.  A step of the reduction is
+// one vector of filters, and the steps of one output vector lie in order.
 #pragma once
 
 #include <cstdint>
@@ -44,15 +45,15 @@ struct PackedConv {
     const float* bias;           // whole vectors of it, or null
     const PackedView* residual;  // packed, or null
     bool relu;
-    PackedView y;  // packed, of every pixel or every second or third; or planes
+    PackedView y;  // packed, of every pixel or every second or third; or an array
 };
 
 // A convolution with stride 1 by Winograd's F(tile x tile, taps x taps): 2, 4 or 6 outputs of 3 taps, 2 or 4 of 5.
 struct PackedWinograd {
     int64_t tile, taps;
     int64_t images;
-    PackedView x,
-        y;  // each packed, of every pixel or every second or third; or an array, channels-last only in whole vectors
+    // Each packed, of every pixel or every second or third; or an array, channels-last only in whole vectors.
+    PackedView x, y;
     const PackedView* residual;  // packed, or null
     const float* filters;        // as above, or
     const float* transformed;    // [k / lanes][point][c][k % lanes], whole vectors of c

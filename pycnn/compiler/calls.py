@@ -56,10 +56,10 @@ def arguments(given: Sequence[Any]) -> tuple[list[Array], Callable[[Array], Any]
 
 def is_channels_last(arrays: Sequence[Array]) -> bool:
     """Whether the images among some arrays, (N, C, H, W) in shape, lie in memory as (N, H, W, C)."""
-    if any(array.flags.c_contiguous for array in arrays if array.ndim == 4):
+    images = [array for array in arrays if array.ndim == 4]
+    if all(array.flags.c_contiguous for array in images):
         return False
-    images = [pixels(array) for array in arrays if array.ndim == 4]
-    return bool(images) and all(image.flags.c_contiguous for image in images)
+    return all(pixels(array).flags.c_contiguous for array in images)  # of one channel or pixel they are both
 
 
 def pixels(array: Array) -> Array:

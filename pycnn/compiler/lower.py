@@ -47,6 +47,8 @@ class _Lowering(Values):
         self.channels_last = channels_last
         self.large = {node: (i, w) for i, node in enumerate(graph.nodes) if (w := node.constants.get("w")) is not None}
         self.resident = self.fits_into_cache()
+        self.position = {node: i for i, node in enumerate(self.nodes)}
+        self.overwritten: dict[Value, int] = {}  # by root: which node writes its output over it
 
     def fits_into_cache(self) -> bool:
         """Whether all filters, kept transformed where that is faster, stay in cache between calls."""
@@ -90,17 +92,32 @@ class _Lowering(Values):
         y = node.output
         if node.op == "concat" and self.by_vectors(node):
             for value, offset in self.starts(node):
-                self.share(value, self.place_of(y).inside(*offset, *image(value.shape)))
+                self.share_part(value, y, offset)
         elif node.op == "pad" and self.by_vectors(node):
-            self.share(node.inputs[0], self.place_of(y).inside(*self.before(node), *image(node.inputs[0].shape)))
+            self.share_part(node.inputs[0], y, self.before(node))
         elif node.op in _IN_PLACE:
-            any(self.ends(value, node) and self.share(value, self.place_of(y)) for value in node.inputs)
+            any(self.share_whole(value, node) for value in node.inputs)
         elif node.op == "conv2d" and len(node.inputs) == 2:
-            # Each element of the residual is read by whoever writes that of the sum; with few channels it is added by
-            # a step of its own, when the sum is there already.
+            # Each element of the residual is read by whoever writes that of the sum.
             x, residual = node.inputs
-            if self.ends(residual, node) and self.root(x) is not self.root(residual) and x.shape[0] >= self.lanes:
-                self.share(residual, self.place_of(y))
+            if self.root(x) is not self.root(residual):
+                self.share_whole(residual, node)
+
+    def share_whole(self, value: Value, node: Node) -> bool:
+        """Let `value` lie where `node`, the last to read it, writes its output."""
+        if not self.ends(value, node) or not self.share(value, self.place_of(node.output)):
+            return False
+        self.overwritten[self.root(value)] = self.position[node]
+        return True
+
+    def share_part(self, value: Value, whole: Value, offset: Image) -> None:
+        """Let `value` lie within `whole`, unless it is still read when somebody else's output takes that place."""
+        root, end = self.root(value), self.overwritten.get(self.root(whole))
+        last = self.last_use[root]
+        if end is not None and (last is None or self.position[last] >= end):
+            return
+        if self.share(value, self.place_of(whole).inside(*offset, *image(value.shape))) and end is not None:
+            self.overwritten[root] = end
 
     def ends(self, value: Value, node: Node) -> bool:
         """Whether `node` is the last to read `value`, in the form in which it was made."""
@@ -243,7 +260,9 @@ class _Lowering(Values):
         root = self.root(x)
         sizes = image(root.shape)
         part = self.packed.get((root, sizes))
-        if root not in self.dense and part is not None and part.is_whole:
+        # Lanes beyond the last channel are zero, but NaN behind an infinite input: they are not summed.
+        whole = part is not None and part.is_whole and part.channels % self.lanes == 0
+        if root not in self.dense and part is not None and whole:
             source = Flat(part.room)
             packed = self.weights(node, "linear", columns=sizes)
         else:

@@ -25,7 +25,8 @@ from pycnn.nn.module import Module
 
 __all__ = ["CompiledModel", "compile"]
 
-_PROGRAMS = 8  # batch sizes whose programs are kept
+_PROGRAMS = 8  # batch sizes, layouts and instruction sets whose programs are kept
+_SHAPES = 64  # of inputs that are remembered as right
 
 
 def compile(model: Module, example: Any, *, accuracy: str | None = None) -> CompiledModel | CompiledOnGpu:
@@ -180,7 +181,9 @@ class CompiledModel:
                     raise ValueError(f"{name} must be a batch of {by(value.shape)}, got shape {shape}")
                 if shape[0] != shapes[0][0]:
                     raise ValueError(f"{name} has {shape[0]} images, inputs[0] {shapes[0][0]}")
-            batch = self._batches[shapes] = int(shapes[0][0])
+            batch = int(shapes[0][0])
+            if len(self._batches) < _SHAPES:
+                self._batches[shapes] = batch
         return batch
 
     def _run(self, arrays: Sequence[Any]) -> list[Any]:
@@ -212,18 +215,25 @@ class CompiledModel:
         return plan, program, inside, outside, outputs
 
     def _program(self, batch: int, channels_last: bool = False) -> tuple[Plan, Any]:
-        key = (machine.get_isa(), batch, channels_last)
         with self._lock:
-            found = self._programs.get(key)
-            if found is None:
-                with algorithms.accuracy_of_call(self.accuracy):
-                    plan = lower(self.graph, batch, self._engine.lanes(), channels_last)
-                found = plan, plan.program(self._engine, self._filters.setdefault(key[0], {}))
-                self._programs[key] = found
-                if len(self._programs) > _PROGRAMS:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(key)
-        return found
+            while True:
+                key = (machine.get_isa(), batch, channels_last)
+                if key in self._programs:
+                    self._programs.move_to_end(key)
+                    return self._programs[key]
+                filters = dict(self._filters.get(key[0], {}))
+                try:
+                    with algorithms.accuracy_of_call(self.accuracy):
+                        plan = lower(self.graph, batch, self._engine.lanes(), channels_last)
+                    program = plan.program(self._engine, filters)
+                except ValueError:
+                    if key[0] == machine.get_isa():
+                        raise
+                if key[0] == machine.get_isa():  # another thread may have set it meanwhile
+                    self._filters[key[0]] = filters
+                    self._programs[key] = plan, program
+                    if len(self._programs) > _PROGRAMS:
+                        self._programs.popitem(last=False)
 
     def __repr__(self) -> str:
         inputs = ", ".join(by(value.shape) for value in self.graph.inputs)

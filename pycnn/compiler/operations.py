@@ -124,6 +124,7 @@ def _conv2d(
     shape = Conv2dShape.of((1, *x), w.shape, stride, padding, dilation, groups).y_shape[1:]
     _constants(w=(w, w.shape), b=(b, shape[:1]))
     _expect(residual is None or residual == shape, f"a residual of {residual} cannot be added to {shape}")
+    _expect(residual is None or groups == 1, f"a residual cannot be added to {groups} groups")
     return shape
 
 

@@ -1,8 +1,7 @@
 """Where the values of a graph live while its steps are written: packed, dense or both, and in which room.
 
 Dense is NCHW; inputs and outputs alone may be channels-last.  What a step needs in a form that is not there yet is made
-by `pack` or `unpack`.  A value may have been given a place
-inside of another one's room before it is made.
+by `pack` or `unpack`.  A value may have been given a place inside of another one's room before it is made.
 """
 
 from __future__ import annotations
@@ -63,10 +62,10 @@ class Values:
         self._last_targets: dict[Value, Images] = {}  # where it is to be written channels-last
         for i, value in enumerate(graph.outputs):
             target = Flat(None, "output", i)
-            if channels_last and len(value.shape) == 3 and self.root(value) is value:
-                self._last_targets.setdefault(value, Images(target, *image(value.shape), channels_last=True))
-            else:
+            if not channels_last or len(value.shape) != 3:
                 self._targets.setdefault(self.root(value), target)
+            elif self.root(value) is value:
+                self._last_targets.setdefault(value, Images(target, *image(value.shape), channels_last=True))
 
     def root(self, value: Value) -> Value:
         """The value, before all reshapes, whose elements these are."""

@@ -195,8 +195,8 @@ def _pre_activation(net: Any, x: Any) -> Any:
     return x + net.a(F.relu(net.bn(x)))
 
 
-def _mixed_borders(net: Any, x: Any) -> Any:
-    """One activation read with a border of 1, of 2 and of 3, by Winograd, and as features."""
+def _mixed_paddings(net: Any, x: Any) -> Any:
+    """One activation read with a padding of 1, of 2 and of 3, by Winograd, and as features."""
     x = net.stem(x)
     return net.three(x) + net.five(x) + net.seven(x) + net.strided(F.pad(x, (2, 2, 2, 2))), net.fc(x.flatten(1))
 
@@ -225,6 +225,39 @@ def _half_of_a_vector(net: Any, x: Any) -> Any:
 def _squashed_late(net: Any, x: Any) -> Any:
     x = net.a(x)
     return net.b(x), F.tanh(x)
+
+
+def _sum_over_a_part(net: Any, x: Any) -> Any:
+    """A convolution whose input lies within the residual that its output is to replace."""
+    u = F.relu(net.p(x))
+    return F.relu(net.c(u) + F.cat([u, net.q(x)], 1))
+
+
+def _sum_over_a_padding(net: Any, x: Any) -> Any:
+    u = F.relu(net.p(x))
+    return F.relu(net.c(u) + F.pad(u, (0, 0, 0, 0, 0, 32)))
+
+
+def _part_after_its_whole(net: Any, x: Any) -> Any:
+    """A part that is read once more after a step in the place of the whole."""
+    a = F.relu(net.p(x))
+    b = F.relu(net.q(x))
+    return F.relu(net.bn(F.cat([a, b], 1))).mean((2, 3)), F.max_pool2d(a, 2)
+
+
+def _parts_within_parts(net: Any, x: Any) -> Any:
+    y = F.max_pool2d(net.p(x), 2)
+    z = F.pad(F.cat([y, y], 1), (1, 1))
+    return F.max_pool2d(z + z, 1), F.max_pool2d(y, 1)
+
+
+def _input_again(net: Any, x: Any) -> Any:
+    return F.tanh(F.pad(x, (1, 1, 1, 1))), x
+
+
+def _twice_an_output(net: Any, x: Any) -> Any:
+    y = F.softmax(x, 1)
+    return y.reshape((y.shape[0], 8, 1, 3)), y, y
 
 
 Case = tuple[Callable[[], nn.Module], list[tuple[int, ...]]]
@@ -296,8 +329,8 @@ GRAPHS: dict[str, Case] = {
         lambda: Net(_half_of_a_vector, fc=nn.Linear(7, 32), bn=nn.BatchNorm1d(32), out=nn.Linear(32, 5)),
         [(7,)],
     ),
-    "squashed before a border": (lambda: nn.Sequential(conv(3, 32), nn.Tanh(), conv(32, 5, 5)), [(3, 6, 6)]),
-    "squashed behind a border": (lambda: Net(_squashed_late, a=conv(3, 32), b=conv(32, 5, 5)), [(3, 6, 6)]),
+    "squashed before a padding": (lambda: nn.Sequential(conv(3, 32), nn.Tanh(), conv(32, 5, 5)), [(3, 6, 6)]),
+    "squashed behind a padding": (lambda: Net(_squashed_late, a=conv(3, 32), b=conv(32, 5, 5)), [(3, 6, 6)]),
     "norm behind a ReLU": (
         lambda: nn.Sequential(conv(3, 17), nn.ReLU(), nn.BatchNorm2d(17), nn.BatchNorm2d(17, affine=False)),
         [(3, 6, 6)],
@@ -322,9 +355,9 @@ GRAPHS: dict[str, Case] = {
         lambda: Net(_pre_activation, stem=conv(3, 17), a=conv(17, 17), bn=nn.BatchNorm2d(17)),
         [(3, 6, 6)],
     ),
-    "mixed borders": (
+    "mixed paddings": (
         lambda: Net(
-            _mixed_borders,
+            _mixed_paddings,
             stem=_block(3, 17),
             three=conv(17, 5, dilation=2, padding=2),
             five=conv(17, 5, 5),
@@ -340,6 +373,18 @@ GRAPHS: dict[str, Case] = {
         ),
         [(3, 17, 19)],
     ),
+    "sum over a part": (
+        lambda: Net(_sum_over_a_part, p=conv(3, 32), q=conv(3, 32), c=conv(32, 64)),
+        [(3, 6, 7)],
+    ),
+    "sum over a padding": (lambda: Net(_sum_over_a_padding, p=conv(3, 32), c=conv(32, 64)), [(3, 6, 7)]),
+    "part after its whole": (
+        lambda: Net(_part_after_its_whole, p=conv(3, 32), q=conv(3, 32), bn=nn.BatchNorm2d(64)),
+        [(3, 6, 7)],
+    ),
+    "parts within parts": (lambda: Net(_parts_within_parts, p=conv(3, 32)), [(3, 6, 8)]),
+    "the input again": (lambda: Net(_input_again), [(32, 4, 5)]),
+    "an output twice": (lambda: Net(_twice_an_output), [(4, 2, 3)]),
     "array to array by Winograd": (lambda: conv(32, 32, algo="winograd_f4x4_3x3"), [(32, 9, 11)]),
     "array to array, strided": (lambda: nn.Sequential(conv(32, 17, stride=2), nn.ReLU()), [(32, 9, 11)]),
     "array to array, depthwise": (lambda: conv(32, 32, 5, stride=2, groups=32), [(32, 9, 21)]),

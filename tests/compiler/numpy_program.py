@@ -104,6 +104,13 @@ class Run:
         wide[:, : y.channels] = values
         window[...] = wide.reshape(n, blocks, self.lanes, h, w).transpose(0, 1, 3, 4, 2)
 
+    def poison(self, y: View | Images) -> None:
+        """NaN where `y` is to be written: a step writes in any order, so it must not read there."""
+        if isinstance(y, Images):
+            self.images(y)[...] = np.nan
+        else:
+            self.window(y)[...] = np.nan
+
     def images(self, x: Images) -> np.ndarray:
         """(n, channels, height, width), writable."""
         array, c, h, w, last = x
@@ -203,10 +210,13 @@ class Program:
         around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
+            added = None if residual is None else run.read(residual)  # element by element before it is overwritten
+            run.poison(y)
+            if residual not in (None, y):
+                added = run.read(residual)
             result = _convolved(run.read(x), filters.w, bias, stride, around, dilation)
             result = result[:, :, : y.height, : y.width]
-            if residual is not None:
-                result = result + run.read(residual)
+            result = result if added is None else result + added
             run.write(y, np.maximum(result, 0) if relu else result)
 
         self._add(f"conv {algo}", call)
@@ -232,6 +242,7 @@ class Program:
         around = _around(kernel, stride, padding, dilation, (x.height, x.width), (y.height, y.width))
 
         def call(run: Run) -> None:
+            run.poison(y)
             result = _convolved(run.read(x), filters.w, bias, stride, around, dilation, x.channels)
             result = result[:, :, : y.height, : y.width]
             run.write(y, np.maximum(result, 0) if relu else result)
@@ -331,6 +342,7 @@ class Program:
 
     def max_pool(self, x: View, y: View, *, kernel: Any, stride: Any, padding: Any, dilation: Any) -> None:
         def call(run: Run) -> None:
+            run.poison(y)
             windows = _windows(run.read(x), y, kernel, stride, padding, dilation, -np.inf)
             run.write(y, windows.max((4, 5)))
 
@@ -357,6 +369,7 @@ class Program:
             counts = _windows(np.ones((1, 1, *counted)), y, kernel, stride, before, (1, 1), 0.0).sum((4, 5))
 
         def call(run: Run) -> None:
+            run.poison(y)
             sums = _windows(run.read(x), y, kernel, stride, padding, (1, 1), 0.0).sum((4, 5))
             run.write(y, sums / counts)
 

@@ -16,9 +16,11 @@ from numpy_program import Engine
 import pycnn
 from pycnn import _cpu, models, nn
 from pycnn.compiler import CompiledModel, CompileError
+from pycnn.compiler.calls import is_channels_last
 from pycnn.compiler.graph import Graph
 from pycnn.compiler.lower import lower
 from pycnn.compiler.passes import optimized
+from pycnn.compiler.plan import Plan
 from pycnn.compiler.tracer import trace
 from pycnn.tensor import Tensor
 
@@ -239,6 +241,52 @@ def test_winograd_with_dilation_packs_what_it_takes_apart() -> None:
         np.testing.assert_allclose(pycnn.compile(layer, given)(given), expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_image_of_one_channel_is_no_obstacle_to_the_others_layout() -> None:
+    model = Net(lambda net, x, mask: net.a(x) * mask, a=conv(3, 8))
+    x, mask = images(2, 3, 5, 6), images(2, 1, 5, 6)
+    mask = np.repeat(mask, 8, axis=1)
+    last = [np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2) for array in (x, mask)]
+    assert is_channels_last(last)
+    assert not is_channels_last([x, mask])
+    assert not is_channels_last([last[0], mask])
+    assert is_channels_last([last[0], images(2, 1, 5, 6)])
+    np.testing.assert_allclose(pycnn.compile(model, last)(*last), pycnn.compile(model, (x, mask))(x, mask), rtol=1e-5)
+
+
+def test_an_infinite_pixel_stays_where_it_belongs() -> None:
+    """The lanes beyond the last channel hold NaN behind it, which a full layer must not sum up."""
+    net = nn.Sequential(conv(3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(36, 2, bias=False)).eval()
+    for parameter in net.parameters():
+        parameter.data[...] = 0.5
+    x = np.ones((1, 3, 6, 6), np.float32)
+    x[0, 1, 3, 2] = np.inf
+    np.testing.assert_array_equal(pycnn.compile(net, x)(x), np.full((1, 2), np.inf, np.float32))
+
+
+def test_another_thread_may_set_the_instruction_set_while_a_program_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _cpu.isa_supported("avx2"):
+        pytest.skip("one instruction set alone")
+    model, (x,) = make("plain")
+    compiled = pycnn.compile(model, x)
+    expected = compiled(x)
+    before, made = pycnn.get_isa(), Plan.program
+
+    def set_meanwhile(plan: Plan, engine: Any, filters: Any) -> Any:
+        monkeypatch.setattr(Plan, "program", made)
+        program = made(plan, engine, filters)
+        pycnn.set_isa("avx2")
+        return program
+
+    try:
+        pycnn.set_isa("baseline")
+        monkeypatch.setattr(Plan, "program", set_meanwhile)
+        for isa in (None, "baseline", "avx2"):  # None: as the other thread has left it
+            pycnn.set_isa(isa or pycnn.get_isa())
+            np.testing.assert_allclose(compiled(x), expected, rtol=1e-4, atol=1e-5)
+    finally:
+        pycnn.set_isa(before)
+
+
 def test_torch_tensors() -> None:
     torch = pytest.importorskip("torch")
     model, (x,) = make("intermediate output", 3)
@@ -338,7 +386,7 @@ def test_many_threads_at_once() -> None:
 
 
 def test_profile_and_summary() -> None:
-    model, (x,) = make("mixed borders")
+    model, (x,) = make("mixed paddings")
     compiled = pycnn.compile(model, x)
     profile = compiled.profile(x, rounds=3)
     plan = compiled.prepare(2)
