@@ -52,6 +52,7 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_half(m);
     pycnn::bind_loss(m);
     pycnn::bind_norm(m);
+    pycnn::bind_optim(m);
     pycnn::bind_pool(m);
     pycnn::bind_program(m);
     pycnn::bind_random(m);
