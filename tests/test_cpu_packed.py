@@ -113,7 +113,7 @@ def test_what_cannot_run_is_refused_in_words(operator: str, shape: Conv2dShape, 
 
 
 def max_pool_in_lanes(x: np.ndarray, kernel: int, padding: int, dilation: int) -> tuple[np.ndarray, np.ndarray]:
-    """The maxima of an image, and what stands in the lanes beyond the channels, which the next layer multiplies by 0."""
+    """The maxima of an image and what is in the lanes beyond the channels, which the next layer multiplies by 0."""
     lanes, (channels, height, width) = _cpu.lanes(), x.shape
     reach = dilation * (kernel - 1)
     rows, columns = height + 2 * padding - reach, width + 2 * padding - reach

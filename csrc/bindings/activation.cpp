@@ -30,6 +30,16 @@ Array<T> binary(cpu::Binary function, const Array<T>& a, const Array<T>& b) {
     return y;
 }
 
+template <typename T>
+void add_to(Array<T>& a, const Array<T>& b) {
+    require(same_shape(a, b), "the two arrays must have one shape");
+    T* to = a.mutable_data();
+    const T* from = b.data();
+    const py::ssize_t count = a.size();
+    const ReleaseGil release;
+    cpu::operators<T>(cpu::kernels()).activation.binary(cpu::Binary::kAdd, count, to, from, to);
+}
+
 // (before, along, after) the axis, which may be counted from the end.
 template <typename T>
 cpu::SoftmaxShape softmax_shape(const Array<T>& x, py::ssize_t axis, bool log) {
@@ -88,6 +98,7 @@ void bind(py::module_& m) {
     m.def(
         "add", [](const Array<T>& a, const Array<T>& b) { return binary<T>(cpu::Binary::kAdd, a, b); },
         py::arg("a").noconvert(), py::arg("b").noconvert());
+    m.def("add_to", &add_to<T>, py::arg("a").noconvert(), py::arg("b").noconvert());
     m.def("softmax_fwd", &softmax_fwd<T>, py::arg("x").noconvert(), py::arg("axis"), py::arg("log"));
     m.def("softmax_bwd", &softmax_bwd<T>, py::arg("dy").noconvert(), py::arg("y").noconvert(), py::arg("axis"),
           py::arg("log"));
