@@ -224,9 +224,8 @@ def batch_norm(
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
     y, mean, var = BatchNorm.apply(x, weight, bias, residual, eps, relu)
     if count and not autograd.recomputing():
-        with graph.no_grad():
-            _update(running_mean, mean, momentum)
-            _update(running_var, var, momentum, count / (count - 1))
+        _update(running_mean, mean, momentum)
+        _update(running_var, var, momentum, count / (count - 1))
     return y
 
 
@@ -237,12 +236,11 @@ def _cast(array: Array | None, dtype: Any) -> Any:
 def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
     if running is None:
         return
-    if graph.Variable in type(running).__mro__ and graph.Variable not in type(value).__mro__:
-        value = graph.wrap(value)
-    elif graph.Variable in type(value).__mro__ and graph.Variable not in type(running).__mro__:
-        value = value._data
-    running *= 1 - momentum
-    running += value * (momentum * factor)
+    array, given = (one._data if isinstance(one, graph.Variable) else one for one in (running, value))
+    array *= 1 - momentum
+    array += given * (momentum * factor)
+    if isinstance(running, graph.Variable):
+        running._versions.version += 1
 
 
 def _is_ready(one: Any, dtype: Any) -> bool:
