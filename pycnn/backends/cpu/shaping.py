@@ -1,4 +1,4 @@
-"""Moving elements, and the sums of two arrays, of the CPU engine."""
+"""Moving elements, sums of two arrays, and rows times factors, of the CPU engine."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def add_to(a: np.ndarray, b: np.ndarray) -> None:
     """a += b, of one shape; `a` dense."""
     _cpu.add_to(a, dense(b))
+
+
+def scaled_rows(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """x[i] * scale[i] for every i, in float64 and rounded once; x in float32."""
+    return _cpu.scaled_rows(dense(x), np.ascontiguousarray(scale, np.float64))
