@@ -12,7 +12,7 @@ Array<T> unary(cpu::Unary function, const Array<T>& x) {
     const T* from = x.data();
     T* to = y.mutable_data();
     const py::ssize_t count = x.size();
-    const ReleaseGil release;
+    const ReleaseGil release(2.0 * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.unary(function, count, from, to);
     return y;
 }
@@ -25,7 +25,7 @@ Array<T> binary(cpu::Binary function, const Array<T>& a, const Array<T>& b) {
     const T* b_from = b.data();
     T* to = y.mutable_data();
     const py::ssize_t count = a.size();
-    const ReleaseGil release;
+    const ReleaseGil release(3.0 * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.binary(function, count, a_from, b_from, to);
     return y;
 }
@@ -36,7 +36,7 @@ void add_to(Array<T>& a, const Array<T>& b) {
     T* to = a.mutable_data();
     const T* from = b.data();
     const py::ssize_t count = a.size();
-    const ReleaseGil release;
+    const ReleaseGil release(3.0 * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.binary(cpu::Binary::kAdd, count, to, from, to);
 }
 
@@ -57,7 +57,7 @@ Array<T> softmax_fwd(const Array<T>& x, py::ssize_t axis, bool log) {
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_fwd(shape, from, to);
     return y;
 }
@@ -70,7 +70,7 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     const T* dy_from = dy.data();
     const T* y_from = y.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(dy.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_bwd(shape, dy_from, y_from, to);
     return dx;
 }

@@ -46,7 +46,7 @@ py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weigh
         .var = var.mutable_data(),
     };
     {
-        const ReleaseGil release;
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_fwd(problem);
     }
     return py::make_tuple(y, mean, var);
@@ -77,7 +77,7 @@ py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optio
         .dbias = dbias.mutable_data(),
     };
     {
-        const ReleaseGil release;
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_bwd(problem);
     }
     return py::make_tuple(dx, dweight, dbias);
@@ -91,7 +91,7 @@ Array<T> channel_affine(const Array<T>& x, const std::optional<Array<T>>& scale,
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, data_or_null(scale), shift.data(), to);
     return y;
 }
@@ -114,7 +114,7 @@ Array<T> batch_norm_eval(const Array<T>& x, const Array<T>& mean, const Array<T>
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, scale.data(), shift.data(), to);
     return y;
 }
@@ -131,7 +131,7 @@ Array<T> lrn_fwd(const Array<T>& x, py::ssize_t size, double alpha, double beta,
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.lrn_fwd(shape, from, to);
     return y;
 }
@@ -144,7 +144,7 @@ Array<T> lrn_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t size, double
     const T* dy_from = dy.data();
     const T* x_from = x.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.lrn_bwd(shape, dy_from, x_from, to);
     return dx;
 }
