@@ -11,6 +11,7 @@ import numpy as np
 
 from pycnn.arrays import beside, device_of, module_of, place
 from pycnn.graph import Function
+from pycnn.large import concatenate, plus
 
 Array = Any
 
@@ -82,7 +83,7 @@ class Expand(Function):
 class Add(Function):
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array) -> Array:
-        y = _as_array(a + b)
+        y = _as_array(plus(a, b))
         ctx.meta = _meta(a, y), _meta(b, y)
         return y
 
@@ -487,7 +488,7 @@ class Concat(Function):
     @staticmethod
     def forward(ctx: Any, axis: int, *arrays: Array) -> Array:
         ctx.axis, ctx.sizes = axis, [array.shape[axis] for array in arrays]
-        return module_of(arrays[0]).concatenate(arrays, axis)
+        return concatenate(arrays, axis)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

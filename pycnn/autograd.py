@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pycnn import random
+from pycnn import _cpu, random
+from pycnn.arrays import is_array
 from pycnn.graph import (
     Function,
     Saved,
@@ -31,6 +32,7 @@ from pycnn.graph import (
     set_debug,
     wrap,
 )
+from pycnn.large import add_to
 
 if TYPE_CHECKING:
     from pycnn.tensor import Tensor
@@ -66,7 +68,7 @@ def backward(
     pending: dict[Function, list[Tensor | None]] = {}
     waiting: list[tuple[int, Function]] = []
     sums: dict[Variable, Tensor] = {}  # leaves whose gradient is needed as a whole: inputs, and leaves with hooks
-    owned: set[tuple[Function, int]] = set()  # sums made here, which may be added to in place
+    owned: set[tuple[Function, int]] = set()  # gradients that nobody else holds, which may be added to in place
     wanted_leaves = {id(t) for t in inputs if t._node is None} if inputs is not None else None
     wanted_outputs: dict[Function, list[tuple[int, int]]] = {}
     captured: dict[int, Tensor] = {}
@@ -90,14 +92,20 @@ def backward(
             slots = pending[target] = [None] * target._outputs
             heappush(waiting, (-target._number, target))
         before = slots[index]
+        writable = alone and not create_graph and _is_unshared(gradient._data)
         if before is None:
             slots[index] = gradient
-        elif (target, index) in owned:
-            before._data += gradient._data
+            if not writable:
+                return
+        elif (target, index) in owned and _are_alike(before._data, gradient._data):
+            add_to(before._data, gradient._data)
+        elif writable and _are_alike(before._data, gradient._data):
+            add_to(gradient._data, before._data)
+            slots[index] = gradient
         else:
             slots[index] = before + gradient
-            if not create_graph:
-                owned.add((target, index))
+        if not create_graph:
+            owned.add((target, index))
 
     mode = grad_mode.set(create_graph)
     try:
@@ -156,6 +164,20 @@ def backward(
     return [sums.get(t) if t._node is None else captured.get(position) for position, t in enumerate(inputs)]
 
 
+def _is_unshared(array: Array) -> bool:
+    """Whether nobody but the one Tensor that the caller took `array` from can see it change."""
+    return getrefcount(array) == 3 and _has_memory_of_its_own(array)  # the Tensor, the argument, this very call
+
+
+def _has_memory_of_its_own(array: Array) -> bool:
+    return is_array(array) and (array.base is None or (type(array) is np.ndarray and _cpu.made(array)))
+
+
+def _are_alike(a: Array, b: Array) -> bool:
+    """Whether their sum fits into either."""
+    return a.shape == b.shape and a.dtype == b.dtype
+
+
 def _wanted(edge: Any, index: int, leading: set[Function], leaves: Any, outputs: Any) -> bool:
     if isinstance(edge, Variable):
         return id(edge) in leaves
@@ -209,14 +231,14 @@ def _accumulate(leaf: Variable, gradient: Tensor, alone: bool, create_graph: boo
         return
     if leaf._grad is None:
         # Kept as it is only if no other tensor, saved array or variable of the caller can see it change.
-        if alone and array.base is None and array.dtype == leaf._data.dtype and getrefcount(array) == 3:
+        if alone and array.dtype == leaf._data.dtype and getrefcount(array) == 3 and _has_memory_of_its_own(array):
             leaf._grad = gradient if gradient._node is None else wrap(array)
         else:
             leaf._grad = wrap(array.astype(leaf._data.dtype, order="C", copy=True))
     elif leaf._grad._node is not None:
         leaf._grad = wrap(leaf._grad._data + array)
     else:
-        leaf._grad._data += array
+        add_to(leaf._grad._data, array)
         leaf._grad._versions.version += 1
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import pycnn
-from pycnn import Tensor, autograd
+from pycnn import Tensor, _cpu, autograd
 from pycnn import functional as F
 from pycnn.testing.gradcheck import gradcheck, gradgradcheck
 
@@ -301,6 +301,92 @@ def test_a_gradient_kept_by_a_hook_does_not_change_later() -> None:
     assert seen[0].tolist() == [1, 1]
     assert x.grad is not None
     assert x.grad.tolist() == [4, 4]
+
+
+class Kept(autograd.Function):
+    """x, whose backward gives an array of its own and keeps hold of it."""
+
+    @staticmethod
+    def forward(ctx, x, kept):
+        ctx.kept = kept
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, dy):
+        dx = np.full(dy.shape, 5.0)
+        if ctx.kept is not None:
+            ctx.kept.append(dx)
+        return Tensor(dx), None
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_sums_change_no_array_that_somebody_else_holds(position: int, others: int) -> None:
+    kept: list[np.ndarray] = []
+    x = leaf(1.0, 2.0)
+    y = x * 1.0
+    ways = [Kept.apply(y, None) for _ in range(others)]
+    ways.insert(position, Kept.apply(y, kept))
+    given = Tensor(np.array([1.0, 2.0]))
+    total = y + y
+    for way in ways:
+        total = total + way
+    total.backward(given)
+    assert [array.tolist() for array in kept] == [[5, 5]]
+    assert given.tolist() == [1, 2]
+    assert x.grad is not None
+    assert x.grad.tolist() == [2 + 5 * (1 + others), 4 + 5 * (1 + others)]
+
+
+def test_sums_go_into_an_array_that_nobody_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = []
+    monkeypatch.setattr(autograd, "add_to", lambda a, b: (sums.append(a.shape), np.add(a, b, out=a)))
+    x = leaf(1.0, 2.0)
+    y = x * 1.0
+    (Kept.apply(y, None) + y + Kept.apply(y, None) + y).backward(Tensor(np.ones(2)))
+    assert sums == [(2,)] * 3  # all of them: the two that are handed on as they came go into the two that are new
+    assert x.grad is not None
+    assert x.grad.tolist() == [12, 12]
+
+
+def test_gradients_of_numbers_add_up() -> None:
+    x = Tensor(np.array(2.0), requires_grad=True)
+    y = x * 1.0
+    (y + y + y * 3.0 + y * y).backward()
+    assert x.grad is not None
+    assert x.grad.item() == 9
+
+
+def test_an_array_of_the_engines_is_taken_without_a_copy() -> None:
+    x = Tensor(np.zeros((4, 3), np.float32), requires_grad=True)
+    with pycnn.use_backend("cpu"):
+        F.relu(x - 1.0).sum().backward()
+    assert x.grad is not None
+    assert _cpu.made(x.grad.data)
+    assert not _cpu.made(x.grad.data[:2])
+    assert not _cpu.made(x.data)
+
+
+def test_memory_of_another_library_is_copied() -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.ones(2)
+
+    class Foreign(autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, dy):
+            return Tensor(np.from_dlpack(theirs))
+
+    x = Tensor(np.zeros(2, np.float32), requires_grad=True)
+    y = Foreign.apply(x)
+    (y + y).sum().backward()
+    (Foreign.apply(x * 1.0) + Foreign.apply(x * 1.0)).sum().backward()
+    assert x.grad is not None
+    x.grad.zero_()
+    assert theirs.tolist() == [1, 1]
 
 
 def test_grad_is_accumulated_in_place_and_counted() -> None:

@@ -111,6 +111,20 @@ def test_special_values_are_those_of_the_reference(dtype: type) -> None:
         assert np.signbit(cpu.tanh_fwd(np.array([-0.0], dtype)))[0]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_sums_in_place_are_those_of_numpy(dtype: type) -> None:
+    rng = np.random.default_rng(5)
+    for _ in instruction_sets():
+        for length in LENGTHS:
+            a, b = rng.normal(size=(2, length)).astype(dtype)
+            expected, before = a + b, b.tobytes()
+            cpu.add_to(a, b)
+            np.testing.assert_array_equal(a, expected)
+            assert b.tobytes() == before
+            cpu.add_to(a, a)
+            np.testing.assert_array_equal(a, 2 * expected)
+
+
 def test_scalars_stay_scalars() -> None:
     assert cpu.relu_fwd(np.array(-1.0)).shape == ()
     assert cpu.add(np.array(1.0), np.array(2.0)) == 3.0
@@ -181,6 +195,7 @@ def test_softmax_of_special_values(inner: tuple[int, ...]) -> None:
     ("call", "message"),
     [
         (lambda x: _cpu.add(x, x[:1].copy()), "one shape"),
+        (lambda x: _cpu.add_to(x, x[:1].copy()), "one shape"),
         (lambda x: _cpu.tanh_bwd(x, x.T.copy()), "one shape"),
         (lambda x: _cpu.softmax_fwd(x, 2, False), "axis"),
         (lambda x: _cpu.softmax_fwd(x, -3, False), "axis"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +56,38 @@ def test_batch_norm_equals_reference(affine: bool, dtype: type) -> None:
             close(found[0], expected[0], 64, scale=float(np.abs(expected[0]).max()) + (1 if count > 1 else 400))
             close(found[1], expected[1], 32, scale=slope)
             close(found[2], expected[2], 32, scale=float(np.abs(expected[2]).max()) + count**0.5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_and_a_relu_in_the_same_pass_give_the_bits_of_passes_of_their_own(dtype: type) -> None:
+    rng = np.random.default_rng(4)
+    for _ in instruction_sets():
+        for shape in SHAPES:
+            x, residual, dy = (rng.normal(size=shape).astype(dtype) for _ in range(3))
+            residual.flat[0], weight, bias = np.nan, *rng.normal(size=(2, shape[1])).astype(dtype)
+            y, mean, var = cpu.batch_norm_fwd(x, weight, bias, 1e-5)
+            steps = {
+                (False, True): cpu.relu_fwd(y),
+                (True, False): cpu.add(y, residual),
+                (True, True): cpu.relu_fwd(cpu.add(y, residual)),
+            }
+            for (added, relu), expected in steps.items():
+                given = [x, weight, bias, residual if added else None]
+
+                def forward(x: Any, w: Any, b: Any, r: Any, relu: bool = relu) -> Any:
+                    return cpu.batch_norm_fwd(x, w, b, 1e-5, r, relu)
+
+                found = check(forward, *given)
+                for ours, theirs in zip(found, (expected, mean, var), strict=True):
+                    np.testing.assert_array_equal(ours, theirs)
+            rectified = steps[True, True]  # holds a NaN, where the gradient passes
+            found = check(
+                lambda dy, x, w, m, v, y: cpu.batch_norm_bwd(dy, x, w, m, v, 1e-5, y),
+                *(dy, x, weight, mean, var, rectified),
+            )
+            expected = cpu.batch_norm_bwd(cpu.relu_bwd(dy, rectified), x, weight, mean, var, 1e-5)
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
 
 
 def test_batch_norm_is_stable_far_from_zero() -> None:
@@ -163,13 +196,15 @@ TWO, THREE = np.ones(2, np.float32), np.ones(3, np.float32)
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: _cpu.batch_norm_fwd(THREE, None, None, 1e-5),
-        lambda: _cpu.batch_norm_fwd(ONE, TWO, None, 1e-5),
-        lambda: _cpu.batch_norm_fwd(ONE, None, TWO, 1e-5),
-        lambda: _cpu.batch_norm_bwd(ONE[:1].copy(), ONE, None, THREE, THREE, 1e-5),
-        lambda: _cpu.batch_norm_bwd(ONE, ONE, TWO, THREE, THREE, 1e-5),
-        lambda: _cpu.batch_norm_bwd(ONE, ONE, None, TWO, THREE, 1e-5),
-        lambda: _cpu.batch_norm_bwd(ONE, ONE, None, THREE, TWO, 1e-5),
+        lambda: _cpu.batch_norm_fwd(THREE, None, None, 1e-5, None, False),
+        lambda: _cpu.batch_norm_fwd(ONE, TWO, None, 1e-5, None, False),
+        lambda: _cpu.batch_norm_fwd(ONE, None, TWO, 1e-5, None, False),
+        lambda: _cpu.batch_norm_bwd(ONE[:1].copy(), ONE, None, THREE, THREE, 1e-5, None),
+        lambda: _cpu.batch_norm_bwd(ONE, ONE, TWO, THREE, THREE, 1e-5, None),
+        lambda: _cpu.batch_norm_bwd(ONE, ONE, None, TWO, THREE, 1e-5, None),
+        lambda: _cpu.batch_norm_bwd(ONE, ONE, None, THREE, TWO, 1e-5, None),
+        lambda: _cpu.batch_norm_fwd(ONE, None, None, 1e-5, ONE[:1].copy(), False),
+        lambda: _cpu.batch_norm_bwd(ONE, ONE, None, THREE, THREE, 1e-5, ONE[:1].copy()),
         lambda: _cpu.channel_affine(ONE, TWO, THREE),
         lambda: _cpu.channel_affine(ONE, THREE, TWO),
         lambda: _cpu.channel_affine(ONE, None, TWO),

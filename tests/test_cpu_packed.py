@@ -1,14 +1,18 @@
-"""Convolution by way of the packed layout: every pass, tile and instruction set; its bits; what it refuses."""
+"""Convolution by way of the packed layout: every pass, tile and instruction set; its bits; what it refuses.
+
+And pooling in it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 import pycnn
 from pycnn import _cpu, algorithms
-from pycnn.backends import cpu
+from pycnn.backends import cpu, reference
 from pycnn.shape import Conv2dShape, Problem
 from pycnn.testing import check_conv2d, float_operands, run
 from pycnn.testing.problems import problems
@@ -106,3 +110,44 @@ def test_bits_do_not_depend_on_the_number_of_threads(operator: str) -> None:
 def test_what_cannot_run_is_refused_in_words(operator: str, shape: Conv2dShape, dtype: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         algorithms.resolve("direct_packed", operator, shape, dtype)
+
+
+def max_pool_in_lanes(x: np.ndarray, kernel: int, padding: int, dilation: int) -> tuple[np.ndarray, np.ndarray]:
+    """The maxima of an image and what is in the lanes beyond the channels, which the next layer multiplies by 0."""
+    lanes, (channels, height, width) = _cpu.lanes(), x.shape
+    reach = dilation * (kernel - 1)
+    rows, columns = height + 2 * padding - reach, width + 2 * padding - reach
+    whole = -(-channels // lanes) * lanes
+
+    def view(offset: int, channels: int, height: int, width: int) -> Any:
+        row, block = width * lanes, height * width * lanes
+        return _cpu.View(offset, channels, height, width, whole * height * width, block, row)
+
+    behind = -(-whole * height * width // 16) * 16
+    program = _cpu.Program(1, behind + whole * rows * columns)
+    program.pack(_cpu.Images(_cpu.Plain("input", 0), channels, height, width), view(0, channels, height, width))
+    program.max_pool(
+        view(0, channels, height, width),
+        view(behind, channels, rows, columns),
+        kernel=(kernel, kernel),
+        stride=(1, 1),
+        padding=(padding,) * 4,
+        dilation=(dilation, dilation),
+    )
+    program.unpack(view(behind, whole, rows, columns), _cpu.Images(_cpu.Plain("output", 0), whole, rows, columns))
+    y = np.full((1, whole, rows, columns), np.nan, np.float32)
+    program.run([np.ascontiguousarray(x[None])], [y])
+    return y[0, :channels], y[0, channels:]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_windows_without_pixels_leave_the_lanes_beyond_the_channels_zero(isa: str) -> None:
+    pycnn.set_isa(isa)
+    for channels in (1, 3, 5, 19):
+        x = -1 - np.random.default_rng(channels).random((channels, 2, 7), dtype=np.float32)
+        # Taps 3 apart, from row -1 on: the first row of windows has rows -1 and 2 of an image of rows 0 and 1.
+        found, beyond = max_pool_in_lanes(x, kernel=2, padding=1, dilation=3)
+        expected, _ = reference.max_pool2d_fwd(x[None], (2, 2), (1, 1), (1, 1, 1, 1), (3, 3), False)
+        np.testing.assert_array_equal(found, expected[0])
+        assert np.isneginf(found).any()
+        np.testing.assert_array_equal(beyond, np.zeros_like(beyond))

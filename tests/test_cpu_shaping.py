@@ -1,4 +1,4 @@
-"""The engine's padding and concatenation: copies, so equal to the reference bit for bit."""
+"""The engine's padding, concatenation and scaling of rows: copies, or rounded once, so exact."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def test_concat_equals_reference(shape: tuple[int, ...], axis: int, sizes: tuple
     np.testing.assert_array_equal(y, reference.concat(parts, axis))
 
 
+@pytest.mark.parametrize("shape", [(1,), (5,), (0, 3), (3, 0), (7, 1), (33, 5, 3, 3), (3, 40001)])
+def test_scaled_rows_are_rounded_once(shape: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(2)
+    x, scale = rng.normal(size=shape).astype(np.float32), rng.normal(size=shape[0])
+    x.flat[:3], scale[:2] = [np.inf, np.nan, 3e38][: x.size], [1e300, 1e-45][: shape[0]]
+    (y,) = check(lambda x: cpu.scaled_rows(x, scale), x)
+    assert y.dtype == np.float32
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = x.astype(np.float64) * scale.reshape(-1, *(1,) * (x.ndim - 1))
+        np.testing.assert_array_equal(y, products.astype(np.float32))
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -55,10 +67,11 @@ def test_concat_equals_reference(shape: tuple[int, ...], axis: int, sizes: tuple
         lambda: _cpu.concat([np.ones((2, 3)), np.ones((3, 3))], 1),
         lambda: _cpu.concat([np.ones((2, 3)), np.ones(3)], 0),
         lambda: _cpu.concat([np.ones((2, 3))], 2),
+        lambda: _cpu.scaled_rows(np.ones((2, 3), np.float32), np.ones(3)),
     ],
 )
 def test_bad_shapes_raise(call: Callable[[], object]) -> None:
-    with pytest.raises(ValueError, match=r"pad2d|concat"):
+    with pytest.raises(ValueError, match=r"pad2d|concat|scaled_rows"):
         call()
 
 

@@ -28,6 +28,11 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
 
 
+def far(*shape: int, seed: int = 5) -> Tensor:
+    """20 or -20: a sum of it and a normalised value is nowhere near 0."""
+    return Tensor(np.random.default_rng(seed).choice([20.0, -20.0], shape), requires_grad=True)
+
+
 def spread(*shape: int, seed: int = 0) -> Tensor:
     """Distinct values, at least 0.1 apart and none near 0: no kink within a gradcheck's step."""
     order = np.random.default_rng(seed).permutation(math.prod(shape)).reshape(shape)
@@ -82,6 +87,14 @@ OPERATORS: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "batch_norm in training": (
         lambda x, w, b: F.batch_norm(x, None, None, w, b, True),
         (normal(3, 2, 2, 2), normal(2, seed=1), normal(2, seed=2)),
+    ),
+    "batch_norm with a sum and a ReLU": (
+        lambda x, w, b, r: F.batch_norm(x, None, None, w, b, True, residual=r, relu=True),
+        (normal(3, 2, 2, 2), normal(2, seed=1), normal(2, seed=2), far(3, 2, 2, 2)),
+    ),
+    "batch_norm in evaluation with a sum and a ReLU": (
+        lambda x, m, v, r: F.batch_norm(x, m, v, residual=r, relu=True),
+        (normal(3, 2, 2), normal(2, seed=1), positive(2, seed=2), far(3, 2, 2)),
     ),
     "batch_norm without scale": (lambda x: F.batch_norm(x, training=True), (normal(4, 3),)),
     "batch_norm in evaluation": (
@@ -481,6 +494,38 @@ def test_batch_norm_of_no_samples_has_a_gradient_of_zero() -> None:
         assert not parameter.grad.data.any()
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("wanted", ["x", "residual", "both"])
+@pytest.mark.parametrize(("added", "relu"), [(False, True), (True, False), (True, True)])
+def test_batch_norm_in_one_pass_is_what_several_are(added: bool, relu: bool, wanted: str, training: bool) -> None:
+    rng = np.random.default_rng(0)
+    x, residual, dy = (rng.standard_normal((4, 3, 5, 7), dtype=np.float32) for _ in range(3))
+    mean, var, scale, shift = (abs(rng.standard_normal(3, dtype=np.float32)) for _ in range(4))
+
+    def passes(at_once: bool) -> list[np.ndarray]:
+        leaves = [Tensor(array.copy(), requires_grad=True) for array in (x, residual, scale, shift)]
+        leaves[0].requires_grad, leaves[1].requires_grad = wanted != "residual", wanted != "x"
+        statistics = [mean.copy(), var.copy()]
+        settings: Any = (*statistics, leaves[2], leaves[3], training)
+        if at_once:
+            y = F.batch_norm(leaves[0], *settings, residual=leaves[1] if added else None, relu=relu)
+        else:
+            y = F.batch_norm(leaves[0], *settings)
+            y = y + leaves[1] if added else y
+            y = F.relu(y) if relu else y
+        y.backward(Tensor(dy))
+        return [y.data, *statistics, *(leaf.grad.data for leaf in leaves if leaf.grad is not None)]
+
+    for backend in ("cpu", "reference"):
+        with pycnn.use_backend(backend):
+            found, expected = passes(True), passes(False)
+        assert len(found) == len(expected)
+        for ours, theirs in zip(found, expected, strict=True):
+            # The reference rounds once at the end where several passes round each: two roundings of what is added.
+            limit = 0 if backend == "cpu" or not training else 2**-23 * (abs(theirs).max() + abs(residual).max())
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=limit)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of 0/0
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_ignored_targets_never_count(smoothing: float) -> None:
@@ -628,6 +673,12 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("batch_norm rank", lambda: F.batch_norm(np.zeros(3), training=True), ValueError, "at least 2 dimensions"),
     ("batch_norm weight", lambda: F.batch_norm(X, weight=np.zeros(2), training=True), ValueError, "weight must have"),
     ("batch_norm single", lambda: F.batch_norm(np.zeros((1, 3)), training=True), ValueError, "more than one value"),
+    (
+        "batch_norm residual",
+        lambda: F.batch_norm(X, training=True, residual=np.zeros(3)),
+        ValueError,
+        "residual must have",
+    ),
     ("batch_norm statistics", lambda: F.batch_norm(X), ValueError, "needs running_mean"),
     ("pad odd", lambda: F.pad(X, (1,)), ValueError, "pad must hold a pair"),
     ("pad mode", lambda: F.pad(X, (1, 1), "mirror"), ValueError, "mode must be"),

@@ -22,7 +22,7 @@ FLOORS = [
     ["arrays", "_archive"],
     ["ops"],
     ["random"],
-    ["graph", "arithmetic", "autograd", "tensor"],
+    ["large", "graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
     ["cuda", "nn", "optim", "data", "checkpoint"],
     ["compiler", "models", "training", "testing"],

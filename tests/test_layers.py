@@ -154,6 +154,17 @@ def test_dropout_draws_anew_and_from_the_seed():
     np.testing.assert_array_equal(layer.eval()(x).data, x.data)
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_norm_takes_a_shortcut_and_a_relu_along(training):
+    rng = np.random.default_rng(0)
+    x, shortcut = (Tensor(rng.standard_normal((2, 4, 5, 3), dtype=np.float32)) for _ in range(2))
+    first, second = nn.BatchNorm2d(4).train(training), nn.BatchNorm2d(4).train(training)
+    np.testing.assert_array_equal(first(x, shortcut, relu=True).data, pycnn.relu(second(x) + shortcut).data)
+    np.testing.assert_array_equal(first(x, relu=True).data, pycnn.relu(second(x)).data)
+    for name, value in first.state_dict().items():
+        np.testing.assert_array_equal(value.data, second.state_dict()[name].data)
+
+
 def test_a_batch_norm_without_gradient_takes_batches_of_one_in_eval():
     layer = nn.BatchNorm2d(4).eval()
     assert layer(Tensor(np.ones((1, 4, 1, 1), np.float32))).shape == (1, 4, 1, 1)

@@ -98,6 +98,8 @@ BAD_VALUE: list[tuple[str, Callable[[], Any], str]] = [
     ("lrn dy", lambda: ops.lrn_backward(Y, X, 3), "dy must have x's shape"),
     ("norm rank", lambda: ops.batch_norm(V), "x must have at least 2 dimensions"),
     ("norm weight", lambda: ops.batch_norm(X, V[:3]), r"weight must have .* \(4,\), got \(3,\)"),
+    ("norm residual", lambda: ops.batch_norm(X, residual=X[:1]), "residual must have x's shape"),
+    ("norm y", lambda: ops.batch_norm_backward(X, X, None, V, V, y=X[:1]), "y must have x's shape"),
     ("norm channels", lambda: ops.batch_norm(X[:, :0]), "at least one channel"),
     ("norm eps", lambda: ops.batch_norm(X, eps=-1e-5), "eps must be a finite number between 0"),
     ("norm var", lambda: ops.batch_norm_backward(X, X, None, V, V[:1]), "var must have"),

@@ -12,7 +12,7 @@ Array<T> unary(cpu::Unary function, const Array<T>& x) {
     const T* from = x.data();
     T* to = y.mutable_data();
     const py::ssize_t count = x.size();
-    const ReleaseGil release;
+    const ReleaseGil release(2.0 * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.unary(function, count, from, to);
     return y;
 }
@@ -25,9 +25,19 @@ Array<T> binary(cpu::Binary function, const Array<T>& a, const Array<T>& b) {
     const T* b_from = b.data();
     T* to = y.mutable_data();
     const py::ssize_t count = a.size();
-    const ReleaseGil release;
+    const ReleaseGil release(3.0 * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.binary(function, count, a_from, b_from, to);
     return y;
+}
+
+template <typename T>
+void add_to(Array<T>& a, const Array<T>& b) {
+    require(same_shape(a, b), "the two arrays must have one shape");
+    T* to = a.mutable_data();
+    const T* from = b.data();
+    const py::ssize_t count = a.size();
+    const ReleaseGil release(3.0 * static_cast<double>(count));
+    cpu::operators<T>(cpu::kernels()).activation.binary(cpu::Binary::kAdd, count, to, from, to);
 }
 
 // (before, along, after) the axis, which may be counted from the end.
@@ -47,7 +57,7 @@ Array<T> softmax_fwd(const Array<T>& x, py::ssize_t axis, bool log) {
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_fwd(shape, from, to);
     return y;
 }
@@ -60,7 +70,7 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     const T* dy_from = dy.data();
     const T* y_from = y.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(dy.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_bwd(shape, dy_from, y_from, to);
     return dx;
 }
@@ -88,6 +98,7 @@ void bind(py::module_& m) {
     m.def(
         "add", [](const Array<T>& a, const Array<T>& b) { return binary<T>(cpu::Binary::kAdd, a, b); },
         py::arg("a").noconvert(), py::arg("b").noconvert());
+    m.def("add_to", &add_to<T>, py::arg("a").noconvert(), py::arg("b").noconvert());
     m.def("softmax_fwd", &softmax_fwd<T>, py::arg("x").noconvert(), py::arg("axis"), py::arg("log"));
     m.def("softmax_bwd", &softmax_bwd<T>, py::arg("dy").noconvert(), py::arg("y").noconvert(), py::arg("axis"),
           py::arg("log"));

@@ -19,6 +19,9 @@ namespace py = pybind11;
 template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
+// The name of the capsules that hold the memory of `new_array`, each for one array alone.
+constexpr const char* kMemory = "pycnn";
+
 // A fresh C-contiguous array whose memory returns to the engine's cache; contents undefined.  MemoryError if it does
 // not fit.
 template <typename T>
@@ -30,7 +33,7 @@ Array<T> new_array(const std::vector<py::ssize_t>& shape) {
     }
     if (overflow) throw std::bad_alloc();
     T* data = static_cast<T*>(cpu::allocate(bytes));
-    return Array<T>(shape, data, py::capsule(data, cpu::deallocate));
+    return Array<T>(shape, data, py::capsule(data, kMemory, cpu::deallocate));
 }
 
 template <typename T>

@@ -45,6 +45,10 @@ cpu::ConvShape shape_of(const Shape& x, const Shape& w, const Shape& y, const Ge
             .groups = g.groups};
 }
 
+double multiply_adds(const cpu::ConvShape& s) {
+    return static_cast<double>(s.N * s.K * s.P * s.Q) * static_cast<double>(s.C / s.groups * s.R * s.S);
+}
+
 template <typename T>
 Shape sizes(const Array<T>& array) {
     require(array.ndim() == 4, "convolution: arrays must have 4 dimensions");
@@ -81,7 +85,7 @@ Array<T> fprop(const std::string& name, const Array<T>& x, const Array<T>& w, co
     const T* from_x = x.data();
     const T* from_w = w.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(shape));
     if (shape.N > 0) chosen.fprop(shape, from_x, from_w, bias, to);
     return y;
 }
@@ -95,7 +99,7 @@ Array<T> dgrad(const std::string& name, const Array<T>& dy, const Array<T>& w, c
     const T* from_dy = dy.data();
     const T* from_w = w.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(shape));
     if (shape.N > 0) chosen.dgrad(shape, from_dy, from_w, to);
     return dx;
 }
@@ -110,7 +114,7 @@ Array<T> wgrad(const std::string& name, const Array<T>& dy, const Array<T>& x, c
     const T* from_x = x.data();
     T* to = dw.mutable_data();
     require(chosen.wgrad != nullptr, "convolution: this algorithm has no wgrad");
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(shape));
     chosen.wgrad(shape, from_dy, from_x, to);
     return dw;
 }
@@ -131,7 +135,7 @@ Array<float> winograd_fprop(const Array<float>& x, const Array<float>& w, const 
     const float* from_x = x.data();
     const float* from_w = w.data();
     float* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(shape));
     if (shape.N > 0) cpu::winograd_fprop_packed(shape, tile, from_x, from_w, bias, to);
     return y;
 }
@@ -144,7 +148,7 @@ Array<float> winograd_dgrad(const Array<float>& dy, const Array<float>& w, const
     const float* from_dy = dy.data();
     const float* from_w = w.data();
     float* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(shape));
     if (shape.N > 0) cpu::winograd_dgrad_packed(shape, tile, from_dy, from_w, to);
     return dx;
 }
@@ -159,7 +163,7 @@ Array<T> channel_sum(const Array<T>& dy) {
     T* to = sum.mutable_data();
     const py::ssize_t n = dy.shape(0);
     const py::ssize_t channels = dy.shape(1);
-    const ReleaseGil release;
+    const ReleaseGil release(static_cast<double>(dy.size()));
     cpu::operators<T>(cpu::kernels()).channel_sum(n, channels, inner, from, to);
     return sum;
 }

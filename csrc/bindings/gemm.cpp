@@ -31,7 +31,7 @@ Array<T> gemm(const Array<T>& a, const Array<T>& b, const std::optional<Array<T>
         .c = c.mutable_data(),
         .c_row = n,
     };
-    const ReleaseGil release;
+    const ReleaseGil release(static_cast<double>(m * n) * static_cast<double>(k));
     cpu::operators<T>(cpu::kernels()).gemm(problem);
     return c;
 }

@@ -12,13 +12,19 @@ namespace pycnn {
 // A daemon thread that comes back for the lock when the interpreter has gone is ended by CPython before 3.14 with
 // pthread_exit, whose unwinding must not pass a destructor or pybind11's catch (...): either ends the process.  Such a
 // thread sleeps here instead, as CPython 3.14 lets it, until the process is done.
+//
+// `operations` says how much there is to compute, in multiply-adds or elements read or written, roughly.  What takes
+// some microseconds keeps the lock: threads that call for such work would spend more time on handing it to one another.
 class ReleaseGil {
   public:
-    ReleaseGil() : state_(PyEval_SaveThread()) {}
+    static constexpr double kBrief = 1 << 20;
+
+    explicit ReleaseGil(double operations = kBrief) : state_(operations < kBrief ? nullptr : PyEval_SaveThread()) {}
     ReleaseGil(const ReleaseGil&) = delete;
     ReleaseGil& operator=(const ReleaseGil&) = delete;
 
     ~ReleaseGil() {
+        if (state_ == nullptr) return;
         try {
             PyEval_RestoreThread(state_);
         } catch (const abi::__forced_unwind&) {

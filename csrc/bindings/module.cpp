@@ -34,6 +34,9 @@ void bind_machine(py::module_& m) {
     m.def("num_threads", &cpu::num_threads);
     m.def("set_num_threads", &cpu::set_num_threads, py::arg("count"));
     m.def("empty", &new_array<float>, py::arg("shape"), "An array of float32 on the engine's memory.");
+    m.def(
+        "made", [](const py::array& array) { return PyCapsule_IsValid(array.base().ptr(), kMemory) != 0; },
+        py::arg("array").noconvert(), "Whether an array is one that the engine made, and no view of one.");
     m.def("cached_bytes", &cpu::cached_bytes, "Bytes the engine keeps for reuse.");
     m.def("release_cached", &cpu::release_cached, "Give the kept bytes back to the system.");
     m.attr("engine") = PYCNN_ENGINE;  // the hash of the kernels' sources: what was timed with others does not hold
@@ -52,6 +55,7 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_half(m);
     pycnn::bind_loss(m);
     pycnn::bind_norm(m);
+    pycnn::bind_optim(m);
     pycnn::bind_pool(m);
     pycnn::bind_program(m);
     pycnn::bind_random(m);

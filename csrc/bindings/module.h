@@ -13,6 +13,7 @@ void bind_activation(py::module_& m);
 void bind_half(py::module_& m);
 void bind_loss(py::module_& m);
 void bind_norm(py::module_& m);
+void bind_optim(py::module_& m);
 void bind_pool(py::module_& m);
 void bind_program(py::module_& m);
 void bind_random(py::module_& m);

@@ -25,10 +25,11 @@ bool one_a_channel(const Array<T>& values, const cpu::ChannelShape& shape) {
 
 template <typename T>
 py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weight, const std::optional<Array<T>>& bias,
-                         double eps) {
+                         double eps, const std::optional<Array<T>>& residual, bool relu) {
     const cpu::ChannelShape shape = channel_shape(x);
     require(!weight || one_a_channel(*weight, shape), "batch_norm: weight must have one value a channel");
     require(!bias || one_a_channel(*bias, shape), "batch_norm: bias must have one value a channel");
+    require(!residual || same_shape(*residual, x), "batch_norm: residual and x must have one shape");
     Array<T> y = new_array<T>(shape_of(x));
     Array<T> mean = new_array<T>({x.shape(1)});
     Array<T> var = new_array<T>({x.shape(1)});
@@ -38,12 +39,14 @@ py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weigh
         .x = x.data(),
         .weight = data_or_null(weight),
         .bias = data_or_null(bias),
+        .residual = data_or_null(residual),
+        .relu = relu,
         .y = y.mutable_data(),
         .mean = mean.mutable_data(),
         .var = var.mutable_data(),
     };
     {
-        const ReleaseGil release;
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_fwd(problem);
     }
     return py::make_tuple(y, mean, var);
@@ -51,9 +54,9 @@ py::tuple batch_norm_fwd(const Array<T>& x, const std::optional<Array<T>>& weigh
 
 template <typename T>
 py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optional<Array<T>>& weight,
-                         const Array<T>& mean, const Array<T>& var, double eps) {
+                         const Array<T>& mean, const Array<T>& var, double eps, const std::optional<Array<T>>& y) {
     const cpu::ChannelShape shape = channel_shape(x);
-    require(same_shape(dy, x), "batch_norm: dy and x must have one shape");
+    require(same_shape(dy, x) && (!y || same_shape(*y, x)), "batch_norm: dy, y and x must have one shape");
     require(!weight || one_a_channel(*weight, shape), "batch_norm: weight must have one value a channel");
     require(one_a_channel(mean, shape) && one_a_channel(var, shape),
             "batch_norm: mean and var must have one value a channel");
@@ -68,12 +71,13 @@ py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optio
         .weight = data_or_null(weight),
         .mean = mean.data(),
         .var = var.data(),
+        .y = data_or_null(y),
         .dx = dx.mutable_data(),
         .dweight = dweight.mutable_data(),
         .dbias = dbias.mutable_data(),
     };
     {
-        const ReleaseGil release;
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
         cpu::operators<T>(cpu::kernels()).norm.batch_norm_bwd(problem);
     }
     return py::make_tuple(dx, dweight, dbias);
@@ -87,7 +91,7 @@ Array<T> channel_affine(const Array<T>& x, const std::optional<Array<T>>& scale,
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, data_or_null(scale), shift.data(), to);
     return y;
 }
@@ -110,7 +114,7 @@ Array<T> batch_norm_eval(const Array<T>& x, const Array<T>& mean, const Array<T>
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.channel_affine(shape, from, scale.data(), shift.data(), to);
     return y;
 }
@@ -127,7 +131,7 @@ Array<T> lrn_fwd(const Array<T>& x, py::ssize_t size, double alpha, double beta,
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.lrn_fwd(shape, from, to);
     return y;
 }
@@ -140,7 +144,7 @@ Array<T> lrn_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t size, double
     const T* dy_from = dy.data();
     const T* x_from = x.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).norm.lrn_bwd(shape, dy_from, x_from, to);
     return dx;
 }
@@ -148,9 +152,10 @@ Array<T> lrn_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t size, double
 template <typename T>
 void bind(py::module_& m) {
     m.def("batch_norm_fwd", &batch_norm_fwd<T>, py::arg("x").noconvert(), py::arg("weight").noconvert(),
-          py::arg("bias").noconvert(), py::arg("eps"));
+          py::arg("bias").noconvert(), py::arg("eps"), py::arg("residual").noconvert(), py::arg("relu"));
     m.def("batch_norm_bwd", &batch_norm_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(),
-          py::arg("weight").noconvert(), py::arg("mean").noconvert(), py::arg("var").noconvert(), py::arg("eps"));
+          py::arg("weight").noconvert(), py::arg("mean").noconvert(), py::arg("var").noconvert(), py::arg("eps"),
+          py::arg("y").noconvert());
     m.def("batch_norm_eval", &batch_norm_eval<T>, py::arg("x").noconvert(), py::arg("mean").noconvert(),
           py::arg("var").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("eps"));
     m.def("channel_affine", &channel_affine<T>, py::arg("x").noconvert(), py::arg("scale").noconvert(),

@@ -69,6 +69,20 @@ Array<T> concat(const std::vector<Array<T>>& arrays, py::ssize_t axis) {
     return y;
 }
 
+Array<float> scaled_rows(const Array<float>& x, const Array<double>& scale) {
+    require(x.ndim() >= 1 && scale.ndim() == 1 && scale.shape(0) == x.shape(0),
+            "scaled_rows: scale must have one value a row");
+    Array<float> y = new_array<float>(shape_of(x));
+    const float* from = x.data();
+    const double* factors = scale.data();
+    float* to = y.mutable_data();
+    const py::ssize_t rows = x.shape(0);
+    const py::ssize_t columns = rows == 0 ? 0 : x.size() / rows;
+    const ReleaseGil release;
+    cpu::scaled_rows(rows, columns, from, factors, to);
+    return y;
+}
+
 template <typename T>
 void bind(py::module_& m) {
     m.def("pad2d", &pad2d<T>, py::arg("x").noconvert(), py::arg("padding"), py::arg("value"));
@@ -80,6 +94,7 @@ void bind(py::module_& m) {
 void bind_shaping(py::module_& m) {
     bind<float>(m);
     bind<double>(m);
+    m.def("scaled_rows", &scaled_rows, py::arg("x").noconvert(), py::arg("scale").noconvert());
 }
 
 }  // namespace pycnn

@@ -116,6 +116,12 @@ Array<T> fresh(const Shape& shape) {
     return new_array<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
 }
 
+// Those of the convolution itself.
+template <typename Problem>
+double multiply_adds(const Problem& p) {
+    return 9.0 * static_cast<double>(p.N * p.groups * p.K) * static_cast<double>(p.C * p.P * p.Q);
+}
+
 template <typename T>
 Array<T> fprop(const Array<T>& x, const Array<T>& w, const std::optional<Array<T>>& bias, const Padding& padding,
                py::ssize_t groups, int tile) {
@@ -129,7 +135,7 @@ Array<T> fprop(const Array<T>& x, const Array<T>& w, const std::optional<Array<T
     problem.w = w.data();
     problem.bias = data_or_null(bias);
     problem.y = y.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(problem));
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd(problem);
     return y;
 }
@@ -144,7 +150,7 @@ Array<T> dgrad(const Array<T>& dy, const Array<T>& w, const Shape& x_shape, cons
     problem.x = dy.data();
     problem.w = w.data();
     problem.y = dx.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(problem));
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd(problem);
     return dx;
 }
@@ -159,7 +165,7 @@ Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, cons
     problem.dy = dy.data();
     problem.x = x.data();
     problem.dw = dw.mutable_data();
-    const ReleaseGil release;
+    const ReleaseGil release(multiply_adds(problem));
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd_wgrad(problem);
     return dw;
 }

@@ -21,6 +21,7 @@ struct SoftmaxShape {
 template <typename T>
 struct ActivationOperators {
     void (*unary)(Unary function, int64_t count, const T* x, T* y);
+    // y may be a or b.
     void (*binary)(Binary function, int64_t count, const T* a, const T* b, T* y);
     void (*softmax_fwd)(const SoftmaxShape& shape, const T* x, T* y);
     void (*softmax_bwd)(const SoftmaxShape& shape, const T* dy, const T* y, T* dx);

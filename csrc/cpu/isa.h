@@ -3,6 +3,7 @@
 
 #include "cpu/half.h"
 #include "cpu/operators.h"
+#include "cpu/optim.h"
 #include "cpu/packed.h"
 
 namespace pycnn::cpu {
@@ -15,6 +16,7 @@ struct Kernels {
     // The first `count` words of a stream.
     void (*philox_uint32)(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
     HalfOperators half;
+    OptimOperators optim;
     PackedOperators packed;
 };
 

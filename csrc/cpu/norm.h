@@ -16,6 +16,8 @@ struct BatchNormFwd {
     ChannelShape shape;
     double eps;
     const T *x, *weight, *bias;  // weight, bias: C values or null
+    const T* residual;           // added to the result, or null
+    bool relu;                   // at the end
     T *y, *mean, *var;
 };
 
@@ -24,6 +26,7 @@ struct BatchNormBwd {
     ChannelShape shape;
     double eps;
     const T *dy, *x, *weight, *mean, *var;  // weight may be null
+    const T* y;                             // of a forward pass with a ReLU, whose gradient is taken first; or null
     T *dx, *dweight, *dbias;
 };
 

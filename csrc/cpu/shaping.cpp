@@ -41,6 +41,18 @@ void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y) {
     });
 }
 
+void scaled_rows(int64_t rows, int64_t columns, const float* x, const double* scale, float* y) {
+    const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns));
+    parallel((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
+        for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) {
+            const double factor = scale[i];
+            for (int64_t j = i * columns; j < (i + 1) * columns; j++) {
+                y[j] = static_cast<float>(static_cast<double>(x[j]) * factor);
+            }
+        }
+    });
+}
+
 template <typename T>
 void pad2d(const Pad2d<T>& p) {
     const int64_t width = p.left + p.W + p.right;

@@ -1,4 +1,4 @@
-// Moving whole elements without computing on them.
+// Moving whole elements, and scaling rows of them as they move.
 #pragma once
 
 #include <cstddef>
@@ -17,6 +17,9 @@ struct ConcatPart {
 
 // y is `outer` rows, each the parts' rows one after another.
 void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y);
+
+// y[i][j] = x[i][j] * scale[i], rounded once.
+void scaled_rows(int64_t rows, int64_t columns, const float* x, const double* scale, float* y);
 
 // y (planes, top + H + bottom, left + W + right) is x (planes, H, W) with `value` around it.
 template <typename T>

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.backends import cpu
+
 __all__ = ["Weight"]
 
 Array = np.ndarray[Any, Any]
@@ -52,15 +54,7 @@ class Weight:
         """Rows [first, last), which nobody may write to."""
         rows, scale = self._source
         part = rows(first, last)
-        if scale is None:
-            return part
-        return np.multiply(
-            part,
-            _column(scale[first:last], part),
-            out=np.empty(part.shape, np.float32),
-            dtype=np.float64,
-            casting="same_kind",
-        )
+        return part if scale is None else cpu.scaled_rows(part, scale[first:last])
 
     def become(self, rows: Rows) -> None:
         """Have the same rows, scaled already, made another way."""

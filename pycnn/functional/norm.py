@@ -11,6 +11,7 @@ from typing import Any
 from pycnn import autograd, graph, ops
 from pycnn.arrays import is_array, module_of
 from pycnn.functional._arrays import composed, expect_arrays, fused
+from pycnn.functional.activation import Relu, ReluBackward
 from pycnn.functional.linear import ChannelSum
 from pycnn.graph import Function, is_grad_enabled
 from pycnn.ops._checks import flag, number
@@ -26,26 +27,32 @@ class BatchNorm(Function):
     constant_outputs = (1, 2)
 
     @staticmethod
-    def forward(ctx: Any, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, ...]:
+    def forward(
+        ctx: Any, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float, relu: bool
+    ) -> tuple[Array, ...]:
         ctx.eps = eps
         if any(ctx.needs_input_grad) and x.dtype.itemsize == 2:  # statistics rounded to 16 bits would spoil dx
-            y, mean, var = ops.batch_norm(_cast(x, "float32"), _cast(weight, "float32"), _cast(bias, "float32"), eps)
+            wide, scale, shift, added = (_cast(one, "float32") for one in (x, weight, bias, residual))
+            y, mean, var = ops.batch_norm(wide, scale, shift, eps, added, relu)
             y = _cast(y, x.dtype)
         else:
-            y, mean, var = ops.batch_norm(x, weight, bias, eps)
-        ctx.save(x, weight, mean, var)
+            y, mean, var = ops.batch_norm(x, weight, bias, eps, residual, relu)
+        ctx.save(x, weight, mean, var, y if relu else None)
         return y, mean, var
 
     @staticmethod
     def backward(ctx: Any, dy: Any, *_: Any) -> Any:
-        x, weight, mean, var = ctx.saved
-        need_x, need_weight, need_bias, _eps = ctx.needs_input_grad
+        x, weight, mean, var, y = ctx.saved
+        need_x, need_weight, need_bias, need_residual, *_settings = ctx.needs_input_grad
+        if y is not None and (need_residual or is_grad_enabled()):
+            dy, y = ReluBackward.apply(dy, y.detach()), None
+        dresidual = dy if need_residual else None
         if not is_grad_enabled():
-            plain = None if weight is None else weight._data
-            wide = [_cast(one, mean.dtype) for one in (dy._data, x._data, plain)]
-            results = ops.batch_norm_backward(wide[0], wide[1], wide[2], mean._data, var._data, ctx.eps)
+            plain = (None if one is None else one._data for one in (dy, x, weight, y))
+            slope, wide, scale, rectified = (_cast(one, mean.dtype) for one in plain)
+            results = ops.batch_norm_backward(slope, wide, scale, mean._data, var._data, ctx.eps, rectified)
             dx, dweight, dbias = (None if result is None else fused(_cast(result, x.dtype)) for result in results)
-            return dx, dweight if need_weight else None, dbias if need_bias else None, None
+            return dx, dweight if need_weight else None, dbias if need_bias else None, dresidual, None, None
         axes = (0, *range(2, x.ndim))
         column = (1, -1, *(1,) * (x.ndim - 2))
         count = x.numel() // x.shape[1]
@@ -57,7 +64,7 @@ class BatchNorm(Function):
         if need_x:
             dx = scale * (dy - dbias.reshape(column) / count - normal * (dweight.reshape(column) / count))
             dx = dx if weight is None else dx * weight.reshape(column)
-        return dx, dweight if need_weight else None, dbias if need_bias else None, None
+        return dx, dweight if need_weight else None, dbias if need_bias else None, dresidual, None, None
 
 
 class BatchNormEval(Function):
@@ -157,6 +164,8 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    residual: Any = None,
+    relu: bool = False,
 ) -> Any:
     """Normalise each channel to mean 0 and variance 1, then scale and shift it.
 
@@ -170,6 +179,8 @@ def batch_norm(
         training: use the mean and the biased variance of this batch.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance.
+        residual: added to y, of its shape and dtype; on the CPU and with `training`, in the same pass over memory.
+        relu: max(y, 0) at the end, likewise.
 
     Returns:
         y, of x's shape.
@@ -186,7 +197,8 @@ def batch_norm(
     """
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     expect_arrays(x=x, **{name: array for name, array in given.items() if array is not None})
-    training, momentum, eps = flag("training", training), number("momentum", momentum), number("eps", eps, 0)
+    training, relu = flag("training", training), flag("relu", relu)
+    momentum, eps = number("momentum", momentum), number("eps", eps, 0)
     if len(x.shape) < 2:
         raise ValueError(f"x must have at least 2 dimensions (N, C, ...), got shape {tuple(x.shape)}")
     channels = x.shape[1]
@@ -195,20 +207,25 @@ def batch_norm(
     for name, array in given.items():
         if array is not None and tuple(array.shape) != (channels,):
             raise ValueError(f"{name} must have shape ({channels},), one value a channel, got {tuple(array.shape)}")
+    if residual is not None:
+        expect_arrays(residual=residual)
+        if tuple(residual.shape) != tuple(x.shape):
+            raise ValueError(f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")
         simple = all(_is_ready(one, x.dtype) for one in (x, *given.values()) if one is not None)
         evaluate = BatchNormEval.apply if simple else _with_statistics
-        return evaluate(x, running_mean, running_var, weight, bias, eps)
+        y = evaluate(x, running_mean, running_var, weight, bias, eps)
+        y = y if residual is None else y + residual
+        return Relu.apply(y) if relu else y
     count = math.prod(x.shape) // channels
     if count == 1:
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
-    y, mean, var = BatchNorm.apply(x, weight, bias, eps)
+    y, mean, var = BatchNorm.apply(x, weight, bias, residual, eps, relu)
     if count and not autograd.recomputing():
-        with graph.no_grad():
-            _update(running_mean, mean, momentum)
-            _update(running_var, var, momentum, count / (count - 1))
+        _update(running_mean, mean, momentum)
+        _update(running_var, var, momentum, count / (count - 1))
     return y
 
 
@@ -219,12 +236,11 @@ def _cast(array: Array | None, dtype: Any) -> Any:
 def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
     if running is None:
         return
-    if graph.Variable in type(running).__mro__ and graph.Variable not in type(value).__mro__:
-        value = graph.wrap(value)
-    elif graph.Variable in type(value).__mro__ and graph.Variable not in type(running).__mro__:
-        value = value._data
-    running *= 1 - momentum
-    running += value * (momentum * factor)
+    array, given = (one._data if isinstance(one, graph.Variable) else one for one in (running, value))
+    array *= 1 - momentum
+    array += given * (momentum * factor)
+    if isinstance(running, graph.Variable):
+        running._versions.version += 1
 
 
 def _is_ready(one: Any, dtype: Any) -> bool:

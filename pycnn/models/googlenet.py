@@ -56,7 +56,7 @@ class _ConvNorm(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
 
     def forward(self, x: Any) -> Tensor:
-        return F.relu(self.bn(self.conv(x)))
+        return self.bn(self.conv(x), relu=True)
 
 
 class _ConvBias(nn.Module):

@@ -68,8 +68,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Any) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.bn1(self.conv1(x), relu=True)
+        return self.bn2(self.conv2(x), shortcut, relu=True)
 
 
 class Bottleneck(nn.Module):
@@ -103,9 +103,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Any) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)))
-        x = F.relu(self.bn2(self.conv2(x)))
-        return F.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = self.bn1(self.conv1(x), relu=True)
+        x = self.bn2(self.conv2(x), relu=True)
+        return self.bn3(self.conv3(x), shortcut, relu=True)
 
 
 class ResNet(nn.Module):
@@ -149,7 +149,7 @@ class ResNet(nn.Module):
         _he(self)
 
     def forward(self, x: Any) -> Tensor:
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(self.bn1(self.conv1(x), relu=True))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         return self.fc(F.flatten(self.avgpool(x), 1))
 
@@ -195,7 +195,7 @@ class CifarResNet(nn.Module):
         _he(self)
 
     def forward(self, x: Any) -> Tensor:
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.bn1(self.conv1(x), relu=True)
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.fc(F.flatten(self.avgpool(x), 1))
 

@@ -59,7 +59,7 @@ class _BatchNorm(Module):
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Any, residual: Any = None, relu: bool = False) -> Tensor:
         if len(x.shape) not in self._ranks:
             raise ValueError(
                 f"{type(self).__name__} takes input of rank {' or '.join(map(str, self._ranks))}, got shape {x.shape}"
@@ -78,6 +78,8 @@ class _BatchNorm(Module):
             self.training or self.running_mean is None,
             momentum,
             self.eps,
+            residual,
+            relu,
         )
 
     def extra_repr(self) -> str:
@@ -86,6 +88,9 @@ class _BatchNorm(Module):
 
 class BatchNorm2d(_BatchNorm):
     """Batch normalisation of (N, C, H, W): each channel to mean 0, variance 1 over the batch, then weight and bias.
+
+    Called with ``(x, residual, relu=True)``, it gives ``relu(bn(x) + residual)`` in one pass over memory, see
+    `functional.batch_norm`.
 
     Args:
         num_features: C.

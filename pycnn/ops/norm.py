@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pycnn.ops._arrays import Array, Call
-from pycnn.ops._checks import expect_rank, expect_shape, number
+from pycnn.ops._checks import expect_rank, expect_shape, flag, number
 from pycnn.shape import whole
 
 _ANY = 64  # as many dimensions as NumPy has
@@ -64,7 +64,12 @@ def lrn_backward(dy: Array, x: Array, size: int, alpha: float = 1e-4, beta: floa
 
 
 def batch_norm(
-    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+    x: Array,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    residual: Array | None = None,
+    relu: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Batch normalisation by the statistics of this batch.
 
@@ -74,6 +79,8 @@ def batch_norm(
         x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
         weight, bias: (C,), or None for 1 and 0.
         eps: at least 0.
+        residual: added to y, of its shape; on the CPU in the same pass over memory.
+        relu: max(y, 0) at the end, likewise.
 
     Returns:
         y of x's shape; mean and var, (C,): over all axes but the second, the variance biased (divided by the count).
@@ -89,15 +96,23 @@ def batch_norm(
     >>> y.ravel(), mean, var
     (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    call = Call("weight", "bias", x=x, weight=weight, bias=bias)
-    x, weight, bias = call.arrays
+    call = Call("weight", "bias", "residual", x=x, weight=weight, bias=bias, residual=residual)
+    x, weight, bias, residual = call.arrays
     _expect_channels(x, weight=weight, bias=bias)
-    y, mean, var = call.backend.batch_norm_fwd(x, weight, bias, number("eps", eps, 0.0))
+    if residual is not None:
+        expect_shape("residual", residual.shape, x.shape, "x's shape")
+    y, mean, var = call.backend.batch_norm_fwd(x, weight, bias, number("eps", eps, 0.0), residual, flag("relu", relu))
     return call.back(y), call.back(mean), call.back(var)
 
 
 def batch_norm_backward(
-    dy: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float = 1e-5
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    var: Array,
+    eps: float = 1e-5,
+    y: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Gradients of `batch_norm`, whose mean and variance depend on x too; u = (x - mean) / sqrt(var + eps):
 
@@ -107,6 +122,7 @@ def batch_norm_backward(
         dy: gradient of y, of x's shape.
         x, weight, eps: as in `batch_norm`.
         mean, var: (C,), as `batch_norm` gave them.
+        y: what `batch_norm` gave with `relu`: dy is taken as 0 where y is not above 0.
 
     Returns:
         dx of x's shape; dweight and dbias, (C,).
@@ -119,11 +135,13 @@ def batch_norm_backward(
     >>> batch_norm_backward(dy, x, None, np.array([2.0]), np.array([1.0]), eps=0.0)[1:]
     (array([-1.]), array([1.]))
     """
-    call = Call("weight", dy=dy, x=x, weight=weight, mean=mean, var=var)
-    dy, x, weight, mean, var = call.arrays
+    call = Call("weight", "y", dy=dy, x=x, weight=weight, mean=mean, var=var, y=y)
+    dy, x, weight, mean, var, y = call.arrays
     expect_shape("dy", dy.shape, x.shape, "x's shape")
+    if y is not None:
+        expect_shape("y", y.shape, x.shape, "x's shape")
     _expect_channels(x, weight=weight, mean=mean, var=var)
-    dx, dweight, dbias = call.backend.batch_norm_bwd(dy, x, weight, mean, var, number("eps", eps, 0.0))
+    dx, dweight, dbias = call.backend.batch_norm_bwd(dy, x, weight, mean, var, number("eps", eps, 0.0), y)
     return call.back(dx), call.back(dweight), call.back(dbias)
 
 

@@ -1,4 +1,4 @@
-"""Optimiser steps on a GPU: many parameters in one launch, settings and step counts in device memory.
+"""Which parameters one kernel steps together, and how on a GPU: settings and step counts in device memory.
 
 A CUDA graph holds the launches as they were captured; what changes from step to step it reads from memory that is
 brought up to date before each replay (see `pycnn.cuda.capture`).
@@ -22,14 +22,13 @@ Array = Any
 
 
 def is_fused(parameter: Tensor) -> bool:
-    """Whether the kernels step it: dense float32 on a GPU, its gradient too."""
+    """Whether the kernels step it: dense float32, and a gradient of float32 on the same kind of device."""
     p, g = parameter._data, parameter._grad
     return (
-        not is_host(p)
-        and p.dtype == np.float32
+        p.dtype == np.float32
         and p.flags.c_contiguous
         and g is not None
-        and not is_host(g._data)
+        and is_host(g._data) == is_host(p)
         and g._data.dtype == np.float32
     )
 

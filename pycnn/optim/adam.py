@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pycnn.arrays import module_of
+from pycnn.backends.cpu import optim as cpu
 from pycnn.optim._device import host_of, shared_steps
 from pycnn.optim.optimizer import Optimizer, blocks
 
@@ -70,20 +71,34 @@ class Adam(Optimizer):
         host = host_of(settings)
         for parameter, state in zip(parameters, states, strict=True):
             if not state:
-                xp = module_of(parameter.data)
-                state.update(step=0, exp_avg=xp.zeros_like(parameter.data), exp_avg_sq=xp.zeros_like(parameter.data))
+                _begin(state, parameter.data)
         for step, chosen in shared_steps(states, settings):
             host.advance(step, 1)
             params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
             moments = ([states[i][name] for i in chosen] for name in ("exp_avg", "exp_avg_sq"))
             host.adam_step(params, grads, *moments, settings, step, self._decoupled)
 
+    def _update_list(self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+        b1, b2 = map(float, group["betas"])
+        numbers: dict[str, Any] = {name: float(group[name]) for name in ("lr", "eps", "weight_decay")}
+        for parameter, state in zip(parameters, states, strict=True):
+            if not state:
+                _begin(state, parameter.data)
+        alike: dict[int, list[int]] = {}  # those that are at one step
+        for i, state in enumerate(states):
+            state["step"] = int(state["step"]) + 1
+            alike.setdefault(state["step"], []).append(i)
+        for step, chosen in alike.items():
+            params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
+            moments = ([states[i][name] for i in chosen] for name in ("exp_avg", "exp_avg_sq"))
+            cpu.adam_step(params, grads, *moments, step=step, betas=(b1, b2), **numbers, decoupled=self._decoupled)
+
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
         b1, b2 = map(float, group["betas"])
         xp = module_of(p)
         if not state:
-            state.update(step=0, exp_avg=xp.zeros_like(p, order="C"), exp_avg_sq=xp.zeros_like(p, order="C"))
+            _begin(state, p)
         state["step"] = int(state["step"]) + 1
         step_size = lr / (1.0 - b1 ** state["step"])
         root = math.sqrt(1.0 - b2 ** state["step"])
@@ -129,3 +144,8 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay)
+
+
+def _begin(state: dict[str, Any], p: Any) -> None:
+    xp = module_of(p)
+    state.update(step=0, exp_avg=xp.zeros_like(p, order="C"), exp_avg_sq=xp.zeros_like(p, order="C"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import backends
 from pycnn.arrays import beside, is_array, is_host
 from pycnn.backends.replay import active
 from pycnn.nn.parameter import changed
@@ -90,20 +91,24 @@ class Optimizer:
         loss = None if closure is None else closure()
         for number, group in enumerate(self.param_groups):
             together: dict[str, list[Tensor]] = {}
+            native = backends.selected() in (None, "cpu")
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
-                if not is_host(parameter.data):
-                    if _device.is_fused(parameter):
-                        together.setdefault(parameter.device, []).append(parameter)
-                        continue
-                    _device.expect_not_captured(parameter.data)
+                if _device.is_fused(parameter) and (native or not is_host(parameter.data)):
+                    together.setdefault(parameter.device, []).append(parameter)
+                    continue
+                _device.expect_not_captured(parameter.data)
                 self._update(parameter.data, parameter.grad.data, self.state.setdefault(parameter, {}), group)
                 changed(parameter)
             for device, parameters in together.items():
                 states = [self.state.setdefault(parameter, {}) for parameter in parameters]
                 _device.follow(states, parameters)
-                self._update_together(parameters, states, group, self._settings_on(device, number, parameters[0].data))
+                if device == "cpu":
+                    self._update_list(parameters, states, group)
+                else:
+                    settings = self._settings_on(device, number, parameters[0].data)
+                    self._update_together(parameters, states, group, settings)
                 for parameter in parameters:
                     changed(parameter)
         return loss
@@ -127,6 +132,11 @@ class Optimizer:
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Update the array `p` in place from its gradient `g`."""
         raise NotImplementedError(f"{type(self).__name__} has no _update")
+
+    def _update_list(self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+        """Update dense float32 arrays in main memory: one by one, where a subclass has nothing faster."""
+        for parameter, state in zip(parameters, states, strict=True):
+            self._update(parameter.data, parameter.grad.data, state, group)
 
     def _numbers(self, group: dict[str, Any]) -> tuple[float, ...]:
         """The settings of a group as the CUDA kernel takes them."""

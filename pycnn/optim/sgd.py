@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from pycnn.arrays import module_of
+from pycnn.backends.cpu import optim as cpu
 from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import Optimizer, blocks
 
@@ -70,17 +73,13 @@ class SGD(Optimizer):
         self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any], settings: Any
     ) -> None:
         host, nesterov = host_of(settings), bool(group["nesterov"])
-        if not group["momentum"]:
-            host.sgd_step([p.data for p in parameters], [p.grad.data for p in parameters], None, settings, False, False)
-            return
-        fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
-        known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
-        for i in fresh:
-            states[i]["momentum_buffer"] = host.device.alloc(parameters[i].shape, parameters[i].dtype)
-        for chosen, first in ((fresh, True), (known, False)):
-            if chosen:
-                params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
-                host.sgd_step(params, grads, [states[i]["momentum_buffer"] for i in chosen], settings, nesterov, first)
+        for params, grads, buffers, first in _lists(parameters, states, bool(group["momentum"]), host.device.alloc):
+            host.sgd_step(params, grads, buffers, settings, nesterov, first)
+
+    def _update_list(self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
+        numbers: dict[str, Any] = {name: float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")}
+        for params, grads, buffers, first in _lists(parameters, states, bool(group["momentum"]), np.empty):
+            cpu.sgd_step(params, grads, buffers, **numbers, nesterov=bool(group["nesterov"]), first=first)
 
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, momentum, decay = float(group["lr"]), float(group["momentum"]), float(group["weight_decay"])
@@ -110,3 +109,20 @@ class SGD(Optimizer):
                 else:
                     d = v
             p_part -= xp.multiply(d, lr, out=scratch)
+
+
+def _lists(
+    parameters: list[Any], states: list[dict[str, Any]], momentum: bool, alloc: Callable[[Any, Any], Any]
+) -> Iterator[tuple[list[Any], list[Any], list[Any] | None, bool]]:
+    """What one kernel steps: parameters, gradients, buffers of momentum if any, whether these hold nothing yet."""
+    if not momentum:
+        yield [p.data for p in parameters], [p.grad.data for p in parameters], None, False
+        return
+    fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
+    known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
+    for i in fresh:
+        states[i]["momentum_buffer"] = alloc(parameters[i].shape, parameters[i].dtype)
+    for chosen, first in ((fresh, True), (known, False)):
+        if chosen:
+            params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
+            yield params, grads, [states[i]["momentum_buffer"] for i in chosen], first

@@ -249,6 +249,21 @@ _CASES: tuple[Case, ...] = (
     Case("batch_norm_fwd", "rows, no weight", lambda: (_normal(64, 9), None, None, 1e-5), _STATISTICS),
     # The mean is 300 times the deviation: a sum of squares minus the square of the sum would keep 7 bits of it.
     Case("batch_norm_fwd", "far from zero", lambda: (_normal(4, 3, 40, 41, mean=300.0), None, None, 1e-5), 3e4),
+    Case(
+        "batch_norm_fwd",
+        "residual, relu",
+        lambda: (
+            *(_normal(3, 5, 9, 11), _normal(5, seed=1), _normal(5, seed=2), 1e-5),
+            *(_normal(3, 5, 9, 11, seed=3), True),
+        ),
+        _STATISTICS,
+    ),
+    Case(
+        "batch_norm_bwd",
+        "relu",
+        lambda: (*_batch_norm_bwd(3, 5, 9, 11), np.maximum(_normal(3, 5, 9, 11, seed=4), 0)),
+        _STATISTICS,
+    ),
     Case("batch_norm_bwd", "plane", lambda: _batch_norm_bwd(3, 5, 9, 11), _STATISTICS),
     Case("batch_norm_bwd", "rows, no weight", lambda: _batch_norm_bwd(64, 9, weight=False), _STATISTICS),
     Case(

@@ -7,6 +7,7 @@
 
 #include "cpu/half.h"
 #include "cpu/operators.h"
+#include "cpu/optim.h"
 #include "cpu/packed.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
@@ -61,6 +62,9 @@ int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t thread
 
 void widen(Half kind, int64_t count, const std::uint16_t* x, float* y);
 void narrow(Half kind, int64_t count, const float* x, std::uint16_t* y);
+
+void sgd_step(const SgdStep& step, int64_t parameters, const Stepped* list);
+void adam_step(const AdamStep& step, int64_t parameters, const Stepped* list);
 
 template <typename T>
 void channel_sum(int64_t n, int64_t channels, int64_t inner, const T* dy, T* sum);

@@ -58,18 +58,6 @@ static void max_windows(const MaxPool<T>& p, const T* x, T* y, int64_t* indices)
     }
 }
 
-// to[j] = from[j * stride] for j < n.
-template <typename T>
-static void pick(const T* from, int64_t stride, int64_t n, T* to) {
-    if (stride == 1) {
-        __builtin_memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
-    } else if (stride == 2) {
-        for (int64_t j = 0; j < n; j++) to[j] = from[2 * j];
-    } else {
-        for (int64_t j = 0; j < n; j++) to[j] = from[stride * j];
-    }
-}
-
 // The layout above, for one problem.
 template <typename T>
 struct Phases {
@@ -98,9 +86,10 @@ struct Phases {
             const int64_t first = least(length, shift > 0 ? ceil_div(shift, columns.stride) : 0);
             const int64_t inside = columns.size + shift;
             const int64_t last = most(first, least(length, inside > 0 ? ceil_div(inside, columns.stride) : 0));
-            for (int64_t j = 0; j < first; j++) to[j] = kMinusInfinity<T>;
-            if (first < last) pick(from + (first * columns.stride - shift), columns.stride, last - first, to + first);
-            for (int64_t j = last; j < length; j++) to[j] = kMinusInfinity<T>;
+            fill(to, kMinusInfinity<T>, first);
+            if (first < last)
+                copy_strided(to + first, from + (first * columns.stride - shift), columns.stride, last - first);
+            fill(to + last, kMinusInfinity<T>, length - last);
         }
     }
 };

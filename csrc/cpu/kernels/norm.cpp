@@ -120,9 +120,9 @@ static void scatter(const ChannelShape& s, int64_t first, int64_t channels, cons
     }
 }
 
-// body(c, x, dy, y) for every channel, the pointers at the channel's first element; `b` may be null.
+// body(c, runs, a, b, m, to) for every channel, the pointers at the channel's first element; `b` and `m` may be null.
 template <typename T, typename Body>
-static void for_channels(const ChannelShape& s, const T* a, const T* b, T* to, const Body& body) {
+static void for_channels(const ChannelShape& s, const T* a, const T* b, const T* m, T* to, const Body& body) {
     const Access how = access<T>(s);
     parallel(ceil_div(s.C, how.group), 4 * s.N * s.C * s.L, [&](int64_t task) {
         const int64_t first = task * how.group;
@@ -130,20 +130,22 @@ static void for_channels(const ChannelShape& s, const T* a, const T* b, T* to, c
         if (!how.gathered) {
             for (int64_t c = first; c < first + channels; c++) {
                 const int64_t at = c * s.L;
-                body(c, how.runs, a + at, b == nullptr ? nullptr : b + at, to + at);
+                body(c, how.runs, a + at, b == nullptr ? nullptr : b + at, m == nullptr ? nullptr : m + at, to + at);
             }
             return;
         }
         const int64_t each = s.N * s.L;
-        Scratch<T> scratch(static_cast<std::size_t>(3 * kGathered * each));
+        Scratch<T> scratch(static_cast<std::size_t>(4 * kGathered * each));
         T* a_here = scratch.get();
-        T* b_here = a_here + kGathered * each;
-        T* to_here = b_here + kGathered * each;
+        T* b_here = b == nullptr ? nullptr : a_here + kGathered * each;
+        T* m_here = m == nullptr ? nullptr : a_here + 2 * kGathered * each;
+        T* to_here = a_here + 3 * kGathered * each;
         gather(s, first, channels, a, a_here);
         if (b != nullptr) gather(s, first, channels, b, b_here);
+        if (m != nullptr) gather(s, first, channels, m, m_here);
         for (int64_t c = 0; c < channels; c++) {
             body(first + c, how.runs, a_here + c * each, b == nullptr ? nullptr : b_here + c * each,
-                 to_here + c * each);
+                 m == nullptr ? nullptr : m_here + c * each, to_here + c * each);
         }
         scatter(s, first, channels, to_here, to);
     });
@@ -198,6 +200,13 @@ static void columns_fwd(const BatchNormFwd<T>& p) {
             const T* __restrict x = p.x + n * p.shape.C + c0;
             T* __restrict y = p.y + n * p.shape.C + c0;
             for (int64_t c = 0; c < channels; c++) y[c] = (x[c] - mean[c]) * scale[c] + shift[c];
+            if (p.residual != nullptr) {
+                const T* __restrict residual = p.residual + n * p.shape.C + c0;
+                for (int64_t c = 0; c < channels; c++) y[c] += residual[c];
+            }
+            if (p.relu) {
+                for (int64_t c = 0; c < channels; c++) y[c] = y[c] < T(0) ? T(0) : y[c];  // NaN stays
+            }
         }
     });
 }
@@ -209,10 +218,17 @@ static void columns_bwd(const BatchNormBwd<T>& p) {
         const T* __restrict mean = p.mean + c0;
         double sums[kBeside] = {};    // of dy
         double slopes[kBeside] = {};  // of dy (x - mean)
-        T scale[kBeside], level[kBeside], tilt[kBeside];
+        T scale[kBeside], level[kBeside], tilt[kBeside], dy[kBeside];
+        // The gradients of sample n's results before a ReLU, into dy.
+        const auto read = [&](int64_t n) {
+            const int64_t at = n * p.shape.C + c0;
+            for (int64_t c = 0; c < channels; c++) dy[c] = p.dy[at + c];
+            if (p.y == nullptr) return;
+            for (int64_t c = 0; c < channels; c++) dy[c] = p.y[at + c] <= T(0) ? T(0) : dy[c];
+        };
         for (int64_t n = 0; n < p.shape.N; n++) {
             const T* __restrict x = p.x + n * p.shape.C + c0;
-            const T* __restrict dy = p.dy + n * p.shape.C + c0;
+            read(n);
             for (int64_t c = 0; c < channels; c++) {
                 sums[c] += static_cast<double>(dy[c]);
                 slopes[c] += static_cast<double>(dy[c]) * (static_cast<double>(x[c]) - static_cast<double>(mean[c]));
@@ -229,8 +245,8 @@ static void columns_bwd(const BatchNormBwd<T>& p) {
         }
         for (int64_t n = 0; n < p.shape.N; n++) {
             const T* __restrict x = p.x + n * p.shape.C + c0;
-            const T* __restrict dy = p.dy + n * p.shape.C + c0;
             T* __restrict dx = p.dx + n * p.shape.C + c0;
+            read(n);
             for (int64_t c = 0; c < channels; c++) {
                 dx[c] = ((dy[c] - level[c]) - (x[c] - mean[c]) * tilt[c]) * scale[c];
             }
@@ -241,7 +257,7 @@ static void columns_bwd(const BatchNormBwd<T>& p) {
 template <typename T>
 void batch_norm_fwd(const BatchNormFwd<T>& p) {
     if (p.shape.L == 1) return columns_fwd(p);
-    for_channels<T>(p.shape, p.x, nullptr, p.y, [&](int64_t c, const Runs& runs, const T* x, const T*, T* y) {
+    const auto normalise = [&](int64_t c, const Runs& runs, const T* x, const T* residual, const T*, T* y) {
         const Moments m = moments(x, runs);
         const double count = static_cast<double>(p.shape.N * p.shape.L);
         const double var = m.squares / count;  // NaN, as the mean, for an empty batch
@@ -251,16 +267,30 @@ void batch_norm_fwd(const BatchNormFwd<T>& p) {
         const double weight = p.weight == nullptr ? 1.0 : static_cast<double>(p.weight[c]);
         const T scale = static_cast<T>(weight / __builtin_sqrt(var + p.eps));
         const T shift = p.bias == nullptr ? T(0) : p.bias[c];
-        for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
-            store_part(y + at, (load_part(x + at, lanes) - mean) * scale + shift, lanes);
-        });
-    });
+        const auto end = [&](const auto& last) __attribute__((always_inline)) {
+            for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
+                store_part(y + at, last((load_part(x + at, lanes) - mean) * scale + shift, at, lanes), lanes);
+            });
+        };
+        const auto rectified = [](Vec<T> v) __attribute__((always_inline)) { return v < T(0) ? Vec<T>{} : v; };
+        if (residual == nullptr) {
+            const auto plain = [](Vec<T> v, int64_t, int64_t) __attribute__((always_inline)) { return v; };
+            const auto relu = [&](Vec<T> v, int64_t, int64_t) __attribute__((always_inline)) { return rectified(v); };
+            return p.relu ? end(relu) : end(plain);
+        }
+        const auto sum = [&](Vec<T> v, int64_t at, int64_t lanes)
+                             __attribute__((always_inline)) { return v + load_part(residual + at, lanes); };
+        const auto relu = [&](Vec<T> v, int64_t at, int64_t lanes)
+                              __attribute__((always_inline)) { return rectified(sum(v, at, lanes)); };
+        return p.relu ? end(relu) : end(sum);
+    };
+    for_channels<T>(p.shape, p.x, p.residual, nullptr, p.y, normalise);
 }
 
-template <typename T>
-void batch_norm_bwd(const BatchNormBwd<T>& p) {
-    if (p.shape.L == 1) return columns_bwd(p);
-    for_channels<T>(p.shape, p.x, p.dy, p.dx, [&](int64_t c, const Runs& runs, const T* x, const T* dy, T* dx) {
+// RELU: the gradient of a ReLU first; p.y is what it gave.
+template <typename T, bool RELU>
+static void planes_bwd(const BatchNormBwd<T>& p) {
+    const auto differentiate = [&](int64_t c, const Runs& runs, const T* x, const T* dy, const T* y, T* dx) {
         const T mean = p.mean[c];
         double sum = 0.0;    // of dy
         double slope = 0.0;  // of dy (x - mean)
@@ -268,7 +298,11 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
             Vec<T> sums[4] = {};
             Vec<T> slopes[4] = {};
             for_chunk<T>(chunk, [&](int j, int64_t at, int64_t lanes) __attribute__((always_inline)) {
-                const Vec<T> d = load_part(dy + offset + at, lanes);
+                Vec<T> d = load_part(dy + offset + at, lanes);
+                if constexpr (RELU) {
+                    d = load_part(y + offset + at, lanes) <= T(0) ? Vec<T>{} : d;  // where y is NaN, dy passes
+                    store_part(dx + offset + at, d, lanes);  // read again below: one array instead of two
+                }
                 sums[j] += d;
                 slopes[j] += d * (load_part(x + offset + at, lanes, mean) - mean);
             });
@@ -285,9 +319,17 @@ void batch_norm_bwd(const BatchNormBwd<T>& p) {
         const T tilt = static_cast<T>(slope * inverse * inverse / count);
         for_channel<T>(runs, [&](int64_t at, int64_t lanes) __attribute__((always_inline)) {
             const Vec<T> distance = load_part(x + at, lanes) - mean;
-            store_part(dx + at, ((load_part(dy + at, lanes) - level) - distance * tilt) * scale, lanes);
+            const Vec<T> d = load_part(RELU ? dx + at : dy + at, lanes);
+            store_part(dx + at, ((d - level) - distance * tilt) * scale, lanes);
         });
-    });
+    };
+    for_channels<T>(p.shape, p.x, p.dy, p.y, p.dx, differentiate);
+}
+
+template <typename T>
+void batch_norm_bwd(const BatchNormBwd<T>& p) {
+    if (p.shape.L == 1) return columns_bwd(p);
+    p.y == nullptr ? planes_bwd<T, false>(p) : planes_bwd<T, true>(p);
 }
 
 template <typename T>

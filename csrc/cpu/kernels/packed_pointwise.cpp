@@ -54,14 +54,14 @@ PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, con
 }
 
 // Averages and maxima go over the pixels of a clipped window; the windows of COUNT columns from q on are `step` apart.
-template <int COUNT, typename Start, typename Join, typename Finish>
+template <int COUNT, typename Join, typename Finish>
 PYCNN_INLINE void pool_pixels(const PackedPool& p, const float* x, int64_t row, int64_t q, int64_t step,
-                              const Start& start, const Join& join, const Finish& finish, float* y) {
+                              Vec<float> start, const Join& join, const Finish& finish, float* y) {
     const Span& rows = p.rows[row];
     const Span& columns = p.columns[q];
     Vec<float> value[COUNT];
 #pragma GCC unroll 8
-    for (int i = 0; i < COUNT; i++) value[i] = start();
+    for (int i = 0; i < COUNT; i++) value[i] = start;
     for (int64_t h = rows.begin; h < rows.end; h += p.row_step) {
         for (int64_t w = columns.begin; w < columns.end; w += p.column_step) {
             const float* at = x + h * p.x.row + w * kBlock;
@@ -93,13 +93,14 @@ void pool_rows(const PackedPool& p, const Start& start, const Join& join, const 
     for_rows(p.images, p.y, size_of(p.images, p.x), [&](int64_t n, int64_t block, int64_t row) {
         const float* x = row_of(p.x, n, block, 0);
         float* y = row_of(p.y, n, block, row);
+        const Vec<float> first = start(block);
         for (int64_t q = 0; q < p.y.width;) {
             if (pools_alike(p, q)) {
                 const int64_t step = p.columns[q + 1].begin - p.columns[q].begin;
-                pool_pixels<kPoolSide>(p, x, row, q, step, start, join, finish, y);
+                pool_pixels<kPoolSide>(p, x, row, q, step, first, join, finish, y);
                 q += kPoolSide;
             } else {
-                pool_pixels<1>(p, x, row, q, 0, start, join, finish, y);
+                pool_pixels<1>(p, x, row, q, 0, first, join, finish, y);
                 q++;
             }
         }
@@ -164,16 +165,19 @@ void packed_mean(int64_t images, const PackedView& x, float* y) {
 
 // A NaN wins, and a window without pixels gives -infinity, as in max_pool.cpp; lanes beyond the channels stay zero.
 void packed_max_pool(const PackedPool& p) {
-    const float lowest = -__builtin_inff();
+    float lowest[kBlock];
+    fill(lowest, -__builtin_inff(), kBlock);
     pool_rows(
-        p, [&]() __attribute__((always_inline)) { return broadcast(lowest); },
+        p,
+        [&](int64_t block)
+            __attribute__((always_inline)) { return load_part(lowest, least(kBlock, p.x.channels - block * kBlock)); },
         [](Vec<float> a, Vec<float> b) __attribute__((always_inline)) { return a >= b || a != a ? a : b; },
         [](Vec<float> value, int64_t, int64_t) __attribute__((always_inline)) { return value; });
 }
 
 void packed_avg_pool(const PackedPool& p) {
     pool_rows(
-        p, []() __attribute__((always_inline)) { return Vec<float>{}; },
+        p, [](int64_t) __attribute__((always_inline)) { return Vec<float>{}; },
         [](Vec<float> a, Vec<float> b) __attribute__((always_inline)) { return a + b; },
         [&](Vec<float> value, int64_t row, int64_t column) __attribute__((always_inline)) {
             return value / static_cast<float>(p.row_counts[row] * p.column_counts[column]);

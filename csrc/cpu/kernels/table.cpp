@@ -62,6 +62,7 @@ const Kernels kernels = {PYCNN_TEXT(PYCNN_ISA_NAMESPACE),
                          table<double>(),
                          philox_uint32,
                          {.widen = widen, .narrow = narrow},
+                         {.sgd = sgd_step, .adam = adam_step},
                          packed};
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -39,7 +39,7 @@ from pycnn.backends.cpu.pool import (
     plane_take,
 )
 from pycnn.backends.cpu.random import dropout, philox_uint32
-from pycnn.backends.cpu.shaping import add, concat, pad2d
+from pycnn.backends.cpu.shaping import add, add_to, concat, pad2d, scaled_rows
 
 __all__ = [
     "adaptive_avg_pool2d_bwd",
@@ -47,6 +47,7 @@ __all__ = [
     "adaptive_max_pool2d_bwd",
     "adaptive_max_pool2d_fwd",
     "add",
+    "add_to",
     "avg_pool2d_bwd",
     "avg_pool2d_fwd",
     "batch_norm_bwd",
@@ -77,6 +78,7 @@ __all__ = [
     "plane_take",
     "relu_bwd",
     "relu_fwd",
+    "scaled_rows",
     "sigmoid_bwd",
     "sigmoid_fwd",
     "softmax_bwd",

@@ -19,17 +19,35 @@ def lrn_bwd(dy: np.ndarray, x: np.ndarray, size: int, alpha: float, beta: float,
 
 
 def batch_norm_fwd(
-    x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, eps: float
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    bias: np.ndarray | None,
+    eps: float,
+    residual: np.ndarray | None = None,
+    relu: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(x - mean) / sqrt(var + eps) * weight + bias, the mean and the biased variance over all axes but the second."""
-    return _cpu.batch_norm_fwd(dense(x), _dense_or_none(weight), _dense_or_none(bias), eps)
+    """(x - mean) / sqrt(var + eps) * weight + bias, the mean and the biased variance over all axes but the second.
+
+    Then, in the same pass, `residual` is added and a ReLU taken.
+    """
+    return _cpu.batch_norm_fwd(
+        dense(x), _dense_or_none(weight), _dense_or_none(bias), eps, _dense_or_none(residual), relu
+    )
 
 
 def batch_norm_bwd(
-    dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, mean: np.ndarray, var: np.ndarray, eps: float
+    dy: np.ndarray,
+    x: np.ndarray,
+    weight: np.ndarray | None,
+    mean: np.ndarray,
+    var: np.ndarray,
+    eps: float,
+    y: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """dx, dweight and dbias of `batch_norm_fwd`; mean and var are what it returned."""
-    return _cpu.batch_norm_bwd(dense(dy), dense(x), _dense_or_none(weight), dense(mean), dense(var), eps)
+    """dx, dweight and dbias of `batch_norm_fwd`; mean and var, and y where there was a ReLU, are what it returned."""
+    return _cpu.batch_norm_bwd(
+        dense(dy), dense(x), _dense_or_none(weight), dense(mean), dense(var), eps, _dense_or_none(y)
+    )
 
 
 def batch_norm_eval(

@@ -1,4 +1,4 @@
-"""Moving elements, and the one sum of two arrays, of the CPU engine."""
+"""Moving elements, sums of two arrays, and rows times factors, of the CPU engine."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def concat(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
 def add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a + b, of one shape."""
     return _cpu.add(dense(a), dense(b))
+
+
+def add_to(a: np.ndarray, b: np.ndarray) -> None:
+    """a += b, of one shape; `a` dense."""
+    _cpu.add_to(a, dense(b))
+
+
+def scaled_rows(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """x[i] * scale[i] for every i, in float64 and rounded once; x in float32."""
+    return _cpu.scaled_rows(dense(x), np.ascontiguousarray(scale, np.float64))

@@ -46,7 +46,6 @@ from pycnn.backends.cuda import (
     slices,
     winograd,
 )
-from pycnn.backends.cuda.activation import ActivationHost
 from pycnn.backends.cuda.conv import ConvHost
 from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
@@ -89,7 +88,6 @@ class Host(
     ConvHost,
     GemmHost,
     PoolHost,
-    ActivationHost,
     NormHost,
     ReduceHost,
     LossHost,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
+from pycnn.backends.cuda.activation import ActivationHost, stretch_blocks, stretch_of
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
-from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
 from pycnn.backends.cuda.reduce import ChannelSlices
 from pycnn.jit.sources import Instance
@@ -29,14 +28,28 @@ _LRN_THREADS = 2**18
 _LRN_CHANNELS = 16
 
 
-class NormHost(HostBase):
+class NormHost(ActivationHost):
     """The functions of `pycnn.backends.reference.norm`."""
 
     def batch_norm_fwd(
-        self, x: Array, weight: Array | None, bias: Array | None, eps: float
+        self,
+        x: Array,
+        weight: Array | None,
+        bias: Array | None,
+        eps: float,
+        residual: Array | None = None,
+        relu: bool = False,
     ) -> tuple[Array, Array, Array]:
-        """(x - mean) / sqrt(var + eps) * weight + bias, mean and biased variance over all axes but the second."""
+        """(x - mean) / sqrt(var + eps) * weight + bias, mean and biased variance over all axes but the second.
+
+        Then `residual` is added and a ReLU taken, by kernels of their own.
+        """
         self._expect_float32("batch_norm_fwd", x.dtype)
+        y, mean, var = self._batch_norm(x, weight, bias, eps)
+        y = y if residual is None else self.add(y, residual)
+        return self.relu_fwd(y) if relu else y, mean, var
+
+    def _batch_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
         channels = x.shape[1]
         mean, low, var = (self.device.alloc((channels,), x.dtype) for _ in range(3))
         if x.size == 0:
@@ -52,10 +65,18 @@ class NormHost(HostBase):
         return self._channel_map(x, eps, mean=mean, low=low, var=var, scale=weight, shift=bias), mean, var
 
     def batch_norm_bwd(
-        self, dy: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float
+        self,
+        dy: Array,
+        x: Array,
+        weight: Array | None,
+        mean: Array,
+        var: Array,
+        eps: float,
+        y: Array | None = None,
     ) -> tuple[Array, Array, Array]:
-        """dx, dweight and dbias; mean and var are functions of x here."""
+        """dx, dweight and dbias; mean and var are functions of x here; `y` is what a ReLU gave at the end."""
         self._expect_float32("batch_norm_bwd", dy.dtype)
+        dy = dy if y is None else self.relu_bwd(dy, y)
         channels = x.shape[1]
         dx = self.device.alloc(tuple(x.shape), dy.dtype)
         dweight, dbias = (self.device.alloc((channels,), dy.dtype) for _ in range(2))

@@ -23,8 +23,13 @@ def lrn_bwd(dy: Array, x: Array, size: int, alpha: float, beta: float, k: float)
         return rounded(dy64 * base**-beta - 2 * alpha * beta / size * x64 * seen, dy.dtype)
 
 
-def batch_norm_fwd(x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
-    """(x - mean) / sqrt(var + eps) * weight + bias, the mean and the biased variance over all axes but the second."""
+def batch_norm_fwd(
+    x: Array, weight: Array | None, bias: Array | None, eps: float, residual: Array | None = None, relu: bool = False
+) -> tuple[Array, Array, Array]:
+    """(x - mean) / sqrt(var + eps) * weight + bias, the mean and the biased variance over all axes but the second.
+
+    Then `residual` is added and a ReLU taken.
+    """
     x64 = wide(x)
     axes = _all_but_channels(x64)
     count = x64.size // x64.shape[1]
@@ -37,14 +42,21 @@ def batch_norm_fwd(x: Array, weight: Array | None, bias: Array | None, eps: floa
             y *= _by_channel(wide(weight), x64)
         if bias is not None:
             y += _by_channel(wide(bias), x64)
+        if residual is not None:
+            y += wide(residual)
+        if relu:
+            y = np.maximum(y, 0)
     return rounded(y, x.dtype), rounded(mean, x.dtype), rounded(var, x.dtype)
 
 
 def batch_norm_bwd(
-    dy: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float
+    dy: Array, x: Array, weight: Array | None, mean: Array, var: Array, eps: float, y: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """dx, dweight and dbias; mean and var are functions of x here, so dx is free of its mean and of its slope in x."""
-    dy64, x64 = wide(dy), wide(x)
+    """dx, dweight and dbias; mean and var are functions of x here, so dx is free of its mean and of its slope in x.
+
+    `y`, if any, is what a ReLU gave at the end; dy counts where that is not <= 0.
+    """
+    dy64, x64 = wide(dy if y is None else np.where(y <= 0, dy.dtype.type(0), dy)), wide(x)
     axes = _all_but_channels(x64)
     count = np.float64(x64.size // x64.shape[1])
     with np.errstate(all="ignore"):

@@ -1,0 +1,57 @@
+"""What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pycnn import backends
+from pycnn.arrays import module_of
+from pycnn.backends import cpu
+
+__all__ = ["add_to", "concatenate", "plus"]
+
+Array = Any
+
+# Elements from which several threads, and memory that is kept for reuse, gain more than the engine's call costs over
+# NumPy's.
+_LARGE = 32768
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def plus(a: Array, b: Array) -> Array:
+    """a + b."""
+    return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else a + b
+
+
+def add_to(a: Array, b: Array) -> None:
+    """a += b, where nobody but the caller looks at `a`."""
+    if _is_large(a) and _is_like(b, a) and a.shape == b.shape:
+        cpu.add_to(a, b)
+    else:
+        a += b
+
+
+def concatenate(arrays: Sequence[Array], axis: int) -> Array:
+    """The arrays one after another along `axis`."""
+    first = arrays[0]
+    if any(map(_is_large, arrays)) and all(_is_like(array, first) for array in arrays):
+        return cpu.concat(arrays, axis)
+    return module_of(first).concatenate(arrays, axis)
+
+
+def _is_large(array: Array) -> bool:
+    """Whether the engine may do it, and gains by it."""
+    return (
+        type(array) is np.ndarray
+        and array.size >= _LARGE
+        and array.dtype in _DTYPES
+        and array.flags.c_contiguous
+        and backends.selected() in (None, "cpu")
+    )
+
+
+def _is_like(array: Array, large: Array) -> bool:
+    return type(array) is np.ndarray and array.dtype == large.dtype and array.flags.c_contiguous
