@@ -83,7 +83,8 @@ static void pack_sliver(const T* a, int64_t a_row, int64_t a_col, int64_t rows, 
         copy_transposed(a, a_row, rows, depth, to, rows);
         return;
     }
-    if (a_row == 1 && rows == kTileRows) {  // a size known while compiling: plain moves, several times a masked one's pace
+    if (a_row == 1 &&
+        rows == kTileRows) {  // a size known while compiling: plain moves, several times a masked one's pace
         for (int64_t t = 0; t < depth; t++) {
             __builtin_memcpy(to + t * kTileRows, a + t * a_col, kTileRows * sizeof(T));
         }
