@@ -470,22 +470,29 @@ void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
     const int64_t x_size = axes.h.size * axes.w.size;
     const int64_t y_size = axes.h.out_size * axes.w.out_size;
     const int64_t some = planes_of(s.groups, 1, most(s.N, 1) * y_size);
+    // A task takes the channels of an image in the order of memory, so that the hardware foresees what it reads.
     parallel(ceil_div(s.groups, some), [&](int64_t task) {
-        for (int64_t k = task * some; k < least(s.groups, (task + 1) * some); k++) {
-            for (int64_t r0 = 0; r0 < s.R; r0 += kTile) {
-                const bool whole = table.adjacent && r0 + kTile <= s.R && s.stride_h <= 2;
-                const auto dot = dot_of_tile(whole ? static_cast<int>(s.stride_h) : 0);
-                for (int64_t s0 = 0; s0 < s.S; s0 += kTile) {
-                    // Beyond the filter's edge a tile sums the last tap again, for nobody.
-                    const int64_t tap_r[kTile] = {r0, least(r0 + 1, s.R - 1), least(r0 + 2, s.R - 1)};
-                    const int64_t tap_s[kTile] = {s0, least(s0 + 1, s.S - 1), least(s0 + 2, s.S - 1)};
-                    Vec<T> sums[kTile * kTile] = {};
-                    for (int64_t at = k; at < s.N * s.groups; at += s.groups) {
-                        dot(table, x + at * x_size, dy + at * y_size, tap_r, tap_s, sums);
-                    }
+        const int64_t first = task * some;
+        const int64_t channels = least(some, s.groups - first);
+        const Scratch<Vec<T>> sums(channels * kTile * kTile);
+        for (int64_t r0 = 0; r0 < s.R; r0 += kTile) {
+            const bool whole = table.adjacent && r0 + kTile <= s.R && s.stride_h <= 2;
+            const auto dot = dot_of_tile(whole ? static_cast<int>(s.stride_h) : 0);
+            for (int64_t s0 = 0; s0 < s.S; s0 += kTile) {
+                // Beyond the filter's edge a tile sums the last tap again, for nobody.
+                const int64_t tap_r[kTile] = {r0, least(r0 + 1, s.R - 1), least(r0 + 2, s.R - 1)};
+                const int64_t tap_s[kTile] = {s0, least(s0 + 1, s.S - 1), least(s0 + 2, s.S - 1)};
+                for (int64_t i = 0; i < channels * kTile * kTile; i++) sums.get()[i] = Vec<T>{};
+                for (int64_t i = 0; i < s.N * channels; i++) {
+                    const int64_t at = i / channels * s.groups + first + i % channels;
+                    dot(table, x + at * x_size, dy + at * y_size, tap_r, tap_s,
+                        sums.get() + i % channels * kTile * kTile);
+                }
+                for (int64_t k = 0; k < channels; k++) {
                     for (int64_t i = 0; i < least(kTile, s.R - r0); i++) {
                         for (int64_t j = 0; j < least(kTile, s.S - s0); j++) {
-                            dw[(k * s.R + r0 + i) * s.S + s0 + j] = sum_of<T>(sums[i * kTile + j]);
+                            dw[((first + k) * s.R + r0 + i) * s.S + s0 + j] =
+                                sum_of<T>(sums.get()[(k * kTile + i) * kTile + j]);
                         }
                     }
                 }
