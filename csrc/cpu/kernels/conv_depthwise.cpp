@@ -83,7 +83,7 @@ struct Table {
             for (int64_t t = 0; t < w.met; t++) {
                 const int64_t at = first_of(w, t) + v * kL * w.stride;
                 // Beyond the last output a lane is zero too: wgrad multiplies it by a zero of its own.
-                const int64_t end = least(w.size, at + (w.count - v * kL - 1) * w.stride + 1);
+                const int64_t end = least(w.size, at + (w.count - v * kL) * w.stride);
                 column.get()[v * w.met + t] = {at, end, lanes_within<T>(at, end), lanes_within<T>(at + kL, end)};
                 inside.get()[v] &=
                     at >= 0 && at + (kL - 1) * w.stride < end && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
@@ -127,6 +127,17 @@ PYCNN_INLINE Vec<T> load_column(const T* row, const Column<T>& c, const Axis& w)
         }
         return value;
     }
+}
+
+// A column and the next one with a stride of two: the even and the odd lanes of the same vectors.
+template <typename T, bool INSIDE>
+PYCNN_INLINE void load_pair(const T* row, const Column<T>& c, Vec<T>* to) {
+    constexpr int64_t kL = kLanes<T>;
+    const T* from = row + c.at;
+    const Vec<T> low = INSIDE ? load(from) : load_lanes(from, c.low);
+    const Vec<T> high = INSIDE ? load(from + kL) : load_lanes(from + kL, c.high);
+    to[0] = detail::Alternate<T, 0>::of(low, high);
+    to[1] = detail::Alternate<T, 1>::of(low, high);
 }
 
 // The columns of one phase of a filter.
@@ -378,6 +389,7 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
         const Column<T>* columns = table.column.get() + v * w.met;
         const Column<T> column[kTile] = {columns[tap_s[0]], columns[tap_s[1]], columns[tap_s[2]]};
         const int64_t count = least(kL, w.out_size - v * kL);
+        const bool paired = column[1].at == column[0].at + 1;
         const auto dot = [&]<bool INSIDE>() {
             const int64_t* down = table.row.get();
             const T* from_dy = dy + v * kL;
@@ -387,6 +399,11 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
             const auto see = [&](int i) {
                 const int64_t at = down[r[i]];
                 const T* from = at < 0 ? zeros : x + at;
+                if (STEP == Step::kTwo && paired) {
+                    load_pair<T, INSIDE>(from, column[0], seen[i]);
+                    seen[i][2] = load_column<T, STEP, INSIDE>(from, column[2], w);
+                    return;
+                }
 #pragma GCC unroll 3
                 for (int j = 0; j < kTile; j++) seen[i][j] = load_column<T, STEP, INSIDE>(from, column[j], w);
             };
