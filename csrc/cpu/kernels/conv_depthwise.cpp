@@ -595,6 +595,7 @@ void depthwise_sum(const TapSum<T>& p) {
         for (int64_t at = first; at < least(planes, first + some); at++) {
             const T* filter = p.filters + at % p.groups * filter_size;
             for (int64_t t = 0; t < taps; t++) weight[t] = filter[order.get()[t]];
+            ask_for(p.x + (at + 1) * p.h.size * p.w.size, p.h.size * p.w.size);
             sum(table, p.x + at * p.h.size * p.w.size, begin, begin + band, weight,
                 p.bias == nullptr ? T(0) : p.bias[at % p.groups], p.y + at * p.h.out_size * p.w.out_size, line);
         }
