@@ -1,40 +1,10 @@
 // Transposed copies: how an operand that lies along the wrong axis gets into the order a tile walks it.
 #pragma once
 
+#include "cpu/kernels/masked.h"
 #include "cpu/kernels/microkernel.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
-
-namespace detail {
-
-// The vectors of indices that exchange, between two rows `distance` apart, what a transposition exchanges.
-template <typename T, int DISTANCE, bool HIGH, int N = kLanes<T>, int... LANES>
-struct Exchange : Exchange<T, DISTANCE, HIGH, N - 1, N - 1, LANES...> {};
-template <typename T, int DISTANCE, bool HIGH, int... LANES>
-struct Exchange<T, DISTANCE, HIGH, 0, LANES...> {
-    static constexpr int lane(int i) {
-        if (HIGH) return (i & DISTANCE) ? kLanes<T> + i : i + DISTANCE;
-        return (i & DISTANCE) ? kLanes<T> + i - DISTANCE : i;
-    }
-    PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, lane(LANES)...); }
-};
-
-template <typename T, int DISTANCE>
-PYCNN_INLINE void transpose_step(Vec<T> (&rows)[kLanes<T>]) {
-    if constexpr (DISTANCE < kLanes<T>) {
-#pragma GCC unroll 16
-        for (int i = 0; i < kLanes<T>; i++) {
-            if (i & DISTANCE) continue;
-            const Vec<T> low = rows[i];
-            const Vec<T> high = rows[i + DISTANCE];
-            rows[i] = Exchange<T, DISTANCE, false>::of(low, high);
-            rows[i + DISTANCE] = Exchange<T, DISTANCE, true>::of(low, high);
-        }
-        transpose_step<T, 2 * DISTANCE>(rows);
-    }
-}
-
-}  // namespace detail
 
 // to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns.  Nothing else of `to` is changed.
 template <typename T>
@@ -55,7 +25,7 @@ static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64
                 __builtin_prefetch(row + kAhead);
                 block[i] = i >= height ? Vec<T>{} : width == kL ? load(row) : load_part(row, width);
             }
-            detail::transpose_step<T, 1>(block);
+            transpose<T>(block);
             T* at = to + j0 * to_row + i0;
             // A short column may be stored whole where the columns after it will cover what it spills.
             if (width == kL &&
