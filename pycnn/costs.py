@@ -95,19 +95,21 @@ class _Engine:
 
     def point_steps(self, rows: int) -> int:
         """The same for the tiles of the Winograd points, two vectors wide and of nearly equal height."""
-        return self.lanes * _pairs(rows, self.point_rows)
+        return self.lanes * _even(rows, self.point_rows, 2)
 
     def packed_steps(self, rows: int, width: int) -> int:
         """The same for tiles of the packed layout that cover `rows` x `width` vectors."""
         pairs, odd = divmod(width, 2)
-        return self.lanes * (pairs * _pairs(rows, self.packed_rows) + odd * _up(rows, self.packed_rows) * _SHORTEST)
+        return self.lanes * sum(
+            count * _even(rows, self.packed_rows, vectors) for count, vectors in ((pairs, 2), (odd, 1)) if count
+        )
 
 
-def _pairs(rows: int, most: int) -> int:
-    """Vector multiply-adds of a step of tiles two vectors wide, of nearly equal height and at most `most` rows."""
+def _even(rows: int, most: int, vectors: int) -> int:
+    """Vector multiply-adds of a step of tiles `vectors` wide, of nearly equal height and at most `most` rows."""
     blocks = _up(rows, most)
     low, higher = divmod(rows, blocks)
-    return higher * max(2 * (low + 1), _SHORTEST) + (blocks - higher) * max(2 * low, _SHORTEST)
+    return higher * max(vectors * (low + 1), _SHORTEST) + (blocks - higher) * max(vectors * low, _SHORTEST)
 
 
 # By instruction set: bytes of a vector, `_Engine.rows`, `vectors`, `point_rows`, `depth`, `packed_rows`.

@@ -24,8 +24,8 @@ ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)
 ALGORITHMS = ("direct", "im2col_implicit", "im2col_explicit")
 
 
-# What the depthwise kernels for a stride of two can get wrong: which row of dy both phases of dx share, rows and columns
-# of one phase that the other lacks, vectors that lie inside and across either end of a row.
+# What the depthwise kernels for a stride of two can get wrong: which row of dy both phases of dx share, rows and
+# columns of one phase that the other lacks, vectors that lie inside and across either end of a row.
 DEPTHWISE = [
     Problem.parse(text)
     for text in (
