@@ -50,6 +50,13 @@ def engine_as_found() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_filters_whose_rows_are_whole_pages_are_right(isa: str) -> None:
+    pycnn.set_isa(isa)
+    for text in ("n2c1024h9w15_k5r1_dgrad", "n1c2048h12_k6r1_g2_dgrad", "n1c512h11w13_k3r1_f64_dgrad"):
+        check_conv2d(cpu, text, "im2col_explicit")
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_depthwise_kernels_are_right(isa: str) -> None:
     pycnn.set_isa(isa)
     for problem in every_pass(DEPTHWISE):
