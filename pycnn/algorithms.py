@@ -94,7 +94,7 @@ def _winograd(tile: int, operator: str, taps: int = 3) -> Implementation:
 
     def refuses(asked: str, shape: Conv2dShape, dtype: str) -> str | None:
         reason = winograd.refuses(name, asked, replace(shape, dilation=(1, 1)))
-        if reason or (taps == 3 and shape.dilation == (1, 1)):
+        if reason or asked == "wgrad" or (taps == 3 and shape.dilation == (1, 1)):
             return reason
         reason = _unpacked(asked, shape, dtype)  # where 5x5 and dilated filters run
         return reason and (f"with dilation {shape.dilation[0]}x{shape.dilation[1]} " if taps == 3 else "") + reason
@@ -120,7 +120,7 @@ _CPU: tuple[Implementation, ...] = (
     Implementation("im2col_implicit", "im2col", _never, _never),
     Implementation("im2col_explicit", "im2col", _never, _columns),
     *(_winograd(tile, operator) for operator in ("fprop", "wgrad") for tile in winograd.TILES),
-    *(_winograd(tile, "fprop", 5) for tile in winograd.TILES_5X5),
+    *(_winograd(tile, operator, 5) for operator in ("fprop", "wgrad") for tile in winograd.TILES_5X5),
 )
 
 

@@ -95,19 +95,21 @@ class _Engine:
 
     def point_steps(self, rows: int) -> int:
         """The same for the tiles of the Winograd points, two vectors wide and of nearly equal height."""
-        return self.lanes * _pairs(rows, self.point_rows)
+        return self.lanes * _even(rows, self.point_rows, 2)
 
     def packed_steps(self, rows: int, width: int) -> int:
         """The same for tiles of the packed layout that cover `rows` x `width` vectors."""
         pairs, odd = divmod(width, 2)
-        return self.lanes * (pairs * _pairs(rows, self.packed_rows) + odd * _up(rows, self.packed_rows) * _SHORTEST)
+        return self.lanes * sum(
+            count * _even(rows, self.packed_rows, vectors) for count, vectors in ((pairs, 2), (odd, 1)) if count
+        )
 
 
-def _pairs(rows: int, most: int) -> int:
-    """Vector multiply-adds of a step of tiles two vectors wide, of nearly equal height and at most `most` rows."""
+def _even(rows: int, most: int, vectors: int) -> int:
+    """Vector multiply-adds of a step of tiles `vectors` wide, of nearly equal height and at most `most` rows."""
     blocks = _up(rows, most)
     low, higher = divmod(rows, blocks)
-    return higher * max(2 * (low + 1), _SHORTEST) + (blocks - higher) * max(2 * low, _SHORTEST)
+    return higher * max(vectors * (low + 1), _SHORTEST) + (blocks - higher) * max(vectors * low, _SHORTEST)
 
 
 # By instruction set: bytes of a vector, `_Engine.rows`, `vectors`, `point_rows`, `depth`, `packed_rows`.
@@ -140,11 +142,13 @@ def work(
     """
     e = _engine(isa, size, threads)
     tile = winograd.tile_of(name)
-    if tile is not None and (shape.R == 5 or shape.dilation != (1, 1)):
+    if tile is not None and operator == "wgrad":
+        counted = _winograd_wgrad(e, operator, shape, tile)
+    elif tile is not None and (shape.R == 5 or shape.dilation != (1, 1)):
         name += "" if shape.dilation == (1, 1) else "_dilated"
         counted = _winograd_packed(e, operator, shape, tile)
     elif tile is not None:
-        counted = (_winograd_wgrad if operator == "wgrad" else _winograd)(e, operator, shape, tile)
+        counted = _winograd(e, operator, shape, tile)
     elif name == "direct_packed":
         counted = _direct_packed(e, operator, shape)
     elif name == "im2col_implicit":
@@ -153,6 +157,8 @@ def work(
         counted = _explicit(e, operator, shape)
     elif shape.groups > 1 and shape.C == shape.K == shape.groups:
         name, counted = "depthwise", _depthwise(e, operator, shape)
+    elif operator == "wgrad" and _few_channels(e, shape):
+        name, counted = "few_channels", _few_channels_wgrad(e, shape)
     else:
         counted = (_direct_wgrad if operator == "wgrad" else _direct)(e, operator, shape)
     bytes_of_operands = shape.bytes(size)
@@ -314,13 +320,53 @@ def _strips(e: _Engine, images: int, rows: int, columns: int, down: int, across:
     return images * rows, _up(columns, e.lanes), True
 
 
+def _joined(e: _Engine, s: Conv2dShape) -> bool:
+    """Whether a vector of wgrad's holds the taps of a row of the filter next to each other."""
+    channels = s.C // s.groups
+    fewer = _up(channels * s.S, e.lanes) < _up(channels, e.lanes) * s.S
+    return s.dilation[1] == 1 and s.S > 1 and (fewer or channels < 2 * e.lanes) and channels <= 4 * e.lanes
+
+
+def _few_channels(e: _Engine, s: Conv2dShape) -> bool:
+    """Whether wgrad's vectors lie along the filters instead."""
+    channels, filters = s.C // s.groups, s.K // s.groups
+    if s.dilation[0] != 1 and s.R != 1:
+        return False
+    lanes, taps = (channels * s.S, s.R) if _joined(e, s) else (channels, s.R * s.S)
+    turned = 5  # multiply-adds that the kernel takes the turning of a vector for
+    return 10 * _up(filters, e.lanes) * (channels * s.R * s.S + turned) < 9 * filters * taps * _up(lanes, e.lanes)
+
+
+def _few_channels_wgrad(e: _Engine, s: Conv2dShape) -> Work:
+    """Tiles of taps x filters walk over the pixels of dy, which was turned, filters last."""
+    channels, filters = s.C // s.groups, s.K // s.groups
+    lines, width = s.R * channels, s.Q + (s.S - 1) * s.dilation[1] // s.stride[1]
+    strips = _up(_up(filters, e.lanes), e.vectors)
+    residues = min(s.stride[1], (s.S - 1) * s.dilation[1] + 1)
+    copied_lines = s.N * s.groups * strips * residues * s.P * max(1, min(s.R, s.stride[0])) * channels
+    all_rows = s.N * s.P
+    slices = max(1, min(_up(_TASKS, s.groups * strips), all_rows, all_rows * s.Q // 256))
+    return {
+        "fma": s.groups
+        * e.steps(lines, _up(filters, e.lanes))
+        * s.S
+        * all_rows
+        * s.Q
+        * e.uneven(slices * s.groups * strips),
+        "tile": s.groups * strips * s.S * _up(lines, e.rows) * all_rows,
+        "copy": copied_lines * width,
+        "row": copied_lines,
+        "turn": s.N * s.K * s.P * s.Q,
+        "stride": slices * s.K * channels * s.R * s.S,
+    }
+
+
 def _direct_wgrad(e: _Engine, operator: str, s: Conv2dShape) -> Work:
     """Tiles of filters x channels walk over the pixels of an image that was turned, channels last."""
     channels, filters = s.C // s.groups, s.K // s.groups
     step = tuple(1 if taps == 1 else stride for taps, stride in zip((s.R, s.S), s.stride, strict=True))
     columns = (s.Q - 1) * step[1] + (s.S - 1) * s.dilation[1] + 1
-    apart, together = _up(channels, e.lanes) * s.S, _up(channels * s.S, e.lanes)
-    joined = s.dilation[1] == 1 and s.S > 1 and (together < apart or channels < 2 * e.lanes) and channels <= 4 * e.lanes
+    joined = _joined(e, s)
     lanes, taps = (channels * s.S, s.R) if joined else (channels, s.R * s.S)
     vectors = _up(lanes, e.lanes)
     width = 2 if vectors % 6 == 4 else _up(vectors, _up(vectors, e.vectors))
@@ -560,9 +606,19 @@ def _winograd(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Work:
 
 
 def _winograd_wgrad(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Work:
-    """Inputs and gradients of a chunk, products summed over its tiles on the points, dw from the sums."""
+    """Inputs and gradients of a chunk, products summed over its tiles on the points, dw from the sums.
+
+    The pixels with one residue of the dilation are an image of their own, copied out with its padding.
+    """
     channels, filters = s.C // s.groups, s.K // s.groups
-    side = tile + 2
+    images, height_y, width_y = s.N, s.P, s.Q
+    copied, lines = 0, 0
+    if s.dilation != (1, 1):
+        images *= s.dilation[0] * s.dilation[1]
+        height_y, width_y = _up(s.P, s.dilation[0]), _up(s.Q, s.dilation[1])
+        lines = images * (s.C * (height_y + s.R - 1) + s.K * height_y)
+        copied = lines * width_y
+    side = tile + s.R - 1
     points, panel = side * side, 2 * e.lanes
     of_channels, of_filters = _up(channels, e.lanes), _up(filters, e.lanes)
     height = max(e.lanes, (592 << 10) // (points * 2 * panel * e.size) // e.lanes * e.lanes)
@@ -572,7 +628,7 @@ def _winograd_wgrad(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Wor
     slab = min(panels, max(1, (64 << 20) // (points * blocks * height * panel * e.size) // wide) * wide)
     room = max(4 << 20, min(points * blocks * height * slab * panel * e.size, 24 << 20))
     most = max(64, room // (points * (blocks * height + slab * panel) * e.size) // 64 * 64)
-    grid = _grid(s.N, s.P, s.Q, tile, most)
+    grid = _grid(images, height_y, width_y, tile, most)
     slabs = _up(panels, slab)
     fused = grid.chunks == 1 and blocks * _up(slab, wide) >= 8
     tasks = blocks * _up(slab, wide) * (1 if fused else side)
@@ -585,6 +641,8 @@ def _winograd_wgrad(e: _Engine, operator: str, s: Conv2dShape, tile: int) -> Wor
         "fma": s.groups * points * panels * steps * grid.units * grid.unit * e.uneven(tasks),
         "source": s.groups * grid.units * turns * points * e.lanes,
         "sums": s.groups * points * channels * panels * panel * (1 + grid.chunks * _up(in_chunk, 64)),
+        "copy": copied,
+        "row": lines,
         "loop": s.groups * slabs * (2 if fused else 1 + 2 * grid.chunks) - 1,
     }
 

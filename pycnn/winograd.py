@@ -40,7 +40,7 @@ TILES = (2, 4, 6)
 """Sides of the tiles of y (of dy in wgrad) that the engines know for 3x3 filters."""
 
 TILES_5X5 = (2, 4)
-"""Sides of the tiles of y (of dx in dgrad) that the engines know for 5x5 filters."""
+"""Sides of the tiles of y (of dx in dgrad, of dy in wgrad) that the engines know for 5x5 filters."""
 
 LINES = tuple((taps, axis) for taps in (3, 5) for axis in (1, 0))
 """(taps, axis) of the filters of one line that the CUDA backend knows: 1x3, 3x1, 1x5 and 5x1."""
@@ -143,7 +143,7 @@ def points_of(name: str) -> int | None:
 # (tile, taps, axis) of every variant's name.
 _VARIANTS: dict[str, tuple[int, int, int | None]] = {
     **{variant(operator, tile): (tile, 3, None) for operator in ("fprop", "wgrad") for tile in TILES},
-    **{variant("fprop", tile, 5): (tile, 5, None) for tile in TILES_5X5},
+    **{variant(operator, tile, 5): (tile, 5, None) for operator in ("fprop", "wgrad") for tile in TILES_5X5},
     **{variant("fprop", TILE_OF_LINES, taps, axis): (TILE_OF_LINES, taps, axis) for taps, axis in LINES},
 }
 

@@ -24,12 +24,44 @@ ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)
 ALGORITHMS = ("direct", "im2col_implicit", "im2col_explicit")
 
 
+# What the depthwise kernels for a stride of two can get wrong: which row of dy both phases of dx share, rows and
+# columns of one phase that the other lacks, vectors that lie inside and across either end of a row.
+DEPTHWISE = [
+    Problem.parse(text)
+    for text in (
+        "n2c3h17w70_k3r3s3_st2pd1g3",
+        "n1c5h18w69_k5r3s3_st2g5",
+        "n2c2h9w66_k2r3s3_st2pd2g2",
+        "n1c3h8w7_k3r3s3_st2pd0.1.1.0g3",
+        "n3c2h7w33_k2r3s3_st2x1pd1g2",
+        "n1c4h3w3_k4r3s3_st2pd1g4",
+        "n1c2h12w90_k2r3s3_st2pd2dl2g2",
+        "n2c37h5w5_k37r5s5_st2pd2g37",
+    )
+]
+
+
 @pytest.fixture(autouse=True)
 def engine_as_found() -> Iterator[None]:
     """Every test starts from the default threads and the best instruction set, and leaves them so."""
     yield
     pycnn.set_isa("auto")
     pycnn.set_num_threads(0)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_filters_whose_rows_are_whole_pages_are_right(isa: str) -> None:
+    pycnn.set_isa(isa)
+    for text in ("n2c1024h9w15_k5r1_dgrad", "n1c2048h12_k6r1_g2_dgrad", "n1c512h11w13_k3r1_f64_dgrad"):
+        check_conv2d(cpu, text, "im2col_explicit")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_depthwise_kernels_are_right(isa: str) -> None:
+    pycnn.set_isa(isa)
+    for problem in every_pass(DEPTHWISE):
+        check_conv2d(cpu, problem, "direct")
+        check_conv2d(cpu, replace(problem, dtype="float64"), "direct")
 
 
 @pytest.mark.parametrize("isa", ISAS)

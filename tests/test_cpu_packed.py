@@ -5,20 +5,22 @@ And pooling in it."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import pycnn
-from pycnn import _cpu, algorithms
+from pycnn import _cpu, algorithms, winograd
 from pycnn.backends import cpu, reference
-from pycnn.shape import Conv2dShape, Problem
+from pycnn.backends.cpu.conv import winograd_workspace
+from pycnn.shape import PASSES, Conv2dShape, Problem
 from pycnn.testing import check_conv2d, float_operands, run
 from pycnn.testing.problems import problems
 
 ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
-PASSES = ("fprop", "dgrad")
+OF_PACKED = ("fprop", "dgrad")
 ONE_GROUP = [p for p in problems() if p.shape.groups == 1]
 
 # What the cut into stretches and panels can get wrong: more pixels than one stretch holds, an odd number of vectors of
@@ -63,7 +65,7 @@ def engine_as_found() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("operator", PASSES)
+@pytest.mark.parametrize("operator", OF_PACKED)
 def test_direct_sums_are_right(operator: str, isa: str) -> None:
     pycnn.set_isa(isa)
     for problem in ONE_GROUP + CUTS:
@@ -75,20 +77,45 @@ def test_direct_sums_are_right(operator: str, isa: str) -> None:
 def test_winograd_of_larger_and_dilated_filters_is_right(operator: str, isa: str) -> None:
     pycnn.set_isa(isa)
     for problem in FIVES:
-        for tile in (2, 4):
-            check_conv2d(cpu, Problem(problem.shape, operator), f"winograd_f{tile}x{tile}_5x5")
+        for tile in winograd.TILES_5X5:
+            check_conv2d(cpu, Problem(problem.shape, operator), winograd.variant(operator, tile, 5))
     for problem in DILATED:
-        for tile in (2, 4, 6):
-            check_conv2d(cpu, Problem(problem.shape, operator), f"winograd_f{tile}x{tile}_3x3")
+        for tile in winograd.TILES:
+            check_conv2d(cpu, Problem(problem.shape, operator), winograd.variant(operator, tile))
+
+
+def test_winograd_of_such_filters_gradients_takes_groups_and_float64() -> None:
+    for text in ("n2c6h11w9_k10r5s5_pd2g2_f64_wgrad", "n3c34h9w13_k36r3s3_pd2.1.3.2dl2x3g2_wgrad", "n0c4h9_k4r5_wgrad"):
+        problem = Problem.parse(text)
+        check_conv2d(cpu, problem, winograd.variant("wgrad", 4, problem.shape.R))
+
+
+def test_products_of_such_filters_gradients_do_the_multiplies_of_winograd_and_no_more() -> None:
+    # Whole tiles and vectors, as in test_cpu_winograd; with dilation 2 the four images of residues are of 12x12.
+    for text, tile, points in (("n2c64h24_k64r5_pd2", 4, 8), ("n1c64h24_k64r3_pd2dl2", 6, 8)):
+        problem = replace(Problem.parse(text), operator="wgrad")
+        run(cpu, problem, float_operands(problem), winograd.variant("wgrad", tile, problem.shape.R))
+        assert _cpu.winograd_multiplies() == problem.shape.N * (24 // tile) ** 2 * 64 * 64 * points**2
+
+
+def test_scratch_of_a_dilated_gradient_is_told() -> None:
+    shape = Conv2dShape(4, 64, 60, 60, 64, 3, 3, padding=(2, 2, 2, 2), dilation=(2, 2))
+    problem = Problem(shape, "wgrad")
+    operands = float_operands(problem)
+    _cpu.release_cached()
+    run(cpu, problem, operands, "winograd_f3x3_4x4")
+    # As in test_cpu_winograd: scratch is cached in blocks of up to an eighth more than was asked for.
+    told = winograd_workspace("winograd_f3x3_4x4", "wgrad", shape, "float32")
+    held = _cpu.cached_bytes()
+    assert 0.4 * told < held <= 1.13 * told, (told, held)
 
 
 @pytest.mark.parametrize("operator", PASSES)
 def test_bits_do_not_depend_on_the_number_of_threads(operator: str) -> None:
     for problem, algo in (
-        (CUTS[0], "direct_packed"),
-        (CUTS[1], "direct_packed"),
-        (FIVES[1], "winograd_f4x4_5x5"),
-        (DILATED[0], "winograd_f4x4_3x3"),
+        *((cut, "direct_packed") for cut in CUTS[:2] if operator in OF_PACKED),
+        (FIVES[1], winograd.variant(operator, 4, 5)),
+        (DILATED[0], winograd.variant(operator, 4)),
     ):
         typed = Problem(problem.shape, operator)
         operands = float_operands(typed)

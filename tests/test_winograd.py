@@ -11,7 +11,7 @@ import pytest
 from pycnn import algorithms, winograd
 from pycnn.shape import Conv2dShape
 
-TILINGS = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6)]
+TILINGS = [(2, 3), (4, 3), (6, 3), (3, 2), (3, 4), (3, 6), (5, 2), (5, 4)]
 
 
 @pytest.mark.parametrize(("m", "r"), [*TILINGS, (1, 3), (3, 3), (5, 3), (2, 5), (4, 5), (2, 2)])

@@ -13,6 +13,7 @@ namespace pycnn {
 namespace {
 
 using Shape = std::array<py::ssize_t, 4>;
+using Pair = std::array<py::ssize_t, 2>;     // of rows, of columns
 using Padding = std::array<py::ssize_t, 4>;  // top, bottom, left, right
 
 thread_local std::int64_t last_multiplies = 0;
@@ -23,20 +24,28 @@ Shape shape_of(const py::array& array, const char* message) {
 }
 
 // The sizes that all three operators share, checked against one another.
-void check(int tile, const Shape& x, const Shape& w, const Shape& y, const Padding& pad, py::ssize_t groups) {
-    require(tile == 2 || tile == 4 || tile == 6, "winograd: tile must be 2, 4 or 6");
-    require(w[2] == 3 && w[3] == 3, "winograd: w must be 3x3");
+void check(const Shape& x, const Shape& w, const Shape& y, const Padding& pad, const Pair& dilation,
+           py::ssize_t groups) {
     require(groups >= 1 && w[0] % groups == 0 && x[1] == w[1] * groups, "winograd: channels disagree");
     require(x[0] == y[0] && y[1] == w[0], "winograd: batch or filters disagree");
     for (const py::ssize_t side : pad) require(side >= 0, "winograd: padding must not be negative");
-    require(y[2] >= 1 && y[2] == x[2] + pad[0] + pad[1] - 2, "winograd: output height disagrees");
-    require(y[3] >= 1 && y[3] == x[3] + pad[2] + pad[3] - 2, "winograd: output width disagrees");
+    for (int i = 0; i < 2; i++) {
+        const py::ssize_t reach = (w[2 + i] - 1) * dilation[i];
+        require(dilation[i] >= 1 && y[2 + i] >= 1 && y[2 + i] == x[2 + i] + pad[2 * i] + pad[2 * i + 1] - reach,
+                "winograd: output size disagrees");
+    }
+}
+
+void check_3x3(int tile, const Shape& x, const Shape& w, const Shape& y, const Padding& pad, py::ssize_t groups) {
+    require(tile == 2 || tile == 4 || tile == 6, "winograd: tile must be 2, 4 or 6");
+    require(w[2] == 3 && w[3] == 3, "winograd: w must be 3x3");
+    check(x, w, y, pad, {1, 1}, groups);
 }
 
 template <typename T>
 cpu::Winograd<T> fprop_problem(int tile, const Shape& x, const Shape& w, const Shape& y, const Padding& pad,
                                py::ssize_t groups) {
-    check(tile, x, w, y, pad, groups);
+    check_3x3(tile, x, w, y, pad, groups);
     const py::ssize_t k = w[0] / groups;
     return {
         .tile = tile,
@@ -64,7 +73,7 @@ cpu::Winograd<T> fprop_problem(int tile, const Shape& x, const Shape& w, const S
 template <typename T>
 cpu::Winograd<T> dgrad_problem(int tile, const Shape& dy, const Shape& w, const Shape& x, const Padding& pad,
                                py::ssize_t groups) {
-    check(tile, x, w, dy, pad, groups);
+    check_3x3(tile, x, w, dy, pad, groups);
     const py::ssize_t k = w[0] / groups;
     return {
         .tile = tile,
@@ -91,10 +100,14 @@ cpu::Winograd<T> dgrad_problem(int tile, const Shape& dy, const Shape& w, const 
 
 template <typename T>
 cpu::WinogradWgrad<T> wgrad_problem(int tile, const Shape& dy, const Shape& x, const Shape& w, const Padding& pad,
-                                    py::ssize_t groups) {
-    check(tile, x, w, dy, pad, groups);
+                                    const Pair& dilation, py::ssize_t groups) {
+    const bool threes = w[2] == 3 && (tile == 2 || tile == 4 || tile == 6);
+    const bool fives = w[2] == 5 && (tile == 2 || tile == 4);
+    require(w[2] == w[3] && (threes || fives), "winograd: no such tile for these filters");
+    check(x, w, dy, pad, dilation, groups);
     return {
         .tile = tile,
+        .taps = w[2],
         .N = x[0],
         .groups = groups,
         .C = w[1],
@@ -105,6 +118,8 @@ cpu::WinogradWgrad<T> wgrad_problem(int tile, const Shape& dy, const Shape& x, c
         .Q = dy[3],
         .pad_top = pad[0],
         .pad_left = pad[2],
+        .dilation_h = dilation[0],
+        .dilation_w = dilation[1],
         .x = nullptr,
         .dy = nullptr,
         .dw = nullptr,
@@ -156,11 +171,11 @@ Array<T> dgrad(const Array<T>& dy, const Array<T>& w, const Shape& x_shape, cons
 }
 
 template <typename T>
-Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, const Padding& padding, py::ssize_t groups,
-               int tile) {
+Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, const Padding& padding,
+               const Pair& dilation, py::ssize_t groups, int tile) {
     const Shape ys = shape_of(dy, "winograd: dy must have 4 dimensions");
     const Shape xs = shape_of(x, "winograd: x must have 4 dimensions");
-    cpu::WinogradWgrad<T> problem = wgrad_problem<T>(tile, ys, xs, w_shape, padding, groups);
+    cpu::WinogradWgrad<T> problem = wgrad_problem<T>(tile, ys, xs, w_shape, padding, dilation, groups);
     Array<T> dw = fresh<T>(w_shape);
     problem.dy = dy.data();
     problem.x = x.data();
@@ -172,13 +187,13 @@ Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, cons
 
 template <typename T>
 std::int64_t workspace(const std::string& operation, const Shape& x, const Shape& w, const Shape& y,
-                       const Padding& padding, py::ssize_t groups, int tile) {
+                       const Padding& padding, const Pair& dilation, py::ssize_t groups, int tile) {
     const auto& run = cpu::operators<T>(cpu::kernels());
     const int threads = cpu::num_threads();
     if (operation == "fprop") return run.winograd_workspace(fprop_problem<T>(tile, x, w, y, padding, groups), threads);
     if (operation == "dgrad") return run.winograd_workspace(dgrad_problem<T>(tile, y, w, x, padding, groups), threads);
     require(operation == "wgrad", "winograd: operator must be fprop, dgrad or wgrad");
-    return run.winograd_wgrad_workspace(wgrad_problem<T>(tile, y, x, w, padding, groups), threads);
+    return run.winograd_wgrad_workspace(wgrad_problem<T>(tile, y, x, w, padding, dilation, groups), threads);
 }
 
 template <typename T>
@@ -188,7 +203,8 @@ void bind(py::module_& m) {
     m.def("winograd_dgrad", &dgrad<T>, py::arg("dy").noconvert(), py::arg("w").noconvert(), py::arg("x_shape"),
           py::arg("padding"), py::arg("groups"), py::arg("tile"), "Its gradient by the input, by F(tile, 3).");
     m.def("winograd_wgrad", &wgrad<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(), py::arg("w_shape"),
-          py::arg("padding"), py::arg("groups"), py::arg("tile"), "Its gradient by the filters, by F(3, tile).");
+          py::arg("padding"), py::arg("dilation"), py::arg("groups"), py::arg("tile"),
+          "Gradient of square filters of 3 or 5 taps, stride 1, by F(taps, tile).");
 }
 
 template <int ROWS, int COLUMNS>
@@ -210,8 +226,10 @@ py::tuple matrices(int m, int r) {
     if (m == 6 && r == 3) return matrices_of<6, 3>();
     if (m == 3 && r == 2) return matrices_of<3, 2>();
     if (m == 3 && r == 4) return matrices_of<3, 4>();
-    require(m == 3 && r == 6, "winograd: no such tile");
-    return matrices_of<3, 6>();
+    if (m == 3 && r == 6) return matrices_of<3, 6>();
+    if (m == 5 && r == 2) return matrices_of<5, 2>();
+    require(m == 5 && r == 4, "winograd: no such tile");
+    return matrices_of<5, 4>();
 }
 
 }  // namespace
@@ -222,12 +240,13 @@ void bind_winograd(py::module_& m) {
     m.def(
         "winograd_workspace",
         [](const std::string& operation, const Shape& x, const Shape& w, const Shape& y, const Padding& padding,
-           py::ssize_t groups, int tile, bool wide) {
-            return wide ? workspace<double>(operation, x, w, y, padding, groups, tile)
-                        : workspace<float>(operation, x, w, y, padding, groups, tile);
+           const Pair& dilation, py::ssize_t groups, int tile, bool wide) {
+            return wide ? workspace<double>(operation, x, w, y, padding, dilation, groups, tile)
+                        : workspace<float>(operation, x, w, y, padding, dilation, groups, tile);
         },
         py::arg("operator"), py::arg("x_shape"), py::arg("w_shape"), py::arg("y_shape"), py::arg("padding"),
-        py::arg("groups"), py::arg("tile"), py::arg("float64"), "Bytes of scratch a call holds at most.");
+        py::arg("dilation"), py::arg("groups"), py::arg("tile"), py::arg("float64"),
+        "Bytes of scratch a call holds at most.");
     m.def(
         "winograd_multiplies", [] { return last_multiplies; },
         "Multiply-adds in the matrix products of this thread's last Winograd call, counted as they ran.");

@@ -57,12 +57,13 @@ struct Winograd {
     T* y;
 };
 
-// The filter gradient of the same convolution by F(3x3, tile x tile): dw (groups * K, C, 3, 3).
+// The filter gradient of a convolution with stride 1 by F(taps x taps, tile x tile): dw (groups * K, C, taps, taps).
 template <typename T>
 struct WinogradWgrad {
-    int64_t tile;  // elements of dy along a side of a tile: 2, 4 or 6
+    int64_t tile, taps;  // elements of dy along a side of a tile: 2, 4 or 6 for 3 taps, 2 or 4 for 5
     int64_t N, groups, C, H, W, K, P, Q;
     int64_t pad_top, pad_left;
+    int64_t dilation_h, dilation_w;
     const T* x;
     const T* dy;
     T* dw;

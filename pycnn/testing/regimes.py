@@ -58,7 +58,9 @@ ERROR_FACTOR: dict[str, float] = {
     # F(2x2, 5x5) and F(4x4, 5x5) share BT with the last two, but sum 25 products where those sum 9: the same
     # emulation needed c = 6.4 and 13.4, of which three times is allowed.
     "winograd_f2x2_5x5": 20.0,
+    "winograd_f5x5_2x2": 20.0,  # the same points
     "winograd_f4x4_5x5": 40.0,
+    "winograd_f5x5_4x4": 40.0,  # the same points
     # Along one axis alone there are fewer points to cancel: F(4, 3) and F(4, 5) for filters of one line needed c = 3.3
     # and 8.1 in that emulation (C = 1..256, the same data, four seeds); three times that.
     "winograd_f1x4_1x3": 10.0,

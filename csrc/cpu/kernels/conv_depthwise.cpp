@@ -83,7 +83,7 @@ struct Table {
             for (int64_t t = 0; t < w.met; t++) {
                 const int64_t at = first_of(w, t) + v * kL * w.stride;
                 // Beyond the last output a lane is zero too: wgrad multiplies it by a zero of its own.
-                const int64_t end = least(w.size, at + (w.count - v * kL - 1) * w.stride + 1);
+                const int64_t end = least(w.size, at + (w.count - v * kL) * w.stride);
                 column.get()[v * w.met + t] = {at, end, lanes_within<T>(at, end), lanes_within<T>(at + kL, end)};
                 inside.get()[v] &=
                     at >= 0 && at + (kL - 1) * w.stride < end && at + (w.stride > 1 ? 2 : 1) * kL <= w.size;
@@ -127,6 +127,17 @@ PYCNN_INLINE Vec<T> load_column(const T* row, const Column<T>& c, const Axis& w)
         }
         return value;
     }
+}
+
+// A column and the next one with a stride of two: the even and the odd lanes of the same vectors.
+template <typename T, bool INSIDE>
+PYCNN_INLINE void load_pair(const T* row, const Column<T>& c, Vec<T>* to) {
+    constexpr int64_t kL = kLanes<T>;
+    const T* from = row + c.at;
+    const Vec<T> low = INSIDE ? load(from) : load_lanes(from, c.low);
+    const Vec<T> high = INSIDE ? load(from + kL) : load_lanes(from + kL, c.high);
+    to[0] = detail::Alternate<T, 0>::of(low, high);
+    to[1] = detail::Alternate<T, 1>::of(low, high);
 }
 
 // The columns of one phase of a filter.
@@ -271,6 +282,60 @@ void sum_zipped(const Table<T>& table, const Strip<T>& strip) {
     }
 }
 
+// Even and odd columns of even and odd rows of the same: one tap of a column of the filter meets the rows of one phase,
+// `single`, and two those of the other, `both`, which are those of `single` and the ones before (AFTER) or after them.
+template <typename T, bool INSIDE, bool AFTER, int EVEN, int ODD>
+void sum_quartered(const Table<T>& table, const Strip<T>& single, const Strip<T>& both) {
+    constexpr int64_t kL = kLanes<T>;
+    constexpr int kTaps = 3;
+    static_assert(EVEN + ODD == kTaps);
+    const Column<T>* even = single.across[0].columns;
+    const Column<T>* odd = single.across[1].columns;
+    const Column<T> column[kTaps] = {even[0], EVEN > 1 ? even[1] : odd[0], odd[ODD - 1]};
+    const auto weight_of = [&](const Strip<T>& strip, int r, int s) {
+        const Across<T>& across = strip.across[s < EVEN ? 0 : 1];
+        return broadcast(across.weight[r * across.taps + (s < EVEN ? s : s - EVEN)]);
+    };
+    Vec<T> one[kTaps], first[kTaps], second[kTaps], above[kTaps], below[kTaps];
+#pragma GCC unroll 3
+    for (int s = 0; s < kTaps; s++) {
+        one[s] = weight_of(single, 0, s);
+        first[s] = weight_of(both, 0, s);
+        second[s] = weight_of(both, 1, s);
+    }
+    const auto see = [&](int64_t at, Vec<T>* seen) __attribute__((always_inline)) {
+        const T* from = at < 0 ? table.zeros.get() : single.x + at;
+#pragma GCC unroll 3
+        for (int s = 0; s < kTaps; s++) seen[s] = load_column<T, Step::kOne, INSIDE>(from, column[s], table.w);
+    };
+    const int64_t low = least(kL, single.count);
+    const int64_t high = single.count - low;
+    const auto put = [&](const Vec<T>* sum, T* to) __attribute__((always_inline)) {
+        store_part(to, detail::Zip<T, 0>::of(sum[0], sum[1]), low);
+        store_part(to + kL, detail::Zip<T, kL / 2>::of(sum[0], sum[1]), high);
+    };
+    const Vec<T> bias = broadcast(single.bias);
+    see(both.down[0], above);
+    for (int64_t row = 0; row < single.rows; row++) {
+        see(both.down[2 * row + 1], below);
+        Vec<T> sum[2] = {bias, bias};
+        Vec<T> sums[2] = {bias, bias};
+#pragma GCC unroll 3
+        for (int s = 0; s < kTaps; s++) {
+            const int phase = s < EVEN ? 0 : 1;
+            sum[phase] += one[s] * (AFTER ? below[s] : above[s]);
+            sums[phase] += first[s] * above[s];
+        }
+#pragma GCC unroll 3
+        for (int s = 0; s < kTaps; s++) {
+            sums[s < EVEN ? 0 : 1] += second[s] * below[s];
+            above[s] = below[s];
+        }
+        put(sum, single.to + row * single.to_row);
+        put(sums, both.to + row * both.to_row);
+    }
+}
+
 template <typename T, Step STEP, bool INSIDE>
 void sum_strip(const Table<T>& table, const Strip<T>& strip) {
     if constexpr (STEP == Step::kOne) {
@@ -295,6 +360,74 @@ void sum_strip(const Table<T>& table, const Strip<T>& strip) {
     sum_any<T, STEP, INSIDE, 1>(table, strip);
 }
 
+// The strip of one row phase's rows [begin, end) and one vector of columns, all but its columns and where it goes.
+template <typename T>
+Strip<T> strip_of(const Table<T>& table, const Phase& phase, const T* x, int64_t begin, int64_t end, T bias) {
+    const Rows& clear = table.clear.get()[&phase - table.h.phase.get()];
+    Strip<T> strip = {};
+    strip.x = x;
+    strip.down = table.rows_of(phase, begin);
+    strip.taps_h = phase.taps;
+    strip.clear = {clear.begin - begin, clear.end - begin};
+    strip.rows = end - begin;
+    strip.bias = bias;
+    return strip;
+}
+
+// The columns of one of its column phases.
+template <typename T>
+Across<T> across_of(const Table<T>& table, const Phase& rows, const Phase& columns, int64_t vector, const T* weight) {
+    return {table.columns_of(vector, columns), weight + rows.tap * table.w.met + rows.taps * columns.tap, columns.taps};
+}
+
+// Both column phases of a stride of two, and where they go; `y_row` is the first of the rows.
+template <typename T>
+void zip_columns(const Table<T>& table, const Phase& rows, int64_t vector, const T* weight, T* y_row, Strip<T>& strip) {
+    constexpr int64_t kL = kLanes<T>;
+    const Axis& w = table.w;
+    const Phase* phases = w.phase.get();
+    const int64_t even = phases[0].first;  // the one that starts at column 0
+    strip.across[0] = across_of(table, rows, phases[even], vector, weight);
+    strip.across[1] = across_of(table, rows, phases[1 - even], vector, weight);
+    strip.to = y_row + vector * kL * w.step;
+    strip.to_row = table.h.step * w.out_size;
+    strip.count = least(kL * w.step, w.out_size - vector * kL * w.step);
+}
+
+// Of dgrad of a 3x3 filter with a stride of two, the rows [begin, end) that both row phases have; returns their number,
+// 0 of another sum.
+template <typename T>
+int64_t sum_quarters(const Table<T>& table, const T* x, int64_t begin, int64_t end, const T* weight, T bias, T* y) {
+    const Axis& h = table.h;
+    const Axis& w = table.w;
+    if (h.step != 2 || w.step != 2 || h.phases != 2 || w.phases != 2 || h.met != 3 || w.met != 3) return 0;
+    if (!table.adjacent) return 0;
+    const int64_t single = h.phase.get()[0].taps == 1 ? 0 : 1;
+    const Phase& one = h.phase.get()[single];
+    const Phase& two = h.phase.get()[1 - single];
+    const int64_t met = table.first_of(h, one.tap);
+    const bool after = met == table.first_of(h, table.tap_of(two, 1));
+    if (!after && met != table.first_of(h, table.tap_of(two, 0))) return 0;
+    end = least(end, least(one.count, two.count));
+    if (end <= begin) return 0;
+    for (int64_t v = 0; v < table.vectors; v++) {
+        Strip<T> of_one = strip_of(table, one, x, begin, end, bias);
+        Strip<T> of_two = strip_of(table, two, x, begin, end, bias);
+        zip_columns(table, one, v, weight, y + (one.first + begin * h.step) * w.out_size, of_one);
+        zip_columns(table, two, v, weight, y + (two.first + begin * h.step) * w.out_size, of_two);
+        const auto sum = [&]<bool INSIDE, bool AFTER>() {
+            of_one.across[0].taps == 1 ? sum_quartered<T, INSIDE, AFTER, 1, 2>(table, of_one, of_two)
+                                       : sum_quartered<T, INSIDE, AFTER, 2, 1>(table, of_one, of_two);
+        };
+        if (table.inside.get()[v]) {
+            after ? sum.template operator()<true, true>() : sum.template operator()<true, false>();
+        } else {
+            after ? sum.template operator()<false, true>() : sum.template operator()<false, false>();
+        }
+    }
+    return end - begin;
+}
+
 // Rows [begin, end) of every row phase of one plane.  `weight` holds its filter in the order of the phases, `line` room
 // for a vector of every row.
 template <typename T, Step STEP>
@@ -304,23 +437,14 @@ void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, co
     const Axis& w = table.w;
     const Phase* phases = w.phase.get();
     const bool zipped = w.step == 2 && w.phases == 2;
+    if (STEP == Step::kOne) begin += sum_quarters(table, x, begin, end, weight, bias, y);
     for (int64_t i = 0; i < h.phases; i++) {
         const Phase& ph = h.phase.get()[i];
         const int64_t rows = least(end, ph.count) - begin;
         if (rows <= 0) continue;
-        const Rows clear = {table.clear.get()[i].begin - begin, table.clear.get()[i].end - begin};
         T* const y_row = y + (ph.first + begin * h.step) * w.out_size;
-        Strip<T> strip = {};
-        strip.x = x;
-        strip.down = table.rows_of(ph, begin);
-        strip.taps_h = ph.taps;
-        strip.clear = clear;
-        strip.rows = rows;
-        strip.bias = bias;
+        Strip<T> strip = strip_of(table, ph, x, begin, begin + rows, bias);
         for (int64_t v = 0; v < table.vectors; v++) {
-            const auto across = [&](const Phase& pw) {
-                return Across<T>{table.columns_of(v, pw), weight + ph.tap * w.met + ph.taps * pw.tap, pw.taps};
-            };
             const auto sum = [&] {
                 if (STEP != Step::kAny && table.inside.get()[v]) {
                     sum_strip<T, STEP, STEP != Step::kAny>(table, strip);
@@ -328,18 +452,21 @@ void sum_plane(const Table<T>& table, const T* x, int64_t begin, int64_t end, co
                     sum_strip<T, STEP, false>(table, strip);
                 }
             };
-            if (w.step == 1 || zipped) {
-                const int64_t even = phases[0].first;  // of two phases, the one that starts at column 0
-                strip.across[0] = across(phases[zipped ? even : 0]);
-                if (zipped) strip.across[1] = across(phases[1 - even]);
-                strip.to = y_row + v * kL * w.step;
+            if (zipped) {
+                zip_columns(table, ph, v, weight, y_row, strip);
+                sum();
+                continue;
+            }
+            if (w.step == 1) {
+                strip.across[0] = across_of(table, ph, phases[0], v, weight);
+                strip.to = y_row + v * kL;
                 strip.to_row = h.step * w.out_size;
-                strip.count = least(kL * w.step, w.out_size - v * kL * w.step);
+                strip.count = least(kL, w.out_size - v * kL);
                 sum();
                 continue;
             }
             for (int64_t j = 0; j < w.phases; j++) {
-                strip.across[0] = across(phases[j]);
+                strip.across[0] = across_of(table, ph, phases[j], v, weight);
                 strip.to = line;
                 strip.to_row = kL;
                 strip.count = kL;
@@ -378,6 +505,7 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
         const Column<T>* columns = table.column.get() + v * w.met;
         const Column<T> column[kTile] = {columns[tap_s[0]], columns[tap_s[1]], columns[tap_s[2]]};
         const int64_t count = least(kL, w.out_size - v * kL);
+        const bool paired = column[1].at == column[0].at + 1;
         const auto dot = [&]<bool INSIDE>() {
             const int64_t* down = table.row.get();
             const T* from_dy = dy + v * kL;
@@ -387,6 +515,11 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
             const auto see = [&](int i) {
                 const int64_t at = down[r[i]];
                 const T* from = at < 0 ? zeros : x + at;
+                if (STEP == Step::kTwo && paired) {
+                    load_pair<T, INSIDE>(from, column[0], seen[i]);
+                    seen[i][2] = load_column<T, STEP, INSIDE>(from, column[2], w);
+                    return;
+                }
 #pragma GCC unroll 3
                 for (int j = 0; j < kTile; j++) seen[i][j] = load_column<T, STEP, INSIDE>(from, column[j], w);
             };
@@ -411,6 +544,14 @@ void dot_plane(const Table<T>& table, const T* x, const T* dy, const int64_t* ta
             dot.template operator()<false>();
         }
     }
+}
+
+// The next plane, if it is a small one: it is over before the hardware sees a stream in it.
+template <typename T>
+void ask_for(const T* plane, int64_t size) {
+    constexpr int64_t kLine = 64 / static_cast<int64_t>(sizeof(T));
+    constexpr int64_t kSmall = 4096 / static_cast<int64_t>(sizeof(T));
+    for (int64_t i = 0; i < size && size <= kSmall; i += kLine) __builtin_prefetch(plane + i);
 }
 
 template <typename T, Step STEP>
@@ -454,6 +595,7 @@ void depthwise_sum(const TapSum<T>& p) {
         for (int64_t at = first; at < least(planes, first + some); at++) {
             const T* filter = p.filters + at % p.groups * filter_size;
             for (int64_t t = 0; t < taps; t++) weight[t] = filter[order.get()[t]];
+            ask_for(p.x + (at + 1) * p.h.size * p.w.size, p.h.size * p.w.size);
             sum(table, p.x + at * p.h.size * p.w.size, begin, begin + band, weight,
                 p.bias == nullptr ? T(0) : p.bias[at % p.groups], p.y + at * p.h.out_size * p.w.out_size, line);
         }
@@ -470,22 +612,31 @@ void depthwise_wgrad(const ConvShape& s, const T* dy, const T* x, T* dw) {
     const int64_t x_size = axes.h.size * axes.w.size;
     const int64_t y_size = axes.h.out_size * axes.w.out_size;
     const int64_t some = planes_of(s.groups, 1, most(s.N, 1) * y_size);
+    // A task takes the channels of an image in the order of memory, so that the hardware foresees what it reads.
     parallel(ceil_div(s.groups, some), [&](int64_t task) {
-        for (int64_t k = task * some; k < least(s.groups, (task + 1) * some); k++) {
-            for (int64_t r0 = 0; r0 < s.R; r0 += kTile) {
-                const bool whole = table.adjacent && r0 + kTile <= s.R && s.stride_h <= 2;
-                const auto dot = dot_of_tile(whole ? static_cast<int>(s.stride_h) : 0);
-                for (int64_t s0 = 0; s0 < s.S; s0 += kTile) {
-                    // Beyond the filter's edge a tile sums the last tap again, for nobody.
-                    const int64_t tap_r[kTile] = {r0, least(r0 + 1, s.R - 1), least(r0 + 2, s.R - 1)};
-                    const int64_t tap_s[kTile] = {s0, least(s0 + 1, s.S - 1), least(s0 + 2, s.S - 1)};
-                    Vec<T> sums[kTile * kTile] = {};
-                    for (int64_t at = k; at < s.N * s.groups; at += s.groups) {
-                        dot(table, x + at * x_size, dy + at * y_size, tap_r, tap_s, sums);
-                    }
+        const int64_t first = task * some;
+        const int64_t channels = least(some, s.groups - first);
+        const Scratch<Vec<T>> sums(channels * kTile * kTile);
+        for (int64_t r0 = 0; r0 < s.R; r0 += kTile) {
+            const bool whole = table.adjacent && r0 + kTile <= s.R && s.stride_h <= 2;
+            const auto dot = dot_of_tile(whole ? static_cast<int>(s.stride_h) : 0);
+            for (int64_t s0 = 0; s0 < s.S; s0 += kTile) {
+                // Beyond the filter's edge a tile sums the last tap again, for nobody.
+                const int64_t tap_r[kTile] = {r0, least(r0 + 1, s.R - 1), least(r0 + 2, s.R - 1)};
+                const int64_t tap_s[kTile] = {s0, least(s0 + 1, s.S - 1), least(s0 + 2, s.S - 1)};
+                for (int64_t i = 0; i < channels * kTile * kTile; i++) sums.get()[i] = Vec<T>{};
+                for (int64_t i = 0; i < s.N * channels; i++) {
+                    const int64_t at = i / channels * s.groups + first + i % channels;
+                    ask_for(x + (at + 1) * x_size, x_size);
+                    ask_for(dy + (at + 1) * y_size, y_size);
+                    dot(table, x + at * x_size, dy + at * y_size, tap_r, tap_s,
+                        sums.get() + i % channels * kTile * kTile);
+                }
+                for (int64_t k = 0; k < channels; k++) {
                     for (int64_t i = 0; i < least(kTile, s.R - r0); i++) {
                         for (int64_t j = 0; j < least(kTile, s.S - s0); j++) {
-                            dw[(k * s.R + r0 + i) * s.S + s0 + j] = sum_of<T>(sums[i * kTile + j]);
+                            dw[((first + k) * s.R + r0 + i) * s.S + s0 + j] =
+                                sum_of<T>(sums.get()[(k * kTile + i) * kTile + j]);
                         }
                     }
                 }

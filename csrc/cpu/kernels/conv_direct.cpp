@@ -262,7 +262,7 @@ class DirectSum {
           taps(count_taps()),
           offsets(taps * l.channels),
           slivers(ceil_div(p.outputs, kTileRows)),
-          packed(!filters_in_order() || tiles() > 6),
+          packed(!filters_in_order() || tiles() > (p.filter_output == 1 ? 1 : 6)),
           filters(packed ? p.groups * p.outputs * p.channels * taps : 1),
           blocks(p.groups * l.blocks()),
           shared(blocks < kTasks && l.channels == p.channels),
@@ -297,7 +297,8 @@ class DirectSum {
         return count;
     }
 
-    // Filters whose taps are walked in the order of memory are read in place, unless many tiles will use them.
+    // Filters whose taps are walked in the order of memory are read in place, unless many tiles will use them; those of
+    // a 1x1 dgrad, of which every step lies in another line, unless two will.
     bool filters_in_order() const { return phases == 1 && taps == p.h.taps * p.w.taps; }
     int64_t tiles() const { return l.blocks() * ceil_div(l.images * l.rows * l.columns, kPanel); }
 
@@ -328,7 +329,7 @@ class DirectSum {
 
     // A few channels at a time: in dgrad these are the rows of memory that a sliver's outputs lie along.
     void pack() {
-        constexpr int64_t kSome = 16;
+        constexpr int64_t kSome = 8;  // lines that may fall into one set of the nearest cache
         const int64_t parts = ceil_div(p.channels, kSome);
         parallel(p.groups * parts, [&](int64_t task) {
             const int64_t group = task / parts;
@@ -421,6 +422,8 @@ class DirectSum {
                 }
             }
             if (l.in_place) {
+                constexpr int64_t kFar = 2;  // strips
+                if (sliver == 0 && strip + kFar < strips + count) operands.b_next = strip[kFar].start - strip->start;
                 tile_any<T, false>(rows, strip->vectors, operands);
             } else {
                 tile_any<T, true>(rows, strip->vectors, operands);

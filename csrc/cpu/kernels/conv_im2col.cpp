@@ -290,6 +290,22 @@ void conv_dgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* w, T* 
     const int64_t pixels = s.P * s.Q;
     const bool pointwise = is_pointwise(s);
     const Scratch<T> room(pointwise ? 1 : s.C * s.R * s.S * pixels);
+    // The steps of a product lie a row of w apart; where that is whole pages they all fall into one set of the cache, and
+    // w' is made a matrix of its own first.
+    constexpr int64_t kPage = 4096 / static_cast<int64_t>(sizeof(T));
+    constexpr int64_t kFewPixels = 128;  // too few tiles would read it
+    const bool turned = window(s) % kPage == 0 && s.N * pixels > kFewPixels;
+    const Scratch<T> own(turned ? s.K * window(s) : 1);
+    if (turned) {
+        constexpr int64_t kRows = 64;  // of a task
+        const int64_t parts = window(s) / kRows;
+        parallel(s.groups * parts, s.K * window(s), [&](int64_t task) {
+            const int64_t of_group = task / parts * filters * window(s);
+            const int64_t row = task % parts * kRows;
+            copy_transposed(w + of_group + row, window(s), filters, kRows, own.get() + of_group + row * filters,
+                            filters);
+        });
+    }
     for (int64_t n = 0; n < s.N; n++) {
         T* image = dx + n * s.C * s.H * s.W;
         T* columns = pointwise ? image : room.get();
@@ -297,9 +313,9 @@ void conv_dgrad_im2col_explicit(const ConvShape& s, const T* dy, const T* w, T* 
             gemm<T>({.m = window(s),
                      .n = pixels,
                      .k = filters,
-                     .a = w + g * filters * window(s),
-                     .a_row = 1,
-                     .a_col = window(s),
+                     .a = (turned ? own.get() : w) + g * filters * window(s),
+                     .a_row = turned ? filters : 1,
+                     .a_col = turned ? 1 : window(s),
                      .b = dy + (n * s.groups + g) * filters * pixels,
                      .b_row = pixels,
                      .b_col = 1,

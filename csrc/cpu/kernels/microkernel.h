@@ -51,6 +51,8 @@ struct TileOperands {
     int64_t repeat = 1;
     int64_t a_repeat = 0;
     int64_t b_repeat = 0;
+    // From a step's vectors to those of a later tile, which are asked for where every step lies in another page; or 0.
+    int64_t b_next = 0;
 };
 
 template <typename T, int ROWS, int VECTORS, bool GATHERED>
@@ -74,6 +76,10 @@ __attribute__((noinline)) static void tile(const TileOperands<T>& o) {
         for (int64_t t = 0; t < depth; t++) {
             __builtin_prefetch(a[0] + kAhead * a_step);
             const T* bt = GATHERED ? b + o.b_offset[t] : b;
+            if (!GATHERED && o.b_next != 0) {
+#pragma GCC unroll 8
+                for (int j = 0; j < VECTORS; j++) __builtin_prefetch(bt + o.b_next + j * kLanes<T>, 0, 2);
+            }
             Vec<T> bv[VECTORS];
 #pragma GCC unroll 8
             for (int j = 0; j < VECTORS; j++) bv[j] = load(bt + j * kLanes<T>);

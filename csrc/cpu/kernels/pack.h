@@ -1,45 +1,17 @@
 // Transposed copies: how an operand that lies along the wrong axis gets into the order a tile walks it.
 #pragma once
 
-#include "cpu/kernels/simd.h"
+#include "cpu/kernels/masked.h"
+#include "cpu/kernels/microkernel.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
-
-namespace detail {
-
-// The vectors of indices that exchange, between two rows `distance` apart, what a transposition exchanges.
-template <typename T, int DISTANCE, bool HIGH, int N = kLanes<T>, int... LANES>
-struct Exchange : Exchange<T, DISTANCE, HIGH, N - 1, N - 1, LANES...> {};
-template <typename T, int DISTANCE, bool HIGH, int... LANES>
-struct Exchange<T, DISTANCE, HIGH, 0, LANES...> {
-    static constexpr int lane(int i) {
-        if (HIGH) return (i & DISTANCE) ? kLanes<T> + i : i + DISTANCE;
-        return (i & DISTANCE) ? kLanes<T> + i - DISTANCE : i;
-    }
-    PYCNN_INLINE Vec<T> of(Vec<T> a, Vec<T> b) { return __builtin_shufflevector(a, b, lane(LANES)...); }
-};
-
-template <typename T, int DISTANCE>
-PYCNN_INLINE void transpose_step(Vec<T> (&rows)[kLanes<T>]) {
-    if constexpr (DISTANCE < kLanes<T>) {
-#pragma GCC unroll 16
-        for (int i = 0; i < kLanes<T>; i++) {
-            if (i & DISTANCE) continue;
-            const Vec<T> low = rows[i];
-            const Vec<T> high = rows[i + DISTANCE];
-            rows[i] = Exchange<T, DISTANCE, false>::of(low, high);
-            rows[i + DISTANCE] = Exchange<T, DISTANCE, true>::of(low, high);
-        }
-        transpose_step<T, 2 * DISTANCE>(rows);
-    }
-}
-
-}  // namespace detail
 
 // to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns.  Nothing else of `to` is changed.
 template <typename T>
 static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64_t columns, T* to, int64_t to_row) {
     constexpr int kL = kLanes<T>;
+    // As many rows as lanes are more streams than the hardware follows: they are asked for four lines ahead.
+    constexpr int64_t kAhead = 4 * 64 / static_cast<int64_t>(sizeof(T));
     for (int64_t i0 = 0; i0 < rows; i0 += kL) {
         const int64_t height = least(kL, rows - i0);
         int64_t j0 = 0;
@@ -50,9 +22,10 @@ static void copy_transposed(const T* from, int64_t from_row, int64_t rows, int64
 #pragma GCC unroll 16
             for (int i = 0; i < kL; i++) {
                 const T* row = from + (i0 + i) * from_row + j0;
+                __builtin_prefetch(row + kAhead);
                 block[i] = i >= height ? Vec<T>{} : width == kL ? load(row) : load_part(row, width);
             }
-            detail::transpose_step<T, 1>(block);
+            transpose<T>(block);
             T* at = to + j0 * to_row + i0;
             // A short column may be stored whole where the columns after it will cover what it spills.
             if (width == kL &&
@@ -78,6 +51,13 @@ template <typename T>
 static void pack_sliver(const T* a, int64_t a_row, int64_t a_col, int64_t rows, int64_t depth, T* to) {
     if (a_col == 1) {
         copy_transposed(a, a_row, rows, depth, to, rows);
+        return;
+    }
+    if (a_row == 1 &&
+        rows == kTileRows) {  // a size known while compiling: plain moves, several times a masked one's pace
+        for (int64_t t = 0; t < depth; t++) {
+            __builtin_memcpy(to + t * kTileRows, a + t * a_col, kTileRows * sizeof(T));
+        }
         return;
     }
     if (kMasks && a_row == 1) {

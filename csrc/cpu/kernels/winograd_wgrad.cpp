@@ -1,21 +1,26 @@
-// Winograd filter gradient F(3x3, 2x2), F(3x3, 4x4), F(3x3, 6x6): the 3x3 "outputs" are the taps, the "filter" is a
-// tile of dy, and the sum over tiles and batch is taken on the Winograd points:
+// Winograd filter gradient F(3x3, 2x2), F(3x3, 4x4), F(3x3, 6x6), F(5x5, 2x2), F(5x5, 4x4): the "outputs" are the taps,
+// the "filter" is a tile of dy, and the sum over tiles and batch is taken on the Winograd points:
 //
 //   for each slab of filters, for each chunk of tiles (of one group):
 //     V = BT x B of every tile and channel, D = G dy GT of every tile and filter
 //     for each block of channels x filters: M += VT D, point by point, summed over the chunk's tiles
 //   dw = AT M A
 //
+// With a dilation the pixels of dy that have one residue of it meet those of x that have one: each pair of residues is
+// copied out, x with its padding, and they are summed as so many more images.
+//
 // The cut depends on the shape alone and every sum runs over the tiles in order: results do not depend on the number of
 // threads.
+#include "cpu/kernels/conv.h"
 #include "cpu/kernels/kernels.h"
 #include "cpu/kernels/winograd.h"
 
 namespace pycnn::cpu::PYCNN_ISA_NAMESPACE {
 
-template <typename T, int TILE>
+template <typename T, int TAPS, int TILE>
 struct FilterGradient {
-    using Tile = CookToom<3, TILE>;
+    using Tile = CookToom<TAPS, TILE>;
+    static constexpr int kArea = TAPS * TAPS;
     static constexpr int64_t kPoints = Tile::kSize * Tile::kSize;
     static constexpr int64_t kPanel = kPointPanel<T>;
     static constexpr int64_t kLine = kLanes<T>;
@@ -197,22 +202,22 @@ struct FilterGradient {
         const int64_t channels = least(height, p.C - block * height);
         for (int64_t k = panel * kPanel; k < least(p.K, (panel + 1) * kPanel); k += kLine) {
             const int64_t filters = least(kLine, p.K - k);
-            T* to = p.dw + ((group * p.K + k) * p.C + block * height) * 9;
+            T* to = p.dw + ((group * p.K + k) * p.C + block * height) * kArea;
             for (int64_t c = 0; c < channels; c += kLine) {
-                Vec<T> taps[9 * kLanes<T>];
-                const int64_t count = least(kLine, channels - c) * 9;
-                for (int64_t i = 0; i * 9 < count; i++) {
-                    Vec<T> tile[3][3];
+                Vec<T> taps[kArea * kLanes<T>];
+                const int64_t count = least(kLine, channels - c) * kArea;
+                for (int64_t i = 0; i * kArea < count; i++) {
+                    Vec<T> tile[TAPS][TAPS];
                     restore_tile<T, Tile::AT>(m + (c + i) * kPanel + k % kPanel, m_point, tile);
-#pragma GCC unroll 9
-                    for (int tap = 0; tap < 9; tap++) taps[i * 9 + tap] = tile[tap / 3][tap % 3];
+#pragma GCC unroll 25
+                    for (int tap = 0; tap < kArea; tap++) taps[i * kArea + tap] = tile[tap / TAPS][tap % TAPS];
                 }
                 for (int64_t from = 0; from < count; from += kLine) {
                     Vec<T>* square = taps + from;
                     transpose<T>(square);
                     const Lanes<T> lanes = lanes_within<T>(0, count - from);
                     for (int64_t l = 0; l < filters; l++)
-                        store_lanes(to + l * p.C * 9 + c * 9 + from, square[l], lanes);
+                        store_lanes(to + (l * p.C + c) * kArea + from, square[l], lanes);
                 }
             }
         }
@@ -221,32 +226,85 @@ struct FilterGradient {
     void clear(int64_t group, int64_t block, int64_t panel) const {  // an empty batch
         const int64_t channels = least(height, p.C - block * height);
         for (int64_t k = panel * kPanel; k < least(p.K, (panel + 1) * kPanel); k++) {
-            T* to = p.dw + ((group * p.K + k) * p.C + block * height) * 9;
-            for (int64_t i = 0; i < channels * 9; i++) to[i] = T(0);
+            T* to = p.dw + ((group * p.K + k) * p.C + block * height) * kArea;
+            for (int64_t i = 0; i < channels * kArea; i++) to[i] = T(0);
         }
     }
 };
 
 template <typename T, typename Use>
 static int64_t with_tile(const WinogradWgrad<T>& p, const Use& use) {
+    if (p.taps == 5) return p.tile == 2 ? use(FilterGradient<T, 5, 2>(p)) : use(FilterGradient<T, 5, 4>(p));
     switch (p.tile) {
         case 2:
-            return use(FilterGradient<T, 2>(p));
+            return use(FilterGradient<T, 3, 2>(p));
         case 4:
-            return use(FilterGradient<T, 4>(p));
+            return use(FilterGradient<T, 3, 4>(p));
         default:
-            return use(FilterGradient<T, 6>(p));
+            return use(FilterGradient<T, 3, 6>(p));
     }
 }
 
+// The pairs of residues of a dilation as the images of a problem without one.
 template <typename T>
-int64_t winograd_wgrad(const WinogradWgrad<T>& problem) {
-    return with_tile<T>(problem, [](auto&& gradient) { return gradient.run(); });
+static WinogradWgrad<T> undilated(const WinogradWgrad<T>& p) {
+    WinogradWgrad<T> images = p;
+    images.N = p.N * p.dilation_h * p.dilation_w;
+    images.P = ceil_div(p.P, p.dilation_h);
+    images.Q = ceil_div(p.Q, p.dilation_w);
+    images.H = images.P + p.taps - 1;
+    images.W = images.Q + p.taps - 1;
+    images.pad_top = images.pad_left = 0;
+    images.dilation_h = images.dilation_w = 1;
+    return images;
+}
+
+// Planes (N, channels, height, width) into (N, residue of rows, residue of columns, channels, rows, columns), of which
+// element (i, j) comes from (first row + residue + i * dilation, ...); zero outside.
+template <typename T>
+static void copy_residues(const WinogradWgrad<T>& p, int64_t channels, int64_t height, int64_t width, int64_t pad_top,
+                          int64_t pad_left, int64_t rows, int64_t columns, const T* from, T* to) {
+    const int64_t residues = p.dilation_h * p.dilation_w;
+    parallel(p.N * residues * channels, p.N * residues * channels * rows * columns, [&](int64_t task) {
+        const int64_t residue = task / channels % residues;
+        const int64_t top = residue / p.dilation_w - pad_top;
+        const int64_t left = residue % p.dilation_w - pad_left;
+        const T* plane = from + (task / channels / residues * channels + task % channels) * height * width;
+        T* row = to + task * rows * columns;
+        for (int64_t i = 0; i < rows; i++, row += columns) {
+            const int64_t h = top + i * p.dilation_h;
+            if (h < 0 || h >= height) {
+                fill(row, T(0), columns);
+            } else {
+                copy_row(row, columns, plane + h * width, left, p.dilation_w, width);
+            }
+        }
+    });
 }
 
 template <typename T>
-int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& problem, int64_t threads) {
-    return with_tile<T>(problem, [&](auto&& gradient) { return gradient.workspace(threads); });
+int64_t winograd_wgrad(const WinogradWgrad<T>& p) {
+    const auto run = [](auto&& gradient) { return gradient.run(); };
+    if (p.dilation_h * p.dilation_w == 1) return with_tile<T>(p, run);
+    WinogradWgrad<T> images = undilated(p);
+    const int64_t channels = p.groups * p.C;
+    const int64_t filters = p.groups * p.K;
+    const Scratch<T> x(static_cast<std::size_t>(images.N * channels * images.H * images.W));
+    const Scratch<T> dy(static_cast<std::size_t>(images.N * filters * images.P * images.Q));
+    copy_residues(p, channels, p.H, p.W, p.pad_top, p.pad_left, images.H, images.W, p.x, x.get());
+    copy_residues(p, filters, p.P, p.Q, 0, 0, images.P, images.Q, p.dy, dy.get());
+    images.x = x.get();
+    images.dy = dy.get();
+    return with_tile<T>(images, run);
+}
+
+template <typename T>
+int64_t winograd_wgrad_workspace(const WinogradWgrad<T>& p, int64_t threads) {
+    const WinogradWgrad<T> images = undilated(p);
+    const bool dilated = p.dilation_h * p.dilation_w > 1;
+    const int64_t copies = images.N * p.groups * (p.C * images.H * images.W + p.K * images.P * images.Q);
+    return (dilated ? copies * static_cast<int64_t>(sizeof(T)) : 0) +
+           with_tile<T>(dilated ? images : p, [&](auto&& gradient) { return gradient.workspace(threads); });
 }
 
 template int64_t winograd_wgrad(const WinogradWgrad<float>&);

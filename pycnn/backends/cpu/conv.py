@@ -131,7 +131,7 @@ def _gradient_of_w(
     shape = Conv2dShape.of(x.shape, w_shape, stride, padding, dilation, groups)
     name, tile = _resolve(algo, "wgrad", shape, dy.dtype.char, *_settings())
     if tile is not None:
-        return _cpu.winograd_wgrad(dense(dy), dense(x), w_shape, padding, groups, tile)
+        return _cpu.winograd_wgrad(dense(dy), dense(x), w_shape, padding, dilation, groups, tile)
     return _cpu.conv2d_wgrad(name, dense(dy), dense(x), w_shape, stride, padding[::2], dilation, groups)
 
 
@@ -157,7 +157,7 @@ def winograd_workspace(name: str, operator: str, shape: Conv2dShape, dtype: npt.
     tile = winograd.tile_of(name)
     wide = np.dtype(dtype) == np.float64
     return _cpu.winograd_workspace(
-        operator, shape.x_shape, shape.w_shape, shape.y_shape, shape.padding, shape.groups, tile, wide
+        operator, shape.x_shape, shape.w_shape, shape.y_shape, shape.padding, shape.dilation, shape.groups, tile, wide
     )
 
 
