@@ -110,6 +110,16 @@ void packed_turned_filters(int64_t K, int64_t C, int64_t taps, const float* from
         const int64_t block = task % blocks;
         const int64_t group = task / blocks;
         const int64_t channels = least(kBlock, C - block * kBlock);
+        if (taps == 1) {  // the channels lie side by side
+            const Lanes<float> lanes = lanes_within<float>(0, channels);
+            for (int64_t i = 0; i < depth; i++) {
+                const int64_t k = group * kBlock + i;
+                const float* filter = from + k * C + block * kBlock;
+                store(to + place[0] + block * output[0] + group * input[0] + i * kBlock,
+                      k < K ? load_lanes(filter, lanes) : Vec<float>{});
+            }
+            return;
+        }
         const Scratch<float> turned(static_cast<std::size_t>(taps * kBlock));
         if (channels < kBlock) fill(turned.get(), 0.0f, taps * kBlock);
         for (int64_t i = 0; i < depth; i++) {
