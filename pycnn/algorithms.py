@@ -7,7 +7,7 @@ Choosing is a pure function of the operator, the shape, the dtype, the accuracy 
 asked without computing anything:
 
     >>> from pycnn.shape import Conv2dShape
-    >>> choose("fprop", Conv2dShape(1, 64, 56, 56, 64, 7, 7), "float32")[0]
+    >>> choose("fprop", Conv2dShape(1, 64, 56, 56, 64, 3, 3, groups=64), "float32")[0]
     'direct'
 """
 

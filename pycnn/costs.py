@@ -280,7 +280,8 @@ def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         "fma": s.N * steps * channels,
         "tile": s.N * tiles * _up(width_of, 2),
         "turn": s.N * width_of * e.lanes * height * width * (1 if pairs == 1 else 2),
-        "filter": _packed_filters(e, s, s.R * s.S),
+        # Filters of one tap are rows or squares of vectors, those of several are gathered.
+        "copy" if s.R * s.S == 1 else "filter": _packed_filters(e, s, s.R * s.S),
         "loop": pairs + (pairs > 1),
     }
 
