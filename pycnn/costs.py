@@ -276,12 +276,13 @@ def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
         best = min(flat, upright)
         steps += taps * best[0]
         tiles += best[1]
+    # Filters of one tap are turned like the results, in squares of vectors; those of several are gathered.
+    filters, one = _packed_filters(e, s, s.R * s.S), s.R * s.S == 1
     return {
         "fma": s.N * steps * channels,
         "tile": s.N * tiles * _up(width_of, 2),
-        "turn": s.N * width_of * e.lanes * height * width * (1 if pairs == 1 else 2),
-        # Filters of one tap are rows or squares of vectors, those of several are gathered.
-        "copy" if s.R * s.S == 1 else "filter": _packed_filters(e, s, s.R * s.S),
+        "turn": s.N * width_of * e.lanes * height * width * (1 if pairs == 1 else 2) + (filters if one else 0),
+        "filter": 0 if one else filters,
         "loop": pairs + (pairs > 1),
     }
 
