@@ -1,6 +1,6 @@
 """Calls from several Python threads at once beside the same calls one after another: ``python -m benchmarks.threads``.
 
-Each case is raced in turns: four threads of so many calls each, then one thread of four times as many.  Printed are the
+Each case is raced in turns: one thread of four times as many calls, then four threads of so many each.  Printed are the
 milliseconds of a call either way and their ratio, the median over the turns; 1 means that callers who come at the same
 time cost one another nothing.
 """

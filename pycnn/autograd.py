@@ -170,7 +170,9 @@ def _is_unshared(array: Array) -> bool:
 
 
 def _has_memory_of_its_own(array: Array) -> bool:
-    return is_array(array) and (array.base is None or (type(array) is np.ndarray and _cpu.made(array)))
+    if type(array) is np.ndarray:
+        return array.flags.writeable and (array.base is None or _cpu.made(array))
+    return is_array(array) and array.base is None
 
 
 def _are_alike(a: Array, b: Array) -> bool:

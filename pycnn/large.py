@@ -27,8 +27,9 @@ def plus(a: Array, b: Array) -> Array:
 
 
 def add_to(a: Array, b: Array) -> None:
-    """a += b, where nobody but the caller looks at `a`."""
-    if _is_large(a) and _is_like(b, a) and a.shape == b.shape:
+    """a += b."""
+    alike = _is_large(a) and _is_like(b, a) and a.shape == b.shape
+    if alike and (a is b or not np.may_share_memory(a, b)):  # the engine does not look for overlaps
         cpu.add_to(a, b)
     else:
         a += b

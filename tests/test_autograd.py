@@ -6,6 +6,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import pycnn
 from pycnn import Tensor, _cpu, autograd
 from pycnn import functional as F
+from pycnn.graph import Function
 from pycnn.testing.gradcheck import gradcheck, gradgradcheck
 
 
@@ -874,3 +876,22 @@ def test_arguments_that_share_an_array_are_told_apart(other: str, detached_first
     (first,) = pycnn.grad((product**2).sum(), [a], create_graph=True)
     (second,) = pycnn.grad(first.sum(), [a])
     assert (first.item(), second.item()) == (54, 18)
+
+
+@pytest.mark.parametrize("size", [3, 1 << 17])
+def test_gradients_that_cannot_be_written_are_summed_elsewhere(size: int) -> None:
+    class ReadOnly(Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any) -> Any:
+            return x.copy()
+
+        @staticmethod
+        def backward(ctx: Any, dy: Any) -> Any:
+            gradient = dy._data.copy()
+            gradient.flags.writeable = False
+            return Tensor(gradient)
+
+    x = Tensor(np.ones(size), requires_grad=True)
+    h = x * 1
+    (ReadOnly.apply(h) + ReadOnly.apply(h) + ReadOnly.apply(x)).sum().backward()
+    np.testing.assert_array_equal(x.grad.data, np.full(size, 3.0))

@@ -131,3 +131,36 @@ def test_nothing_is_changed_if_an_array_cannot_be() -> None:
     with pytest.raises(ValueError, match="shapes"):
         steps.sgd_step(params[:1], params[1:], None, **settings, nesterov=False, first=False)
     np.testing.assert_array_equal(params[0], np.ones(3))
+
+
+@pytest.mark.parametrize("make", [lambda ps: optim.SGD(ps, lr=0.1, momentum=0.9), lambda ps: optim.Adam(ps, lr=0.1)])
+def test_a_refused_step_leaves_the_optimiser_as_it_was(make: Any) -> None:
+    def parameters() -> list[Any]:
+        made = [nn.Parameter(np.ones((3, 4), np.float32)) for _ in range(3)]
+        for parameter in made:
+            parameter.grad = Tensor(np.ones((3, 4), np.float32))
+        return made
+
+    refused, plain = parameters(), parameters()
+    one, other = make(refused), make(plain)
+    refused[2]._data.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        one.step()
+    refused[2]._data.flags.writeable = True
+    for _ in range(2):
+        one.step()
+        other.step()
+    for found, expected in zip(refused, plain, strict=True):
+        np.testing.assert_array_equal(found.data, expected.data)
+
+
+def test_parameters_that_share_memory_are_stepped_one_after_the_other() -> None:
+    base = np.zeros(1 << 18, np.float32)
+    shared = [nn.Parameter(base), nn.Parameter(np.zeros(5, np.float32)), nn.Parameter(base), nn.Parameter(base[7:])]
+    for parameter in shared:
+        parameter.grad = Tensor(np.ones(parameter.shape, np.float32))
+    for _ in range(10):
+        optim.SGD(shared, lr=1.0).step()
+    np.testing.assert_array_equal(base[:7], -20)
+    np.testing.assert_array_equal(base[7:], -30)
+    np.testing.assert_array_equal(shared[1].data, -10)

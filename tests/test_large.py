@@ -102,3 +102,11 @@ def test_gradients_through_large_arrays_are_those_of_the_reference(engine: list[
     assert {"add", "add_to", "concat"} <= set(engine)
     with pycnn.use_backend("reference"):
         np.testing.assert_array_equal(found, gradient())  # integers below 2^24: exact in any order
+
+
+@pytest.mark.parametrize("size", [1000, 1 << 18])
+def test_arrays_that_overlap_are_added_as_they_were(size: int) -> None:
+    buffer = np.arange(size + 16.0)
+    before = buffer.copy()
+    large.add_to(buffer[16:], buffer[:size])
+    np.testing.assert_array_equal(buffer[16:], before[16:] + before[:size])

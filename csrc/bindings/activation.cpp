@@ -6,13 +6,15 @@
 namespace pycnn {
 namespace {
 
+constexpr double kExponential = 32;  // operations of an element, in those of a sum
+
 template <typename T>
 Array<T> unary(cpu::Unary function, const Array<T>& x) {
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
     const py::ssize_t count = x.size();
-    const ReleaseGil release(2.0 * static_cast<double>(count));
+    const ReleaseGil release(kExponential * static_cast<double>(count));
     cpu::operators<T>(cpu::kernels()).activation.unary(function, count, from, to);
     return y;
 }
@@ -57,7 +59,7 @@ Array<T> softmax_fwd(const Array<T>& x, py::ssize_t axis, bool log) {
     Array<T> y = new_array<T>(shape_of(x));
     const T* from = x.data();
     T* to = y.mutable_data();
-    const ReleaseGil release(4.0 * static_cast<double>(x.size()));
+    const ReleaseGil release(kExponential * static_cast<double>(x.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_fwd(shape, from, to);
     return y;
 }
@@ -70,7 +72,7 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     const T* dy_from = dy.data();
     const T* y_from = y.data();
     T* to = dx.mutable_data();
-    const ReleaseGil release(4.0 * static_cast<double>(dy.size()));
+    const ReleaseGil release(kExponential * static_cast<double>(dy.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_bwd(shape, dy_from, y_from, to);
     return dx;
 }

@@ -45,8 +45,11 @@ cpu::ConvShape shape_of(const Shape& x, const Shape& w, const Shape& y, const Ge
             .groups = g.groups};
 }
 
+// Or the elements of x, where these are more: dgrad writes them all.
 double multiply_adds(const cpu::ConvShape& s) {
-    return static_cast<double>(s.N * s.K * s.P * s.Q) * static_cast<double>(s.C / s.groups * s.R * s.S);
+    const double inputs = static_cast<double>(s.N * s.C) * static_cast<double>(s.H * s.W);
+    return std::max(inputs,
+                    static_cast<double>(s.N * s.K * s.P * s.Q) * static_cast<double>(s.C / s.groups * s.R * s.S));
 }
 
 template <typename T>

@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
+#include "cpu/threads.h"
+
 namespace pycnn {
 
 // Other Python threads run for as long as this object lives.
@@ -15,11 +17,14 @@ namespace pycnn {
 //
 // `operations` says how much there is to compute, in multiply-adds or elements read or written, roughly.  What takes
 // some microseconds keeps the lock: threads that call for such work would spend more time on handing it to one another.
+// Where each caller is to use one thread alone, much less is brief: nobody else computes while the lock is held.
 class ReleaseGil {
   public:
     static constexpr double kBrief = 1 << 20;
+    static constexpr double kBriefAlone = 1 << 15;
 
-    explicit ReleaseGil(double operations = kBrief) : state_(operations < kBrief ? nullptr : PyEval_SaveThread()) {}
+    explicit ReleaseGil(double operations = kBrief)
+        : state_(operations < (cpu::num_threads() > 1 ? kBrief : kBriefAlone) ? nullptr : PyEval_SaveThread()) {}
     ReleaseGil(const ReleaseGil&) = delete;
     ReleaseGil& operator=(const ReleaseGil&) = delete;
 

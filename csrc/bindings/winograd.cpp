@@ -131,10 +131,12 @@ Array<T> fresh(const Shape& shape) {
     return new_array<T>(std::vector<py::ssize_t>(shape.begin(), shape.end()));
 }
 
-// Those of the convolution itself.
+// Those of the convolution itself, or the elements of x where these are more.
 template <typename Problem>
-double multiply_adds(const Problem& p) {
-    return 9.0 * static_cast<double>(p.N * p.groups * p.K) * static_cast<double>(p.C * p.P * p.Q);
+double multiply_adds(const Problem& p, int64_t taps = 3) {
+    const double outputs = static_cast<double>(p.N * p.groups * p.K) * static_cast<double>(p.P * p.Q);
+    const double inputs = static_cast<double>(p.N * p.groups * p.C) * static_cast<double>(p.H * p.W);
+    return std::max(inputs, static_cast<double>(taps * taps * p.C) * outputs);
 }
 
 template <typename T>
@@ -180,7 +182,7 @@ Array<T> wgrad(const Array<T>& dy, const Array<T>& x, const Shape& w_shape, cons
     problem.dy = dy.data();
     problem.x = x.data();
     problem.dw = dw.mutable_data();
-    const ReleaseGil release(multiply_adds(problem));
+    const ReleaseGil release(multiply_adds(problem, problem.taps));
     last_multiplies = cpu::operators<T>(cpu::kernels()).winograd_wgrad(problem);
     return dw;
 }

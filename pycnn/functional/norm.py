@@ -187,6 +187,7 @@ def batch_norm(
 
     Raises:
         ValueError: wrong shapes, only one value a channel in training, or no running statistics without it.
+        TypeError: a residual of another dtype.
 
     Reference: Ioffe & Szegedy, "Batch Normalization", ICML 2015.
 
@@ -211,6 +212,8 @@ def batch_norm(
         expect_arrays(residual=residual)
         if tuple(residual.shape) != tuple(x.shape):
             raise ValueError(f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}")
+        if residual.dtype != x.dtype:
+            raise TypeError(f"residual must have x's dtype {x.dtype}, got {residual.dtype}")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")

@@ -122,7 +122,7 @@ def batch_norm_backward(
         dy: gradient of y, of x's shape.
         x, weight, eps: as in `batch_norm`.
         mean, var: (C,), as `batch_norm` gave them.
-        y: what `batch_norm` gave with `relu`: dy is taken as 0 where y is not above 0.
+        y: what `batch_norm` gave with `relu`: dy is taken as 0 where y <= 0.
 
     Returns:
         dx of x's shape; dweight and dbias, (C,).

@@ -86,12 +86,13 @@ class Adam(Optimizer):
                 _begin(state, parameter.data)
         alike: dict[int, list[int]] = {}  # those that are at one step
         for i, state in enumerate(states):
-            state["step"] = int(state["step"]) + 1
-            alike.setdefault(state["step"], []).append(i)
+            alike.setdefault(int(state["step"]) + 1, []).append(i)
         for step, chosen in alike.items():
             params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
             moments = ([states[i][name] for i in chosen] for name in ("exp_avg", "exp_avg_sq"))
             cpu.adam_step(params, grads, *moments, step=step, betas=(b1, b2), **numbers, decoupled=self._decoupled)
+            for i in chosen:
+                states[i]["step"] = step
 
     def _update(self, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])

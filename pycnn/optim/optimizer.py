@@ -105,7 +105,8 @@ class Optimizer:
                 states = [self.state.setdefault(parameter, {}) for parameter in parameters]
                 _device.follow(states, parameters)
                 if device == "cpu":
-                    self._update_list(parameters, states, group)
+                    for chosen in _apart([parameter.data for parameter in parameters]):
+                        self._update_list([parameters[i] for i in chosen], [states[i] for i in chosen], group)
                 else:
                     settings = self._settings_on(device, number, parameters[0].data)
                     self._update_together(parameters, states, group, settings)
@@ -194,6 +195,18 @@ class Optimizer:
             for group in self.param_groups
         ]
         return f"{type(self).__name__}({'; '.join(groups)})"
+
+
+def _apart(arrays: list[np.ndarray[Any, Any]]) -> list[list[int]]:
+    """Positions of arrays in lists of which none has two that share memory: most in the first, the others alone."""
+    starts = [array.__array_interface__["data"][0] for array in arrays]
+    together: list[int] = []
+    alone: list[int] = []
+    end = 0
+    for i in sorted(range(len(arrays)), key=starts.__getitem__):
+        (alone if starts[i] < end else together).append(i)
+        end = max(end, starts[i] + arrays[i].nbytes)
+    return [sorted(together), *([i] for i in alone)]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

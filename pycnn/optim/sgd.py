@@ -120,9 +120,11 @@ def _lists(
         return
     fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
     known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
-    for i in fresh:
-        states[i]["momentum_buffer"] = alloc(parameters[i].shape, parameters[i].dtype)
-    for chosen, first in ((fresh, True), (known, False)):
-        if chosen:
-            params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
-            yield params, grads, [states[i]["momentum_buffer"] for i in chosen], first
+    if fresh:
+        buffers = [alloc(parameters[i].shape, parameters[i].dtype) for i in fresh]
+        yield [parameters[i].data for i in fresh], [parameters[i].grad.data for i in fresh], buffers, True
+        for i, buffer in zip(fresh, buffers, strict=True):  # once they hold something
+            states[i]["momentum_buffer"] = buffer
+    if known:
+        buffers = [states[i]["momentum_buffer"] for i in known]
+        yield [parameters[i].data for i in known], [parameters[i].grad.data for i in known], buffers, False
