@@ -32,3 +32,11 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that can run here, selected for the length of the test; its name."""
     with pycnn.use_backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def engine_as_found() -> Iterator[None]:
+    """The test starts from the default threads and the best instruction set, and leaves them so."""
+    yield
+    pycnn.set_isa("auto")
+    pycnn.set_num_threads(0)

@@ -7,20 +7,21 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cpu_engine import ISAS
 
 import pycnn
-from pycnn import _cpu, algorithms
+from pycnn import algorithms
 from pycnn.backends import cpu, reference
 from pycnn.shape import Conv2dShape, Problem
 from pycnn.testing import check_bias_gradient, check_conv2d, check_epilogue
 from pycnn.testing.problems import BY_REASON, every_pass, problems
 
-ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
+pytestmark = pytest.mark.usefixtures("engine_as_found")
+
 ALGORITHMS = ("direct", "im2col_implicit", "im2col_explicit")
 
 
@@ -39,14 +40,6 @@ DEPTHWISE = [
         "n2c37h5w5_k37r5s5_st2pd2g37",
     )
 ]
-
-
-@pytest.fixture(autouse=True)
-def engine_as_found() -> Iterator[None]:
-    """Every test starts from the default threads and the best instruction set, and leaves them so."""
-    yield
-    pycnn.set_isa("auto")
-    pycnn.set_num_threads(0)
 
 
 @pytest.mark.parametrize("isa", ISAS)

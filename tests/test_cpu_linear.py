@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
+from cpu_engine import ISAS
 
 import pycnn
-from pycnn import _cpu
 from pycnn.backends import cpu
 
-ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
+pytestmark = pytest.mark.usefixtures("engine_as_found")
+
 
 # (m, n, k): tails of every tile, few rows, few columns, an empty reduction or result, several blocks of each axis.
 SIZES = (
@@ -35,14 +34,6 @@ SIZES = (
     (0, 4, 3),
     (4, 0, 3),
 )
-
-
-@pytest.fixture(autouse=True)
-def engine_as_found() -> Iterator[None]:
-    """Every test starts from the default threads and the best instruction set, and leaves them so."""
-    yield
-    pycnn.set_isa("auto")
-    pycnn.set_num_threads(0)
 
 
 @pytest.mark.parametrize("isa", ISAS)

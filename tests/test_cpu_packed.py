@@ -4,12 +4,12 @@ And pooling in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from cpu_engine import ISAS
 
 import pycnn
 from pycnn import _cpu, algorithms, winograd
@@ -19,7 +19,8 @@ from pycnn.shape import PASSES, Conv2dShape, Problem
 from pycnn.testing import check_conv2d, float_operands, run
 from pycnn.testing.problems import problems
 
-ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
+pytestmark = pytest.mark.usefixtures("engine_as_found")
+
 OF_PACKED = ("fprop", "dgrad")
 ONE_GROUP = [p for p in problems() if p.shape.groups == 1]
 
@@ -54,14 +55,6 @@ DILATED = [
         "n2c3h9w3_k5r3s3_pd4dl4x3",
     )
 ]
-
-
-@pytest.fixture(autouse=True)
-def engine_as_found() -> Iterator[None]:
-    """Every test starts from the default threads and the best instruction set, and leaves them so."""
-    yield
-    pycnn.set_isa("auto")
-    pycnn.set_num_threads(0)
 
 
 @pytest.mark.parametrize("isa", ISAS)

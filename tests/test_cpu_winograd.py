@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from cpu_engine import ISAS
 
 import pycnn
 from pycnn import _cpu, algorithms, ops, winograd
@@ -18,7 +18,8 @@ from pycnn.tensor import Tensor
 from pycnn.testing import check_conv2d, float_operands, run
 from pycnn.testing.problems import every_pass, problems
 
-ISAS = [isa for isa in ("baseline", "avx2", "avx512") if _cpu.isa_supported(isa)]
+pytestmark = pytest.mark.usefixtures("engine_as_found")
+
 
 # Every listed problem that Winograd runs, and what its own cutting into tiles, units, chunks, panels and blocks can get
 # wrong: a row of tiles longer than a chunk, several chunks (shared by the threads, and one a thread), several blocks of
@@ -36,14 +37,6 @@ CUTS = [
         "n2c70h12w12_k6r3s3_g2",
     )
 ]
-
-
-@pytest.fixture(autouse=True)
-def engine_as_found() -> Iterator[None]:
-    """Every test starts from the default threads and the best instruction set, and leaves them so."""
-    yield
-    pycnn.set_isa("auto")
-    pycnn.set_num_threads(0)
 
 
 @pytest.mark.parametrize("isa", ISAS)

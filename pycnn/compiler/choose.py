@@ -8,8 +8,8 @@ The count is in cycles of one core, of which a machine with any number of thread
                + chunks * C * K * `filter`   or   the bytes of U, wherever they lie of filters, made or kept
 
 with C and K in vectors of channels.  The coefficients are the cycles of one vector's transform, measured on a core
-whose vectors are 64 bytes wide; they count instructions, so they hold for others as well as for that one.  What is
-predicted was within a fifth of what was measured on 20 layers of 1 to 8 images.
+whose vectors are 64 bytes wide; they count instructions, so they hold for others as well as for that one.  On 17 layers
+of 1 to 8 images, with every tile, the prediction was within a fifth of the measurement in 97 of 113 cases.
 """
 
 from __future__ import annotations

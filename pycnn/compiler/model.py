@@ -229,6 +229,7 @@ class CompiledModel:
                 except ValueError:
                     if key[0] == machine.get_isa():
                         raise
+                    continue
                 if key[0] == machine.get_isa():  # another thread may have set it meanwhile
                     self._filters[key[0]] = filters
                     self._programs[key] = plan, program

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,9 @@ import pytest
 import pycnn
 from pycnn import _cpu
 
+pytestmark = pytest.mark.usefixtures("engine_as_found")
+
 LARGE = 2**40
-
-
-@pytest.fixture(autouse=True)
-def engine_as_found() -> Iterator[None]:
-    yield
-    pycnn.set_isa("auto")
 
 
 def arena(at: int) -> Any:
