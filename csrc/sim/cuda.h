@@ -165,6 +165,11 @@ inline void cp_async_wait(unsigned pending) {
 inline unsigned __umulhi(unsigned a, unsigned b) {
     return static_cast<unsigned>(std::uint64_t{a} * b >> 32);
 }
+inline int __float_as_int(float value) {
+    int bits;
+    std::memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
 inline float __int_as_float(int bits) {
     float value;
     std::memcpy(&value, &bits, sizeof(value));
@@ -197,3 +202,5 @@ inline float rsqrtf(float a) {
 inline float __fdividef(float a, float b) {
     return a / b;
 }
+
+#include "tensor.h"

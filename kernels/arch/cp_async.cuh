@@ -22,7 +22,7 @@ namespace pycnn {
 // Starts a copy of `bytes` bytes, of which the first `real` are read and the others are zero.  Nothing is read where
 // `real` is 0, so `from` may then point to any multiple of `bytes`; the instruction is undefined at others even so.
 template <int bytes>
-__device__ __forceinline__ void cp_async(float* to, const float* from, int real) {
+__device__ __forceinline__ void cp_async(void* to, const void* from, int real) {
     static_assert(bytes == 4 || bytes == 8 || bytes == 16, "cp.async copies 4, 8 or 16 bytes");
 #if defined(PYCNN_SIMULATOR)
     sim::cp_async(to, from, bytes, static_cast<unsigned>(real));
@@ -41,14 +41,14 @@ __device__ __forceinline__ void cp_async(float* to, const float* from, int real)
         else if constexpr (bytes == 8)
             *reinterpret_cast<float2*>(value) = *reinterpret_cast<const float2*>(from);
         else
-            value[0] = *from;
+            value[0] = *static_cast<const float*>(from);
     } else {
 #pragma unroll
         for (int i = 0; i < bytes / 4; ++i)
-            if (4 * i < real) value[i] = from[i];
+            if (4 * i < real) value[i] = static_cast<const float*>(from)[i];
     }
 #pragma unroll
-    for (int i = 0; i < bytes / 4; ++i) to[i] = value[i];
+    for (int i = 0; i < bytes / 4; ++i) static_cast<float*>(to)[i] = value[i];
 #endif
 }
 
