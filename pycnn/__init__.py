@@ -16,6 +16,7 @@ from pycnn import ops as ops
 from pycnn import random as random
 from pycnn import tuning as tuning
 from pycnn.algorithms import use_accuracy as use_accuracy
+from pycnn.algorithms import use_precision as use_precision
 from pycnn.algorithms import use_workspace_limit as use_workspace_limit
 from pycnn.autograd import Function as Function
 from pycnn.autograd import detect_changes as detect_changes

@@ -14,7 +14,7 @@ asked without computing anything:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -29,22 +29,28 @@ __all__ = [
     "ACCURACIES",
     "FAMILIES",
     "HANDICAPS",
+    "PRECISIONS",
     "Implementation",
     "accuracy",
     "accuracy_of_call",
     "candidates",
     "choose",
     "eligible",
+    "of_call",
+    "precision",
+    "precision_of_call",
     "predicted",
     "resolve",
     "spared",
     "use_accuracy",
+    "use_precision",
     "use_workspace_limit",
     "workspace_limit",
 ]
 
 FAMILIES = ("direct", "im2col", "winograd")
 ACCURACIES = ("fast", "strict")
+PRECISIONS = ("float32", "3xtf32", "tf32")
 
 # A rule about a problem: (operator, shape, dtype name) -> a sentence, or None where it has nothing to say.
 Rule = Callable[[str, Conv2dShape, str], str | None]
@@ -148,7 +154,38 @@ class use_accuracy(Scoped):
     lasting: ClassVar[list[Scoped]] = []
 
     def __init__(self, name: str) -> None:
-        super().__init__(_known(name))
+        super().__init__(_known("accuracy", name, ACCURACIES))
+
+
+class use_precision(Scoped):
+    """Say in what arithmetic float32 may be multiplied: until the end of the ``with`` block, or for good without one.
+
+    The name is that of the least exact arithmetic that a convolution or a matrix product of float32 arrays may use.
+    Nothing but "float32" is ever used without having been asked for, and what is allowed need not be used: the CPU
+    engine and the reference compute in float32 (or float64) whatever is allowed.  A call's own ``precision=`` goes
+    before it.
+
+    Args:
+        name: ``"float32"``; ``"3xtf32"`` (a GPU's tensor cores, where each operand is split in two, so that the result
+            is as accurate as in float32); or ``"tf32"`` (tensor cores, operands rounded to 10 bits of mantissa, sums
+            in float32).
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> with use_precision("tf32"):
+    ...     precision()
+    'tf32'
+    >>> precision()
+    'float32'
+    """
+
+    first = "float32"
+    inside = ContextVar("pycnn_precision", default=None)
+    lasting: ClassVar[list[Scoped]] = []
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_known("precision", name, PRECISIONS))
 
 
 class use_workspace_limit(Scoped):
@@ -182,27 +219,54 @@ def workspace_limit() -> int | None:
     return limit
 
 
-_of_call: ContextVar[str | None] = ContextVar("pycnn_accuracy_of_call", default=None)
+_accuracy_of_call: ContextVar[str | None] = ContextVar("pycnn_accuracy_of_call", default=None)
+_precision_of_call: ContextVar[str | None] = ContextVar("pycnn_precision_of_call", default=None)
 
 
 @contextmanager
 def accuracy_of_call(name: str) -> Iterator[None]:
     """`name` for the operator called inside; it goes before `use_accuracy`."""
-    token = _of_call.set(_known(name))
+    token = _accuracy_of_call.set(_known("accuracy", name, ACCURACIES))
     try:
         yield
     finally:
-        _of_call.reset(token)
+        _accuracy_of_call.reset(token)
+
+
+@contextmanager
+def precision_of_call(name: str) -> Iterator[None]:
+    """`name` for the operator called inside; it goes before `use_precision`."""
+    token = _precision_of_call.set(_known("precision", name, PRECISIONS))
+    try:
+        yield
+    finally:
+        _precision_of_call.reset(token)
+
+
+@contextmanager
+def of_call(accuracy: str | None, precision: str | None) -> Iterator[None]:
+    """`accuracy_of_call` and `precision_of_call`, those of the two that are not None."""
+    with ExitStack() as both:
+        if accuracy is not None:
+            both.enter_context(accuracy_of_call(accuracy))
+        if precision is not None:
+            both.enter_context(precision_of_call(precision))
+        yield
 
 
 def accuracy() -> str:
     """What the call or else `use_accuracy` asked for: "fast" unless one of them said otherwise."""
-    return _of_call.get() or use_accuracy.value() or "fast"
+    return _accuracy_of_call.get() or use_accuracy.value() or "fast"
 
 
-def _known(name: str) -> str:
-    if name not in ACCURACIES:
-        raise ValueError(f"accuracy must be one of {', '.join(ACCURACIES)}, got {name!r}")
+def precision() -> str:
+    """What the call or else `use_precision` allows: "float32" unless one of them said otherwise."""
+    return _precision_of_call.get() or use_precision.value() or "float32"
+
+
+def _known(what: str, name: str, names: tuple[str, ...]) -> str:
+    if name not in names:
+        raise ValueError(f"{what} must be one of {', '.join(names)}, got {name!r}")
     return name
 
 

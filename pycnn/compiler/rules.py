@@ -84,16 +84,16 @@ def _conv2d(
     )
 
 
-def _linear(run: Trace, x: Any, w: Any, b: Any) -> Value:
+def _linear(run: Trace, x: Any, w: Any, b: Any, precision: str | None) -> Value:
     w, b = _constant(run, "the weight of a full layer", w, 2), _constant(run, "its bias", b, 1)
     return run.add("linear", _input(run, "the input of a full layer", x, 2), constants=_named(w=w, b=b), relu=False)
 
 
-def _gemm(run: Trace, a: Any, b: Any, trans_a: bool, trans_b: bool) -> Value:
+def _gemm(run: Trace, a: Any, b: Any, trans_a: bool, trans_b: bool, precision: str | None) -> Value:
     if trans_a:
         raise run.error("a matrix product mixes the images of the batch")
     b = _constant(run, "the second factor of a matrix product", b, 2)
-    return _linear(run, a, np.ascontiguousarray(b if trans_b else b.T), None)
+    return _linear(run, a, np.ascontiguousarray(b if trans_b else b.T), None, precision)
 
 
 def _batch_norm(run: Trace, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> Value:
@@ -433,7 +433,7 @@ RULES: dict[type[Function], Rule] = {
     op.Bigger: _bigger,
     op.Sum: _sum,
     op.Extreme: _extreme,
-    op.Matmul: lambda run, a, b: _gemm(run, a, b, False, False),
+    op.Matmul: lambda run, a, b: _gemm(run, a, b, False, False, None),
     op.Reshape: _reshape,
     op.Permute: _permute,
     op.Expand: _expand,

@@ -31,7 +31,7 @@ Array = Any
 IntPair = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 Algo = str | dict[str, str]
-Options = dict[str, dict[str, Any]]  # by pass: the algorithm, and the accuracy if the call asked for one
+Options = dict[str, dict[str, Any]]  # by pass: the algorithm; accuracy and precision if the call said
 
 
 class Conv2d(Function):
@@ -136,6 +136,7 @@ def conv2d(
     *,
     algo: Algo = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Any:
     """Convolve `x` with the filters `w`, differentiably.
 
@@ -153,6 +154,8 @@ def conv2d(
             any of the keys "fprop", "dgrad", "wgrad" ("auto" for those left out).
         accuracy: what "auto" may trade in all three passes, "fast" or "strict" as in `pycnn.use_accuracy`; None asks
             that, in each pass when it runs.
+        precision: the least exact arithmetic a float32 product may use in all three passes, "float32", "3xtf32" or
+            "tf32" as in `pycnn.use_precision`; None asks that, in each pass when it runs.
 
     Returns:
         (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, without N for one image; a
@@ -172,8 +175,10 @@ def conv2d(
             [1., 2., 1.]])
     """
     if getattr(x, "ndim", 4) != 4:
-        return of_one_image(conv2d, x, w, b, stride, padding, dilation, groups, algo=algo, accuracy=accuracy)
-    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo, accuracy))
+        return of_one_image(
+            conv2d, x, w, b, stride, padding, dilation, groups, algo=algo, accuracy=accuracy, precision=precision
+        )
+    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo, accuracy, precision))
 
 
 def conv_transpose2d(
@@ -188,6 +193,7 @@ def conv_transpose2d(
     *,
     algo: Algo = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Any:
     """Transposed convolution: the gradient of a convolution with respect to its input, as an operator of its own.
 
@@ -203,7 +209,7 @@ def conv_transpose2d(
             (top, bottom, left, right).
         output_padding: rows and columns added at the bottom and right; less than stride or dilation.
         groups: number of independent groups of channels.
-        algo, accuracy: as `conv2d`; the forward pass is "dgrad".
+        algo, accuracy, precision: as `conv2d`; the forward pass is "dgrad".
 
     Returns:
         (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + output_padding_h + 1, without N for
@@ -223,16 +229,17 @@ def conv_transpose2d(
     """
     how = stride, padding, output_padding, groups, dilation
     if getattr(x, "ndim", 4) != 4:
-        return of_one_image(conv_transpose2d, x, w, b, *how, algo=algo, accuracy=accuracy)
-    return ConvTranspose2d.apply(x, w, b, how, _per_pass(algo, accuracy))
+        return of_one_image(conv_transpose2d, x, w, b, *how, algo=algo, accuracy=accuracy, precision=precision)
+    return ConvTranspose2d.apply(x, w, b, how, _per_pass(algo, accuracy, precision))
 
 
 _SAME_EVERYWHERE = {name: {key: {"algo": name} for key in PASSES} for name in ("auto", "direct", "im2col", "winograd")}
 
 
-def _per_pass(algo: Algo, accuracy: str | None) -> Options:
+def _per_pass(algo: Algo, accuracy: str | None, precision: str | None) -> Options:
     """What every pass is asked for."""
-    asked = {} if accuracy is None else {"accuracy": accuracy}
+    given = {"accuracy": accuracy, "precision": precision}
+    asked = {name: value for name, value in given.items() if value is not None}
     if isinstance(algo, str):
         common = None if asked else _SAME_EVERYWHERE.get(algo)
         return common or {name: {"algo": algo, **asked} for name in PASSES}

@@ -45,45 +45,47 @@ class Gemm(Function):
     """c = a' @ b' where ' transposes if asked."""
 
     @staticmethod
-    def forward(ctx: Any, a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
+    def forward(ctx: Any, a: Array, b: Array, trans_a: bool, trans_b: bool, precision: str | None) -> Array:
         da, db = ctx.needs_input_grad[:2]
         ctx.save(a if db else None, b if da else None)
-        ctx.trans = trans_a, trans_b
-        return ops.gemm(a, b, trans_a, trans_b)
+        ctx.how = trans_a, trans_b, precision
+        return ops.gemm(a, b, trans_a, trans_b, precision=precision)
 
     @staticmethod
     def backward(ctx: Any, dc: Any) -> Any:
         a, b = ctx.saved
-        trans_a, trans_b = ctx.trans
+        trans_a, trans_b, precision = ctx.how
         da = db = None
         if ctx.needs_input_grad[0]:
-            da = Gemm.apply(b, dc, trans_b, True) if trans_a else Gemm.apply(dc, b, False, not trans_b)
+            da = Gemm.apply(*((b, dc, trans_b, True) if trans_a else (dc, b, False, not trans_b)), precision)
         if ctx.needs_input_grad[1]:
-            db = Gemm.apply(dc, a, True, trans_a) if trans_b else Gemm.apply(a, dc, not trans_a, False)
-        return da, db, None, None
+            db = Gemm.apply(*((dc, a, True, trans_a) if trans_b else (a, dc, not trans_a, False)), precision)
+        return da, db, None, None, None
 
 
 class Linear(Function):
     """y = x @ w.T + b for a matrix x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Array, w: Array, b: Array | None) -> Array:
-        dx, dw, _ = ctx.needs_input_grad
+    def forward(ctx: Any, x: Array, w: Array, b: Array | None, precision: str | None) -> Array:
+        dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
-        return ops.linear(x, w, b)
+        ctx.precision = precision
+        return ops.linear(x, w, b, precision=precision)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         x, w = ctx.saved
-        dx, dw, db = ctx.needs_input_grad
+        dx, dw, db = ctx.needs_input_grad[:3]
         return (
-            Gemm.apply(dy, w, False, False) if dx else None,
-            Gemm.apply(dy, x, True, False) if dw else None,
+            Gemm.apply(dy, w, False, False, ctx.precision) if dx else None,
+            Gemm.apply(dy, x, True, False, ctx.precision) if dw else None,
             ChannelSum.apply(dy) if db else None,
+            None,
         )
 
 
-def linear(x: Any, w: Any, b: Any = None) -> Any:
+def linear(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> Any:
     """Fully connected layer.
 
         y[..., k] = b[k] + sum over c of x[..., c] * w[k, c]
@@ -92,13 +94,15 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
         x: (..., C); a Tensor or an array.
         w: (K, C), of the same dtype.
         b: (K,), or None.
+        precision: the least exact arithmetic a float32 product may use, forward and backward, "float32", "3xtf32" or
+            "tf32" as in `pycnn.use_precision`; None asks that, in each product when it runs.
 
     Returns:
         (..., K).
 
     Raises:
         TypeError: not an array, an unsupported dtype, or mixed dtypes or libraries.
-        ValueError: shapes that do not agree.
+        ValueError: shapes that do not agree, or an unknown `precision`.
 
     >>> import numpy as np, pycnn
     >>> pycnn.linear(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([5.0]))
@@ -106,13 +110,13 @@ def linear(x: Any, w: Any, b: Any = None) -> Any:
     """
     expect_arrays(x=x, w=w)
     if len(x.shape) == 2:
-        return Linear.apply(x, w, b)
+        return Linear.apply(x, w, b, precision)
     if not x.shape:
         raise ValueError("x must have at least one dimension, (..., C)")
     rows = 1
     for size in x.shape[:-1]:
         rows *= size
-    return Linear.apply(x.reshape(rows, x.shape[-1]), w, b).reshape(*x.shape[:-1], w.shape[0])
+    return Linear.apply(x.reshape(rows, x.shape[-1]), w, b, precision).reshape(*x.shape[:-1], w.shape[0])
 
 
 def bias(x: Any, b: Any) -> Any:

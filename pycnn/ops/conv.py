@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pycnn.algorithms import accuracy_of_call
+from pycnn.algorithms import of_call
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_shape, flag, shape_of
 from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
@@ -24,6 +24,7 @@ def conv2d_fprop(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
     scale: Array | None = None,
     residual: Array | None = None,
     relu: bool = False,
@@ -46,6 +47,8 @@ def conv2d_fprop(
         groups: number of independent groups of channels.
         algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...).
         accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
+        precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32" or "tf32" as in
+            `pycnn.use_precision`; None asks that.
         scale: (K,), or None for 1.
         residual: (N, K, P, Q), or None for 0.
         relu: whether what is negative in the end becomes 0.
@@ -56,7 +59,8 @@ def conv2d_fprop(
     Raises:
         TypeError: not an array, an unsupported dtype, or mixed dtypes, libraries or devices; a `relu` that is no bool.
         ValueError: a wrong rank, shapes that disagree, an output smaller than 1, or an `algo` that is unknown or
-            cannot run this problem (the message says which condition failed), or an unknown `accuracy`.
+            cannot run this problem (the message says which condition failed), or an unknown `accuracy` or
+            `precision`.
 
     Reference: Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, section 2.
 
@@ -68,8 +72,8 @@ def conv2d_fprop(
     """
     check_algo(algo)
     relu = flag("relu", relu)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             how = (stride, padding, dilation, groups)
             return conv2d_fprop(x, w, b, *how, algo=algo, scale=scale, residual=residual, relu=relu)
     call = Call("b", "scale", "residual", x=x, w=w, b=b, scale=scale, residual=residual)
@@ -108,6 +112,7 @@ def conv2d_dgrad(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Gradient of a convolution with respect to its input.
 
@@ -118,7 +123,7 @@ def conv2d_dgrad(
         dy: gradient of the output, (N, K, P, Q).
         w: filters, (K, C // groups, R, S).
         x_shape: (N, C, H, W) of the input; several input sizes give the same output size, so it has to be said.
-        stride, padding, dilation, groups, algo, accuracy: as in `conv2d_fprop`.
+        stride, padding, dilation, groups, algo, accuracy, precision: as in `conv2d_fprop`.
 
     Returns:
         dx of shape `x_shape`.
@@ -133,8 +138,8 @@ def conv2d_dgrad(
            [1., 2., 1.]])
     """
     check_algo(algo)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             return conv2d_dgrad(dy, w, x_shape, stride, padding, dilation, groups, algo=algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
@@ -158,6 +163,7 @@ def conv2d_wgrad(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
     bias: bool = False,
 ) -> Array | tuple[Array, Array]:
     """Gradient of a convolution with respect to its filters, and to its bias if asked for.
@@ -170,7 +176,7 @@ def conv2d_wgrad(
         dy: gradient of the output, (N, K, P, Q).
         x: the input, (N, C, H, W).
         w_shape: (K, C // groups, R, S) of the filters.
-        stride, padding, dilation, groups, algo, accuracy: as in `conv2d_fprop`.
+        stride, padding, dilation, groups, algo, accuracy, precision: as in `conv2d_fprop`.
         bias: whether db is wanted too.
 
     Returns:
@@ -186,8 +192,8 @@ def conv2d_wgrad(
     """
     check_algo(algo)
     bias = flag("bias", bias)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             return conv2d_wgrad(dy, x, w_shape, stride, padding, dilation, groups, algo=algo, bias=bias)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays

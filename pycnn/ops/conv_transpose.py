@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pycnn.algorithms import accuracy_of_call
+from pycnn.algorithms import of_call
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_rank, expect_shape, shape_of
 from pycnn.ops.conv import IntPair, Padding
@@ -27,6 +27,7 @@ def conv_transpose2d_fprop(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Transposed convolution: every pixel of `x` paints its weighted filters onto the output.
 
@@ -43,7 +44,7 @@ def conv_transpose2d_fprop(
         output_padding: rows and columns added at the bottom and right of the output, because several sizes convolve
             to one; smaller than the stride or the dilation.
         groups: number of independent groups of channels.
-        algo, accuracy: as in `conv2d_dgrad`, which computes it.
+        algo, accuracy, precision: as in `conv2d_dgrad`, which computes it.
 
     Returns:
         (N, K, P, Q) with P = (H - 1)*stride_h - top - bottom + dilation_h*(R - 1) + 1 + output_padding_h.
@@ -62,8 +63,8 @@ def conv_transpose2d_fprop(
            [1., 1., 1.]])
     """
     check_algo(algo)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             return conv_transpose2d_fprop(x, w, b, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call("b", x=x, w=w, b=b)
     x, w, b = call.arrays
@@ -90,6 +91,7 @@ def conv_transpose2d_dgrad(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Gradient of a transposed convolution with respect to its input: a plain convolution of `dy`.
 
@@ -101,7 +103,7 @@ def conv_transpose2d_dgrad(
         w: filters, (C, K // groups, R, S).
         x_shape: (N, C, H, W) of the input.
         stride, padding, output_padding, groups, dilation: as in `conv_transpose2d_fprop`.
-        algo, accuracy: as in `conv2d_fprop`, which computes it.
+        algo, accuracy, precision: as in `conv2d_fprop`, which computes it.
 
     Returns:
         dx of shape `x_shape`.
@@ -115,8 +117,8 @@ def conv_transpose2d_dgrad(
            [4., 4.]])
     """
     check_algo(algo)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             return conv_transpose2d_dgrad(dy, w, x_shape, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call(dy=dy, w=w)
     dy, w = call.arrays
@@ -140,6 +142,7 @@ def conv_transpose2d_wgrad(
     *,
     algo: str = "auto",
     accuracy: str | None = None,
+    precision: str | None = None,
 ) -> Array:
     """Gradient of a transposed convolution with respect to its filters.
 
@@ -151,7 +154,7 @@ def conv_transpose2d_wgrad(
         x: the input, (N, C, H, W).
         w_shape: (C, K // groups, R, S) of the filters.
         stride, padding, output_padding, groups, dilation: as in `conv_transpose2d_fprop`.
-        algo, accuracy: as in `conv2d_wgrad`, which computes it.
+        algo, accuracy, precision: as in `conv2d_wgrad`, which computes it.
 
     Returns:
         dw of shape `w_shape`.
@@ -165,8 +168,8 @@ def conv_transpose2d_wgrad(
            [4., 4.]])
     """
     check_algo(algo)
-    if accuracy is not None:
-        with accuracy_of_call(accuracy):
+    if accuracy is not None or precision is not None:
+        with of_call(accuracy, precision):
             return conv_transpose2d_wgrad(dy, x, w_shape, stride, padding, output_padding, groups, dilation, algo=algo)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
