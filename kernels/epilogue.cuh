@@ -7,24 +7,28 @@
 // Batch norm in inference is folded into scale and b:  scale = weight / sqrt(var + eps),  b = bias - mean * scale.
 #pragma once
 
+#include "arch/half.cuh"
 #include "common.cuh"
 
 namespace pycnn {
 
-struct Epilogue {
-    const float* scale;     // (K,)
-    const float* b;         // (K,)
-    const float* residual;  // of the output's shape
+// Element is what the output is stored in.
+template <typename Element>
+struct EpilogueOf {
+    const float* scale;       // (K,)
+    const float* b;           // (K,)
+    const Element* residual;  // of the output's shape
     int relu;
 
     // The output at `index` of channel `channel`.
     __device__ __forceinline__ float operator()(float sum, int64 channel, int64 index) const {
         if (scale != nullptr) sum *= scale[channel];
         if (b != nullptr) sum += b[channel];
-        if (residual != nullptr) sum += residual[index];
+        if (residual != nullptr) sum += to_float(residual[index]);
         return relu != 0 && sum < 0.0f ? 0.0f : sum;
     }
 };
+using Epilogue = EpilogueOf<float>;
 
 // The same for a thread whose results are all of one channel: what depends on the channel alone is read once, and a
 // step that is left out multiplies by 1 or adds 0.

@@ -7,7 +7,7 @@ import importlib.resources
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -116,16 +116,25 @@ def repository() -> Path:
 def _instances(path: Path) -> dict[str, Mapping[str, Instance]]:
     kernels: dict[str, Mapping[str, Instance]] = {}
     for kernel, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
-        archs = ARCHS if entry["archs"] == "all" else tuple(entry["archs"])
-        unknown = set(archs) - set(ARCHS)
-        if unknown:
-            raise ValueError(f"{path}: {kernel} names archs that nobody knows: {', '.join(sorted(unknown))}")
         instances = {}
         for name, values in entry["instances"].items():
             tile = dict(values)
             spills = tile.pop("spills", 0)
+            archs = _archs(tile.pop("archs", entry["archs"]))
+            unknown = set(archs) - set(ARCHS)
+            if unknown:
+                raise ValueError(f"{path}: {kernel} names archs that nobody knows: {', '.join(sorted(unknown))}")
             instances[name] = Instance(
                 kernel, name, entry["source"], entry["tile"], MappingProxyType(tile), archs, spills
             )
         kernels[kernel] = MappingProxyType(instances)
     return kernels
+
+
+def _archs(named: str | Sequence[str]) -> tuple[str, ...]:
+    """Those of "all", "sm_80+" (and later), or a list."""
+    if named == "all":
+        return ARCHS
+    if isinstance(named, str) and named.endswith("+") and named[:-1] in ARCHS:
+        return ARCHS[ARCHS.index(named[:-1]) :]
+    return (named,) if isinstance(named, str) else tuple(named)
