@@ -1,6 +1,7 @@
-// How the kernels that stream arrays read and write them: four neighbours a thread, by 128-bit accesses where they may.
+// How the kernels that stream arrays read and write them: a vector of neighbours a thread, by 128-bit accesses where they
+// may.  A vector is as wide as one access: four of float32, eight of 16 bits; in the registers all of it is float32.
 //
-// A block owns a stretch of threads * 4 * vectors elements, thread t its vectors t, t + threads, t + 2*threads ...
+// A block owns a stretch of threads * width * vectors elements, thread t its vectors t, t + threads, t + 2*threads ...
 //
 //      vector  | 0 | 1 | 2 | ...           | threads - 1 | threads | ...
 //      thread    0   1   2                   threads - 1   0
@@ -15,7 +16,7 @@
 // others, go element by element through the same cache lines.
 #pragma once
 
-#include "common.cuh"
+#include "arch/half.cuh"
 
 namespace pycnn {
 
@@ -24,53 +25,91 @@ __device__ __forceinline__ int64 block_number() {
     return static_cast<int64>(blockIdx.y) * gridDim.x + blockIdx.x;
 }
 
+// Elements of one 128-bit access.
+template <typename Type>
+__device__ constexpr int vector_width() {
+    return 16 / static_cast<int>(sizeof(Type));
+}
+
+// `width` neighbours from and to an address of a multiple of 16 bytes.  Eight of float32 take two accesses.
+template <typename Type, int width>
+__device__ __forceinline__ void read_vector(const Type* from, float (&to)[width]) {
+    static_assert(width % vector_width<Type>() == 0);
+    if constexpr (sizeof(Type) == 4) {
+#pragma unroll
+        for (int v = 0; v < width; v += 4) {
+            const float4 four = *reinterpret_cast<const float4*>(from + v);
+            to[v] = four.x;
+            to[v + 1] = four.y;
+            to[v + 2] = four.z;
+            to[v + 3] = four.w;
+        }
+    } else {
+        const int4 eight = *reinterpret_cast<const int4*>(from);
+        unpack<Type>(static_cast<uint32>(eight.x), to[0], to[1]);
+        unpack<Type>(static_cast<uint32>(eight.y), to[2], to[3]);
+        unpack<Type>(static_cast<uint32>(eight.z), to[4], to[5]);
+        unpack<Type>(static_cast<uint32>(eight.w), to[6], to[7]);
+    }
+}
+template <typename Type, int width>
+__device__ __forceinline__ void write_vector(Type* to, const float (&from)[width]) {
+    static_assert(width % vector_width<Type>() == 0);
+    if constexpr (sizeof(Type) == 4) {
+#pragma unroll
+        for (int v = 0; v < width; v += 4) {
+            *reinterpret_cast<float4*>(to + v) = make_float4(from[v], from[v + 1], from[v + 2], from[v + 3]);
+        }
+    } else {
+        *reinterpret_cast<int4*>(to) =
+            make_int4(static_cast<int>(pack<Type>(from[0], from[1])), static_cast<int>(pack<Type>(from[2], from[3])),
+                      static_cast<int>(pack<Type>(from[4], from[5])), static_cast<int>(pack<Type>(from[6], from[7])));
+    }
+}
+
 // The calling thread's part of arrays of `size` elements.
-template <int threads, int vectors>
+template <int threads, int vectors, int width = 4>
 struct Stretch {
-    static constexpr int elements = threads * 4 * vectors;  // of a block
+    static constexpr int elements = threads * width * vectors;  // of a block
 
     int64 begin;  // of the thread's first vector
     int64 size;
     bool whole;
 
     __device__ __forceinline__ Stretch(int64 block, int64 array_size, bool aligned)
-        : begin(block * elements + 4 * static_cast<int64>(threadIdx.x)),
+        : begin(block * elements + width * static_cast<int64>(threadIdx.x)),
           size(array_size),
           whole(aligned && (block + 1) * elements <= array_size) {}
 
-    __device__ __forceinline__ int64 place(int vector) const { return begin + vector * (4 * threads); }
+    __device__ __forceinline__ int64 place(int vector) const { return begin + vector * (width * threads); }
 
-    __device__ __forceinline__ void read(const float* from, float (&to)[vectors][4]) const {
+    template <typename Type>
+    __device__ __forceinline__ void read(const Type* from, float (&to)[vectors][width]) const {
         if (whole) {
 #pragma unroll
-            for (int i = 0; i < vectors; ++i) {
-                const float4 four = *reinterpret_cast<const float4*>(from + place(i));
-                to[i][0] = four.x;
-                to[i][1] = four.y;
-                to[i][2] = four.z;
-                to[i][3] = four.w;
-            }
+            for (int i = 0; i < vectors; ++i) read_vector(from + place(i), to[i]);
         } else {
 #pragma unroll
             for (int i = 0; i < vectors; ++i) {
 #pragma unroll
-                for (int v = 0; v < 4; ++v) to[i][v] = place(i) + v < size ? from[place(i) + v] : 0.0f;
+                for (int v = 0; v < width; ++v) {
+                    to[i][v] = place(i) + v < size ? to_float(from[place(i) + v]) : 0.0f;
+                }
             }
         }
     }
 
-    __device__ __forceinline__ void write(float* to, const float (&from)[vectors][4]) const {
+    template <typename Type>
+    __device__ __forceinline__ void write(Type* to, const float (&from)[vectors][width]) const {
         if (whole) {
 #pragma unroll
-            for (int i = 0; i < vectors; ++i) {
-                *reinterpret_cast<float4*>(to + place(i)) = make_float4(from[i][0], from[i][1], from[i][2], from[i][3]);
-            }
+            for (int i = 0; i < vectors; ++i) write_vector(to + place(i), from[i]);
         } else {
 #pragma unroll
             for (int i = 0; i < vectors; ++i) {
 #pragma unroll
-                for (int v = 0; v < 4; ++v) {
-                    if (place(i) + v < size) to[place(i) + v] = from[i][v];
+                for (int v = 0; v < width; ++v) {
+                    if (place(i) + v < size) to[place(i) + v] = from_float<Type>(from[i][v]);
                 }
             }
         }

@@ -4,7 +4,8 @@
 //     float16     1 sign, 5 exponent, 10 fraction bits: IEEE binary16, largest 65504, smallest normal 2^-14
 //     bfloat16    1 sign, 8 exponent, 7 fraction bits: the upper half of a float32
 //
-//     float v = to_float(x[i]);       y[i] = from_float<float16>(v);       pack<float16>(low, high) -> 32 bits
+//     float v = to_float(x[i]);       y[i] = from_float<float16>(v);
+//     pack<float16>(low, high) -> 32 bits, unpack<float16>(32 bits, low, high)
 //
 // The types are our own, so that no kernel includes a header of the toolkit and the simulator sees the same source.
 //
@@ -96,6 +97,11 @@ __device__ __forceinline__ bfloat16 from_float<bfloat16>(float value) {
 template <typename Type>
 __device__ __forceinline__ uint32 pack(float low, float high) {
     return static_cast<uint32>(from_float<Type>(low).bits) | static_cast<uint32>(from_float<Type>(high).bits) << 16;
+}
+template <typename Type>
+__device__ __forceinline__ void unpack(uint32 pair, float& low, float& high) {
+    low = to_float(Type{static_cast<unsigned short>(pair & 0xFFFFu)});
+    high = to_float(Type{static_cast<unsigned short>(pair >> 16)});
 }
 
 }  // namespace pycnn

@@ -55,6 +55,7 @@ def composed(function: F) -> F:
             if isinstance(value, Variable):
                 return function(x, *args, **options)
         call = Call(**{first: x})
+        call.widen()
         array = call.arrays[0]
         with graph.no_grad():
             result = function(

@@ -2,7 +2,8 @@
 
 NumPy arrays go to the backends as they are.  torch CPU tensors, JAX arrays and anything else with ``__dlpack__`` are
 looked at through a zero-copy NumPy view, and the result is wrapped back into the caller's kind; CuPy arrays stay CuPy.
-float16 and bfloat16 are computed in float32 and rounded once.
+float16 and bfloat16 reach the CUDA kernels as they are, which compute in float32 and round once; for the other backends
+it is done here.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Call:
 
     Attributes:
         backend: the module to call.
-        arrays: the arrays to pass to it, in the order given (None where None was given).
+        arrays: the arrays to pass to it, in the order given (None where None was given); float16 and bfloat16 as they
+            are where the backend's kernels read them, else widened to float32.
     """
 
     __slots__ = ("_dtype", "_half", "_kind", "arrays", "backend")
@@ -71,6 +73,17 @@ class Call:
             how = "; cupy.asarray or .cuda() moves them to a GPU" if name == "cuda" else ""
             raise TypeError(f"the {name} backend does not take {self._kind} arrays{how}")
         self.backend: ModuleType = backends.get(name)
+        if self._half:
+            if name in _READ_16_BITS:
+                self._half = False
+            else:
+                self.arrays = [None if array is None else _widened(array) for array in self.arrays]
+
+    def widen(self) -> None:
+        """Have 16-bit arrays in float32 for any backend, so that what is composed of several calls rounds once."""
+        if not self._half and self._dtype.char not in "fd":
+            self._half = True
+            self.arrays = [None if array is None else _widened(array) for array in self.arrays]
 
     def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
         """Find out what the arrays are, and how to see them as the backends want them."""
@@ -98,12 +111,10 @@ class Call:
             listing = _listing({name: str(view.dtype) for name, view in views.items()})
             raise TypeError(f"all arrays must have one dtype, got {listing}")
         self._half = self._dtype.char not in "fd"  # asking for the character is forty times as fast as for the name
-        if self._half:
-            if self._dtype.name not in ("float16", "bfloat16"):
-                raise TypeError(
-                    f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
-                )
-            views = {name: _widened(view) for name, view in views.items()}
+        if self._half and self._dtype.name not in ("float16", "bfloat16"):
+            raise TypeError(
+                f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
+            )
         self.arrays = [views.get(name) for name in arrays]
 
     def index(self, name: str, array: Array) -> Any:
@@ -130,7 +141,11 @@ class Call:
         return _FROM_NUMPY[self._kind](result) if self._kind in _FROM_NUMPY else result
 
 
-_FLOAT32, _FLOAT64, _INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+_FLOAT16, _FLOAT32, _FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+_INT64 = np.dtype(np.int64)
+
+# The backends whose kernels read float16 and bfloat16: what runs kernels/*.cu, or plans to.
+_READ_16_BITS = ("cuda", "sim", "trace")
 
 
 def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> tuple[str, np.dtype | None]:
@@ -163,7 +178,8 @@ def _ready_on_device(optional: tuple[str, ...], arrays: dict[str, Array | None])
             dtype, device = array.dtype, array.data.device_id
         elif array.dtype != dtype or array.data.device_id != device:
             return None
-    return dtype if dtype in (_FLOAT32, _FLOAT64) else None
+    # bfloat16 is no dtype of NumPy's own, so its name is asked for, and last.
+    return dtype if dtype in (_FLOAT32, _FLOAT64, _FLOAT16) or getattr(dtype, "name", "") == "bfloat16" else None
 
 
 def _widened(view: Any) -> Any:

@@ -22,6 +22,7 @@ backend functions in `bound`; bound to the simulator they are those of `pycnn.ba
     loss.py            negative log-likelihood
     random.py          the random stream, dropout
     shaping.py         padding, concatenation
+    convert.py         from one dtype to another
     optim.py           optimiser steps over many arrays
 """
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 from pycnn.backends.cuda import (
     activation,
     columns,
+    convert,
     direct,
     direct_depthwise,
     direct_pointwise,
@@ -77,11 +79,12 @@ LAUNCHERS = (
     loss,
     random,
     shaping,
+    convert,
     optim,
 )
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
-ON_DEVICE = ("adam_step", "advance", "clip_gradients", "gradient_norm", "sgd_step")
+ON_DEVICE = ("adam_step", "advance", "clip_gradients", "convert", "gradient_norm", "sgd_step")
 
 
 class Host(

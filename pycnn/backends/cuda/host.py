@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NoReturn
 
 import numpy as np
 
 from pycnn.backends.cuda.device import Argument, Array, Device, Extent, Reads
 from pycnn.jit.sources import Instance, Sources, installed
+from pycnn.shape import DTYPES
 
 FLOAT32 = np.dtype(np.float32)
+
+_STORED = ("f32", "f16", "bf16")  # as the member `type` of a tile counts them: StorageOf of kernels/arch/half.cuh
 
 _ROW_OF_BLOCKS = 2**30
 
@@ -19,6 +23,12 @@ _ROW_OF_BLOCKS = 2**30
 def grid_of(blocks: int) -> Extent:
     """A grid of so many blocks; past 2^31 - 1 it goes on along y, its last row ragged."""
     return (blocks, 1, 1) if blocks < 2**31 else (_ROW_OF_BLOCKS, -(-blocks // _ROW_OF_BLOCKS), 1)
+
+
+@cache
+def short_name(dtype: Any) -> str | None:
+    """What instances call a dtype that kernels store, "f32", "f16" or "bf16"; None for another."""
+    return next((short for short in _STORED if DTYPES[short] == np.dtype(dtype).name), None)
 
 
 class UnavailableError(NotImplementedError):
@@ -61,6 +71,13 @@ class HostBase:
         (instance,) = self.sources.of(kernel).values()
         return instance
 
+    def _ending(self, what: str, dtype: Any) -> str:
+        """How the names of the instances for arrays of `dtype` end: nothing for float32, "_f16", "_bf16"."""
+        short = short_name(dtype)
+        if short is None:
+            self._unavailable(f"{what} in {dtype}")
+        return "" if short == "f32" else f"_{short}"
+
     def _expect_float32(self, what: str, dtype: Any) -> None:
         if dtype != FLOAT32:
             self._unavailable(f"{what} in {dtype}")
@@ -69,7 +86,8 @@ class HostBase:
         missing = [name for name in _protocol() if not hasattr(type(self), name)]
         rest = f", and it has none for {', '.join(missing)}" if missing else ""
         raise UnavailableError(
-            f"the {self.device.name} backend has no kernel for {what}; its kernels compute in float32{rest}"
+            f"the {self.device.name} backend has no kernel for {what}; its kernels compute in float32, on arrays of "
+            f"float32 and most of them also of float16 and bfloat16{rest}"
         )
 
     def __getattr__(self, name: str) -> Callable[..., NoReturn]:

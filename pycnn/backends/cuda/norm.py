@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from pycnn.backends.cuda.activation import ActivationHost, stretch_blocks, stretch_of
+from pycnn.backends.cuda.convert import ConvertHost
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
 from pycnn.backends.cuda.reduce import ChannelSlices
@@ -28,7 +29,7 @@ _LRN_THREADS = 2**18
 _LRN_CHANNELS = 16
 
 
-class NormHost(ActivationHost):
+class NormHost(ActivationHost, ConvertHost):
     """The functions of `pycnn.backends.reference.norm`."""
 
     def batch_norm_fwd(
