@@ -39,6 +39,8 @@ template <>
 struct StorageOf<2> {
     using type = bfloat16;
 };
+template <auto tile>
+using Stored = typename StorageOf<tile.type>::type;
 
 __device__ __forceinline__ float to_float(float x) {
     return x;

@@ -71,7 +71,7 @@ class HostBase:
         (instance,) = self.sources.of(kernel).values()
         return instance
 
-    def _ending(self, what: str, dtype: Any) -> str:
+    def ending(self, what: str, dtype: Any) -> str:
         """How the names of the instances for arrays of `dtype` end: nothing for float32, "_f16", "_bf16"."""
         short = short_name(dtype)
         if short is None:

@@ -11,11 +11,14 @@ KERNELS = ("sum_slices",)
 
 
 def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
-    """Write into `out` the sum of slices[0], slices[1], ...; each has as many elements as `out`, dense."""
+    """Write into `out` the sum of slices[0], slices[1], ...; each has as many elements as `out`, dense.
+
+    The slices are float32; the sum is rounded once where `out` is float16 or bfloat16.
+    """
     count, size = int(slices.shape[0]), int(out.size)
     if size == 0:
         return
-    (instance,) = host.sources.of("sum_slices").values()
+    instance = host.sources.of("sum_slices")["w8" + host.ending("sum_slices", out.dtype)]
     threads = 32 * instance.tile["warps"]
     arguments: list[Argument] = [
         struct.pack("<q", count),
