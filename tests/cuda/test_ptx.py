@@ -117,6 +117,24 @@ EXPRESSIONS = {
 }
 
 
+# A register made of two halves, halves made of a register, and a register's bytes; the rest of what PTX has of 16 bits
+# is in test_tensor_arch.py.
+BITS = {
+    'asm("mov.b32 %0, {%1, %2};" : "=r"(v) : "h"(short(i)), "h"(short(n)))': I | (N & 0xFFFF) << 16,
+    'short a, b; asm("mov.b32 {%0, %1}, %2;" : "=h"(a), "=h"(b) : "r"(n)); v = 3 * a + b': 3 * N + (N >> 16),
+    'asm("prmt.b32 %0, %1, %2, 0x7B0F;" : "=r"(v) : "r"(n), "r"(0x87654321))': (
+        0xFF | (N & 0xFF) << 8 | (N >> 31 & 1) * 0xFF0000 | 0x87000000
+    ),
+    "v = __byte_perm(n, i, 0x2014)": I | (N >> 8 & 0xFF) << 8 | (N & 0xFF) << 16 | (N >> 16 & 0xFF) << 24,
+}
+
+
+@pytest.mark.parametrize("statement", BITS)
+def test_parts_of_registers_agree_with_numpy(tmp_path: Path, statement: str) -> None:
+    y = probe(tmp_path, f"const int n = int(x[i]); unsigned v; {statement}; y[i] = __int_as_float(v);", X)
+    assert np.array_equal(y.view(np.uint32), (BITS[statement] % 2**32).astype(np.uint32))
+
+
 @pytest.mark.parametrize("expression", EXPRESSIONS)
 def test_instructions_agree_with_numpy(tmp_path: Path, expression: str) -> None:
     code = expression.replace("NAN_OR", "(i % 2 ? __int_as_float(0x7FC00000) : x[i])")

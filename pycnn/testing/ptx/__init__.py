@@ -6,7 +6,9 @@ runs the result.  What it cannot see are races: it executes the threads of a blo
     parse.py          text -> instructions
     machine.py        one block: lanes, registers, memory, divergence and reconvergence
     instructions.py   what each instruction does
+    conversions.py    cvt, and the floats that NumPy lacks
     async_copy.py     cp.async, which lands when it is waited for
+    matrix.py         ldmatrix and mma, by whole warps
     device.py         `PtxDevice`: the five calls of pycnn.backends.cuda.device
 
 Reference: NVIDIA, "Parallel Thread Execution ISA", version 9.

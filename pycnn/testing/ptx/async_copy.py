@@ -90,6 +90,7 @@ def _start(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
         machine.active = active[chosen]
         for memory, starts, who in machine.memory(instruction, "global", sources[chosen] + word, 4, writing=False):
             rows = np.searchsorted(active, who)
-            values[rows, word : word + 4] = memory.view(np.uint32)[starts // 4].view(np.uint8).reshape(-1, 4)
+            cells, cell = machine.cells(memory, starts, np.dtype(np.uint32))
+            values[rows, word : word + 4] = cells[cell].view(np.uint8).reshape(-1, 4)
     machine.active = active
     machine.copies.start(machine, active, offsets, values)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pycnn.testing.ptx.async_copy import execute_copy
-from pycnn.testing.ptx.parse import TYPES, Instruction, Selector
+from pycnn.testing.ptx.conversions import execute_cvt
+from pycnn.testing.ptx.matrix import execute_ldmatrix, execute_mma
+from pycnn.testing.ptx.parse import TYPES, Instruction, Selector, vector
 
 if TYPE_CHECKING:
     from pycnn.testing.ptx.machine import Machine
@@ -177,26 +179,6 @@ def _select(machine: Machine, instruction: Instruction, lanes: Selector) -> None
     machine.write(instruction.operands[0], np.where(chosen, a, b), lanes)
 
 
-def _convert(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
-    """cvt.to.from: numbers keep their value, integers wrap; .sat keeps floats within 0 and 1."""
-    to, source = instruction.modifiers[-2], instruction.modifiers[-1]
-    values = machine.read(instruction.operands[1], source, lanes)
-    for modifier, rounding in _TO_INTEGER.items():
-        if modifier in instruction.modifiers:
-            values = rounding(values)
-    if "sat" in instruction.modifiers:
-        values = np.where(np.isnan(values), 0, np.clip(values, 0, 1))
-    machine.write(instruction.operands[0], values.astype(TYPES[to]), lanes)
-
-
-_TO_INTEGER: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "rni": np.rint,
-    "rzi": np.trunc,
-    "rmi": np.floor,
-    "rpi": np.ceil,
-}
-
-
 def _insert_bits(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     """bfi: the low `length` bits of a, put into b at `position`."""
     a, b = (machine.read(operand, instruction.type, lanes) for operand in instruction.operands[1:3])
@@ -211,32 +193,63 @@ def _to_address(machine: Machine, instruction: Instruction, lanes: Selector) -> 
     machine.write(instruction.operands[0], machine.read(instruction.operands[1], instruction.type, lanes), lanes)
 
 
-def _vector(operand: str) -> list[str]:
-    return [part.strip() for part in operand.strip("{}").split(",")] if operand.startswith("{") else [operand]
+def _move(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """mov: a register, or one register and the parts of it in several, the lowest first."""
+    target, source = instruction.operands
+    whole = TYPES[instruction.type]
+    if source.startswith("{"):
+        parts = vector(source)
+        narrow = f"b{8 * whole.itemsize // len(parts)}"
+        values = np.stack([machine.read_each(part, narrow, lanes) for part in parts], axis=1)
+        machine.write(target, values.view(whole)[:, 0], lanes)
+    elif target.startswith("{"):
+        parts = vector(target)
+        value = machine.read_each(source, instruction.type, lanes)
+        pieces = np.ascontiguousarray(value).view(f"u{whole.itemsize // len(parts)}").reshape(-1, len(parts))
+        for part, piece in zip(parts, pieces.T, strict=True):
+            machine.write(part, piece, lanes)
+    else:
+        machine.write(target, machine.read(source, instruction.type, lanes), lanes)
+
+
+def _permute(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """prmt: four of the eight bytes of two registers, each chosen by 4 bits, of which the highest repeats its sign."""
+    if instruction.modifiers != ("b32",):
+        raise NotImplementedError(f"the PTX interpreter does not know `{instruction.text}`")
+    sources = (machine.read(operand, "b32", lanes) for operand in instruction.operands[1:])
+    low, high, selector = (source.astype(np.uint64) for source in sources)
+    both = low | high << np.uint64(32)
+    result = np.zeros_like(both)
+    for byte in range(4):
+        choice = selector >> np.uint64(4 * byte) & np.uint64(0xF)
+        value = both >> (choice & np.uint64(7)) * np.uint64(8) & np.uint64(0xFF)
+        sign = (value >> np.uint64(7)) * np.uint64(0xFF)
+        result = result | np.where(choice & np.uint64(8), sign, value) << np.uint64(8 * byte)
+    machine.write(instruction.operands[0], result.astype(np.uint32), lanes)
 
 
 def _load(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     dtype = TYPES[instruction.type]
-    registers = _vector(instruction.operands[0])
+    registers = vector(instruction.operands[0])
     space = next((name for name in ("param", "shared") if name in instruction.modifiers), "global")
     addresses = machine.address(instruction.operands[1], lanes)
     size = dtype.itemsize * len(registers)
     for memory, offsets, lanes in machine.memory(instruction, space, addresses, size, writing=False):
-        cells = memory.view(dtype)
+        cells, places = machine.cells(memory, offsets, dtype)
         for i, register in enumerate(registers):
-            machine.write(register, cells[offsets // dtype.itemsize + i], lanes)
+            machine.write(register, cells[places + i], lanes)
 
 
 def _store(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
     dtype = TYPES[instruction.type]
-    registers = _vector(instruction.operands[1])
+    registers = vector(instruction.operands[1])
     space = "shared" if "shared" in instruction.modifiers else "global"
     addresses = machine.address(instruction.operands[0], lanes)
     size = dtype.itemsize * len(registers)
     for memory, offsets, lanes in machine.memory(instruction, space, addresses, size, writing=True):
-        cells = memory.view(dtype)
+        cells, places = machine.cells(memory, offsets, dtype)
         for i, register in enumerate(registers):
-            cells[offsets // dtype.itemsize + i] = machine.read(register, instruction.type, lanes)
+            cells[places + i] = machine.read(register, instruction.type, lanes)
 
 
 def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
@@ -270,20 +283,23 @@ _HANDLERS: dict[str, Handler] = {
     "bfi": _insert_bits,
     "copysign": _plain(lambda sign, value: np.copysign(value, sign)),
     "cp": execute_copy,
-    "cvt": _convert,
+    "cvt": execute_cvt,
     "cvta": _to_address,
     "div": _plain(_divide),
     "ex2": _approximate(np.exp2),
     "fma": _fma,
     "ld": _load,
+    "ldmatrix": execute_ldmatrix,
     "mad": _multiply,
     "max": _plain(np.fmax),
     "min": _plain(np.fmin),
-    "mov": _plain(np.array),
+    "mma": execute_mma,
+    "mov": _move,
     "mul": _multiply,
     "neg": _plain(operator.neg),
     "not": _plain(np.invert),
     "or": _plain(np.bitwise_or),
+    "prmt": _permute,
     "rcp": _approximate(np.reciprocal),
     "rem": _plain(_remainder),
     "rsqrt": _approximate(lambda value: 1 / np.sqrt(value)),

@@ -174,6 +174,10 @@ class Machine:
             bits = bits.astype(f"u{dtype.itemsize}")
         return bits.view(dtype) if bits.dtype.itemsize == dtype.itemsize else bits.astype(dtype)
 
+    def read_each(self, operand: str, kind: str, lanes: Selector) -> np.ndarray:
+        """The same with a value for every lane, also of a constant."""
+        return np.broadcast_to(self.read(operand, kind, lanes), len(self.active))
+
     def _constant(self, operand: str, dtype: np.dtype) -> np.ndarray:
         if operand in self.symbols:
             return np.array(self.symbols[operand], dtype)
@@ -216,8 +220,10 @@ class Machine:
         self, instruction: Instruction, space: str, addresses: np.ndarray, size: int, writing: bool
     ) -> list[tuple[np.ndarray, np.ndarray, Lanes]]:
         """Where the accesses go: (bytes, offsets into them, the lanes that do).  Raises PtxError if they may not."""
-        if (addresses % size).any():
-            raise self.error(instruction, f"an access of {size} bytes at an address that is no multiple of it")
+        misses = addresses % size != 0
+        if misses.any():
+            what = f"an access of {size} bytes at an address that is no multiple of it"
+            raise self.error(instruction, what, self.active[misses])
         if space == "param":
             strays = (addresses < 0) | (addresses + size > len(self.arguments))
             if strays.any():
@@ -245,6 +251,18 @@ class Machine:
                 raise self.error(instruction, f"a write to {buffer.name}, which is an input")
             places.append((buffer.bytes, offsets, self.active[chosen]))
         return places
+
+    @staticmethod
+    def cells(memory: np.ndarray, offsets: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+        """The memory as an array of `dtype`, and the places in it of what lies `offsets` bytes from the start.
+
+        The start may be between two multiples of the type's size, as that of a view into 16-bit elements; then so is
+        every offset, for the addresses are multiples.
+        """
+        size = dtype.itemsize
+        skipped = offsets[0] % size
+        whole = memory[skipped : skipped + (len(memory) - skipped) // size * size]
+        return whole.view(dtype), (offsets - skipped) // size
 
     def error(self, instruction: Instruction, what: str, lanes: Lanes | None = None) -> PtxError:
         """An error about an instruction and the first of `lanes`, by default of those that execute it."""

@@ -102,6 +102,11 @@ def parse(text: str) -> Code:
     return Code(name, _parameters(parameters), shared, shared_bytes, threads, tuple(instructions), labels)
 
 
+def vector(operand: str) -> list[str]:
+    """The registers that an operand names, of which ``{a, b}`` has several."""
+    return [part.strip() for part in operand.strip("{}").split(",")]
+
+
 def _instruction(statement: str) -> Instruction:
     match = _INSTRUCTION.fullmatch(statement)
     if match is None:
