@@ -11,6 +11,7 @@ backend functions in `bound`; bound to the simulator they are those of `pycnn.ba
     order.py           which of them is taken
     winograd.py        plans of the Winograd kernels
     im2col.py          plans of implicit GEMM
+    tensor.py          plans of implicit GEMM on tensor cores
     columns.py         the plan of explicit im2col
     gemm.py            matrix products
     direct*.py         plans of the direct kernels
@@ -46,6 +47,7 @@ from pycnn.backends.cuda import (
     reduce,
     shaping,
     slices,
+    tensor,
     winograd,
 )
 from pycnn.backends.cuda.conv import ConvHost
@@ -70,6 +72,7 @@ LAUNCHERS = (
     im2col,
     columns,
     winograd,
+    tensor,
     gemm,
     pool,
     slices,

@@ -10,7 +10,7 @@ from pycnn.backends.cuda.gemm import GemmPlan, gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan
-from pycnn.backends.cuda.slices import sum_slices
+from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -140,7 +140,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     partial = max((4 * plan.slices * elements for plan, elements in products if plan.slices > 1), default=0)
     kernels = [plan.instance for plan, _ in products]
     if partial or operator == "wgrad":
-        kernels += sources.of("sum_slices").values()
+        kernels.append(adder(sources))
     name = "col2im" if operator == "dgrad" else "im2col"
     return [
         ExplicitPlan(

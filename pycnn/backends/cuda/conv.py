@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from pycnn import tuning
-from pycnn.algorithms import FAMILIES, accuracy, workspace_limit
+from pycnn.algorithms import FAMILIES, accuracy, precision, workspace_limit
 from pycnn.backends.cuda import (
     columns,
     direct,
@@ -16,8 +16,10 @@ from pycnn.backends.cuda import (
     direct_wgrad,
     im2col,
     order,
+    tensor,
     winograd,
 )
+from pycnn.backends.cuda.convert import convert
 from pycnn.backends.cuda.device import Array, Device
 from pycnn.backends.cuda.host import FLOAT32, HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
@@ -25,12 +27,13 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 from pycnn.tuning import Identity, Table
 
-# The modules that make plans; `order` has the rules by which `auto` chooses among them.
+# The modules that make plans for float32; `order` has the rules by which `auto` chooses among them.  `tensor` makes those
+# on tensor cores.
 PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
-    """Every algorithm's plan for a pass ("fprop", "dgrad", "wgrad"), those that cannot run included."""
+    """Every algorithm's plan for a pass in float32 ("fprop", "dgrad", "wgrad"), those that cannot run included."""
     return [plan for planner in PLANNERS for plan in planner.plans(operator, shape, sources)]
 
 
@@ -72,12 +75,12 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_fprop`; `algo` is "auto" or (part of) a name of `conv2d_algorithms`."""
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("fprop", shape, x.dtype, algo)
-        y = self.device.alloc(shape.y_shape, x.dtype)
+        plan = self._plan("fprop", shape, x.dtype, algo, tensor.reads_chunks(x))
+        y = self._alloc(shape.y_shape, x, plan)
         if shape.N:
-            scale, b, residual = (None if each is None else self._dense(each) for each in (scale, b, residual))
-            epilogue = Epilogue(scale, b, residual, relu)
-            plan.run(self, Operands(x=self._dense(x), w=self._dense(w), y=y, epilogue=epilogue))
+            scale, b = (None if each is None else self._dense(convert(self, each, FLOAT32)) for each in (scale, b))
+            epilogue = Epilogue(scale, b, None if residual is None else self._as(residual, y), relu)
+            plan.run(self, Operands(x=self._placed(x, plan), w=self._placed(w, plan), y=y, epilogue=epilogue))
         return y
 
     def conv2d_dgrad(
@@ -94,10 +97,10 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_dgrad`; `algo` as in `conv2d_fprop`."""
         shape = Conv2dShape.of(tuple(x_shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("dgrad", shape, dy.dtype, algo)
-        dx = self.device.alloc(shape.x_shape, dy.dtype)
+        plan = self._plan("dgrad", shape, dy.dtype, algo, tensor.reads_chunks(dy))
+        dx = self._alloc(shape.x_shape, dy, plan)
         if shape.N:
-            plan.run(self, Operands(dy=self._dense(dy), w=self._dense(w), dx=dx))
+            plan.run(self, Operands(dy=self._placed(dy, plan), w=self._placed(w, plan), dx=dx))
         return dx
 
     def conv2d_wgrad(
@@ -118,12 +121,12 @@ class ConvHost(HostBase):
         db comes from the same kernels as dw where they can, else from `channel_sum`.
         """
         shape = Conv2dShape.of(tuple(x.shape), tuple(w_shape), stride, padding, dilation, groups)
-        plan = self._plan("wgrad", shape, dy.dtype, algo)
-        dw = self.device.alloc(shape.w_shape, dy.dtype)
+        plan = self._plan("wgrad", shape, dy.dtype, algo, tensor.reads_chunks(dy) and tensor.reads_chunks(x))
+        dw = self._alloc(shape.w_shape, x, plan)
         db = self.device.alloc((shape.K,), dy.dtype) if bias and (plan.bias_gradient or not shape.N) else None
         if shape.N:
-            dy = self._dense(dy)
-            plan.run(self, Operands(dy=dy, x=self._dense(x), dw=dw, db=db))
+            dy = self._placed(dy, plan)
+            plan.run(self, Operands(dy=dy, x=self._placed(x, plan), dw=dw, db=db))
         else:
             self.device.fill(dw, 0.0)
             if db is not None:
@@ -131,6 +134,28 @@ class ConvHost(HostBase):
         if not bias:
             return dw
         return dw, self.channel_sum(dy) if db is None else db
+
+    def _alloc(self, shape: tuple[int, ...], like: Array, plan: Plan) -> Array:
+        """A result: channels-last where the plan can and the image `like` is so and not also NCHW."""
+        if not plan.strided or like.flags.c_contiguous or not tensor.is_channels_last(like):
+            return self.device.alloc(shape, like.dtype)
+        n, c, h, w = shape
+        return self.device.alloc((n, h, w, c), like.dtype).transpose(0, 3, 1, 2)
+
+    def _placed(self, array: Array, plan: Plan) -> Array:
+        """An operand as the plan takes it."""
+        return array if plan.strided and tensor.is_channels_last(array) else self._dense(array)
+
+    def _as(self, array: Array, other: Array) -> Array:
+        """`array` with the strides of `other`, whose shape and dtype it has."""
+        if array.strides == other.strides:
+            return array
+        if other.flags.c_contiguous:
+            return self._dense(array)
+        n, c, h, w = other.shape
+        placed = self.device.alloc((n, h, w, c), other.dtype).transpose(0, 3, 1, 2)
+        self.device.fill(placed, array)
+        return placed
 
     def conv2d_algorithms(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None]]:
         """Every algorithm of an operator ("fprop", "dgrad", "wgrad"), and why it cannot run `shape`, or None."""
@@ -163,20 +188,22 @@ class ConvHost(HostBase):
         able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
         return {plan.name: table.seconds(operator, order.candidate(plan, shape)) for plan in able}
 
-    def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str) -> Plan:
+    def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, chunks: bool) -> Plan:
         """The plan for a call; known from the second call on."""
         table = tuning.in_force(self.identity)
-        key = (operator, shape, dtype, algo, accuracy(), workspace_limit(), table)
+        key = (operator, shape, dtype, algo, chunks, accuracy(), precision(), workspace_limit(), table)
         plan = self._chosen.get(key)
         if plan is None:
             if len(self._chosen) >= _MOST_PLANS:
                 self._chosen.clear()
-            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo, table)[0]
+            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo, table, chunks)[0]
         return plan
 
-    def _choice(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, table: Table) -> tuple[Plan, str]:
+    def _choice(
+        self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, table: Table, chunks: bool = False
+    ) -> tuple[Plan, str]:
         """The plan that `algo` stands for, and why it and no other."""
-        plans, limit = self._plans(operator, shape, dtype), workspace_limit()
+        plans, limit = self._plans(operator, shape, dtype, chunks), workspace_limit()
         asked = plans if algo == "auto" else _asked(algo, plans)
         if not asked:
             names = ", ".join((*FAMILIES, *(plan.name for plan in plans)))
@@ -192,19 +219,23 @@ class ConvHost(HostBase):
         if not able:
             listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
-        if algo == "auto":
-            return order.take(operator, shape, able, table)
+        if algo == "auto":  # the tables were measured with float32's own arithmetic
+            measured = tensor.arithmetic_of(dtype, precision()) is None
+            return order.take(operator, shape, able, table if measured else None)
         plan = order.least(able)
         return plan, plan.why
 
-    def _plans(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[Plan]:
+    def _plans(self, operator: str, shape: Conv2dShape, dtype: Any, chunks: bool = False) -> list[Plan]:
+        """The plans for arrays of that dtype; `chunks`: which are channels-last, see `tensor.Setting`."""
         if operator not in PASSES:
             raise ValueError(f"operator must be one of {', '.join(PASSES)}, got {operator!r}")
-        if dtype != FLOAT32:
-            self._unavailable(f"conv2d_{operator} in {dtype}")
-        found = plans(operator, shape, self.sources)
+        found = plans(operator, shape, self.sources) if dtype == FLOAT32 else []
+        arithmetic = tensor.arithmetic_of(dtype, precision())
+        if arithmetic is not None:
+            setting = tensor.Setting(arithmetic, chunks, self.device.arch)
+            found += tensor.plans(operator, shape, self.sources, setting)
         if not found:
-            self._unavailable(f"conv2d_{operator}")
+            self._unavailable(f"conv2d_{operator} in {dtype}")
         return found
 
 

@@ -9,6 +9,7 @@ from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
 from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import pack_divisors
 from pycnn.backends.cuda.plan import past_32_bits
+from pycnn.backends.cuda.slices import adder
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -24,7 +25,7 @@ _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
 def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan | WgradPlan]:
     """Every instance's plan for a pass, specialised ones first."""
     kernel = {"fprop": FPROP, "dgrad": DGRAD, "wgrad": WGRAD}[operator]
-    (sums,) = sources.of("sum_slices").values()
+    sums = adder(sources)
     return [_plan(operator, shape, instance, sums) for instance in sources.of(kernel).values()]
 
 

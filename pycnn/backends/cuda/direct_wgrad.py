@@ -10,7 +10,7 @@ from pycnn.backends.cuda.direct import mismatch
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
 from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
-from pycnn.backends.cuda.slices import sum_slices
+from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -73,7 +73,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[WgradPlan
     """Every instance's plan, specialised ones first."""
     if operator != "wgrad":
         return []
-    (sums,) = sources.of("sum_slices").values()
+    sums = adder(sources)
     tiled = [_tiled(shape, instance, sums) for instance in sources.of(TILED).values()]
     return tiled + [_any(shape, instance, sums) for instance in sources.of(ANY).values()]
 

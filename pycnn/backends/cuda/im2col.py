@@ -12,7 +12,7 @@ from pycnn.backends.cuda.gemm import slices_of, work
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors
 from pycnn.backends.cuda.plan import Operands, Plan
-from pycnn.backends.cuda.slices import sum_slices
+from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -108,7 +108,7 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
     """A plan for every tile."""
     product = {"fprop": _fprop, "dgrad": _dgrad, "wgrad": _wgrad}[operator](shape)
     results = {"fprop": shape.y_shape, "dgrad": shape.x_shape, "wgrad": shape.w_shape}[operator]
-    (sums,) = sources.of("sum_slices").values()
+    sums = adder(sources)
     return [
         _plan(operator, shape, instance, product, math.prod(results), sums)
         for instance in sources.of(f"conv2d_{operator}_im2col").values()

@@ -92,7 +92,7 @@ def _accurate(plan: Plan) -> bool:
 
 
 def family_of(plan: Plan) -> str:
-    """What the rules call it: "direct", "im2col_implicit", "im2col_explicit", "winograd"."""
+    """What the rules call it: "direct", "im2col_implicit", "im2col_explicit", "im2col_tensor", "winograd"."""
     words = plan.name.split("_")
     return "_".join(words[:2]) if words[0] == "im2col" else words[0]
 
@@ -119,6 +119,16 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
     else:
         what = f"{filters} filters a group: a product's narrowest tile, 32 wide, would be mostly idle"
     return least(direct), what
+
+
+def _tensor(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
+    tensor = _of("im2col_tensor", able)
+    if not tensor:
+        return None
+    plan, others = least(tensor), [each for each in able if family_of(each) != "im2col_tensor" and _accurate(each)]
+    if others and min(each.cost for each in others) < plan.cost:
+        return None
+    return plan, plan.why
 
 
 def _winograd(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
@@ -167,4 +177,4 @@ def _others(able: Sequence[Plan]) -> bool:
 
 
 # In the order in which they are asked.
-_RULES: tuple[Rule, ...] = (_empty, _few_channels, _winograd, _implicit, _direct)
+_RULES: tuple[Rule, ...] = (_empty, _few_channels, _tensor, _winograd, _implicit, _direct)

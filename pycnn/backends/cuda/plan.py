@@ -15,6 +15,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from pycnn.backends.cuda.device import Argument, Array, Reads
 from pycnn.backends.cuda.host import HostBase
@@ -82,6 +83,9 @@ class Plan(ABC):
     why: str
     workspace: int
     bias_gradient: bool = field(default=False, kw_only=True)
+
+    strided: ClassVar[bool] = False
+    """Whether its kernels read and write arrays of any strides; otherwise they are given dense NCHW ones."""
 
     @property
     @abstractmethod

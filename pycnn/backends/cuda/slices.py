@@ -6,8 +6,14 @@ import struct
 
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.jit.sources import Instance, Sources
 
 KERNELS = ("sum_slices",)
+
+
+def adder(sources: Sources, ending: str = "") -> Instance:
+    """The kernel, for results of float32, or as `HostBase.ending` says."""
+    return sources.of("sum_slices")[f"w8{ending}"]
 
 
 def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
@@ -18,7 +24,7 @@ def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
     count, size = int(slices.shape[0]), int(out.size)
     if size == 0:
         return
-    instance = host.sources.of("sum_slices")["w8" + host.ending("sum_slices", out.dtype)]
+    instance = adder(host.sources, host.ending("sum_slices", out.dtype))
     threads = 32 * instance.tile["warps"]
     arguments: list[Argument] = [
         struct.pack("<q", count),

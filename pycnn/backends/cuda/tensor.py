@@ -7,7 +7,6 @@ results are channels-last too: no layout is ever changed.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +18,7 @@ from pycnn.backends.cuda.gemm import BUSY_BLOCKS, slices_of
 from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors, pack_int64
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan
-from pycnn.backends.cuda.slices import sum_slices
+from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -160,13 +159,9 @@ class TensorPlan(Plan):
             return None, (0, 0, 0, 0), 0, False
         channels, vectors = s.C // s.groups, bool(self.instance.tile["vectors"])
         if self.split is None:
-            steps, chunk = _steps(w), 16 // int(w.dtype.itemsize)
-            if self.operator == "fprop" and not vectors:  # in the order c, r, s
-                run, single = channels * s.R * s.S, steps[1:] == (s.R * s.S, s.S, 1)
-            else:
-                run, single = channels, steps[1] == 1
-            others = (step for step in steps if step != 1)
-            return w, steps, 0, bool(single and run % chunk == 0 and (vectors or not any(o % chunk for o in others)))
+            steps = _steps(w)
+            run = 3 if self.operator == "fprop" and not vectors else 1  # axes of what is read side by side
+            return w, steps, 0, _in_chunks(steps, w.shape, run, 16 // int(w.dtype.itemsize))
         inner = vectors or self.operator == "dgrad"
         pitch = _to_four(channels if inner else channels * s.R * s.S)
         size = s.K * pitch * (s.R * s.S if inner else 1)
@@ -196,11 +191,8 @@ class TensorPlan(Plan):
         vectors = self.instance.tile["vectors"]
         if self.operator == "wgrad":  # gemm_n are taps, in the order r, s, c or c, r, s
             if not vectors:
-                channels = s.C // s.groups
-                if steps != (channels * s.R * s.S, s.R * s.S, s.S, 1):
-                    return _BY_ROWS if steps[0] == 1 else _BY_COLUMNS
-                return _BY_CHUNKS if channels * s.R * s.S % 8 == 0 else _BY_COLUMNS
-            return _BY_CHUNKS if steps[1] == 1 and s.C // s.groups % 8 == 0 else _BY_COLUMNS
+                return _BY_CHUNKS if _in_chunks(steps, s.w_shape, 3, 8) else _BY_COLUMNS
+            return _BY_CHUNKS if _in_chunks(steps, s.w_shape, 1, 8) else _BY_COLUMNS
         channels = (s.K if self.operator == "fprop" else s.C) // s.groups
         if vectors:  # gemm_n are channels
             if steps[1] != 1:
@@ -219,6 +211,17 @@ def _steps(array: Array | None) -> Steps:
     assert array is not None
     n, c, h, w = (int(stride) // int(array.dtype.itemsize) for stride in array.strides)
     return n, c, h, w
+
+
+def _in_chunks(steps: Steps, shape: tuple[int, ...], run: int, chunk: int) -> bool:
+    """Whether w's c (run = 1), or its c, r and s together (3), lie side by side in whole chunks that start together."""
+    together = 1
+    for step, size in reversed([*zip(steps, shape, strict=True)][1 : 1 + run]):
+        if size > 1 and step != together:
+            return False
+        together *= size
+    others = [(steps[0], shape[0]), *([] if run == 3 else zip(steps[2:], shape[2:], strict=True))]
+    return together % chunk == 0 and all(step % chunk == 0 for step, size in others if size > 1)
 
 
 def _to_four(count: int) -> int:
@@ -298,7 +301,8 @@ def _plan(
     blocks = tiles[0] * tiles[1] * products
     slices, _ = slices_of(instance, blocks, length)
     split = sources.of("split_filters")["w8"] if setting.arithmetic == "3xtf32" and operator != "wgrad" else None
-    (sums,) = sources.of("sum_slices").values()
+    ending = f"_{setting.arithmetic}" if setting.chunk == 8 else ""
+    sums = adder(sources, ending)
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
     weight = _COST[setting.arithmetic] * _WEIGHTS[words]
     work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight

@@ -25,6 +25,7 @@ from pycnn.backends.cuda.gemm import gemm_plan, sgemm
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import pack_divisors
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan, past_32_bits
+from pycnn.backends.cuda.slices import adder
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -352,7 +353,7 @@ def _staged(operator: str, shape: Conv2dShape, tile: tuple[int, int, int | None]
     products, kernels = 0, []
     for tiles in sizes:
         product = gemm_plan(width, tiles, depth, matrices, True, False, sources)
-        kernels += [product.instance, *(sources.of("sum_slices").values() if product.slices > 1 else ())]
+        kernels += [product.instance, *((adder(sources),) if product.slices > 1 else ())]
         products = max(products, product.slices if product.slices > 1 else 0)
     most = max(sizes, default=0)
     indices = _indices(problem.source, problem.result)
@@ -395,7 +396,7 @@ def _gradient(shape: Conv2dShape, m: int, sources: Sources) -> GradientPlan:
     products, kernels = 1, []
     for tiles in sizes:
         product = gemm_plan(dy.channels, x.channels, tiles, matrices, False, True, sources)
-        kernels += [product.instance, *(sources.of("sum_slices").values() if product.slices > 1 else ())]
+        kernels += [product.instance, *((adder(sources),) if product.slices > 1 else ())]
         products = max(products, product.slices + 1 if product.slices > 1 else 1)
     most = max(sizes, default=0)
     indices = _indices(x, dy)
