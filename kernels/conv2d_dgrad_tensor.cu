@@ -123,8 +123,9 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     w += group * group_filters * grid.filters.n + c0 * grid.filters.c;
     Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_dy)> load_dy(dy, where_dy,
                                                                                                            true, 0);
-    Loader<kEither, typename Shared::FilterTile, Shared::parts, T.threads(), Index, decltype(where_w)> load_w(
-        w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
+    Loader<Shared::parts == 2 ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(), Index,
+           decltype(where_w)>
+        load_w(w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_tap); };
     const Index tiles = (taps + T.tile_k - 1) / T.tile_k;
     TensorSums<T.gemm()> sums;

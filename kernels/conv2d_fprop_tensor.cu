@@ -111,8 +111,9 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     w += first_filter * grid.filters.n;
     Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_x)> load_x(x, where_x,
                                                                                                          true, 0);
-    Loader<kEither, typename Shared::FilterTile, Shared::parts, T.threads(), Index, decltype(where_w)> load_w(
-        w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
+    Loader<Shared::parts == 2 ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(), Index,
+           decltype(where_w)>
+        load_w(w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_tap); };
     const Index tiles = (taps + T.tile_k - 1) / T.tile_k;
     TensorSums<T.gemm()> sums;

@@ -13,8 +13,8 @@
 //     4 3xtf32    float32     of operands split in two, x = high + low, each rounded to 11 bits:   in registers
 //                             a*b = high*high + high*low + low*high, 2^-22 of |a||b| left out
 //
-// Tensor cores round sums toward zero.  The 3xtf32 product therefore starts each step of k anew, the small terms first,
-// and adds the step's sum up in float32 registers.
+// Tensor cores round sums toward zero.  The 3xtf32 product therefore starts each tile of k anew, the small terms of a
+// step first, and adds the tile's sum up in float32 registers.
 //
 // Who owns what (tile 128 x 128, 8 warps as 2 x 4): a warp owns 64 x 32 as 4 x 4 fragments of 16 x 8 (see arch/mma.cuh
 // for what each of its threads holds).
@@ -154,11 +154,15 @@ __device__ __forceinline__ void read_right(uint32 (&b0)[2], uint32 (&b1)[2],
     }
 }
 
-// A float32's bits as its rounded high part; what is left, rounded likewise, is its low part.
+// A float32's bits become those of its high part, rounded to tf32; what is left, rounded likewise, is its low part.
+// Infinities and NaN are all high, so that they come out as in float32.
 __device__ __forceinline__ void split_tf32(uint32& high, uint32& low) {
-    const float value = __int_as_float(static_cast<int>(high));
-    high = tf32_bits(value);
-    low = tf32_bits(value - __int_as_float(static_cast<int>(high)));
+    const auto rounded = [](uint32 bits) { return (bits + 0x1000u) & ~0x1FFFu; };
+    const uint32 bits = high, nearest = rounded(bits);
+    const bool finite = (bits & 0x7F800000u) != 0x7F800000u;
+    const float left = __int_as_float(static_cast<int>(bits)) - __int_as_float(static_cast<int>(nearest));
+    high = finite ? nearest : bits;
+    low = finite ? rounded(static_cast<uint32>(__float_as_int(left))) : 0u;
 }
 
 template <TensorTile T>
@@ -197,6 +201,7 @@ __device__ __forceinline__ void multiply_tile(TensorSums<T>& sums, const TileA (
     constexpr int fragments_m = TensorSums<T>::fragments_m, fragments_n = TensorSums<T>::fragments_n;
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int m0 = warp % T.warps_m * T.warp_m(), n0 = warp / T.warps_m * T.warp_n();
+    TensorSums<T> promoted;  // of this tile, where the arithmetic splits
 #pragma unroll
     for (int step = 0; step < T.tile_k / MmaShape<Number>::k; ++step) {
         Fragments<T.arithmetic, fragments_m, 4> left;
@@ -218,17 +223,21 @@ __device__ __forceinline__ void multiply_tile(TensorSums<T>& sums, const TileA (
 #pragma unroll
             for (int j = 0; j < fragments_n; ++j) {
                 if constexpr (A::split) {
-                    float sum[4] = {};
-                    mma<Number>(sum, left.low[i], right.high[j]);
-                    mma<Number>(sum, left.high[i], right.low[j]);
-                    mma<Number>(sum, left.high[i], right.high[j]);
-#pragma unroll
-                    for (int l = 0; l < 4; ++l) sums.value[i][j][l] += sum[l];
+                    mma<Number>(promoted.value[i][j], left.low[i], right.high[j]);
+                    mma<Number>(promoted.value[i][j], left.high[i], right.low[j]);
+                    mma<Number>(promoted.value[i][j], left.high[i], right.high[j]);
                 } else {
                     mma<Number>(sums.value[i][j], left.high[i], right.high[j]);
                 }
             }
     }
+    if constexpr (A::split)
+#pragma unroll
+        for (int i = 0; i < fragments_m; ++i)
+#pragma unroll
+            for (int j = 0; j < fragments_n; ++j)
+#pragma unroll
+                for (int l = 0; l < 4; ++l) sums.value[i][j][l] += promoted.value[i][j][l];
 }
 
 // What a block's operands take of shared memory.

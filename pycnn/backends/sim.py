@@ -10,6 +10,7 @@ import numpy as np
 
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.tensor import is_channels_last
 
 __all__ = ["Simulated"]
 
@@ -39,6 +40,9 @@ class Simulated:
         device = self.host.device
         if value.flags.c_contiguous:
             array = device.alloc(value.shape, value.dtype)
+        elif value.ndim == 4 and is_channels_last(value):
+            n, c, h, w = value.shape
+            array = device.alloc((n, h, w, c), value.dtype).transpose(0, 3, 1, 2)
         else:  # stays an array with gaps, for the host code to deal with
             array = device.alloc((*value.shape[:-1], 2 * value.shape[-1]), value.dtype)[..., ::2]
         device.fill(array, value)

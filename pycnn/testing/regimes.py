@@ -10,12 +10,20 @@ Float: an algorithm is allowed
 
 with u = 2^-24 (float32) or 2^-53 (float64) and n the number of products summed into one result: C/groups*R*S in
 fprop, K/groups*R*S in dgrad, N*P*Q in wgrad.  sqrt(n) is how independent roundings add up; `ERROR_FACTOR` holds c.
+Tensor cores do not round to nearest: what they are allowed beside is in `DRIFT`.  float16 and bfloat16 are summed in
+float32; the last term is then their own one rounding of the result, u = 2^-11 or 2^-8, and in the exact regime the
+result is the exact sum, rounded once.
+
+Split: small integers have no low part, and a product of split operands (3xtf32) would pass with a correction left out.
+So one operand has odd integers of 20 bits, the other is -1, 0 or 1 with at most 15 of either sign in a sum, and then
+the other way round: every product and every partial sum is again a float32 integer.
 """
 
 from __future__ import annotations
 
+import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -25,6 +33,7 @@ from pycnn.backends import reference
 from pycnn.shape import Problem
 
 __all__ = [
+    "DRIFT",
     "ERROR_FACTOR",
     "Operands",
     "error_bound",
@@ -35,6 +44,7 @@ __all__ = [
     "magnitudes",
     "oracle",
     "run",
+    "split_operands",
     "terms",
 ]
 
@@ -71,8 +81,20 @@ ERROR_FACTOR: dict[str, float] = {
     "auto": 80.0,  # may choose any of them
 }
 
+# What tensor cores may be off beside, (constant, by each term) in units of u * max conv(|x|, |w|), by the longest matching
+# prefix.  They cut every sum off, one of 16 terms (tf32: 8) at a time: at most 2 u of a partial sum, which for data of
+# one sign is on average half of the whole, cut by half of that.
+DRIFT: dict[str, tuple[float, float]] = {
+    "im2col_tensor": (0.0, 1 / 16),
+    # Operands rounded to 11 bits are each off by at most 2^-11: 2^-10 of a product.
+    "im2col_tensor_tf32": (2.0**14, 1 / 8),
+    # Parts of 11 bits leave 2^-22 of an operand out, and their product leaves out low*low, another: 3 * 2^-22 = 12 u.
+    # A tile's sum, the six products of 16 terms, is cut by at most 2 u six times, on average by half.
+    "im2col_tensor_3xtf32": (18.0, 0.0),
+}
+
 _EXACT_TILES = ("winograd_f2x2_3x3", "winograd_f3x3_2x2")
-_UNIT = {"float32": 2.0**-24, "float64": 2.0**-53}
+_UNIT = {"float16": 2.0**-11, "bfloat16": 2.0**-8, "float32": 2.0**-24, "float64": 2.0**-53}
 
 
 @dataclass(frozen=True)
@@ -128,9 +150,41 @@ def exact_operands(problem: Problem, algo: str = "direct", seed: int = 0, bias: 
     rng = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.integers(-most, most + 1, shape).astype(problem.dtype)
+        return rng.integers(-most, most + 1, shape).astype(_dtype(problem))
 
     return _operands(problem, draw, bias)
+
+
+def split_operands(problem: Problem, wide: str, seed: int = 0) -> Operands:
+    """Operands of the split regime.
+
+    Args:
+        problem: float32.
+        wide: "left" or "right", the one of 20 bits.
+        seed: of the random numbers.
+
+    >>> operands = split_operands(Problem.parse("n1c4h5_k3r3"), "left")
+    >>> int(abs(operands.left).max()) >> 18 > 0, float(abs(operands.right).max())
+    (True, 1.0)
+    """
+    rng = np.random.default_rng(seed)
+    # A result sums over all of the sparse array but this axis, whose every slice holds at most 15.
+    axes = {"fprop": (0, 0), "dgrad": (0, 1), "wgrad": (1, 1)}[problem.operator]
+
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return (2 * rng.integers(-(2**19), 2**19, shape) + 1).astype(_dtype(problem))
+
+    def sparse(shape: tuple[int, ...], axis: int) -> np.ndarray:
+        slices = np.zeros((shape[axis], math.prod(shape) // max(shape[axis], 1)), _dtype(problem))
+        count = min(15, slices.shape[1])
+        for row in slices:
+            row[rng.choice(row.size, count, replace=False)] = rng.choice([-1, 1], count)
+        return np.moveaxis(slices.reshape(shape[axis], *shape[:axis], *shape[axis + 1 :]), 0, axis).copy()
+
+    dense = _operands(problem, draw, bias=False)
+    if wide == "left":
+        return Operands(dense.left, sparse(dense.right.shape, axes[1]))
+    return Operands(sparse(dense.left.shape, axes[0]), dense.right)
 
 
 def float_operands(problem: Problem, seed: int = 0, bias: bool = True) -> Operands:
@@ -138,7 +192,7 @@ def float_operands(problem: Problem, seed: int = 0, bias: bool = True) -> Operan
     rng = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.standard_normal(shape).astype(problem.dtype)
+        return rng.standard_normal(shape).astype(_dtype(problem))
 
     return _operands(problem, draw, bias)
 
@@ -152,6 +206,12 @@ def _operands(problem: Problem, draw: Callable[[tuple[int, ...]], np.ndarray], b
     return Operands(draw(s.y_shape), draw(s.x_shape))
 
 
+def _dtype(problem: Problem) -> np.dtype:
+    if problem.dtype == "bfloat16":  # a dtype of NumPy's from this import on
+        importlib.import_module("ml_dtypes")
+    return np.dtype(problem.dtype)
+
+
 def magnitudes(operands: Operands) -> Operands:
     """Absolute values: all of one sign, as after a ReLU, is the hardest for a long sum; no less so with a bias."""
     b = None if operands.b is None else np.abs(operands.b)
@@ -160,10 +220,15 @@ def magnitudes(operands: Operands) -> Operands:
 
 def error_factor(algo: str) -> float:
     """c of the float regime's bound for `algo`, a family or a variant by name.  Raises KeyError for an unknown one."""
-    best = max((name for name in ERROR_FACTOR if algo.startswith(name)), key=len, default=None)
+    best = _longest(ERROR_FACTOR, algo)
     if best is None:
         raise KeyError(f"no error factor is written down for algorithm {algo!r}")
     return ERROR_FACTOR[best]
+
+
+def _longest(names: Iterable[str], algo: str) -> str | None:
+    """The longest of the names that `algo` begins with, or None."""
+    return max((name for name in names if algo.startswith(name)), key=len, default=None)
 
 
 def error_bound(
@@ -178,10 +243,12 @@ def error_bound(
     if y64.size == 0:
         return 0.0
     largest = oracle(problem, magnitudes(operands)) if largest is None else largest
-    unit = _UNIT[problem.dtype]
+    n, unit = terms(problem), _UNIT["float64" if problem.dtype == "float64" else "float32"]
     oracle_too = 2.0 if problem.dtype == "float64" else 1.0  # in float64 the oracle rounds as often as the algorithm
     c = error_factor(algo) * oracle_too
-    return c * math.sqrt(terms(problem)) * unit * float(largest.max()) + unit * float(np.abs(y64).max())
+    constant, each = DRIFT.get(_longest(DRIFT, algo) or "", (0.0, 0.0))
+    allowed = c * math.sqrt(n) + constant + each * n
+    return allowed * unit * float(largest.max()) + _UNIT[problem.dtype] * float(np.abs(y64).max())
 
 
 def oracle(problem: Problem, operands: Operands) -> np.ndarray:
