@@ -111,8 +111,8 @@ def _check(
     worst = np.unravel_index(int(np.argmax(errors)), errors.shape)
     wrong, exactly = int((errors > bound).sum()), " (must be exact)" if bound == 0 else ""
     assert errors[worst] <= bound, (
-        f"{where}: at {tuple(map(int, worst))} got {y[worst]}, expected {expected[worst]}; {wrong} of {y.size} elements are "
-        f"wrong: an error of {errors[worst]:.3g} exceeds the bound {bound:.3g}{exactly}"
+        f"{where}: at {tuple(map(int, worst))} got {y[worst]}, expected {expected[worst]}; {wrong} of {y.size} elements "
+        f"are wrong: an error of {errors[worst]:.3g} exceeds the bound {bound:.3g}{exactly}"
     )
 
 

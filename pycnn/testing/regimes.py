@@ -81,8 +81,8 @@ ERROR_FACTOR: dict[str, float] = {
     "auto": 80.0,  # may choose any of them
 }
 
-# What tensor cores may be off beside, (constant, by each term) in units of u * max conv(|x|, |w|), by the longest matching
-# prefix.  They cut every sum off, one of 16 terms (tf32: 8) at a time: at most 2 u of a partial sum, which for data of
+# What tensor cores may be off beside, (constant, by each term) in units of u * max conv(|x|, |w|), by the longest
+# matching prefix.  They cut every sum off, one of 16 terms (tf32: 8) at a time: at most 2 u of a partial sum, which for data of
 # one sign is on average half of the whole, cut by half of that.
 DRIFT: dict[str, tuple[float, float]] = {
     "im2col_tensor": (0.0, 1 / 16),

@@ -13,7 +13,8 @@ backend functions in `bound`; bound to the simulator they are those of `pycnn.ba
     im2col.py          plans of implicit GEMM
     tensor.py          plans of implicit GEMM on tensor cores
     columns.py         the plan of explicit im2col
-    gemm.py            matrix products
+    gemm.py            float32 matrix products, for the others
+    linear.py          matrix products and linear layers
     direct*.py         plans of the direct kernels
     slices.py          sums of partial results
     pool.py            pooling
@@ -50,9 +51,8 @@ from pycnn.backends.cuda import (
     tensor,
     winograd,
 )
-from pycnn.backends.cuda.conv import ConvHost
-from pycnn.backends.cuda.gemm import GemmHost
 from pycnn.backends.cuda.host import UnavailableError
+from pycnn.backends.cuda.linear import LinearHost
 from pycnn.backends.cuda.loss import LossHost
 from pycnn.backends.cuda.norm import NormHost
 from pycnn.backends.cuda.optim import OptimHost
@@ -91,8 +91,7 @@ ON_DEVICE = ("adam_step", "advance", "clip_gradients", "convert", "gradient_norm
 
 
 class Host(
-    ConvHost,
-    GemmHost,
+    LinearHost,
     PoolHost,
     NormHost,
     ReduceHost,

@@ -27,8 +27,8 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 from pycnn.tuning import Identity, Table
 
-# The modules that make plans for float32; `order` has the rules by which `auto` chooses among them.  `tensor` makes those
-# on tensor cores.
+# The modules that make plans for float32 (`tensor` makes those on tensor cores); `order` has the rules by which `auto`
+# chooses among them.
 PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
 
 

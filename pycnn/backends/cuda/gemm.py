@@ -1,6 +1,6 @@
-"""Matrix products of the CUDA backend: which instance of kernels/sgemm.cu, on what grid, over how many slices of K.
+"""float32 matrix products of the CUDA backend: which instance of kernels/sgemm.cu, what grid, how many slices of K.
 
-`sgemm` is what other parts of the host code call; `GemmHost` has the backend functions.
+`sgemm` is what other parts of the host code call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
-from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
+from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_divisors
 from pycnn.backends.cuda.plan import Epilogue
 from pycnn.backends.cuda.slices import sum_slices
@@ -161,28 +161,6 @@ def sgemm(
     host.device.launch(host.device.load(plan.instance), plan.grid, plan.block, 0, arguments)
     if plan.slices > 1:
         sum_slices(host, target, out)
-
-
-class GemmHost(HostBase):
-    """Matrix products, as those of `pycnn.backends.reference`."""
-
-    def gemm(self, a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
-        """a' @ b', where ' transposes if asked."""
-        if a.dtype != FLOAT32:
-            self._unavailable(f"gemm in {a.dtype}")
-        shape = (int(a.shape[1 if trans_a else 0]), int(b.shape[0 if trans_b else 1]))
-        out = self.device.alloc(shape, a.dtype)
-        sgemm(self, self._dense(a), self._dense(b), out, trans_a=trans_a, trans_b=trans_b)
-        return out
-
-    def linear_fwd(self, x: Array, w: Array, b: Array | None) -> Array:
-        """x (N, in) times w (out, in) transposed, plus b (out,)."""
-        if x.dtype != FLOAT32:
-            self._unavailable(f"linear_fwd in {x.dtype}")
-        y = self.device.alloc((int(x.shape[0]), int(w.shape[0])), x.dtype)
-        epilogue = Epilogue(b=None if b is None else self._dense(b))
-        sgemm(self, self._dense(x), self._dense(w), y, trans_b=True, epilogue=epilogue, channel="column")
-        return y
 
 
 def work(instance: Instance, blocks: int, slices: int) -> float:

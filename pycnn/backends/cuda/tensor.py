@@ -70,6 +70,12 @@ def arithmetic_of(dtype: Any, precision: str) -> str | None:
     return _ARITHMETIC.get(np.dtype(dtype).name)
 
 
+def has(arithmetic: str, arch: str, sources: Sources) -> bool:
+    """Whether the tensor cores of a GPU compute in this arithmetic."""
+    instances = sources.of("conv2d_fprop_tensor").values()
+    return any(each.name.startswith(f"{arithmetic}_") and arch in each.archs for each in instances)
+
+
 def is_channels_last(array: Array) -> bool:
     """Whether neighbouring channels are neighbours in memory, then columns, rows and images, without gaps."""
     return bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
@@ -129,7 +135,8 @@ class TensorPlan(Plan):
             "dgrad": (operands.dy, operands.dx),
             "wgrad": (operands.x, operands.dw),
         }[self.operator]
-        assert image is not None and result is not None
+        assert image is not None
+        assert result is not None
         gradient = _steps(operands.dy) if self.operator == "wgrad" else (0, 0, 0, 0)
         filters, filter_steps, part, chunks = self._filters(host, operands.w)
         grid = pack_int64(k_slice, int(result.size) if slices > 1 else 0) + self._digits()
