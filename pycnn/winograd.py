@@ -136,9 +136,15 @@ def points_of(name: str) -> int | None:
 
     >>> points_of("winograd_f6x6_3x3"), points_of("winograd_f4x4_5x5"), points_of("winograd_f3x3_2x2")
     (8, 8, 4)
+    >>> points_of("winograd_f4x4_3x3_3xtf32")
+    6
     """
+    name = name.removesuffix(SPLIT)
     return sum(_VARIANTS[name][:2]) - 1 if name in _VARIANTS else None
 
+
+SPLIT = "_3xtf32"
+"""How the names of variants end whose products are split and computed on tensor cores."""
 
 # (tile, taps, axis) of every variant's name.
 _VARIANTS: dict[str, tuple[int, int, int | None]] = {

@@ -82,8 +82,8 @@ ERROR_FACTOR: dict[str, float] = {
 }
 
 # What tensor cores may be off beside, (constant, by each term) in units of u * max conv(|x|, |w|), by the longest
-# matching prefix.  They cut every sum off, one of 16 terms (tf32: 8) at a time: at most 2 u of a partial sum, which for data of
-# one sign is on average half of the whole, cut by half of that.
+# matching prefix.  They cut every sum off, one of 16 terms (tf32: 8) at a time: by at most 2 u of a partial sum, which
+# for data of one sign is on average half of the whole, and by half of that.
 DRIFT: dict[str, tuple[float, float]] = {
     "im2col_tensor": (0.0, 1 / 16),
     # Operands rounded to 11 bits are each off by at most 2^-11: 2^-10 of a product.

@@ -12,6 +12,7 @@ backend functions in `bound`; bound to the simulator they are those of `pycnn.ba
     winograd.py        plans of the Winograd kernels
     im2col.py          plans of implicit GEMM
     tensor.py          plans of implicit GEMM on tensor cores
+    tensor_product.py  batches of float32 products on tensor cores
     columns.py         the plan of explicit im2col
     gemm.py            float32 matrix products, for the others
     linear.py          matrix products and linear layers
@@ -49,6 +50,7 @@ from pycnn.backends.cuda import (
     shaping,
     slices,
     tensor,
+    tensor_product,
     winograd,
 )
 from pycnn.backends.cuda.host import UnavailableError
@@ -73,6 +75,7 @@ LAUNCHERS = (
     columns,
     winograd,
     tensor,
+    tensor_product,
     gemm,
     pool,
     slices,

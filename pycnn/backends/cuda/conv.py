@@ -234,6 +234,8 @@ class ConvHost(HostBase):
         if arithmetic is not None:
             setting = tensor.Setting(arithmetic, chunks, self.device.arch)
             found += tensor.plans(operator, shape, self.sources, setting)
+        if arithmetic == "3xtf32":
+            found += winograd.split_plans(operator, shape, self.sources, self.device.arch)
         if not found:
             self._unavailable(f"conv2d_{operator} in {dtype}")
         return found

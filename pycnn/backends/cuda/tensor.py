@@ -19,16 +19,17 @@ from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors, pack_int64
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan
 from pycnn.backends.cuda.slices import adder, sum_slices
+from pycnn.backends.cuda.tensor_product import padded, split, splitter
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
-KERNELS = ("conv2d_fprop_tensor", "conv2d_dgrad_tensor", "conv2d_wgrad_tensor", "split_filters")
+KERNELS = ("conv2d_fprop_tensor", "conv2d_dgrad_tensor", "conv2d_wgrad_tensor")
 
 TIER = 10
 
 # What a multiply-add costs by arithmetic, against one on an H100's float32 pipes: the ratio of the peaks, twice what
 # this leaves out (mma.sync reaches some six tenths of the tensor cores' peak) for what is not a multiplication.
-_COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6}
+COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6}
 # And by tile, against the largest: a smaller one reads more for each.  Elements that come one by one keep the tensor
 # cores waiting.
 _WEIGHTS = {"256x128": 1.0, "128x128": 1.1, "64x64": 1.5, "strided_128x128": 3.0, "strided_64x64": 3.5, "wide": 6.0}
@@ -170,16 +171,11 @@ class TensorPlan(Plan):
             run = 3 if self.operator == "fprop" and not vectors else 1  # axes of what is read side by side
             return w, steps, 0, _in_chunks(steps, w.shape, run, 16 // int(w.dtype.itemsize))
         inner = vectors or self.operator == "dgrad"
-        pitch = _to_four(channels if inner else channels * s.R * s.S)
-        size = s.K * pitch * (s.R * s.S if inner else 1)
-        parts = host.device.alloc((2, size), FLOAT32)
-        fields = pack_int64(size, pitch, inner, channels, s.R, s.S, *_steps(w))
-        threads = 32 * self.split.tile["warps"]
-        arguments: list[Argument] = [fields, Reads("w", w), Writes("out", parts)]
-        host.device.launch(host.device.load(self.split), grid_of(-(-size // threads)), (threads, 1, 1), 0, arguments)
+        parts = split(host, w, s.K, (channels, s.R, s.S), _steps(w), inner)
+        pitch = padded(channels if inner else channels * s.R * s.S)
         row = (s.S * pitch, pitch)
         steps = (s.R * row[0], 1, *row) if inner else (pitch, s.R * s.S, s.S, 1)
-        return parts, steps, size, True
+        return parts, steps, int(parts.shape[1]), True
 
     def _digits(self) -> bytes:
         """The divisors of TensorGrid."""
@@ -229,10 +225,6 @@ def _in_chunks(steps: Steps, shape: tuple[int, ...], run: int, chunk: int) -> bo
         together *= size
     others = [(steps[0], shape[0]), *([] if run == 3 else zip(steps[2:], shape[2:], strict=True))]
     return together % chunk == 0 and all(step % chunk == 0 for step, size in others if size > 1)
-
-
-def _to_four(count: int) -> int:
-    return -(-count // 4) * 4
 
 
 def _parity(shape: Conv2dShape) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
@@ -307,13 +299,13 @@ def _plan(
     )
     blocks = tiles[0] * tiles[1] * products
     slices, _ = slices_of(instance, blocks, length)
-    split = sources.of("split_filters")["w8"] if setting.arithmetic == "3xtf32" and operator != "wgrad" else None
+    split = splitter(sources) if setting.arithmetic == "3xtf32" and operator != "wgrad" else None
     ending = f"_{setting.arithmetic}" if setting.chunk == 8 else ""
     sums = adder(sources, ending)
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
-    weight = _COST[setting.arithmetic] * _WEIGHTS[words]
+    weight = COST[setting.arithmetic] * _WEIGHTS[words]
     work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight
-    parts = 8 * shape.K * _to_four(shape.C // shape.groups) * shape.R * shape.S if split else 0
+    parts = 8 * shape.K * padded(shape.C // shape.groups) * shape.R * shape.S if split else 0
     partial = 4 * slices * result if slices > 1 else 0
     named = words if setting.chunk == 8 else f"{setting.arithmetic}_{words}"
     return TensorPlan(

@@ -6,6 +6,8 @@
     winograd_f2x2_5x5, winograd_f4x4_5x5    the same for 5x5 filters
     winograd_f1x4_1x3, ..._f4x1_3x1,        the same for filters of one line, transformed along that line alone
     winograd_f1x4_1x5, ..._f4x1_5x1
+    ..._3xtf32                              fprop, dgrad: the staged ones with their products on tensor cores, split in
+                                            three for float32's accuracy
     winograd_f3x3_2x2, ..._4x4, ..._6x6     wgrad: the same around a product that sums over tiles; chunks add up in
                                             order
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from pycnn import winograd
@@ -26,6 +28,8 @@ from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import pack_divisors
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan, past_32_bits
 from pycnn.backends.cuda.slices import adder
+from pycnn.backends.cuda.tensor import COST
+from pycnn.backends.cuda.tensor_product import kernel_for, padded, split, splitter, tensor_product
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -228,6 +232,7 @@ class StagedPlan(Plan):
 
     convolution: Convolution
     instances: tuple[Instance, ...]
+    split: bool
 
     @property
     def kernels(self) -> tuple[Instance, ...]:
@@ -245,11 +250,15 @@ class StagedPlan(Plan):
         v = host.device.alloc((matrices * depth * chunks[0][1],), "float32")
         m = host.device.alloc((matrices * width * chunks[0][1],), "float32")
         problem.transform_filters(host, operands.w, u, (depth, width))
+        parts = split(host, u, matrices * depth, (width, 1, 1), (width, 1, 1, 1), True) if self.split else None
         for first, tiles in chunks:
             windows = _part(v, (matrices, depth, tiles))
             products = _part(m, (matrices, width, tiles))
             _transform_windows(host, tiling.instance, problem.source, (first, tiles), source, windows)
-            sgemm(host, u, windows, products, trans_a=True)
+            if parts is None:
+                sgemm(host, u, windows, products, trans_a=True)
+            else:
+                tensor_product(host, parts, windows, products)
             chunk, threads = problem.result.chunk(first, tiles)
             instance = host.sources.of(RESULTS)[tiling.instance]
             arguments: list[Argument] = [
@@ -310,7 +319,37 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
         *((m, 5, None) for m in winograd.TILES_5X5),
         *((winograd.TILE_OF_LINES, taps, axis) for taps, axis in winograd.LINES),
     ]
-    return [_fused(operator, shape, sources), *(_staged(operator, shape, tile, sources) for tile in tiles)]
+    staged = [_staged(operator, shape, tile, sources) for tile in tiles]
+    return [_fused(operator, shape, sources), *staged]
+
+
+def split_plans(operator: str, shape: Conv2dShape, sources: Sources, arch: str) -> list[Plan]:
+    """The staged plans for fprop and dgrad whose products are computed on tensor cores, in 3xtf32."""
+    found = [] if operator == "wgrad" else plans(operator, shape, sources)[1:]
+    return [_on_tensor_cores(plan, sources, arch) for plan in found if isinstance(plan, StagedPlan)]
+
+
+def _on_tensor_cores(plan: StagedPlan, sources: Sources, arch: str) -> Plan:
+    """The same transforms around other products."""
+    problem = plan.convolution
+    tiling, depth, width = problem.tiling, problem.source.channels, problem.result.channels
+    matrices = tiling.groups * tiling.points
+    sizes = _chunk_sizes(tiling, depth + width)
+    kernels = [splitter(sources), *(kernel_for(width, tiles, matrices, sources) for tiles in sizes)]
+    archs = splitter(sources).archs
+    blocks = max((matrices * -(-width // 64) * -(-tiles // 64) for tiles in sizes), default=0)
+    multiplied, moved = tiling.tiles * depth * width, tiling.tiles * (depth + width)
+    return replace(
+        plan,
+        name=plan.name + winograd.SPLIT,
+        reason=plan.reason
+        or (None if arch in archs else f"its products are for {archs[0]} and later, this is {arch}")
+        or past_32_bits({"elements of a product": depth * max(padded(width), *sizes, 1), "blocks": blocks}),
+        cost=int(matrices * (COST["3xtf32"] * multiplied + MOVED * (moved + 3 * depth * width))),
+        workspace=_FLOAT * matrices * (depth * (width + 2 * padded(width)) + max(sizes, default=0) * (depth + width)),
+        instances=_distinct([*plan.instances[:3], *kernels]),
+        split=True,
+    )
 
 
 def _fused(operator: str, shape: Conv2dShape, sources: Sources) -> FusedPlan:
@@ -376,6 +415,7 @@ def _staged(operator: str, shape: Conv2dShape, tile: tuple[int, int, int | None]
                 *kernels,
             ]
         ),
+        split=False,
     )
 
 
