@@ -136,6 +136,7 @@ inline void cp_async(void* to, const void* from, unsigned bytes, unsigned real) 
     if (real > bytes) engine().fail("copies %u real bytes of %u", real, bytes);
     if (misses(to)) engine().fail("copies %u bytes to shared memory at an address that is no multiple of it", bytes);
     if (misses(from)) engine().fail("copies %u bytes from an address that is no multiple of it", bytes);
+    if (!engine().is_shared(to, bytes)) engine().fail("copies %u bytes to an address outside shared memory", bytes);
     AsyncCopy& copy = thread.copies.emplace_back();
     copy.to = static_cast<unsigned char*>(to);
     copy.group = thread.groups;

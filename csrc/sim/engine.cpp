@@ -193,7 +193,7 @@ bool Engine::run_block(std::uint64_t block) {
 // Who runs
 
 // Lets `threads` (ascending) run again, in the launch's order.
-void Engine::make_ready(const std::vector<Thread*>& threads) {
+void Engine::make_ready(std::span<Thread* const> threads) {
     const auto push = [this](Thread* thread) {
         thread->waiting = nullptr;
         ready_[(ready_begin_ + ready_count_++) % ready_.size()] = thread;
@@ -280,6 +280,13 @@ void* Engine::shared_object(const void* key, std::size_t bytes, bool dynamic) {
     return begin;
 }
 
+bool Engine::is_shared(const void* begin, std::size_t bytes) const {
+    const auto* first = static_cast<const unsigned char*>(begin);
+    return std::any_of(shared_objects_.begin(), shared_objects_.end(), [first, bytes](const SharedObject& object) {
+        return first >= object.begin && first + bytes <= object.begin + object.bytes;
+    });
+}
+
 bool Engine::check_stacks() {
     for (const Thread& thread : threads_) {
         if (std::memcmp(stacks_ + thread.number * kStackStride, &kStackEnd, sizeof kStackEnd) == 0) continue;
@@ -315,16 +322,17 @@ void Engine::collective(std::uint32_t mask, void* argument, Combine combine, con
     warp.arrived |= bit;
     if ((warp.arrived & mask) != mask) return wait(name, where);
 
-    std::vector<Thread*> meeting;
+    Thread* meeting[32];
+    std::size_t count = 0;
     for (std::uint32_t lane = 0; lane < 32; ++lane) {
         if ((mask >> lane & 1) == 0) continue;
         if (warp.mask[lane] != mask || warp.operation[lane] != reinterpret_cast<const void*>(combine))
             fail("calls %s with mask %08x, but lane %u of its warp is in another collective", name, mask, lane);
-        meeting.push_back(&self - self.lane() + lane);
+        meeting[count++] = &self - self.lane() + lane;
     }
     combine(warp.argument, mask);
     warp.arrived &= ~mask;
-    make_ready(meeting);
+    make_ready({meeting, count});
     go_on();
 }
 

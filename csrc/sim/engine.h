@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <source_location>
+#include <span>
 #include <vector>
 
 #include "fiber.h"
@@ -93,6 +94,9 @@ class Engine {
     void barrier(std::source_location where);
     void* shared_object(const void* key, std::size_t bytes, bool dynamic);
 
+    // Whether these bytes lie in an object of the block's shared memory.
+    bool is_shared(const void* begin, std::size_t bytes) const;
+
     // A warp collective: each lane in `mask` brings its argument; the last to come calls combine(arguments, mask) for
     // all, and then all go on.
     using Combine = void (*)(void** arguments, std::uint32_t mask);
@@ -114,7 +118,7 @@ class Engine {
     bool run_block(std::uint64_t block);
     void unmap_stacks();
     void make_threads(std::size_t count);
-    void make_ready(const std::vector<Thread*>& threads);
+    void make_ready(std::span<Thread* const> threads);
     void wait(const char* what, std::source_location where);
     void go_on();
     bool report_stuck();

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pycnn.jit import cubin, nvrtc
-from pycnn.jit.sources import ARCHS, Instance, installed
+from pycnn.jit.sources import ARCHS, Instance, Sources, installed
 from pycnn.shape import PASSES
 
 pytestmark = pytest.mark.nvrtc
@@ -73,12 +73,12 @@ def of_source(source: str) -> list[Instance]:
     return [instance for instance in installed().instances if instance.source == source]
 
 
-def listing(instance: Instance) -> str:
-    """The machine code for sm_90a."""
+def listing(instance: Instance, arch: str = "sm_90a", sources: Sources | None = None) -> str:
+    """The machine code."""
     program = _disassembler()
     if program is None:
         pytest.skip("nvdisasm is not installed (pip install nvidia-cuda-nvdisasm)")
-    path = nvrtc.compile_cubin(instance, "sm_90a")
+    path = nvrtc.compile_cubin(instance, arch, sources)
     return subprocess.run([program, "-c", str(path)], capture_output=True, text=True, check=True).stdout
 
 

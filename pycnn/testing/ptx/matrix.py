@@ -4,8 +4,8 @@ Lane 4*g + t of a warp holds of a matrix of 8 rows (of b: columns) row g and the
 bits or elements 2*t and 2*t + 1 of 16 bits, the first of them in the lower half.  Wider operands have more registers:
 for a and d the rows 8 below come first, then the columns to the right of it.
 
-Reference: NVIDIA, "Parallel Thread Execution ISA" 9.0, section 9.7.14.5, "Warp-level matrix instructions: mma", figures
-of the fragments of m16n8k8 and m16n8k16, and section 9.7.14.5.15, "ldmatrix".
+Reference: NVIDIA, "Parallel Thread Execution ISA" 9.2, section 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8", section
+9.7.14.5.8, "Matrix Fragments for mma.m16n8k16 with floating point type", and section 9.7.14.5.15, "ldmatrix".
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from pycnn.testing.ptx.machine import Machine
 
 _MATRICES = {"x1": 1, "x2": 2, "x4": 4}
-_DEPTH = {("m16n8k8", "f16"): 8, ("m16n8k16", "f16"): 16, ("m16n8k16", "bf16"): 16, ("m16n8k8", "tf32"): 8}
+_DEPTHS = {
+    **{("m16n8k8", number): 8 for number in ("f16", "bf16", "tf32")},
+    **{("m16n8k16", number): 16 for number in ("f16", "bf16")},
+}
 
 
 def execute_ldmatrix(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
@@ -51,9 +54,10 @@ def execute_mma(machine: Machine, instruction: Instruction, lanes: Selector) -> 
     The rounding is toward zero, as the hardware's.  How many bits beyond float32 the hardware keeps of a sum differs
     between its generations; here it is all that a float64 has.
     """
-    shape, *layout, result, number, other, addend = instruction.modifiers[2:]
-    depth = _DEPTH.get((shape, number))
-    if depth is None or layout != ["row", "col"] or (result, other, addend) != ("f32", number, "f32"):
+    shape, number = instruction.modifiers[2], instruction.modifiers[-2]
+    depth = _DEPTHS.get((shape, number))
+    known = ("sync", "aligned", shape, "row", "col", "f32", number, number, "f32")
+    if depth is None or instruction.modifiers != known:
         raise NotImplementedError(f"the PTX interpreter does not know `{instruction.text}`")
     warps = _whole_warps(machine, instruction)
     targets, *sources = map(vector, instruction.operands)
