@@ -26,6 +26,7 @@ from pycnn.jit import compile_all, nvrtc
 from pycnn.jit.sources import Instance
 from pycnn.shape import Problem
 from pycnn.testing import error_factor, float_operands, terms
+from pycnn.testing.fragments import Probe, ProbeSources
 
 RUNS = 30
 COPIED = 2**28  # floats
@@ -99,6 +100,7 @@ class Gpu:
         import cupy
 
         self.cupy = cupy
+        self._number = number
         self.device = CupyDevice(number)
         self.host = Host(self.device)
         self.backend = OnNumpy(Host(NanDevice(number)), cupy)
@@ -121,6 +123,11 @@ class Gpu:
             "cudnn": str(torch.backends.cudnn.version()) if torch else "not installed",
             "pycnn": importlib.metadata.version("pycnn") if _is_installed("pycnn") else "in place",
         }
+
+    def probe(self) -> Probe:
+        """The wrappers by the instructions that they stand for."""
+        sources = ProbeSources(self.host.sources)
+        return Probe(CupyDevice(self._number, sources), sources, self.cupy.asarray, self.cupy.asnumpy)
 
     def peaks(self) -> dict[str, float]:
         """Copy bandwidth over 1 GiB, both directions counted, and the rate of a kernel that does nothing but FMA."""

@@ -11,8 +11,10 @@ from benchmarks.tasks import Moved
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
+from pycnn.jit.sources import installed
 from pycnn.shape import Problem
 from pycnn.testing import float_operands, run
+from pycnn.testing.fragments import Probe, ProbeSources
 
 
 class Rehearsal:
@@ -27,6 +29,11 @@ class Rehearsal:
 
     def prepare(self) -> None:
         """Nothing: g++ compiles at first use."""
+
+    def probe(self) -> Probe:
+        """The wrappers by their emulation."""
+        sources = ProbeSources(installed())
+        return Probe(SimDevice(sources=sources), sources)
 
     def peaks(self) -> dict[str, float]:
         """A simulator has none worth measuring."""

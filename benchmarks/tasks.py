@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pycnn.backends.cuda import LAUNCHERS, conv, optim, pool
 from pycnn.backends.cuda.host import HostBase
-from pycnn.jit.sources import installed
+from pycnn.jit.sources import Instance, installed
 from pycnn.shape import Problem
 from pycnn.testing import (
     ADAPTIVE_POOLS,
@@ -30,6 +30,7 @@ from pycnn.testing import (
     random_pools,
     run,
 )
+from pycnn.testing.fragments import NUMBERS, Experiment, Probe, accumulation, experiments, first_arch
 
 __all__ = ["BANDWIDTH", "FIRST_BATCH", "SLICES", "Moved", "Place", "Task", "launched_by", "plan", "subject"]
 
@@ -85,6 +86,9 @@ class Place(Protocol):
     def prepare(self) -> None:
         """Compile every kernel, so that no task's time has that in it."""
 
+    def probe(self) -> Probe:
+        """Where the wrappers of kernels/arch are called one by one."""
+
     def peaks(self) -> dict[str, float]:
         """Measured copy bandwidth (GB/s) and FMA rate (GFLOP/s)."""
 
@@ -120,7 +124,7 @@ class Task:
 def plan(quick: bool = False) -> list[Task]:
     """Every task, most important first; `quick` keeps to a few small ones, for the rehearsal."""
     found: dict[str, Task] = {}
-    for task in (*_proofs(quick), *_first_times(quick), *_times(quick)):
+    for task in (*_fragments(), *_proofs(quick), *_first_times(quick), *_times(quick)):
         found.setdefault(task.name, task)
     return sorted(found.values(), key=lambda task: task.slice)
 
@@ -139,6 +143,39 @@ def launched_by(launcher: ModuleType) -> frozenset[str]:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Right
+
+
+def _fragments() -> Iterator[Task]:
+    """Before all else: whether registers hold what the kernels take them to hold, and how sums are rounded."""
+    kernels = tuple(dict.fromkeys(each.kernel for each in installed().instances if _uses_tensor_cores(each)))
+    for experiment in experiments():
+        yield Task(f"fragments/{experiment.what}", kernels, 1, 10, _probe(experiment))
+    for number in NUMBERS:
+        yield Task(f"accumulation/{number}", kernels, 1, 10, _accumulate(number))
+
+
+def _uses_tensor_cores(instance: Instance) -> bool:
+    return "arch/mma.cuh" in installed().closure(instance.source)
+
+
+def _probe(experiment: Experiment) -> Callable[[Place], dict[str, Any]]:
+    def work(place: Place) -> dict[str, Any]:
+        probe = place.probe()
+        if not probe.has(experiment.what):
+            return {"skipped": f"from sm_{first_arch(experiment.what)} on"}
+        return {"words": experiment.check(probe)}
+
+    return work
+
+
+def _accumulate(number: str) -> Callable[[Place], dict[str, Any]]:
+    def work(place: Place) -> dict[str, Any]:
+        probe = place.probe()
+        if not probe.has(f"mma {number}"):
+            return {"skipped": f"from sm_{first_arch(f'mma {number}')} on"}
+        return accumulation(probe, number)
+
+    return work
 
 
 def _proofs(quick: bool) -> Iterator[Task]:

@@ -7,6 +7,7 @@ epilogue.py   `check_epilogue`, `check_bias_gradient`: what is fused with a conv
 pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
 operators.py  every other operator: cases of it; `check_operator`
 optimisers.py a device's optimiser steps: `check_optimisers`
+fragments.py  tensor cores: who holds which element, instruction by instruction; how they add up
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
 gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd

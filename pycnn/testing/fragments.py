@@ -107,6 +107,11 @@ _WHAT: tuple[str, ...] = (
 NUMBERS = ("float16", "bfloat16", "tf32")
 
 
+def first_arch(what: str) -> int:
+    """The oldest arch that has a wrapper's instruction."""
+    return 80 if what in ("mma bfloat16", "mma tf32", "round tf32") else 75
+
+
 class ProbeSources(Sources):
     """The probe's kernel, beside the wrappers of some kernels, in a folder that goes with this object.
 
@@ -146,6 +151,10 @@ class Probe:
         self._put, self._get = put, get
         self._instance = sources.of("probe")["only"]
 
+    def has(self, what: str) -> bool:
+        """Whether the device has the wrapper's instruction."""
+        return int(self.device.arch[3:].rstrip("a")) >= first_arch(what)
+
     def __call__(self, what: str, x: np.ndarray, each: int) -> np.ndarray:
         """What a wrapper gives: x has a row of words for every thread, the result a row of `each`."""
         device = self.device
@@ -175,24 +184,27 @@ class Experiment:
     expected: np.ndarray
     floats: str = ""
 
-    @property
-    def first_arch(self) -> int:
-        """The oldest arch that has it."""
-        return 80 if self.what in ("mma bfloat16", "mma tf32", "round tf32") else 75
+    def found(self, probe: Probe) -> np.ndarray:
+        """What comes of it, NaN made alike."""
+        return _one_nan(probe(self.what, self.x, self.expected.shape[1]), self.floats)
+
+    def said(self) -> np.ndarray:
+        """What the manual says, NaN made alike."""
+        return _one_nan(self.expected, self.floats)
 
     def check(self, probe: Probe) -> int:
         """Compare, bit for bit; how many words that were.  Raises AssertionError naming the first that differs."""
-        found = probe(self.what, self.x, self.expected.shape[1])
-        differs = _one_nan(found, self.floats) != _one_nan(self.expected, self.floats)
+        found, said = self.found(probe), self.said()
+        differs = found != said
         if differs.any():
             thread, register = np.argwhere(differs)[0]
             warp, lane = divmod(int(thread), 32)
-            said, there = (int(words[thread, register]) for words in (self.expected, found))
+            there, expected = int(found[thread, register]), int(said[thread, register])
             raise AssertionError(
-                f"{self.what}: warp {warp}, lane {lane}, register {register} is {there:#010x}, not {said:#010x}; "
+                f"{self.what}: warp {warp}, lane {lane}, register {register} is {there:#010x}, not {expected:#010x}; "
                 f"{differs.sum()} of {differs.size} differ"
             )
-        return int(found.size)
+        return int(self.expected.size)
 
 
 def experiments() -> list[Experiment]:
@@ -336,13 +348,16 @@ def _of_narrowing(number: str) -> Experiment:
     step = np.diff(value, append=2 * value[-1] - value[-2])
     middle = (value + step / 2).astype(np.float32).view(np.uint32)
     nearest = finite + (finite & 1)
-    extremes = np.array([1, 0x007FFFFF, 0x7F7FFFFF], np.uint32)  # the subnormal ones, the largest
+    # The subnormal ones, the largest, and NaN that rounding as a number would carry out of the exponent.
+    extremes = np.array([1, 0x007FFFFF, 0x7F7FFFFF, 0x7F800001, 0x7FFFFFFF], np.uint32)
+    smallest = 0 if number == "float16" else 0x0080
+    of_extremes = np.array([0, smallest, infinity, 0x7FFF, 0x7FFF], np.uint32)
     pairs = [
         (_widened(number, every), every),
         (middle, nearest),
         (middle - 1, finite),
         (middle + 1, finite + 1),
-        (extremes, np.array([0, 0 if number == "float16" else 0x0080, infinity], np.uint32)),
+        (extremes, of_extremes),
     ]
     x = np.concatenate([given for given, _ in pairs])
     y = np.concatenate([result for _, result in pairs])

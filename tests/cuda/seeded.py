@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import pytest
@@ -34,6 +34,16 @@ class Case(Protocol):
 
     def results(self, backend: Any) -> list[np.ndarray]:
         """What `backend` makes of it."""
+
+
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A case that has a kernel of its own, which includes files of kernels/, and an arch for the PTX interpreter."""
+
+    arch: str
+
+    def beside(self, kernels: Sources) -> Sources:
+        """Its kernel and what that includes."""
 
 
 class Convolution(NamedTuple):
@@ -121,8 +131,11 @@ class Tampered:
 def verdict(net: str, sources: Sources, case: Case, change: Change | None = None) -> str:
     """How a net sees the code: "right", "wrong" (result), or "fault"."""
     place: Device
+    arch = "sm_90a"  # whose PTX holds the inline assembly
+    if isinstance(case, Elsewhere):
+        sources, arch = case.beside(sources), case.arch
     if net == "ptx":
-        place = PtxDevice("sm_90a", sources, patience=60_000)  # whose PTX holds the inline assembly
+        place = PtxDevice(arch, sources, patience=60_000)
     else:
         place = SimDevice(order=net, seed=3, sources=sources, options=("-Wno-error",), patience=1)
     host = Host(Tampered(place, change) if change else place, sources)  # type: ignore[arg-type]

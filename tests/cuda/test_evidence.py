@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from benchmarks import evidence, ledger, section, tasks
 from pycnn.backends.cuda import conv
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
+from pycnn.testing.fragments import Experiment
 
 pytestmark = pytest.mark.simulator
 
@@ -41,6 +43,9 @@ class Place:
             raise self._error(f"{what} is wrong")
         return {"answer": what}
 
+    def probe(self) -> Any:
+        return SimpleNamespace(has=lambda what: what != "mma tf32")
+
     def peaks(self) -> dict[str, float]:
         return self._answer("peaks")
 
@@ -63,6 +68,8 @@ def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "check_conv2d", lambda backend, problem, algo: None)
     for check in ("check_pool2d", "check_adaptive_pool2d", "check_operator"):
         monkeypatch.setattr(tasks, check, lambda backend, *problem: None)
+    monkeypatch.setattr(Experiment, "check", lambda self, probe: self.x.size)
+    monkeypatch.setattr(tasks, "accumulation", lambda probe, number: {"rounding": "toward zero"})
     monkeypatch.setattr(tasks, "check_optimisers", lambda backend: 6)
     monkeypatch.setattr(tasks, "run", lambda backend, problem, operands, algo: operands.left)
 
@@ -102,6 +109,16 @@ def test_first_slice_writes_everything_down(tmp_path: Path) -> None:
     assert one["ok"]
     assert one["sources"] == {"conv2d_fprop_direct_any": ledger.source_hashes()["conv2d_fprop_direct_any"]}
     assert list(tmp_path.iterdir()) == [tmp_path / "nvidia-test-100.json"]
+
+
+def test_fragments_come_first_and_only_where_they_exist(tmp_path: Path) -> None:
+    first, *_ = tasks.plan()
+    assert first.name == "fragments/ldmatrix"
+    assert prove(Place(), tmp_path) == evidence.OK
+    written = results(tmp_path)
+    assert written["fragments/mma bfloat16"]["words"] > 1000
+    assert written["accumulation/float16"]["rounding"] == "toward zero"
+    assert written["fragments/mma tf32"]["skipped"] == written["accumulation/tf32"]["skipped"] == "from sm_80 on"
 
 
 def test_budget_stops_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -248,7 +265,7 @@ def test_without_a_gpu_one_sentence_and_status_two(tmp_path: Path, capsys: pytes
 
 def test_budget_that_holds_no_task_says_what_one_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prove(Place(), tmp_path, budget=3) == evidence.FAILED
-    assert "a budget of 3 s holds no task: the next is given 60 s" in capsys.readouterr().out
+    assert "a budget of 3 s holds no task: the next is given 10 s" in capsys.readouterr().out
 
 
 def test_interrupt_keeps_what_was_done(

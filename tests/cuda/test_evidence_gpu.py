@@ -13,8 +13,10 @@ from benchmarks import gpu, sanitized
 from benchmarks.tasks import Moved, launched_by, subject
 from pycnn.backends import reference
 from pycnn.backends.cuda import LAUNCHERS
+from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
 from pycnn.testing import exact_operands, float_operands, operators, run
+from pycnn.testing.fragments import ProbeSources, accumulation, experiments
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 
@@ -35,6 +37,15 @@ def test_device_is_described_and_measured(place: gpu.Gpu) -> None:
     assert about["device"] == "played"
     assert about["arch"] == "sm_90a"
     assert all(value > 0 for value in place.peaks().values())
+
+
+def test_wrappers_are_probed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "_torch", lambda: None)
+    with playing(sources=ProbeSources(installed())):
+        probe = gpu.Gpu().probe()
+        assert all(probe.has(experiment.what) for experiment in experiments())
+        assert experiments()[0].check(probe) == 512
+        assert accumulation(probe, "float16")["rounding"] == "toward zero"
 
 
 @pytest.mark.parametrize("operator", PASSES)

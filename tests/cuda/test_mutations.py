@@ -16,6 +16,7 @@ import bugs_im2col
 import bugs_ops
 import bugs_pointwise
 import bugs_pool
+import bugs_tensor_arch
 import bugs_wgrad
 import bugs_winograd
 import pytest
@@ -33,6 +34,7 @@ FAMILIES = {
     "ops": bugs_ops,
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,
+    "tensor arch": bugs_tensor_arch,
     "wgrad": bugs_wgrad,
     "winograd": bugs_winograd,
 }

@@ -16,7 +16,17 @@ from pycnn.backends.cuda.device import Reads, Writes
 from pycnn.backends.cuda.device_sim import SimDevice, SimulationError
 from pycnn.jit.sources import Sources, installed
 from pycnn.testing import fragments
-from pycnn.testing.fragments import NUMBERS, WARPS, Experiment, Probe, ProbeSources, accumulation, depth, experiments
+from pycnn.testing.fragments import (
+    NUMBERS,
+    WARPS,
+    Experiment,
+    Probe,
+    ProbeSources,
+    accumulation,
+    depth,
+    experiments,
+    first_arch,
+)
 from pycnn.testing.ptx import PtxDevice, PtxError
 
 PLACES = [
@@ -41,10 +51,12 @@ def probe_at(place: str) -> Probe:
     return Probe(device_at(place, sources), sources)
 
 
-def probe_for(place: str, first_arch: int) -> Probe:
-    if place.startswith("sm_") and int(place[3:].rstrip("a")) < first_arch:
-        pytest.skip(f"from sm_{first_arch} on")
-    return probe_at(place)
+def probe_for(place: str, what: str) -> Probe:
+    """The probe where it has the wrapper; else the test is skipped."""
+    probe = probe_at(place)
+    if not probe.has(what):
+        pytest.skip(f"from sm_{first_arch(what)} on")
+    return probe
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -54,7 +66,7 @@ def probe_for(place: str, first_arch: int) -> Probe:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("experiment", EXPERIMENTS.values(), ids=EXPERIMENTS)
 def test_wrapper_gives_what_the_manual_says(place: str, experiment: Experiment) -> None:
-    experiment.check(probe_for(place, experiment.first_arch))
+    experiment.check(probe_for(place, experiment.what))
 
 
 @pytest.mark.parametrize("number", NUMBERS)
@@ -118,7 +130,7 @@ MODEL = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_accumulation_is_the_model(place: str, number: str) -> None:
-    probe = probe_for(place, 75 if number == "float16" else 80)
+    probe = probe_for(place, f"mma {number}")
     whole = number != "tf32" and place != "sm_75"  # sm_75 multiplies in two halves
     expected = MODEL | {"extra_bits": 4 if whole else 3}
     if number == "float16":
@@ -136,7 +148,7 @@ def cut(exact: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("number", NUMBERS)
 def test_sum_is_rounded_once_and_toward_zero(place: str, number: str) -> None:
-    probe = probe_for(place, 75 if number == "float16" else 80)
+    probe = probe_for(place, f"mma {number}")
     rng = np.random.default_rng(2)
     warps, k = 8 * WARPS, depth(number)
     # Fractions of 8 bits, which every type has; products end at 2^-12 and d at 2^-32, so a float64 holds every sum.
