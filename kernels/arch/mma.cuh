@@ -15,11 +15,11 @@
 // long sums of one sign drift.  Who needs float32's accuracy starts d at zero often and adds it up in registers.
 // sm_75 has float16 with k = 8 only: two of those.
 //
-// Reference   NVIDIA, "Parallel Thread Execution ISA" 9.2, section 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8", figures
-//             "MMA .m16n8k8 fragment layout for matrix A with .f16 / .bf16 type" and "... with .tf32 type" and those of
-//             B, C and D; section 9.7.14.5.8, "Matrix Fragments for mma.m16n8k16 with floating point type", likewise;
-//             Fasi, Higham, Mikaitis & Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer Science
-//             7:e330, 2021.  pycnn/testing/fragments.py holds the wrappers against those figures.
+// Reference   NVIDIA, "Parallel Thread Execution ISA" 9.2, section 9.7.14.5.7, "Matrix Fragments for mma.m16n8k8",
+//             figures "MMA .m16n8k8 fragment layout for matrix A with .f16 / .bf16 type" and "... with .tf32 type" and
+//             those of B, C and D; section 9.7.14.5.8, "Matrix Fragments for mma.m16n8k16 with floating point type",
+//             likewise; Fasi, Higham, Mikaitis & Pranesh, "Numerical behavior of NVIDIA tensor cores", PeerJ Computer
+//             Science 7:e330, 2021.  pycnn/testing/fragments.py holds the wrappers against those figures.
 #pragma once
 
 #include "arch/half.cuh"
