@@ -183,6 +183,11 @@ def test_barrier_in_a_loop_of_differing_length(tmp_path: Path) -> None:
         assert np.array_equal(y[block], sum(X[::-1] + np.float32(k) for k in range(block + 1)))
 
 
+def test_barrier_of_a_warp_is_not_the_blocks(tmp_path: Path) -> None:
+    body = SHARED + "s.v[i] = x[i]; float w = 0; if (i >= 32) { __syncwarp(); w = s.v[i ^ 1]; } y[i] = w;"
+    assert np.array_equal(probe(tmp_path, body, X), np.where(I >= 32, X[I ^ 1], 0))
+
+
 def test_shared_memory_is_nan_until_written(tmp_path: Path) -> None:
     y = probe(tmp_path, SHARED + "if (i < 60) s.v[i] = 1; __syncthreads(); y[i] = s.v[i];", X)
     assert np.isnan(y[60:]).all()
@@ -191,6 +196,7 @@ def test_shared_memory_is_nan_until_written(tmp_path: Path) -> None:
 
 FAULTS = {
     "if (i % 32 != 5) y[i] = __shfl_xor_sync(~0u, x[i], 1);": "not every lane of its mask is here",
+    "if (i % 32 != 5) __syncwarp(); y[i] = x[i];": "not every lane of its mask is here",
     "y[i + 1] = x[i];": "outside of it",
     "y[i] = x[i - 1];": "outside of it",
     "const_cast<float*>(x)[i] = 0; y[i] = 0;": "a write to x, which is an input",

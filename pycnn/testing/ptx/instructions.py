@@ -252,10 +252,8 @@ def _store(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
             cells[places + i] = machine.read(register, instruction.type, lanes)
 
 
-def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
-    """shfl.sync: a register of another lane of the warp, as the PTX manual's pseudocode has it."""
-    mode = instruction.modifiers[1]
-    distance, bounds, members = (machine.read(operand, "u32", lanes) for operand in instruction.operands[2:5])
+def _assembled(machine: Machine, instruction: Instruction, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each thread's number within its warp and the first of the warp, where all of its mask's lanes execute this."""
     lane = (machine.active % machine.threads % 32).astype(np.int64)
     warp = machine.active - lane
     here = np.zeros(machine.lanes, np.uint32)  # of the warp that begins at a lane: who executes this
@@ -263,6 +261,19 @@ def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> Non
     absent = (here[warp] & members) != members
     if absent.any():
         raise machine.error(instruction, "not every lane of its mask is here", machine.active[absent])
+    return lane, warp
+
+
+def _meet(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """bar.warp.sync, the only form of bar that is not the block's: nothing is left to wait for."""
+    _assembled(machine, instruction, machine.read(instruction.operands[0], "u32", lanes))
+
+
+def _shuffle(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """shfl.sync: a register of another lane of the warp, as the PTX manual's pseudocode has it."""
+    mode = instruction.modifiers[1]
+    distance, bounds, members = (machine.read(operand, "u32", lanes) for operand in instruction.operands[2:5])
+    lane, warp = _assembled(machine, instruction, members)
     b, last, segment = distance & 31, (bounds & 31).astype(np.int64), (bounds >> 8 & 31).astype(np.int64)
     first, last = lane & segment, (lane & segment) | (last & ~segment)
     source = {"up": lane - b, "down": lane + b, "bfly": lane ^ b, "idx": first | (b & ~segment)}[mode]
@@ -280,6 +291,7 @@ _HANDLERS: dict[str, Handler] = {
     "abs": _plain(np.abs),
     "add": _add,
     "and": _plain(np.bitwise_and),
+    "bar": _meet,
     "bfi": _insert_bits,
     "copysign": _plain(lambda sign, value: np.copysign(value, sign)),
     "cp": execute_copy,

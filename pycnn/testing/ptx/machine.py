@@ -133,7 +133,9 @@ class Machine:
         }
 
     def _is_barrier(self, counter: int) -> bool:
-        return self.code.instructions[counter].name in ("bar", "barrier")
+        """Whether it is one of the block."""
+        instruction = self.code.instructions[counter]
+        return instruction.name in ("bar", "barrier") and "warp" not in instruction.modifiers
 
     def _straight(self, counter: int, lanes: Lanes, join: int) -> list[tuple[int, Lanes]]:
         """Execute from `counter` until the lanes part, jump, or come to a barrier or to `join`; where they go then."""
