@@ -93,9 +93,10 @@ def _elements(bits: np.ndarray, number: str) -> np.ndarray:
 def _whole_warps(machine: Machine, instruction: Instruction) -> int:
     """How many warps execute it.  Raises PtxError where a warp is not all here."""
     active = machine.active
+    first, last = active[::32], active[31::32]
+    if len(active) % 32 == 0 and (last - first == 31).all() and (first % machine.threads % 32 == 0).all():
+        return len(first)
     warp = active - active % machine.threads % 32
     starts, counts = np.unique(warp, return_counts=True)
-    if (counts != 32).any():
-        missing = active[warp == starts[counts != 32][0]]
-        raise machine.error(instruction, f"{len(missing)} of the 32 lanes of its warp are here", missing)
-    return len(starts)
+    here = active[warp == starts[counts != 32][0]]
+    raise machine.error(instruction, f"{len(here)} of the 32 lanes of its warp are here", here)
