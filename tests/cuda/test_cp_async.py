@@ -115,6 +115,7 @@ def test_only_the_thread_that_waits_sees_its_copies(tmp_path: Path, where: tuple
         "cp_async<8>(s.v + 2 * i + 1, x + 2 * i, 8);",
         "cp_async<4>(s.v + i, x + 256 + i, 4);",
         "cp_async<4>(s.v + i, x + i, 8);",
+        "cp_async<4>(y + i, x + i, 4);",
     ],
     ids=[
         "from no multiple of 16",
@@ -122,6 +123,7 @@ def test_only_the_thread_that_waits_sees_its_copies(tmp_path: Path, where: tuple
         "to no multiple of 8",
         "past the end",
         "more real bytes than all",
+        "to global memory",
     ],
 )
 def test_fault_is_reported(tmp_path: Path, where: tuple[str, str], body: str) -> None:
