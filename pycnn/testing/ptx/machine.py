@@ -187,6 +187,8 @@ class Machine:
             return np.array(int(operand[2:], 16), np.uint32).view(np.float32)
         if operand.startswith(("0d", "0D")):
             return np.array(int(operand[2:], 16), np.uint64).view(np.float64)
+        if operand.startswith("%"):
+            raise PtxError(f"{self.code.name}: register {operand} is read before anything is written to it")
         if dtype.kind == "b":
             return np.array(int(operand, 0) != 0)
         return np.array(int(operand, 0) % 2**64, np.uint64).astype(f"u{dtype.itemsize}").view(dtype)
