@@ -26,6 +26,8 @@ from pycnn.autograd import is_grad_enabled as is_grad_enabled
 from pycnn.autograd import no_grad as no_grad
 from pycnn.autograd import set_debug as set_debug
 from pycnn.backends import use_backend as use_backend
+from pycnn.custom import register_conv2d as register_conv2d
+from pycnn.custom import unregister_conv2d as unregister_conv2d
 from pycnn.functional import adaptive_avg_pool2d as adaptive_avg_pool2d
 from pycnn.functional import adaptive_max_pool2d as adaptive_max_pool2d
 from pycnn.functional import avg_pool2d as avg_pool2d
@@ -63,16 +65,19 @@ __version__ = "0.1.0"
 
 # Imported when first used, so that `import pycnn` alone stays quick.
 _LATER = ("checkpoint", "compiler", "cuda", "data", "jit", "models", "nn", "optim")
-_OF_COMPILER = ("CompileError", "CompiledModel", "compile", "load_compiled")
+_NAMES_LATER = {
+    **dict.fromkeys(("CompileError", "CompiledModel", "compile", "load_compiled"), "pycnn.compiler"),
+    "CudaKernel": "pycnn.custom.text",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
         return importlib.import_module(f"pycnn.{name}")
-    if name in _OF_COMPILER:
-        return getattr(importlib.import_module("pycnn.compiler"), name)
+    if name in _NAMES_LATER:
+        return getattr(importlib.import_module(_NAMES_LATER[name]), name)
     raise AttributeError(f"module 'pycnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LATER, *_OF_COMPILER})
+    return sorted({*globals(), *_LATER, *_NAMES_LATER})

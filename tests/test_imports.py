@@ -20,6 +20,7 @@ FLOORS = [
     ["algorithms", "costs", "tuning", "winograd", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
     ["arrays", "_archive"],
+    ["custom"],
     ["ops"],
     ["random"],
     ["large", "graph", "arithmetic", "autograd", "tensor"],
@@ -27,7 +28,7 @@ FLOORS = [
     ["cuda", "nn", "optim", "data", "checkpoint"],
     ["compiler", "models", "training", "testing"],
     ["viz", "bench", "calibration"],
-    ["cli"],
+    ["cli", "examples"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 ANYWHERE = {"_extras", "_files", "_scoped"}  # helpers that import nothing of pycnn

@@ -150,8 +150,9 @@ def conv2d(
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
         groups: number of independent groups of channels.
-        algo: "auto", "direct", "im2col", "winograd" or the name of a variant, for all three passes; or a dict with
-            any of the keys "fprop", "dgrad", "wgrad" ("auto" for those left out).
+        algo: "auto", "direct", "im2col", "winograd", the name of a variant or of a kernel of your own (see
+            `pycnn.register_conv2d`), for all three passes; or a dict with any of the keys "fprop", "dgrad", "wgrad"
+            ("auto" for those left out).
         accuracy: what "auto" may trade in all three passes, "fast" or "strict" as in `pycnn.use_accuracy`; None asks
             that, in each pass when it runs.
         precision: the least exact arithmetic a float32 product may use in all three passes, "float32", "3xtf32" or

@@ -26,7 +26,7 @@ class Instance:
         kernel: name of the ``__global__`` function in namespace pycnn.
         name: name of the choice, unique within the kernel.
         source: file that holds the kernel.
-        tile_type: the struct of constants.
+        tile_type: the struct of constants; "" for a kernel given as text, whose name says it all.
         tile: its members and their values.
         archs: what it may be compiled for.
         spills: bytes of registers that it is known to spill.
@@ -43,11 +43,13 @@ class Instance:
     @property
     def expression(self) -> str:
         """The instance in C++, such as ``pycnn::kernel<pycnn::Tile{.R = 3}>``."""
+        if not self.tile_type:
+            return self.kernel
         members = ", ".join(f".{member} = {value}" for member, value in self.tile.items())
         return f"pycnn::{self.kernel}<pycnn::{self.tile_type}{{{members}}}>"
 
     def __str__(self) -> str:
-        return f"{self.kernel}[{self.name}]"
+        return f"{self.kernel}[{self.name}]" if self.tile_type else self.kernel
 
 
 class Sources:
@@ -55,10 +57,14 @@ class Sources:
 
     Args:
         folder: the folder; by default the one installed with the package or, run in place, the repository's.
+
+    Attributes:
+        texts: files that are in no folder, by name; see `given`.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder or _installed()
+        self.texts: dict[str, str] = {}
         self._closures: dict[str, dict[str, str]] = {}
         self._kernels = _instances(self.folder / "instances.toml")
 
@@ -80,6 +86,17 @@ class Sources:
         """The instances of one kernel, by name.  Raises KeyError if there is no such kernel."""
         return self._kernels[kernel]
 
+    def given(self, kernel: str, text: str) -> Instance:
+        """A kernel that somebody wrote elsewhere: CUDA C++ that may include the files of this folder.
+
+        Args:
+            kernel: its function, as C++ has the name: ``mine``, ``of::mine<3>``.
+            text: a source with that one kernel.
+        """
+        name = f"given-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.texts[f"{name}.cu"] = text
+        return Instance(kernel, name, f"{name}.cu", "", MappingProxyType({}), ARCHS)
+
     def closure(self, file: str) -> dict[str, str]:
         """The text of `file` and of everything it includes from this folder, by name."""
         if file not in self._closures:
@@ -88,7 +105,7 @@ class Sources:
             while waiting:
                 name = waiting.pop()
                 if name not in texts:
-                    texts[name] = (self.folder / name).read_text(encoding="utf-8")
+                    texts[name] = self.texts.get(name) or (self.folder / name).read_text(encoding="utf-8")
                     waiting.extend(_INCLUDE.findall(texts[name]))
             self._closures[file] = dict(sorted(texts.items()))
         return self._closures[file]

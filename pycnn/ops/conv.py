@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pycnn.algorithms import of_call
+from pycnn.custom.dispatch import answering
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_shape, flag, shape_of
 from pycnn.shape import Conv2dShape, normalize_padding, pair, whole
@@ -45,7 +46,8 @@ def conv2d_fprop(
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
         groups: number of independent groups of channels.
-        algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...).
+        algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...) or of a
+            kernel of your own (see `pycnn.register_conv2d`).
         accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
         precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32" or "tf32" as in
             `pycnn.use_precision`; None asks that.
@@ -85,7 +87,7 @@ def conv2d_fprop(
         expect_shape("scale", scale.shape, (shape.K,), "one value a filter, shape")
     if residual is not None:
         expect_shape("residual", residual.shape, shape.y_shape)
-    y = call.backend.conv2d_fprop(
+    y = answering(call.backend, algo).conv2d_fprop(
         x,
         w,
         b,
@@ -146,7 +148,7 @@ def conv2d_dgrad(
     shape = _shape(shape_of("x_shape", x_shape), w.shape, stride, padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.y_shape)
     return call.back(
-        call.backend.conv2d_dgrad(
+        answering(call.backend, algo).conv2d_dgrad(
             dy, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
         )
     )
@@ -200,7 +202,7 @@ def conv2d_wgrad(
     shape = _shape(x.shape, shape_of("w_shape", w_shape), stride, padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.y_shape)
     how = (shape.stride, shape.padding, shape.dilation, shape.groups)
-    found = call.backend.conv2d_wgrad(dy, x, shape.w_shape, *how, algo=algo, bias=bias)
+    found = answering(call.backend, algo).conv2d_wgrad(dy, x, shape.w_shape, *how, algo=algo, bias=bias)
     if bias:
         dw, db = found
         return call.back(dw), call.back(db)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pycnn.algorithms import of_call
+from pycnn.custom.dispatch import answering
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_rank, expect_shape, shape_of
 from pycnn.ops.conv import IntPair, Padding
@@ -71,11 +72,11 @@ def conv_transpose2d_fprop(
     shape, rest = transposed(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
     if b is not None:
         expect_shape("b", b.shape, (shape.C,), "one value an output channel, shape")
-    backend = call.backend
     x = _extended(call, x, rest)
-    y = backend.conv2d_dgrad(x, w, shape.x_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    y = answering(call.backend, algo).conv2d_dgrad(x, w, shape.x_shape, *how, algo=algo)
     if b is not None:
-        y = backend.channel_affine(y, None, b)
+        y = call.backend.channel_affine(y, None, b)
     return call.back(y)
 
 
@@ -124,7 +125,8 @@ def conv_transpose2d_dgrad(
     dy, w = call.arrays
     shape, rest = transposed(shape_of("x_shape", x_shape), w.shape, stride, padding, output_padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.x_shape)
-    dx = call.backend.conv2d_fprop(dy, w, None, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo)
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    dx = answering(call.backend, algo).conv2d_fprop(dy, w, None, *how, algo=algo)
     if any(rest):
         dx = dx[:, :, : shape.P - rest[0], : shape.Q - rest[1]].copy()
     return call.back(dx)
@@ -176,11 +178,8 @@ def conv_transpose2d_wgrad(
     shape, rest = transposed(x.shape, shape_of("w_shape", w_shape), stride, padding, output_padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.x_shape)
     x = _extended(call, x, rest)
-    return call.back(
-        call.backend.conv2d_wgrad(
-            x, dy, shape.w_shape, shape.stride, shape.padding, shape.dilation, shape.groups, algo=algo
-        )
-    )
+    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    return call.back(answering(call.backend, algo).conv2d_wgrad(x, dy, shape.w_shape, *how, algo=algo))
 
 
 def transposed(

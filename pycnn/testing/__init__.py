@@ -10,6 +10,7 @@ optimisers.py a device's optimiser steps: `check_optimisers`
 fragments.py  tensor cores: who holds which element, instruction by instruction; how they add up
 loops.py      the seven loops that check the reference itself
 gradient.py   gradients of functions of arrays, along one random direction: cheap, for the backends
+verify.py     `verify_conv2d`: a registered kernel on all of the problems
 gradcheck.py  gradients of functions of Tensors, element by element, and gradients of those: for autograd
 ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
@@ -41,6 +42,7 @@ from pycnn.testing.regimes import (
     run,
     terms,
 )
+from pycnn.testing.verify import Verification, verify_conv2d
 
 __all__ = [
     "ADAPTIVE_POOLS",
@@ -49,6 +51,7 @@ __all__ = [
     "POOLS",
     "Case",
     "Operands",
+    "Verification",
     "check_adaptive_pool2d",
     "check_bias_gradient",
     "check_conv2d",
@@ -77,4 +80,5 @@ __all__ = [
     "run",
     "scattered",
     "terms",
+    "verify_conv2d",
 ]

@@ -8,6 +8,8 @@ from types import ModuleType
 import numpy as np
 
 from pycnn import backends
+from pycnn.custom.dispatch import answering
+from pycnn.custom.registry import stands_for
 from pycnn.shape import Problem
 from pycnn.testing.regimes import (
     Operands,
@@ -38,16 +40,17 @@ def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = 
         backend: a name ("reference", "cpu", ...) or a module that has the backends' functions.
         problem: a `Problem` or its string; in a dtype that the backend's own functions take.  With layout nhwc the
             operands are channels-last.
-        algo: a family or a variant by name.  "auto" is checked as whatever `conv2d_choose` says it takes.
+        algo: a family, a variant or, where `backend` is a name, a registered kernel, by name.  "auto" is checked as
+            whatever `conv2d_choose` says it takes, a kernel as the algorithm that it is `bound` to.
 
     Raises:
         AssertionError: naming the backend, problem and algorithm.  ValueError if the algorithm cannot run the problem.
 
     >>> check_conv2d("cpu", "n1c3h8w8_k4r3s3_st1pd1dl1g1_wgrad", "im2col")
     """
-    module = backends.get(backend) if isinstance(backend, str) else backend
+    module = answering(backends.get(backend), algo) if isinstance(backend, str) else backend
     problem = Problem.parse(problem) if isinstance(problem, str) else problem
-    chosen = algo
+    chosen = stands_for(algo)
     if algo == "auto":
         chosen, _ = module.conv2d_choose(problem.operator, problem.shape, np.dtype(problem.dtype))
     where = f"{module.__name__} {problem} algo={algo} ({chosen})"
