@@ -11,7 +11,19 @@ import pytest
 import pycnn
 
 # What a module may need beyond the core; its examples are skipped where that is absent.
-OPTIONAL = {"cupy", "torch", "PIL", "matplotlib", "rich", "pooch", "safetensors", "sklearn", "onnx", "onnxruntime", "numba"}
+OPTIONAL = {
+    "cupy",
+    "torch",
+    "PIL",
+    "matplotlib",
+    "rich",
+    "pooch",
+    "safetensors",
+    "sklearn",
+    "onnx",
+    "onnxruntime",
+    "numba",
+}
 NATIVE = {"pycnn._cpu"}
 # Optional packages that the examples of a module use although the module itself can be imported without.
 EXAMPLES_USE = {

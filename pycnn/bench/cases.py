@@ -14,6 +14,7 @@ from pycnn.arrays import parse_device, place
 from pycnn.bench.gpu import on_device
 from pycnn.bench.tasks import Call, Task
 from pycnn.bench.workloads import Workload
+from pycnn.custom import registry
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem
 from pycnn.testing import Operands, error_bound, magnitudes, oracle
 
@@ -28,7 +29,8 @@ class Case:
         task: what there is to do.
         y64: the exact result.
         ours: our ways to do it, by name, for the backend in force when they are called.
-        bounds: the largest |y - y64| that still counts as right, for each of `ours`.
+        own: the registered kernels among those asked for, likewise.
+        bounds: the largest |y - y64| that still counts as right, for each of `ours` and `own`.
         bound: the same for everybody else: the widest of ours, since they choose their algorithms themselves.
         auto, why: what ``algo="auto"`` takes, and the sentence saying why.
         refused: algorithms that cannot run the problem, and why.
@@ -37,6 +39,7 @@ class Case:
     task: Task
     y64: np.ndarray
     ours: dict[str, Call]
+    own: dict[str, Call]
     bounds: dict[str, float]
     bound: float
     auto: str
@@ -58,8 +61,14 @@ def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: s
     module = backends.get(backend)
     known = dict(module.conv2d_algorithms(operator, shape, np.dtype(np.float32)))
     auto, why = module.conv2d_choose(operator, shape, np.dtype(np.float32))
-    refused = {name: reason for name, reason in known.items() if reason is not None}
-    ours = [name for name in _asked(algos, known) if name not in refused]
+    kernels = [kernel for name in algos if not registry.is_built_in(name) and (kernel := registry.find(name))]
+    own = [kernel.name for kernel in kernels]
+    asked = [name for name in algos if name not in own]
+    alone = bool(own) and not asked  # beside kernels of the user's own alone, auto's choice races
+    reasons = known | {kernel.name: kernel.refuses(operator, shape, "float32", backend) for kernel in kernels}
+    refused = {name: reason for name, reason in reasons.items() if reason is not None}
+    ours = [name for name in ([auto] if alone else _asked(asked, known)) if name not in refused]
+    own = [name for name in own if name not in refused]
 
     problem, operands = Problem(shape, operator), _conv_operands(workload, shape, operator)
     y64, largest = oracle(problem, operands), oracle(problem, magnitudes(operands))
@@ -69,7 +78,8 @@ def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: s
         task,
         y64,
         {name: conv_call(here, name) for name in ours},
-        {name: error_bound(problem, operands, y64, name, largest) for name in ours},
+        {name: conv_call(here, name) for name in own},
+        {name: error_bound(problem, operands, y64, registry.stands_for(name), largest) for name in (*ours, *own)},
         error_bound(problem, operands, y64, "auto", largest),
         auto,
         why,
@@ -81,7 +91,8 @@ def _asked(algos: Sequence[str], known: Mapping[str, Any]) -> list[str]:
     """The names in `known` that `algos` means: variants by name, or all of a family."""
     unknown = [algo for algo in algos if algo not in known and algo not in FAMILIES]
     if unknown:
-        raise ValueError(f"algorithms must be among {', '.join((*FAMILIES, *known))}, got {unknown[0]!r}")
+        names = ", ".join(dict.fromkeys((*FAMILIES, *known)))
+        raise ValueError(f"algorithms must be among {names} and the registered kernels, got {unknown[0]!r}")
     return [name for name in known if not algos or name in algos or name.partition("_")[0] in algos]
 
 
@@ -117,7 +128,7 @@ def _pool_case(workload: Workload, shape: Pool2dShape, operator: str, backend: s
     # No value of a result is a sum of more than R * S of the first operand's, each with its rounding.
     bound = shape.kernel[0] * shape.kernel[1] * 2.0**-23 * float(np.abs(arrays[0]).max(initial=0.0))
     task = Task(workload.op, operator, shape, arrays, workload.count_pad)
-    return Case(task, y64, {"native": call}, {"native": bound}, bound, "native", "the only one", {})
+    return Case(task, y64, {"native": call}, {}, {"native": bound}, bound, "native", "the only one", {})
 
 
 Arrays = tuple[np.ndarray, ...]

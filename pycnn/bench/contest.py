@@ -17,6 +17,7 @@ from pycnn import backends
 from pycnn.bench.cases import Case, case_of
 from pycnn.bench.gpu import event_slice, result_of
 from pycnn.bench.processes import PeerProcess
+from pycnn.bench.tasks import Call
 from pycnn.bench.timing import Racer, Timing, race, timed_slice
 from pycnn.bench.workloads import Workload
 from pycnn.shape import PASSES, Conv2dShape
@@ -32,7 +33,7 @@ class Contestant(Racer):
     """A racer that is judged first.
 
     Attributes:
-        kind: "ours", "numpy" or "peer".
+        kind: "ours", "own" (a registered kernel), "numpy" or "peer".
         result: returns what is judged.
         bound: the largest |y - y64| that still counts as right.
     """
@@ -120,7 +121,8 @@ def contest(
         workload: the layer, with its real input.
         operator: one of CONV_PASSES for a convolution, of POOL_PASSES for pooling.
         backend: whose algorithms run: "cpu", "reference" or "sim" on NumPy arrays, "cuda" on a GPU's, timed by events.
-        algos: only these families and variants; empty for all that can run the problem.  Pooling has only one.
+        algos: only these families, variants and registered kernels; empty for all of pycnn's that can run the problem.
+            Registered kernels alone race what auto takes.  Pooling has only one.
         peers: whom to run beside ours, NumPy among them.
         seconds: time to spend on each contestant, roughly.
 
@@ -130,18 +132,18 @@ def contest(
         ChildProcessError: a peer failed.
     """
     case = case_of(workload, operator, backend, algos)
-    contestants = [_ours(name, case, backend) for name in case.ours]
+    contestants = [_ours(name, call, "ours", case, backend) for name, call in case.ours.items()]
+    contestants += [_ours(name, call, "own", case, backend) for name, call in case.own.items()]
     contestants += [_theirs(peer, name, case) for peer in peers for name in peer.prepare(case.task)]
     with backends.use_backend(backend):
         rows = _judge(contestants, case.y64, seconds)
     return Result(workload, operator, rows, case.auto, case.why, case.refused)
 
 
-def _ours(name: str, case: Case, backend: str) -> Contestant:
-    call = case.ours[name]
+def _ours(name: str, call: Call, kind: str, case: Case, backend: str) -> Contestant:
     if backend == "cuda":
-        return Contestant(name, "pycnn", event_slice(call), "ours", result_of(call), case.bounds[name])
-    return Contestant(name, "pycnn", partial(timed_slice, call), "ours", call, case.bounds[name])
+        return Contestant(name, "pycnn", event_slice(call), kind, result_of(call), case.bounds[name])
+    return Contestant(name, "pycnn", partial(timed_slice, call), kind, call, case.bounds[name])
 
 
 def _theirs(peer: PeerProcess, name: str, case: Case) -> Contestant:

@@ -112,7 +112,7 @@ def _figures(c: dict[str, Any], layer: dict[str, Any], seconds: dict[str, Any], 
 
 def _contestants(layers: list[dict[str, Any]]) -> list[str]:
     """Whom the bars show: us, NumPy and the peers."""
-    peers = [c["name"] for layer in layers for c in layer["contestants"] if c["kind"] == "peer"]
+    peers = [c["name"] for layer in layers for c in layer["contestants"] if c["kind"] in ("own", "peer")]
     return [OURS, "numpy", *dict.fromkeys(peers)]
 
 

@@ -42,8 +42,9 @@ def gflops(result: Result, row: Row) -> float:
 
 
 def peer_names(results: Sequence[Result]) -> list[str]:
-    """The contestants of other frameworks, in order of appearance."""
-    return list(dict.fromkeys(row.contestant for result in results for row in result.rows if row.kind == "peer"))
+    """The registered kernels and the contestants of other frameworks, in order of appearance."""
+    rows = [row for result in results for row in result.rows]
+    return list(dict.fromkeys(row.contestant for row in rows if row.kind in ("own", "peer")))
 
 
 def totals(results: Sequence[Result]) -> dict[str, dict[str, float]]:

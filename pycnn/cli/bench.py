@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 DEFAULT_NETWORKS = "lenet5,alexnet,vgg16,googlenet,resnet50"
 QUICK_NETWORKS = "lenet5,alexnet"
 _CELLS = "with --peers: of fprop, dgrad, wgrad, inference, training, first (call), memory (default: all)"
+_BACKEND = "default: cpu, or where a kernel of yours runs"
+_ALGO = "only these families, variants and kernels of yours, by comma; yours race what auto takes if they are alone"
+_KERNEL = "a file of yours, or a module, that calls pycnn.register_conv2d; verified first, then raced; may be repeated"
+_MOST_MACS = "verify kernels of yours on problems of at most N multiply-adds"
 _LONGEST = 60.0  # seconds of a contestant in a cell
 _LARGEST_BATCH = 4096
 _FILE_WIDTH = 200  # characters of a line that no terminal has to show
@@ -45,8 +49,10 @@ def add_parser(subparsers: Any) -> None:
         help="instead of networks, a problem such as n1c64h56_k64r3_pd1, perhaps with a pass; may be repeated",
     )
     parser.add_argument("--passes", default=None, metavar="NAMES", help="of fprop, dgrad, wgrad (default: all)")
-    parser.add_argument("--backend", default="cpu", choices=("cpu", "reference", "sim", "cuda"), help="default: cpu")
-    parser.add_argument("--algo", default=None, metavar="NAMES", help="only these families and variants, by comma")
+    parser.add_argument("--backend", default=None, choices=("cpu", "reference", "sim", "cuda"), help=_BACKEND)
+    parser.add_argument("--algo", default=None, metavar="NAMES", help=_ALGO)
+    parser.add_argument("--kernel", action="append", default=[], metavar="FILE", help=_KERNEL)
+    parser.add_argument("--most-macs", type=int, default=None, metavar="N", help=_MOST_MACS)
     parser.add_argument(
         "--peers",
         default=None,
@@ -70,6 +76,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark; 1 if any result was wrong."""
+    from pycnn.cli._bench_own import prepare, verified
+
+    prepare(args)
     _check(args)
     from pycnn._extras import extra
 
@@ -82,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
         from pycnn.cli._bench_peers import compare
 
         return compare(args, console)
+    if not verified(args, console):
+        return 1
     from pycnn.bench import gpu
     from pycnn.bench import machine as machines
     from pycnn.bench.peers import NumPy, find_peers
@@ -204,6 +215,7 @@ def _run(
         (layer, operator)
         for layer, passes in layers
         for operator in (POOL_PASSES if layer.op != "conv2d" else [name for name in CONV_PASSES if name in passes])
+        if layer.op == "conv2d" or not args.own
     ]
     results: list[Result] = []
     missing: dict[str, None] = {}
@@ -212,6 +224,9 @@ def _run(
             drawn.update(done, len(work), f"{layer.name} {operator}")
             try:
                 results.append(contest(layer, operator, args.backend, algos, peers, seconds))
+                for name in args.own:
+                    if name in results[-1].refused:
+                        missing[f"{name} in {operator} of {layer.shape}: {results[-1].refused[name]}"] = None
             except NotImplementedError as error:  # a backend that has not every operator yet
                 missing[str(error)] = None
     if not results:

@@ -17,6 +17,7 @@ from pycnn import arithmetic as op
 from pycnn.compiler.graph import Value
 from pycnn.compiler.operations import channels
 from pycnn.compiler.tracer import Trace, Traced
+from pycnn.custom.registry import is_built_in
 from pycnn.functional.activation import LogSoftmax, Relu, Sigmoid, Softmax, Tanh
 from pycnn.functional.conv import Conv2d
 from pycnn.functional.linear import Bias, Gemm, Linear
@@ -71,6 +72,9 @@ def _conv2d(
 ) -> Value:
     w, b = _constant(run, "the filters of a convolution", w, 4), _constant(run, "its bias", b, 1)
     stride, dilation = pair("stride", stride, 1), pair("dilation", dilation, 1)
+    algo = options["fprop"]["algo"]
+    if isinstance(algo, str) and not is_built_in(algo):
+        raise run.error(f"algo={algo!r} is none of pycnn's own algorithms, and only those have a compiled form")
     return run.add(
         "conv2d",
         _input(run, "the input of a convolution", x, 4),
@@ -79,7 +83,7 @@ def _conv2d(
         padding=normalize_padding(padding, w.shape[2:], stride, dilation),
         dilation=dilation,
         groups=whole("groups", groups, 1),
-        algo=options["fprop"]["algo"],
+        algo=algo,
         relu=False,
     )
 

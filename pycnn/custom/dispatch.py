@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,9 @@ class Registered:
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
         y = self._run("fprop", x, w, shape)
         if scale is not None or b is not None:
-            y = self._backend.channel_affine(y, scale, module_of(scale).zeros_like(scale) if b is None else b)
+            with self._there(y):
+                shift = module_of(y).zeros((shape.K,), y.dtype) if b is None else b
+            y = self._backend.channel_affine(y, scale, shift)
         if residual is not None:
             y = self._backend.add(y, residual)
         return self._backend.relu_fwd(y) if relu else y
@@ -111,14 +114,20 @@ class Registered:
         reason = kernel.refuses(operator, shape, left.dtype.name, self._place)
         if reason is not None:
             raise ValueError(f"algo={kernel.name!r} cannot run {operator} of {shape} ({reason})")
-        if not shape.N:
-            return module_of(left).zeros(result_shape(operator, shape), left.dtype)
-        run, left, right = kernel.passes[operator], _dense(left), _dense(right)
-        if isinstance(run, DevicePass):
-            return self._on_device(run, operator, left, right, shape)
-        result = run(left, right, shape)
-        _check(result, f"{operator} of the registered kernel {kernel.name}", left, shape, result_shape(operator, shape))
+        expected = result_shape(operator, shape)
+        with self._there(left):
+            if not shape.N:
+                return module_of(left).zeros(expected, left.dtype)
+            run, left, right = kernel.passes[operator], _dense(left), _dense(right)
+            if isinstance(run, DevicePass):
+                return self._on_device(run, operator, left, right, shape)
+            result = run(left, right, shape)
+        _check(result, f"{operator} of the registered kernel {kernel.name}", left, shape, expected)
         return result
+
+    def _there(self, array: Array) -> Any:
+        """A context in which fresh arrays are where `array` is."""
+        return self._backend.within(array.data.device_id) if self._place == "cuda" else nullcontext()
 
     def _on_device(self, run: DevicePass, operator: str, left: Array, right: Array, shape: Conv2dShape) -> Array:
         if self._place == "sim":  # whose memory is a copy of NumPy's

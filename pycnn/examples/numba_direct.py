@@ -10,8 +10,9 @@ One thread computes one element of the result and nothing else, in the order in 
 
 On a GPU (`pip install numba-cuda` beside pycnn[cuda13]):
 
-    $ pycnn bench --kernel pycnn.examples.numba_direct --problem n1c64h56_k64r3_pd1
+    $ NUMBA_CUDA_ARRAY_INTERFACE_SYNC=0 pycnn bench --kernel pycnn.examples.numba_direct --problem n1c64h56_k64r3_pd1
 
+(The variable spares a wait: numba would otherwise wait for CuPy's stream before each launch, which is in that stream.)
 Without one, in numba's simulator, which runs each thread as Python and is slow:
 
     $ NUMBA_ENABLE_CUDASIM=1 pycnn bench --kernel pycnn.examples.numba_direct --most-macs 2000 --problem n1c2h4_k2r3_pd1
@@ -113,7 +114,7 @@ def wgrad_kernel(dy, x, dw, stride_h, stride_w, pad_top, pad_left, dilation_h, d
 
 
 def _launch(kernel: Any, left: Any, right: Any, out_shape: tuple[int, ...], shape: Conv2dShape) -> Any:
-    out = np.empty_like(left, shape=out_shape)
+    out = np.empty_like(left, order="C", shape=out_shape)
     top, _, left_side, _ = shape.padding
     blocks = -(-out.size // THREADS)
     how = (*shape.stride, top, left_side, *shape.dilation, shape.groups)

@@ -12,6 +12,7 @@ from pycnn import backends, cuda
 from pycnn.arrays import parse_device, place, to_host
 from pycnn.custom import registry
 from pycnn.custom.dispatch import answering
+from pycnn.jit.errors import MissingToolError
 from pycnn.shape import Problem
 from pycnn.testing.check import check_conv2d
 from pycnn.testing.problems import layers, problems
@@ -69,6 +70,7 @@ def verify_conv2d(
         AssertionError: the kernel is wrong, or raised an exception; the message has the problem's string, which is that
             of the smallest problem among those given on which it is so.
         ValueError: no such kernel, or one that refuses every problem.
+        MissingToolError: a compiler, a driver or the simulator is not there.
 
     >>> import pycnn
     >>> pycnn.register_conv2d("forgetful", lambda x, w, shape: np.zeros(shape.y_shape, x.dtype))
@@ -101,8 +103,11 @@ def verify_conv2d(
             continue
         try:
             check_conv2d(checked, problem, name)
+        except MissingToolError:  # nothing is known of the kernel
+            raise
         except AssertionError as error:
-            details = str(error).partition(", ")[2] or error  # it begins with the problem, too
+            text = str(error)
+            details = text.partition(", ")[2] if text.startswith(module.__name__) else text  # not the problem twice
             raise AssertionError(f"{name} is wrong on {problem} ({where}): {details}") from None
         except Exception as error:  # the kernel is somebody's own code, and may raise anything
             raise AssertionError(f"{name} fails on {problem} ({where}): {type(error).__name__}: {error}") from error

@@ -658,6 +658,7 @@ class Gpu:
         self.launches: list[str] = []
         self.transfers: list[str] = []
         self.loaded: list[tuple[int, Instance]] = []
+        self.given: list[Instance] = []  # kernels from elsewhere that may come, too
         self.attributes: list[tuple[int, int]] = []
         self.allocations = self.uploads = 0
         self.waited: dict[Stream, int] = {}  # how far the host has seen each stream come
@@ -748,7 +749,7 @@ class Gpu:
         if self.stream.recorded is not None:
             raise CaptureRefused("a module is loaded while a stream captures")
         compiled = cubin.Cubin.read(image)
-        instance = next(i for i in self.sources.instances if is_entry(compiled.entry, i))
+        instance = next(i for i in (*self.sources.instances, *self.given) if is_entry(compiled.entry, i))
         handle = len(self._functions) + 1
         self._functions[handle] = (self.simulator.load(instance), compiled, self.current)
         self.loaded.append((self.current, instance))
@@ -757,6 +758,8 @@ class Gpu:
 
 def is_entry(name: str, instance: Instance) -> bool:
     """Whether `name` is the mangled name of an instance's kernel: it holds kernel, tile and the tile's values."""
+    if not instance.tile_type:
+        return name.startswith(f"_Z{len(instance.kernel)}{instance.kernel}")
     values = list(instance.tile.values())
     tiles = set()
     for count in (len(values), *(i for i in range(len(values)) if not any(values[i:]))):  # zeros at the end may lack
