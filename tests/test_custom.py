@@ -324,6 +324,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
         (about / "entry_points.txt").write_text(f"[{registry.GROUP}]\ntheirs = their_package_{name}\n")
         module = f"their_package_{name}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
         (tmp_path / f"{module}.py").write_text(MODULE.format(name=name))
         importlib.invalidate_caches()
         return module
