@@ -69,7 +69,7 @@ class Registered:
         y = self._run("fprop", x, w, shape)
         if scale is not None or b is not None:
             with self._there(y):
-                shift = module_of(y).zeros((shape.K,), y.dtype) if b is None else b
+                shift = module_of(scale).zeros_like(scale) if b is None else b
             y = self._backend.channel_affine(y, scale, shift)
         if residual is not None:
             y = self._backend.add(y, residual)
