@@ -61,7 +61,7 @@ def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: s
     module = backends.get(backend)
     known = dict(module.conv2d_algorithms(operator, shape, np.dtype(np.float32)))
     auto, why = module.conv2d_choose(operator, shape, np.dtype(np.float32))
-    kernels = [kernel for name in algos if not registry.is_built_in(name) and (kernel := registry.find(name))]
+    kernels = [kernel for name in algos if (kernel := registry.find(name))]
     own = [kernel.name for kernel in kernels]
     asked = [name for name in algos if name not in own]
     alone = bool(own) and not asked  # beside kernels of the user's own alone, auto's choice races

@@ -28,7 +28,7 @@ def prepare(args: argparse.Namespace) -> None:
         raise ValueError(f"--kernel {args.kernel[-1]} registers no kernel: it has to call pycnn.register_conv2d")
     args.algo = args.algo or ",".join(new) or None
     asked = args.algo.split(",") if args.algo else []
-    kernels = [kernel for name in asked if not registry.is_built_in(name) and (kernel := registry.find(name))]
+    kernels = [kernel for name in asked if (kernel := registry.find(name))]
     args.own = [kernel.name for kernel in kernels]
     if not kernels:
         if args.most_macs is not None:

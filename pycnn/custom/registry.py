@@ -176,13 +176,12 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Kernel | None:
-    """The kernel of that name, from the installed packages if need be, or None.
+    """The kernel of that name, from the installed packages if need be; None for pycnn's own names and unknown ones.
 
     Raises ValueError for an entry point of that name whose module registers another, and whatever that module raises.
     """
-    kernel = _kernels.get(name)
-    if kernel is not None:
-        return kernel
+    if name in _kernels or is_built_in(name):
+        return _kernels.get(name)
     from importlib import metadata  # takes longer than most of pycnn
 
     for point in metadata.entry_points(group=GROUP, name=name):
