@@ -12,7 +12,7 @@ from pycnn.backends.cuda.device import Argument, Array, Extent, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape
 from pycnn.custom.registry import DevicePass, result_shape
-from pycnn.shape import Conv2dShape
+from pycnn.shape import DTYPES, Conv2dShape
 
 __all__ = ["CudaKernel"]
 
@@ -44,7 +44,8 @@ class CudaKernel(DevicePass):
             (``np.int32(3)``) and bytes are passed as they are.  By default (shape, left, right, result), which are x,
             w, y in fprop, dy, w, dx in dgrad and dy, x, dw in wgrad.
         shared: bytes of dynamic shared memory of a block; what fits into 48 KiB needs none.
-        dtype: of the arrays that it is written for.
+        dtype: of the arrays that it is written for: "float32", "float64", "float16" or "bfloat16" (`pycnn::float16` and
+            `pycnn::bfloat16` of ``arch/half.cuh``).
 
     Raises:
         TypeError, ValueError: an argument that is not of this kind, or a text with no ``__global__`` function or many.
@@ -81,6 +82,8 @@ class CudaKernel(DevicePass):
                 raise TypeError(f"{what} must be a string that is not empty, got {value!r:.60}")
         if not callable(blocks):
             raise TypeError(f"blocks must be a function of the shape, got {blocks!r:.60}")
+        if dtype not in DTYPES.values():
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES.values())}, got {dtype!r}")
         found = len(re.findall(r"\b__global__\b", _COMMENT.sub("", text)))
         if found != 1:
             raise ValueError(f"text must have one __global__ function, found {found}; one CudaKernel is one of them")
@@ -88,14 +91,14 @@ class CudaKernel(DevicePass):
         self._blocks, self._threads = blocks, threads
         self._arguments = arguments or (lambda left, right, out, shape: (shape, left, right, out))
         self._shared = shared
-        self._dtype = np.dtype(dtype)
+        self._dtype = dtype
 
     def __repr__(self) -> str:
         return f"CudaKernel({self._name})"
 
     def refuses(self, dtype: str) -> str | None:
         """Why it does not take arrays of this dtype, or None."""
-        return None if dtype == self._dtype.name else f"its CUDA C++ is for {self._dtype}, this is {dtype}"
+        return None if dtype == self._dtype else f"its CUDA C++ is for {self._dtype}, this is {dtype}"
 
     def run(self, host: HostBase, operator: str, left: Array, right: Array, shape: Conv2dShape) -> Array:
         """Compile it if need be, and start it on the device of `host`."""

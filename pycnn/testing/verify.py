@@ -62,7 +62,7 @@ def verify_conv2d(
         backend: where; by default the first of the kernel's backends that this machine has.
         given: problems, of which the pass and dtype do not matter; by default all of `pycnn.testing.BY_REASON` and the
             small layers of the lecture's networks.
-        dtype: "float32" or "float64".
+        dtype: of the arrays; 16 bits on "cuda" and "sim" alone, the others widen them for the kernel.
         most_macs: leave out problems of more multiply-adds, for a kernel that runs in a simulator.
         progress: called before each problem with how many are done, how many there are, and it.
 

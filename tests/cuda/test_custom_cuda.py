@@ -246,6 +246,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "two functions": (lambda: CudaKernel(SCALE * 2, "scale", blocks=lambda s: 1), ValueError, "function, found 2"),
     "blocks": (lambda: scale(blocks=3), TypeError, "blocks must be a function of the shape, got 3"),
+    "dtype": (lambda: scale(dtype="half"), ValueError, "dtype must be one of float32, float64, .*got 'half'"),
     "no blocks": (
         lambda: run(scale(blocks=lambda s: (0, 1))),
         ValueError,
@@ -283,6 +284,33 @@ def test_another_dtype_may_be_what_it_is_written_for() -> None:
     y = run(double, X.astype(np.float64), W.astype(np.float64))
     assert y.dtype == np.float64
     assert np.array_equal(y, 3 * X)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_sixteen_bits_reach_the_kernel_and_are_rounded_once(example: ModuleType, dtype: str) -> None:
+    text = example.FPROP.replace("common.cuh", "arch/half.cuh")
+    text = text.replace("const float* x, const float* w, float* y", "const {0}* x, const {0}* w, {0}* y").replace(
+        "{0}", f"pycnn::{dtype}"
+    )
+    text = text.replace("= x[", "= to_float(x[").replace("+ v];", "+ v]);").replace("pixel, w[", "pixel, to_float(w[")
+    text = text.replace("+ s], sum)", "+ s]), sum)").replace("= sum;", f"= pycnn::from_float<pycnn::{dtype}>(sum);")
+
+    def blocks(shape: Conv2dShape) -> int:
+        return -(-shape.N * shape.K * shape.P * shape.Q // 128)
+
+    for name, source in (
+        ("right", text),
+        (
+            "early",
+            text.replace("sum = fmaf(", f"sum = pycnn::to_float(pycnn::from_float<pycnn::{dtype}>(fmaf(").replace(
+                "]), sum);", "]), sum)));"
+            ),
+        ),
+    ):
+        pycnn.register_conv2d(name, CudaKernel(source, "fprop", blocks=blocks, threads=128, dtype=dtype))
+    assert len(verify_conv2d("right", "sim", dtype=dtype, most_macs=20_000).right) > 40
+    with pytest.raises(AssertionError, match=r"^early is wrong on "):
+        verify_conv2d("early", "sim", dtype=dtype, most_macs=20_000)
 
 
 # -------------------------------------------------------------------------------------------------------- CuPy's arrays
