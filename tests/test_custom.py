@@ -538,6 +538,13 @@ def test_one_command_verifies_and_races_a_file(command: Any) -> None:
     assert "fprop, all layers" in said
 
 
+def test_peers_race_a_kernel_too(command: Any) -> None:
+    pytest.importorskip("torch")
+    code, said, _ = command("--kernel", "FILE", "--peers", "torch", "--problem", "n1c4h8_k4r3_pd1")
+    assert code == 0
+    assert all(f"x {name}" in said for name in ("numpy", "mine", "torch", "torch_cl"))
+
+
 def test_a_wrong_kernel_is_never_raced_and_is_1(command: Any) -> None:
     code, said, _ = command("--kernel", "FILE", "--problem", "n1c4h8_k4r3_pd1", damage="+ (shape.R > 3)")
     assert code == 1
@@ -591,7 +598,7 @@ def test_what_a_kernel_refuses_is_said(command: Any) -> None:
         (["--algo", "direct"], "--most-macs is about verifying a kernel of yours"),
         (["--kernel", "FILE", "--algo", "theirs", "--most-macs", "9"], "needs --kernel, or one in --algo"),
         (["--kernel", "FILE", "--backend", "reference"], "it was registered for the backends cpu"),
-        (["--kernel", "FILE", "--peers", "torch"], "--algo has no meaning beside --peers"),
+        (["--kernel", "FILE", "--peers", "caffe"], "peers must be among torch"),
     ],
 )
 def test_bad_arguments_are_one_line_and_2(command: Any, arguments: list[str], words: str) -> None:

@@ -56,9 +56,9 @@ def verified(args: argparse.Namespace, console: Any) -> bool:
                 )
         except AssertionError as error:
             right = False
-            console.print(str(error), style="red", markup=False, highlight=False)
+            console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         else:
-            console.print(str(found), markup=False, highlight=False)
+            console.print(str(found), markup=False, highlight=False, soft_wrap=True)
     return right
 
 

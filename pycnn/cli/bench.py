@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     _make_folder(args.out)  # now, not when minutes of results are to be written
-    if args.peers and args.backend == "cpu":
+    if args.peers and args.backend == "cpu" and not args.own:
         from pycnn.cli._bench_peers import compare
 
         return compare(args, console)
@@ -135,7 +135,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError(f"--threads must be from 1 to {MOST_THREADS}, got {args.threads}")
     if args.seconds is not None and not 0 < args.seconds <= _LONGEST:
         raise ValueError(f"--seconds must be above 0 and at most {_LONGEST}, got {args.seconds}")
-    comparing = bool(args.peers) and args.backend == "cpu"
+    comparing = bool(args.peers) and args.backend == "cpu" and not args.own
     idle = ("net", "layers", "image", "algo") if comparing else ("cells", "only", "seconds")
     for name in idle:
         if getattr(args, name) is not None:
