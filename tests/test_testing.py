@@ -31,9 +31,40 @@ def test_channels_last_operands_reach_the_backend() -> None:
     check_conv2d("reference", "n2c4h5w6_k3r3s2_pd1_f64_nhwc_wgrad")
 
 
-def test_halves_are_not_a_backends_business() -> None:
-    with pytest.raises(ValueError, match="float32 and float64"):
-        check_conv2d("reference", "n1c1h3_k1r3_f16")
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_16_bits_are_the_exact_sum_rounded_once(dtype: str) -> None:
+    problem = f"n2c16h5w6_k3r3s2_pd1_{dtype}"
+    check_conv2d("reference", problem)
+
+    def rounded_twice(*args: object, **kwargs: object) -> np.ndarray:
+        y = reference.conv2d_fprop(*args, **kwargs)  # type: ignore[arg-type]
+        return np.trunc(y.astype(np.float32) / 2).astype(y.dtype) * y.dtype.type(2)
+
+    with pytest.raises(AssertionError, match="must be exact"):
+        check_conv2d(_broken(conv2d_fprop=rounded_twice), problem, "direct")
+
+
+def test_split_operands_keep_every_sum_a_float32_integer() -> None:
+    for problem in every_pass(problems("plain", "groups")):
+        for side in ("left", "right"):
+            operands = regimes.split_operands(problem, side)
+            wide = getattr(operands, side)
+            assert (np.abs(wide) % 2 == 1).all()
+            assert np.abs(wide).max() > 2**19
+            assert regimes.oracle(problem, regimes.magnitudes(operands)).max() < 2**24
+
+
+@pytest.mark.parametrize("dropped", ["left", "right"])
+def test_split_regime_catches_a_dropped_correction(dropped: str) -> None:
+    def high(x: np.ndarray) -> np.ndarray:
+        return ((x.view(np.uint32) + 0x1000) & ~np.uint32(0x1FFF)).view(np.float32)
+
+    def without_low_part(x, w, *rest: object, **kwargs: object) -> np.ndarray:  # type: ignore[no-untyped-def]
+        x, w = (high(x.copy()), w) if dropped == "left" else (x, high(w.copy()))
+        return reference.conv2d_fprop(x, w, *rest)  # type: ignore[arg-type]
+
+    with pytest.raises(AssertionError, match=f"{dropped} of 20 bits"):
+        check_conv2d(_broken(conv2d_fprop=without_low_part), "n2c16h9w10_k8r3s3_pd1", "im2col_tensor_3xtf32")
 
 
 def test_exact_regime_refuses_what_is_too_long() -> None:
@@ -102,7 +133,7 @@ def _random_order() -> object:
         (_one_ulp_off, "must be exact"),
         (_last_tap_dropped, "must be exact"),
         (_modifies_input, "modified"),
-        (_channels_last_result, "C-contiguous"),
+        (_channels_last_result, "not contiguous as it should be"),
         (_ignores_strides, "not contiguous"),
         (_random_order(), "two runs differ"),
     ],
