@@ -13,6 +13,7 @@ from pycnn.custom.registry import stands_for
 from pycnn.shape import Problem
 from pycnn.testing.regimes import (
     Operands,
+    dtype_of,
     error_bound,
     exact_operands,
     float_operands,
@@ -53,7 +54,7 @@ def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = 
     chosen = stands_for(algo)
     own = chosen != algo  # a registered kernel: reads dense arrays, and a bias would hide where its result lies
     if algo == "auto":
-        chosen, _ = module.conv2d_choose(problem.operator, problem.shape, np.dtype(problem.dtype))
+        chosen, _ = module.conv2d_choose(problem.operator, problem.shape, dtype_of(problem))
     where = f"{module.__name__} {problem} algo={algo} ({chosen})"
     # What reads 16 bytes of channels at a time takes no other layout.
     vectors = not own and chosen.startswith("im2col_tensor") and not ("strided" in chosen or "wide" in chosen)

@@ -36,6 +36,7 @@ __all__ = [
     "DRIFT",
     "ERROR_FACTOR",
     "Operands",
+    "dtype_of",
     "error_bound",
     "error_factor",
     "exact_operands",
@@ -150,7 +151,7 @@ def exact_operands(problem: Problem, algo: str = "direct", seed: int = 0, bias: 
     rng = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.integers(-most, most + 1, shape).astype(_dtype(problem))
+        return rng.integers(-most, most + 1, shape).astype(dtype_of(problem))
 
     return _operands(problem, draw, bias)
 
@@ -172,10 +173,10 @@ def split_operands(problem: Problem, wide: str, seed: int = 0) -> Operands:
     axes = {"fprop": (0, 0), "dgrad": (0, 1), "wgrad": (1, 1)}[problem.operator]
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return (2 * rng.integers(-(2**19), 2**19, shape) + 1).astype(_dtype(problem))
+        return (2 * rng.integers(-(2**19), 2**19, shape) + 1).astype(dtype_of(problem))
 
     def sparse(shape: tuple[int, ...], axis: int) -> np.ndarray:
-        slices = np.zeros((shape[axis], math.prod(shape) // max(shape[axis], 1)), _dtype(problem))
+        slices = np.zeros((shape[axis], math.prod(shape) // max(shape[axis], 1)), dtype_of(problem))
         count = min(15, slices.shape[1])
         for row in slices:
             row[rng.choice(row.size, count, replace=False)] = rng.choice([-1, 1], count)
@@ -192,7 +193,7 @@ def float_operands(problem: Problem, seed: int = 0, bias: bool = True) -> Operan
     rng = np.random.default_rng(seed)
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return rng.standard_normal(shape).astype(_dtype(problem))
+        return rng.standard_normal(shape).astype(dtype_of(problem))
 
     return _operands(problem, draw, bias)
 
@@ -206,7 +207,8 @@ def _operands(problem: Problem, draw: Callable[[tuple[int, ...]], np.ndarray], b
     return Operands(draw(s.y_shape), draw(s.x_shape))
 
 
-def _dtype(problem: Problem) -> np.dtype:
+def dtype_of(problem: Problem) -> np.dtype:
+    """The problem's dtype; bfloat16 needs the package ml_dtypes."""
     if problem.dtype == "bfloat16":  # a dtype of NumPy's from this import on
         importlib.import_module("ml_dtypes")
     return np.dtype(problem.dtype)
