@@ -33,9 +33,9 @@ namespace pycnn {
 template <TensorConvTile T>
 struct alignas(128) FpropTensorShared {
     static constexpr int pixels = T.vectors ? T.tile_m : T.tile_n, filters = T.vectors ? T.tile_n : T.tile_m;
-    static constexpr int parts = Arithmetic<T.arithmetic>::split ? 2 : 1;
+    static constexpr int parts = T.arithmetic == 4 ? 2 : 1;  // of the filters, as split_filters leaves them
     using PixelTile = OperandTile<ElementOf<T>, pixels, T.tile_k, true>;
-    using FilterTile = OperandTile<ElementOf<T>, filters, T.tile_k, true>;
+    using FilterTile = OperandTile<ElementOf<T>, filters, T.tile_k, true, Arithmetic<T.arithmetic>::split>;
     static constexpr int step = T.vectors ? PixelTile::chunk : 1;  // taps of a place in the ring
 
     typename Either<T.vectors, TensorStages<T.gemm(), PixelTile, 1, FilterTile, parts>,
@@ -111,8 +111,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     w += first_filter * grid.filters.n;
     Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_x)> load_x(x, where_x,
                                                                                                          true, 0);
-    Loader<Shared::parts == 2 ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(), Index,
-           decltype(where_w)>
+    Loader<Shared::FilterTile::is_split ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(),
+           Index, decltype(where_w)>
         load_w(w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_tap); };
     const Index tiles = (taps + T.tile_k - 1) / T.tile_k;

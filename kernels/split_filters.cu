@@ -1,8 +1,9 @@
 // split_filters: filters in two parts of 11 bits each, for products on tensor cores with float32's accuracy.
 //
-//     high = tf32(w),  low = tf32(w - high)          both rounded to nearest; |w - high - low| <= 2^-22 |w|
+//     halves = 0    high = tf32(w),     low = tf32(w - high)              two arrays of float32
+//     halves = 1    high = float16(w),  low = float16(2^11 (w - high))    one of words, high below low
 //
-// They are written in the order in which the products read them, rows padded with zeros to whole chunks of 16 bytes:
+// All are rounded to nearest; what is left out is at most 2^-22 |w|.  They are written in the order in which the products read them, rows padded with zeros to whole chunks of 16 bytes:
 //
 //     inner = 1     out[part][k][r][s][c]      c < channels, padded to `pitch`       channels-last, and every dgrad
 //     inner = 0     out[part][k][c][r][s]      padded to `pitch` a filter
@@ -25,9 +26,9 @@ struct SplitTile {
 };
 
 struct SplitFilters {
-    int64 size;                          // of a part
-    int64 pitch, inner;                  // see above
-    int64 channels, R, S;                // of a filter
+    int64 size;                            // of a part
+    int64 pitch, inner, halves;            // see above
+    int64 channels, R, S;                  // of a filter
     int64 from_k, from_c, from_r, from_s;  // distances in w
 };
 
@@ -45,10 +46,15 @@ __global__ void __launch_bounds__(T.threads())
         const int64 at = k * filters.from_k + c * filters.from_c + tap / filters.S * filters.from_r +
                          tap % filters.S * filters.from_s;
         high = static_cast<uint32>(__float_as_int(w[at]));
-        split_tf32(high, low);
+        if (filters.halves) {
+            split_float16(high, low, high, 0u);
+            high |= low << 16;
+        } else {
+            split_tf32(high, low);
+        }
     }
     out[i] = __int_as_float(static_cast<int>(high));
-    out[filters.size + i] = __int_as_float(static_cast<int>(low));
+    if (!filters.halves) out[filters.size + i] = __int_as_float(static_cast<int>(low));
 }
 
 }  // namespace pycnn

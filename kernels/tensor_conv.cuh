@@ -12,8 +12,7 @@
 // Results: a warp's sums pass through shared memory, 16 rows at a time, so that neighbouring threads store what lies
 // side by side, by 16 bytes where that is possible.
 //
-// The filters of a split product (3xtf32) have been split by split_filters: high parts, then low parts, in the order in
-// which they are read.
+// The filters of a split product (3xtf32, 3xfp16) have been split by split_filters, in the order in which they are read.
 #pragma once
 
 #include "epilogue.cuh"

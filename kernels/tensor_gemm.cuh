@@ -12,9 +12,13 @@
 //     3 tf32      float32     of operands rounded to 11 bits                                       in the tensor cores
 //     4 3xtf32    float32     of operands split in two, x = high + low, each rounded to 11 bits:   in registers
 //                             a*b = high*high + high*low + low*high, 2^-22 of |a||b| left out
+//     5 3xfp16    float32     the same with x = high + low / 2^11 in float16, which multiplies     in registers
+//                             twice as fast: for |x| up to 65504, and below 2^-14 to within 2^-36
 //
-// Tensor cores round sums toward zero.  The 3xtf32 product therefore starts each tile of k anew, the small terms of a
-// step first, and adds the tile's sum up in float32 registers.
+// Tensor cores round sums toward zero.  Split products therefore start each tile of k anew, and add the tile's sum up in
+// float32 registers; those of 3xtf32 the small terms of a step first, those of 3xfp16 the corrections apart, for their
+// scale.  A register of 3xfp16 holds two float32 neighbours along k of what the same reads of 3xtf32 bring: which k that
+// are is all the same, as long as it is so on both sides.
 //
 // Who owns what (tile 128 x 128, 8 warps as 2 x 4): a warp owns 64 x 32 as 4 x 4 fragments of 16 x 8 (see arch/mma.cuh
 // for what each of its threads holds).
@@ -76,6 +80,12 @@ struct Arithmetic<4> {
     using Number = tf32;
     static constexpr bool split = true;
 };
+template <>
+struct Arithmetic<5> {
+    using Element = float;
+    using Number = float16;
+    static constexpr bool split = true;
+};
 
 struct TensorTile {
     int arithmetic;
@@ -91,13 +101,15 @@ struct TensorTile {
     }
 };
 
-// A tile of an operand in shared memory: `extent` of m or n by tile_k of k, in chunks of 16 bytes.
-template <typename Element, int extent, int tile_k, bool along_k>
+// A tile of an operand in shared memory: `extent` of m or n by tile_k of k, in chunks of 16 bytes.  `came_split`: what is
+// multiplied lies there (see split_filters.cu), and not what has to be rounded or split first.
+template <typename Element, int extent, int tile_k, bool along_k, bool came_split = false>
 struct OperandTile {
     static constexpr int chunk = 16 / static_cast<int>(sizeof(Element));  // elements
     static constexpr int rows = along_k ? extent : tile_k, columns = (along_k ? tile_k : extent) / chunk;
 
     using Type = Element;
+    static constexpr bool is_split = came_split;
     Element value[rows][columns * chunk];
 
     static __device__ __forceinline__ int place(int row, int column) {
@@ -118,9 +130,10 @@ struct OperandTile {
 };
 
 // Reads the fragments of a 16 x k product's left side, from row m0 of the tile on.
-template <typename Element, int extent, int tile_k, bool along_k>
-__device__ __forceinline__ void read_left(uint32 (&a)[4], const OperandTile<Element, extent, tile_k, along_k>& tile,
-                                          int m0, int step) {
+template <typename Element, int extent, int tile_k, bool along_k, bool came_split>
+__device__ __forceinline__ void read_left(uint32 (&a)[4],
+                                          const OperandTile<Element, extent, tile_k, along_k, came_split>& tile, int m0,
+                                          int step) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if constexpr (along_k) {
         ldmatrix(a, tile.at(m0 + lane % 16, 2 * step + lane / 16));
@@ -133,10 +146,10 @@ __device__ __forceinline__ void read_left(uint32 (&a)[4], const OperandTile<Elem
 }
 
 // Reads the fragments of two k x 8 products' right sides, neighbours, from column n0 of the tile on.
-template <typename Element, int extent, int tile_k, bool along_k>
+template <typename Element, int extent, int tile_k, bool along_k, bool came_split>
 __device__ __forceinline__ void read_right(uint32 (&b0)[2], uint32 (&b1)[2],
-                                           const OperandTile<Element, extent, tile_k, along_k>& tile, int n0,
-                                           int step) {
+                                           const OperandTile<Element, extent, tile_k, along_k, came_split>& tile,
+                                           int n0, int step) {
     const int lane = static_cast<int>(threadIdx.x) % 32;
     if constexpr (along_k || sizeof(Element) == 2) {
         uint32 r[4];
@@ -165,16 +178,37 @@ __device__ __forceinline__ void split_tf32(uint32& high, uint32& low) {
     low = finite ? rounded(static_cast<uint32>(__float_as_int(left))) : 0u;
 }
 
+// Two float32 become the float16 high parts that a register holds; what is left, 2^11 times, their low parts.  What is
+// beyond float16 is all high: infinite.
+__device__ __forceinline__ void split_float16(uint32& high, uint32& low, uint32 first, uint32 second) {
+    const float x[2] = {__int_as_float(static_cast<int>(first)), __int_as_float(static_cast<int>(second))};
+    high = pack<float16>(x[0], x[1]);
+    float left[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const unsigned short bits = static_cast<unsigned short>(high >> 16 * i);
+        left[i] = (bits & 0x7C00u) == 0x7C00u ? 0.0f : (x[i] - to_float(float16{bits})) * 2048.0f;
+    }
+    low = pack<float16>(left[0], left[1]);
+}
+
+// Two words of which each holds a high part and, above it, a low part.
+__device__ __forceinline__ void take_float16(uint32& high, uint32& low, uint32 first, uint32 second) {
+    high = (first & 0xFFFFu) | second << 16;
+    low = first >> 16 | (second & 0xFFFF0000u);
+}
+
 template <TensorTile T>
 struct TensorSums {
     static constexpr int fragments_m = T.warp_m() / 16, fragments_n = T.warp_n() / 8;
     float value[fragments_m][fragments_n][4] = {};
 };
 
-// An operand's fragments at one step of k, split if the arithmetic splits.
+// An operand's fragments at one step of k: what is multiplied.
 template <int arithmetic, int count, int registers>
 struct Fragments {
     using A = Arithmetic<arithmetic>;
+    static constexpr bool paired = arithmetic == 5;  // two steps of 32-bit elements are one of 16-bit ones
     uint32 high[count][registers];
     uint32 low[A::split ? count : 1][registers];
 
@@ -183,49 +217,87 @@ struct Fragments {
 #pragma unroll
         for (int i = 0; i < count * registers; ++i) {
             uint32& bits = high[i / registers][i % registers];
-            if constexpr (A::split)
+            if constexpr (arithmetic == 4)
                 split_tf32(bits, low[i / registers][i % registers]);
-            else if constexpr (sizeof(typename A::Element) == 4)
+            else if constexpr (arithmetic == 3)
                 bits = tf32_bits(__int_as_float(static_cast<int>(bits)));
         }
     }
+
+    // Two registers of one step and two of the next become fragment i's registers `at` and `at` + registers / 2.
+    template <bool came_split>
+    __device__ __forceinline__ void pair(int i, int at, uint32 first, uint32 second, uint32 third, uint32 fourth) {
+        constexpr auto put = came_split ? take_float16 : split_float16;
+        put(high[i][at], low[i][at], first, second);
+        put(high[i][at + registers / 2], low[i][at + registers / 2], third, fourth);
+    }
 };
 
-// Adds up one tile of k.  An operand is one tile, or, where it came split, two: the high parts and the low ones.
+template <int arithmetic, int count, typename Tile, int parts>
+__device__ __forceinline__ void read_lefts(Fragments<arithmetic, count, 4>& left, const Tile (&a)[parts], int m0,
+                                           int step) {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+        if constexpr (arithmetic == 5) {
+            uint32 one[4], next[4];
+            read_left(one, a[0], m0 + 16 * i, 2 * step);
+            read_left(next, a[0], m0 + 16 * i, 2 * step + 1);
+#pragma unroll
+            for (int at = 0; at < 2; ++at)
+                left.template pair<Tile::is_split>(i, at, one[at], one[at + 2], next[at], next[at + 2]);
+        } else {
+            read_left(left.high[i], a[0], m0 + 16 * i, step);
+            if constexpr (parts == 2) read_left(left.low[i], a[1], m0 + 16 * i, step);
+        }
+    }
+    if constexpr (!Tile::is_split) left.round();
+}
+
+template <int arithmetic, int count, typename Tile, int parts>
+__device__ __forceinline__ void read_rights(Fragments<arithmetic, count, 2>& right, const Tile (&b)[parts], int n0,
+                                            int step) {
+#pragma unroll
+    for (int j = 0; j < count; j += 2) {
+        if constexpr (arithmetic == 5) {
+            uint32 one[2][2], next[2][2];
+            read_right(one[0], one[1], b[0], n0 + 8 * j, 2 * step);
+            read_right(next[0], next[1], b[0], n0 + 8 * j, 2 * step + 1);
+#pragma unroll
+            for (int i = 0; i < 2; ++i)
+                right.template pair<Tile::is_split>(j + i, 0, one[i][0], one[i][1], next[i][0], next[i][1]);
+        } else {
+            read_right(right.high[j], right.high[j + 1], b[0], n0 + 8 * j, step);
+            if constexpr (parts == 2) read_right(right.low[j], right.low[j + 1], b[1], n0 + 8 * j, step);
+        }
+    }
+    if constexpr (!Tile::is_split) right.round();
+}
+
+// Adds up one tile of k.  An operand is one tile, or, where it came split for 3xtf32, two: the high parts and the low.
 template <TensorTile T, typename TileA, int parts_a, typename TileB, int parts_b>
 __device__ __forceinline__ void multiply_tile(TensorSums<T>& sums, const TileA (&a)[parts_a],
                                               const TileB (&b)[parts_b]) {
     using A = Arithmetic<T.arithmetic>;
     using Number = typename A::Number;
-    static_assert(A::split || (parts_a == 1 && parts_b == 1));
     constexpr int fragments_m = TensorSums<T>::fragments_m, fragments_n = TensorSums<T>::fragments_n;
     const int warp = static_cast<int>(threadIdx.x) / 32;
     const int m0 = warp % T.warps_m * T.warp_m(), n0 = warp / T.warps_m * T.warp_n();
-    TensorSums<T> promoted;  // of this tile, where the arithmetic splits
+    TensorSums<T> main, corrections;  // of this tile, where the arithmetic splits
 #pragma unroll
     for (int step = 0; step < T.tile_k / MmaShape<Number>::k; ++step) {
         Fragments<T.arithmetic, fragments_m, 4> left;
         Fragments<T.arithmetic, fragments_n, 2> right;
-#pragma unroll
-        for (int i = 0; i < fragments_m; ++i) {
-            read_left(left.high[i], a[0], m0 + 16 * i, step);
-            if constexpr (parts_a == 2) read_left(left.low[i], a[1], m0 + 16 * i, step);
-        }
-#pragma unroll
-        for (int j = 0; j < fragments_n; j += 2) {
-            read_right(right.high[j], right.high[j + 1], b[0], n0 + 8 * j, step);
-            if constexpr (parts_b == 2) read_right(right.low[j], right.low[j + 1], b[1], n0 + 8 * j, step);
-        }
-        if constexpr (parts_a == 1) left.round();
-        if constexpr (parts_b == 1) right.round();
+        read_lefts(left, a, m0, step);
+        read_rights(right, b, n0, step);
 #pragma unroll
         for (int i = 0; i < fragments_m; ++i)
 #pragma unroll
             for (int j = 0; j < fragments_n; ++j) {
                 if constexpr (A::split) {
-                    mma<Number>(promoted.value[i][j], left.low[i], right.high[j]);
-                    mma<Number>(promoted.value[i][j], left.high[i], right.low[j]);
-                    mma<Number>(promoted.value[i][j], left.high[i], right.high[j]);
+                    auto& small = T.arithmetic == 5 ? corrections : main;
+                    mma<Number>(small.value[i][j], left.low[i], right.high[j]);
+                    mma<Number>(small.value[i][j], left.high[i], right.low[j]);
+                    mma<Number>(main.value[i][j], left.high[i], right.high[j]);
                 } else {
                     mma<Number>(sums.value[i][j], left.high[i], right.high[j]);
                 }
@@ -237,7 +309,11 @@ __device__ __forceinline__ void multiply_tile(TensorSums<T>& sums, const TileA (
 #pragma unroll
             for (int j = 0; j < fragments_n; ++j)
 #pragma unroll
-                for (int l = 0; l < 4; ++l) sums.value[i][j][l] += promoted.value[i][j][l];
+                for (int l = 0; l < 4; ++l) {
+                    float tile = main.value[i][j][l];
+                    if constexpr (T.arithmetic == 5) tile = fmaf(corrections.value[i][j][l], 1.0f / 2048.0f, tile);
+                    sums.value[i][j][l] += tile;
+                }
 }
 
 // What a block's operands take of shared memory.

@@ -27,7 +27,7 @@ namespace pycnn {
 
 template <TensorConvTile T>
 struct alignas(128) ProductShared {
-    using TileA = OperandTile<ElementOf<T>, T.tile_m, T.tile_k, false>;
+    using TileA = OperandTile<ElementOf<T>, T.tile_m, T.tile_k, false, true>;
     using TileB = OperandTile<ElementOf<T>, T.tile_n, T.tile_k, false>;
     TensorStages<T.gemm(), TileA, 2, TileB, 1> stages;
 };

@@ -50,7 +50,7 @@ __all__ = [
 
 FAMILIES = ("direct", "im2col", "winograd")
 ACCURACIES = ("fast", "strict")
-PRECISIONS = ("float32", "3xtf32", "tf32")
+PRECISIONS = ("float32", "3xtf32", "3xfp16", "tf32")
 
 # A rule about a problem: (operator, shape, dtype name) -> a sentence, or None where it has nothing to say.
 Rule = Callable[[str, Conv2dShape, str], str | None]
@@ -167,8 +167,10 @@ class use_precision(Scoped):
 
     Args:
         name: ``"float32"``; ``"3xtf32"`` (a GPU's tensor cores, where each operand is split in two, so that the result
-            is as accurate as in float32); or ``"tf32"`` (tensor cores, operands rounded to 10 bits of mantissa, sums
-            in float32).
+            is as accurate as in float32); ``"3xfp16"`` (the same in parts of float16, of which tensor cores multiply
+            twice as many: for operands up to 65504, beyond which results are infinite or NaN; of those below 2^-14
+            what is under 2^-36 is lost); or
+            ``"tf32"`` (tensor cores, operands rounded to 10 bits of mantissa, sums in float32).
 
     Raises:
         ValueError: an unknown name.

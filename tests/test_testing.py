@@ -49,9 +49,9 @@ def test_split_operands_keep_every_sum_a_float32_integer() -> None:
         for side in ("left", "right"):
             operands = regimes.split_operands(problem, side)
             wide = getattr(operands, side)
-            assert (np.abs(wide) % 2 == 1).all()
-            assert np.abs(wide).max() > 2**19
-            assert regimes.oracle(problem, regimes.magnitudes(operands)).max() < 2**24
+            assert (256 * np.abs(wide) % 2 == 1).all()
+            assert 256 * np.abs(wide).max() > 2**19
+            assert 256 * regimes.oracle(problem, regimes.magnitudes(operands)).max() < 2**24
 
 
 @pytest.mark.parametrize("dropped", ["left", "right"])

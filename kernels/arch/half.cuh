@@ -100,10 +100,19 @@ template <typename Type>
 __device__ __forceinline__ uint32 pack(float low, float high) {
     return static_cast<uint32>(from_float<Type>(low).bits) | static_cast<uint32>(from_float<Type>(high).bits) << 16;
 }
-template <typename Type>
-__device__ __forceinline__ void unpack(uint32 pair, float& low, float& high) {
-    low = to_float(Type{static_cast<unsigned short>(pair & 0xFFFFu)});
-    high = to_float(Type{static_cast<unsigned short>(pair >> 16)});
+#if !defined(PYCNN_SIMULATOR) && __CUDA_ARCH__ >= 800
+template <>
+__device__ __forceinline__ uint32 pack<float16>(float low, float high) {
+    uint32 bits;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
 }
+template <>
+__device__ __forceinline__ uint32 pack<bfloat16>(float low, float high) {
+    uint32 bits;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+    return bits;
+}
+#endif
 
 }  // namespace pycnn

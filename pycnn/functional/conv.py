@@ -155,8 +155,8 @@ def conv2d(
             ("auto" for those left out).
         accuracy: what "auto" may trade in all three passes, "fast" or "strict" as in `pycnn.use_accuracy`; None asks
             that, in each pass when it runs.
-        precision: the least exact arithmetic a float32 product may use in all three passes, "float32", "3xtf32" or
-            "tf32" as in `pycnn.use_precision`; None asks that, in each pass when it runs.
+        precision: the least exact arithmetic a float32 product may use in all three passes, "float32", "3xtf32",
+            "3xfp16" or "tf32" as in `pycnn.use_precision`; None asks that, in each pass when it runs.
 
     Returns:
         (N, K, P, Q) with P = (H + top + bottom - dilation_h*(R - 1) - 1) // stride_h + 1, without N for one image; a

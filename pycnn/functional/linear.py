@@ -94,8 +94,8 @@ def linear(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> An
         x: (..., C); a Tensor or an array.
         w: (K, C), of the same dtype.
         b: (K,), or None.
-        precision: the least exact arithmetic a float32 product may use, forward and backward, "float32", "3xtf32" or
-            "tf32" as in `pycnn.use_precision`; None asks that, in each product when it runs.
+        precision: the least exact arithmetic a float32 product may use, forward and backward, "float32", "3xtf32",
+            "3xfp16" or "tf32" as in `pycnn.use_precision`; None asks that, in each product when it runs.
 
     Returns:
         (..., K).

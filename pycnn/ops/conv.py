@@ -49,8 +49,8 @@ def conv2d_fprop(
         algo: "auto", "direct", "im2col" or "winograd", or the name of a variant (`winograd_f4x4_3x3`, ...) or of a
             kernel of your own (see `pycnn.register_conv2d`).
         accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
-        precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32" or "tf32" as in
-            `pycnn.use_precision`; None asks that.
+        precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32", "3xfp16" or "tf32" as
+            in `pycnn.use_precision`; None asks that.
         scale: (K,), or None for 1.
         residual: (N, K, P, Q), or None for 0.
         relu: whether what is negative in the end becomes 0.

@@ -16,8 +16,8 @@ def linear(x: Array, w: Array, b: Array | None = None, *, precision: str | None 
         x: (..., in), any number of leading dimensions; float16, bfloat16, float32 or float64.
         w: (out, in), of the same dtype.
         b: (out,), or None.
-        precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32" or "tf32" as in
-            `pycnn.use_precision`; None asks that.
+        precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32", "3xfp16" or "tf32" as
+            in `pycnn.use_precision`; None asks that.
 
     Returns:
         (..., out).

@@ -15,8 +15,8 @@ float32; the last term is then their own one rounding of the result, u = 2^-11 o
 result is the exact sum, rounded once.
 
 Split: small integers have no low part, and a product of split operands (3xtf32) would pass with a correction left out.
-So one operand has odd integers of 20 bits, the other is -1, 0 or 1 with at most 15 of either sign in a sum, and then
-the other way round: every product and every partial sum is again a float32 integer.
+So one operand has numbers of 20 bits, odd multiples of 2^-8 (float16 ends at 65504), the other is -1, 0 or 1 with at
+most 15 that are not 0 in a sum, and then the other way round: every product and every partial sum fits float32.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ DRIFT: dict[str, tuple[float, float]] = {
     # Parts of 11 bits leave 2^-22 of an operand out, and their product leaves out low*low, another: 3 * 2^-22 = 12 u.
     # A tile's sum, the six products of 16 terms, is cut by at most 2 u six times, on average by half.
     "im2col_tensor_3xtf32": (18.0, 0.0),
+    "im2col_tensor_3xfp16": (18.0, 0.0),  # the same; of operands that are small, less than 2^-36 is lost
 }
 
 _EXACT_TILES = ("winograd_f2x2_3x3", "winograd_f3x3_2x2")
@@ -165,7 +166,7 @@ def split_operands(problem: Problem, wide: str, seed: int = 0) -> Operands:
         seed: of the random numbers.
 
     >>> operands = split_operands(Problem.parse("n1c4h5_k3r3"), "left")
-    >>> int(abs(operands.left).max()) >> 18 > 0, float(abs(operands.right).max())
+    >>> int(256 * abs(operands.left).max()) >> 18 > 0, float(abs(operands.right).max())
     (True, 1.0)
     """
     rng = np.random.default_rng(seed)
@@ -173,7 +174,7 @@ def split_operands(problem: Problem, wide: str, seed: int = 0) -> Operands:
     axes = {"fprop": (0, 0), "dgrad": (0, 1), "wgrad": (1, 1)}[problem.operator]
 
     def draw(shape: tuple[int, ...]) -> np.ndarray:
-        return (2 * rng.integers(-(2**19), 2**19, shape) + 1).astype(dtype_of(problem))
+        return (2.0**-8 * (2 * rng.integers(-(2**19), 2**19, shape) + 1)).astype(dtype_of(problem))
 
     def sparse(shape: tuple[int, ...], axis: int) -> np.ndarray:
         slices = np.zeros((shape[axis], math.prod(shape) // max(shape[axis], 1)), dtype_of(problem))

@@ -29,10 +29,13 @@ TIER = 10
 
 # What a multiply-add costs by arithmetic, against one on an H100's float32 pipes: the ratio of the peaks, twice what
 # this leaves out (mma.sync reaches some six tenths of the tensor cores' peak) for what is not a multiplication.
-COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6}
+COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6, "3xfp16": 0.5}
 # And by tile, against the largest: a smaller one reads more for each.  Elements that come one by one keep the tensor
 # cores waiting.
 _WEIGHTS = {"256x128": 1.0, "128x128": 1.1, "64x64": 1.5, "strided_128x128": 3.0, "strided_64x64": 3.5, "wide": 6.0}
+
+# Copies of the filters that a split product makes.
+_SPLIT = {"3xtf32": 2, "3xfp16": 1}
 
 _ARITHMETIC = {"float16": "f16", "bfloat16": "bf16"}
 
@@ -49,7 +52,7 @@ class Setting:
     """What decides among the kernels beyond the shape.
 
     Attributes:
-        arithmetic: "f16", "bf16", "tf32" or "3xtf32".
+        arithmetic: "f16", "bf16", "tf32", "3xtf32" or "3xfp16".
         chunks: whether every image of the pass is channels-last and begins at a multiple of 16 bytes.
         arch: of the GPU.
     """
@@ -171,7 +174,8 @@ class TensorPlan(Plan):
             run = 3 if self.operator == "fprop" and not vectors else 1  # axes of what is read side by side
             return w, steps, 0, _in_chunks(steps, w.shape, run, 16 // int(w.dtype.itemsize))
         inner = vectors or self.operator == "dgrad"
-        parts = split(host, w, s.K, (channels, s.R, s.S), _steps(w), inner)
+        halves = self.instance.tile["arithmetic"] == 5
+        parts = split(host, w, s.K, (channels, s.R, s.S), _steps(w), inner, halves)
         pitch = padded(channels if inner else channels * s.R * s.S)
         row = (s.S * pitch, pitch)
         steps = (s.R * row[0], 1, *row) if inner else (pitch, s.R * s.S, s.S, 1)
@@ -299,13 +303,14 @@ def _plan(
     )
     blocks = tiles[0] * tiles[1] * products
     slices, _ = slices_of(instance, blocks, length)
-    split = splitter(sources) if setting.arithmetic == "3xtf32" and operator != "wgrad" else None
+    split = splitter(sources) if setting.arithmetic in _SPLIT and operator != "wgrad" else None
     ending = f"_{setting.arithmetic}" if setting.chunk == 8 else ""
     sums = adder(sources, ending)
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
     weight = COST[setting.arithmetic] * _WEIGHTS[words]
     work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight
-    parts = 8 * shape.K * padded(shape.C // shape.groups) * shape.R * shape.S if split else 0
+    copies = _SPLIT.get(setting.arithmetic, 0) if split else 0
+    parts = 4 * copies * shape.K * padded(shape.C // shape.groups) * shape.R * shape.S
     partial = 4 * slices * result if slices > 1 else 0
     named = words if setting.chunk == 8 else f"{setting.arithmetic}_{words}"
     return TensorPlan(

@@ -22,9 +22,15 @@ def padded(channels: int) -> int:
 
 
 def split(
-    host: HostBase, w: Array, rows: int, inner: tuple[int, int, int], steps: tuple[int, ...], last: bool
+    host: HostBase,
+    w: Array,
+    rows: int,
+    inner: tuple[int, int, int],
+    steps: tuple[int, ...],
+    last: bool,
+    halves: bool = False,
 ) -> Array:
-    """The high and the low parts of filters, (2, size), as kernels/split_filters.cu writes them.
+    """The high and the low parts of filters, (2, size) or, of halves, (1, size), as kernels/split_filters.cu has them.
 
     Args:
         host: whose device.
@@ -33,12 +39,13 @@ def split(
         inner: channels, rows and columns of a filter.
         steps: distances in w, in elements, of filters, channels, rows and columns.
         last: whether channels come last, padded; else they keep their place, and each filter is padded.
+        halves: for 3xfp16, instead of 3xtf32.
     """
     channels, R, S = inner
     pitch = padded(channels if last else channels * R * S)
     size = rows * pitch * (R * S if last else 1)
-    parts = host.device.alloc((2, size), FLOAT32)
-    fields = pack_int64(size, pitch, last, channels, R, S, *steps)
+    parts = host.device.alloc((1 if halves else 2, size), FLOAT32)
+    fields = pack_int64(size, pitch, last, halves, channels, R, S, *steps)
     instance = splitter(host.sources)
     threads = 32 * instance.tile["warps"]
     arguments: list[Argument] = [fields, Reads("w", w), Writes("out", parts)]
