@@ -6,7 +6,10 @@ import argparse
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from pycnn.algorithms import PRECISIONS
+
 if TYPE_CHECKING:
+    from pycnn.shape import Problem
     from pycnn.tuning import Table
 
 _CUDA_COLUMNS = ("algorithm", "predicted", "measured", "workspace", "work", "")
@@ -22,29 +25,39 @@ def add_parser(subparsers: Any) -> None:
         "that `pycnn tune` measured if it has measured this very problem, and on CUDA the workspace it needs and its "
         "work in units of the direct form's multiply-adds (idle lanes, and memory between kernels, included); or the "
         "condition that keeps it from running. Says which one algo='auto' takes and why. Needs no GPU.",
-        epilog="example: pycnn explain n32c64h56w56_k64r3s3_st1pd1 --backend cuda",
+        epilog="example: pycnn explain n32c64h56w56_k64r3s3_st1pd1_bf16_nhwc --backend cuda",
     )
-    parser.add_argument("problem", metavar="PROBLEM", help="such as n32c64h56w56_k64r3s3_st1pd1, perhaps with a pass")
+    parser.add_argument(
+        "problem",
+        metavar="PROBLEM",
+        help="such as n32c64h56w56_k64r3s3_st1pd1, perhaps with a dtype (f16, bf16), nhwc and a pass",
+    )
     parser.add_argument("--backend", default="cuda", choices=("cuda", "cpu"), help="whose algorithms (default: cuda)")
     parser.add_argument("--accuracy", default="fast", choices=("fast", "strict"), help="what auto may trade")
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="what float32 may be multiplied in")
     parser.add_argument("--workspace-limit", type=int, metavar="BYTES", help="of memory beside operands and result")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the command."""
-    from pycnn.algorithms import use_accuracy, use_workspace_limit
+    from pycnn.algorithms import use_accuracy, use_precision, use_workspace_limit
     from pycnn.shape import PASSES, Problem
 
     problem = Problem.parse(args.problem)
     named = any(word in args.problem.split("_") for word in PASSES)
     explained = _cuda if args.backend == "cuda" else _cpu
-    with use_accuracy(args.accuracy), use_workspace_limit(args.workspace_limit):
+    with use_accuracy(args.accuracy), use_precision(args.precision), use_workspace_limit(args.workspace_limit):
         for operator in (problem.operator,) if named else PASSES:
             columns, rows, taken, table = explained(operator, problem)
-            print(f"{operator}: {problem.shape.macs:,} multiply-adds, {problem.shape.bytes():,} bytes at least")
+            print(f"{operator}: {problem.shape.macs:,} multiply-adds, {_bytes(problem):,} bytes at least")
             _print(columns, rows)
             print(f"  auto takes {taken[0]}: {taken[1]}\n")
         print(_told(table))
+
+
+def _bytes(problem: Problem) -> int:
+    """Of operands and result."""
+    return problem.shape.bytes() * {"float64": 8, "float32": 4}.get(problem.dtype, 2) // 4
 
 
 def _told(table: Table) -> str:
@@ -69,14 +82,15 @@ def _cuda(operator: str, problem: Any) -> tuple[Any, Any, tuple[str, str], Table
     from pycnn import tuning
 
     host = _host()
+    asked = (operator, problem.shape, problem.dtype, problem.layout == "nhwc")
     rows = []
     try:
-        taken = host.conv2d_choose(operator, problem.shape, problem.dtype)
+        taken = host.conv2d_choose(*asked)
     except ValueError as error:  # the workspace limit allows none
         taken = ("none", str(error))
     table = tuning.in_force(host.identity)
     predicted = host.conv2d_predicted(operator, problem.shape, problem.dtype)
-    for name, reason, workspace, work in host.conv2d_table(operator, problem.shape, problem.dtype):
+    for name, reason, workspace, work in host.conv2d_table(*asked):
         if reason is None:
             share = f"{work / max(problem.shape.macs, 1):.2f}"
             times = _times(table, operator, problem, predicted, name)

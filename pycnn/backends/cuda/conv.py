@@ -157,20 +157,29 @@ class ConvHost(HostBase):
         self.device.fill(placed, array)
         return placed
 
-    def conv2d_algorithms(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None]]:
-        """Every algorithm of an operator ("fprop", "dgrad", "wgrad"), and why it cannot run `shape`, or None."""
-        return [(plan.name, plan.reason) for plan in self._plans(operator, shape, dtype)]
+    def conv2d_algorithms(
+        self, operator: str, shape: Conv2dShape, dtype: Any, channels_last: bool = False
+    ) -> list[tuple[str, str | None]]:
+        """Every algorithm of an operator ("fprop", "dgrad", "wgrad"), and why it cannot run `shape`, or None.
 
-    def conv2d_choose(self, operator: str, shape: Conv2dShape, dtype: Any) -> tuple[str, str]:
+        `channels_last` says how the images lie, and that they are aligned to 16 bytes.
+        """
+        return [(plan.name, plan.reason) for plan in self._plans(operator, shape, dtype, channels_last)]
+
+    def conv2d_choose(
+        self, operator: str, shape: Conv2dShape, dtype: Any, channels_last: bool = False
+    ) -> tuple[str, str]:
         """What ``algo="auto"`` takes, and the sentence saying why."""
-        plan, why = self._choice(operator, shape, dtype, "auto", tuning.in_force(self.identity))
+        plan, why = self._choice(operator, shape, dtype, "auto", tuning.in_force(self.identity), channels_last)
         return plan.name, why
 
-    def conv2d_table(self, operator: str, shape: Conv2dShape, dtype: Any) -> list[tuple[str, str | None, int, int]]:
+    def conv2d_table(
+        self, operator: str, shape: Conv2dShape, dtype: Any, channels_last: bool = False
+    ) -> list[tuple[str, str | None, int, int]]:
         """Every algorithm of an operator: its name, why it is not to be had or None, bytes of workspace, its work."""
         return [
             (plan.name, plan.reason or _over(plan, workspace_limit()), plan.workspace, plan.cost)
-            for plan in self._plans(operator, shape, dtype)
+            for plan in self._plans(operator, shape, dtype, channels_last)
         ]
 
     def conv2d_works(self, operator: str, shape: Conv2dShape, dtype: Any) -> dict[str, tuple[str, dict[str, float]]]:

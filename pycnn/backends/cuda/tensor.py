@@ -30,9 +30,13 @@ TIER = 10
 # What a multiply-add costs by arithmetic, against one on an H100's float32 pipes: the ratio of the peaks, twice what
 # this leaves out (mma.sync reaches some six tenths of the tensor cores' peak) for what is not a multiplication.
 COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6, "3xfp16": 0.5}
-# And by tile, against the largest: a smaller one reads more for each.  Elements that come one by one keep the tensor
-# cores waiting.
-_WEIGHTS = {"256x128": 1.0, "128x128": 1.1, "64x64": 1.5, "strided_128x128": 3.0, "strided_64x64": 3.5, "wide": 6.0}
+# And by tile, against the largest: a smaller one reads more for each.  Elements that come one by one take a dozen
+# instructions each, which weigh the more the faster the product is.
+_WEIGHTS = {"256x128": 1.0, "128x128": 1.1, "64x64": 1.5, "wide": 6.0}
+_STRIDED = {
+    "strided_128x128": {"f16": 2.2, "bf16": 2.2, "tf32": 1.8, "3xtf32": 1.3, "3xfp16": 1.4},
+    "strided_64x64": {"f16": 3.0, "bf16": 3.0, "tf32": 2.4, "3xtf32": 1.8, "3xfp16": 1.9},
+}
 
 # Copies of the filters that a split product makes.
 _SPLIT = {"3xtf32": 2, "3xfp16": 1}
@@ -71,7 +75,7 @@ def arithmetic_of(dtype: Any, precision: str) -> str | None:
     """What tensor cores compute arrays of this dtype in, or None where they do not."""
     if dtype == FLOAT32:
         return None if precision == "float32" else precision
-    return _ARITHMETIC.get(np.dtype(dtype).name)
+    return _ARITHMETIC.get(dtype if isinstance(dtype, str) else np.dtype(dtype).name)
 
 
 def has(arithmetic: str, arch: str, sources: Sources) -> bool:
@@ -307,7 +311,7 @@ def _plan(
     ending = f"_{setting.arithmetic}" if setting.chunk == 8 else ""
     sums = adder(sources, ending)
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
-    weight = COST[setting.arithmetic] * _WEIGHTS[words]
+    weight = COST[setting.arithmetic] * (_WEIGHTS.get(words) or _STRIDED[words][setting.arithmetic])
     work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight
     copies = _SPLIT.get(setting.arithmetic, 0) if split else 0
     parts = 4 * copies * shape.K * padded(shape.C // shape.groups) * shape.R * shape.S
