@@ -216,3 +216,78 @@ def test_jax_arrays() -> None:
     x = jax.numpy.asarray(X)
     y, indices = ops.max_pool2d(x, 2)
     assert (np.asarray(ops.plane_take(x, indices)) == np.asarray(y)).all()
+
+
+P = RNG.standard_normal((2, 4, 4, 5)).astype(np.float32)  # a result of X and W, and something to be added to it
+ONE, TWO, THREE = (np.abs(RNG.standard_normal(3)).astype(np.float32) + 0.1 for _ in range(3))  # values by channel of X
+M = RNG.standard_normal((5, 6)).astype(np.float32)
+F = np.abs(RNG.standard_normal(5)).astype(np.float32) + 0.1
+
+# An operator, what has 16 bits, and what has one value a channel and stays in float32.
+MIXTURES: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
+    "conv2d": (ops.conv2d_fprop, {"x": X, "w": W, "residual": P}, {"b": B, "scale": B}),
+    "conv_transpose2d": (ops.conv_transpose2d_fprop, {"x": P, "w": W}, {"b": ONE}),
+    "linear": (ops.linear, {"x": M, "w": M}, {"b": F}),
+    "batch_norm": (ops.batch_norm, {"x": X, "residual": X}, {"weight": ONE, "bias": TWO}),
+    "batch_norm_backward": (ops.batch_norm_backward, {"dy": X, "x": X}, {"weight": ONE, "mean": TWO, "var": THREE}),
+    "batch_norm_eval": (ops.batch_norm_eval, {"x": X}, {"mean": TWO, "var": ONE, "weight": TWO, "bias": THREE}),
+    "channel_affine": (ops.channel_affine, {"x": X}, {"scale": ONE, "shift": TWO}),
+}
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("which", MIXTURES)
+def test_what_has_one_value_a_channel_may_be_float32_beside_16_bits(which: str, name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    dtype = np.dtype(name)
+    operator, half, single = MIXTURES[which]
+    rounded = {key: array.astype(dtype) for key, array in half.items()}
+    found = operator(**rounded, **single)
+    expected = operator(**{key: array.astype(np.float32) for key, array in rounded.items()}, **single)
+    if not isinstance(found, tuple):
+        found, expected = (found,), (expected,)
+    assert found[0].dtype == dtype  # x decides
+    assert np.array_equal(found[0], expected[0].astype(dtype))
+    for one, right in zip(found[1:], expected[1:], strict=True):  # statistics, and gradients of what is float32
+        assert one.dtype == np.float32
+        assert np.array_equal(one, right)
+    for key in single:  # as 16 bits they are other numbers, unless they happen not to matter
+        narrowed = operator(**rounded, **(single | {key: single[key].astype(dtype)}))
+        narrowed = narrowed if isinstance(narrowed, tuple) else (narrowed,)
+        assert any(not np.array_equal(a, b) for a, b in zip(found, narrowed, strict=True)), key
+    with pytest.raises(TypeError, match="all arrays must have one dtype"):
+        operator(**rounded, **(single | {key: single[key].astype(np.float64)}))
+    with pytest.raises(TypeError, match="all arrays must have one dtype"):
+        operator(**half, **(single | {key: single[key].astype(dtype)}))
+
+
+def test_the_gradient_of_a_bias_may_be_float32_beside_16_bits() -> None:
+    dy, x = P.astype(np.float16), X.astype(np.float16)
+    total = ops.channel_sum(dy.astype(np.float32))
+    assert ops.channel_sum(dy).dtype == np.float16
+    assert np.array_equal(ops.channel_sum(dy, "float32"), total)
+    dw, db = ops.conv2d_wgrad(dy, x, W.shape, bias=True, bias_dtype=np.float32)
+    assert dw.dtype == np.float16
+    assert np.array_equal(db, total)
+    assert ops.conv2d_wgrad(dy, x, W.shape, bias=True)[1].dtype == np.float16
+    for call in (
+        lambda: ops.channel_sum(P, "float16"),
+        lambda: ops.conv2d_wgrad(P, X, W.shape, bias=True, bias_dtype="float64"),
+    ):
+        with pytest.raises(TypeError, match=r"dtype must be the arrays' own, float32, got float(16|64)"):
+            call()
+    with pytest.raises(TypeError, match="dtype must be the arrays' own, float16 or float32, got int32"):
+        ops.channel_sum(dy, np.int32)
+
+
+def test_statistics_of_16_bits_are_not_rounded() -> None:
+    x = (X + 20).astype(np.float16)
+    _, mean, var = ops.batch_norm(x)
+    _, expected, spread = ops.batch_norm(x.astype(np.float32))
+    assert np.array_equal(mean, expected)
+    assert np.array_equal(var, spread)
+    _, dweight, dbias = ops.batch_norm_backward(x, x, ONE.astype(np.float16), mean, var)
+    assert dweight.dtype == dbias.dtype == np.float16  # the weight's
+    _, dweight, _ = ops.batch_norm_backward(x, x, None, mean, var)
+    assert dweight.dtype == np.float32

@@ -42,6 +42,7 @@ class Conv2d(Function):
         y = ops.conv2d_fprop(x, w, b, *how[:4], **how[4]["fprop"])
         ctx.x_shape, ctx.w_shape, ctx.how = tuple(x.shape), tuple(w.shape), how
         dx, dw = ctx.needs_input_grad[:2]
+        ctx.b_dtype = None if b is None else b.dtype
         ctx.save(x if dw else None, w if dx else None)
         return y
 
@@ -52,10 +53,11 @@ class Conv2d(Function):
         dx = Conv2dDgrad.apply(dy, w, ctx.x_shape, *ctx.how) if need_x else None
         if need_w and need_b and not is_grad_enabled():  # one kernel reads dy for both
             how = ctx.how
-            both = ops.conv2d_wgrad(dy._data, x._data, ctx.w_shape, *how[:4], **how[4]["wgrad"], bias=True)
+            options = {**how[4]["wgrad"], "bias": True, "bias_dtype": ctx.b_dtype}
+            both = ops.conv2d_wgrad(dy._data, x._data, ctx.w_shape, *how[:4], **options)
             return dx, *map(fused, both), None, None, None, None, None
         dw = Conv2dWgrad.apply(dy, x, ctx.w_shape, *ctx.how) if need_w else None
-        db = ChannelSum.apply(dy) if need_b else None
+        db = ChannelSum.apply(dy, ctx.b_dtype) if need_b else None
         return dx, dw, db, None, None, None, None, None
 
 
@@ -104,6 +106,7 @@ class ConvTranspose2d(Function):
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, how: tuple[Any, ...], options: Options) -> Array:
         y = ops.conv_transpose2d_fprop(x, w, b, *how, **options["dgrad"])
         ctx.x_shape, ctx.w_shape, ctx.how, ctx.options = tuple(x.shape), tuple(w.shape), how, options
+        ctx.b_dtype = None if b is None else b.dtype
         dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
         return y
@@ -122,7 +125,7 @@ class ConvTranspose2d(Function):
         if need_w:
             x = pad(x, (0, missing[1], 0, missing[0])) if any(missing) else x
             dw = Conv2dWgrad.apply(x, dy, ctx.w_shape, *how)
-        return dx, dw, ChannelSum.apply(dy) if need_b else None, None, None
+        return dx, dw, ChannelSum.apply(dy, ctx.b_dtype) if need_b else None, None, None
 
 
 def conv2d(
@@ -146,7 +149,7 @@ def conv2d(
     Args:
         x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (K, C // groups, R, S), of the same dtype.
-        b: bias, (K,), or None.
+        b: bias, (K,), or None; of x's dtype, or float32 beside 16 bits.
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
         groups: number of independent groups of channels.
@@ -204,7 +207,7 @@ def conv_transpose2d(
     Args:
         x: input, (N, C, H, W), or one image (C, H, W); a Tensor or an array.
         w: filters, (C, K // groups, R, S).
-        b: bias, (K,), or None.
+        b: bias, (K,), or None; of x's dtype, or float32 beside 16 bits.
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: taken away from each side of the output: an int, (h, w), ((top, bottom), (left, right)) or
             (top, bottom, left, right).

@@ -15,17 +15,17 @@ Array = Any
 
 
 class ChannelSum(Function):
-    """s[c] = sum of x[n, c, ...] over n and everything behind c."""
+    """s[c] = sum of x[n, c, ...] over n and everything behind c, in `dtype`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Array) -> Array:
-        ctx.shape = tuple(x.shape)
-        return ops.channel_sum(x)
+    def forward(ctx: Any, x: Array, dtype: Any) -> Array:
+        ctx.shape, ctx.dtype = tuple(x.shape), x.dtype
+        return ops.channel_sum(x, dtype)
 
     @staticmethod
     def backward(ctx: Any, ds: Any) -> Any:
         shape = ctx.shape
-        return Expand.apply(ds.reshape(shape[1], *(1,) * (len(shape) - 2)), shape)
+        return Expand.apply(ds.to(ctx.dtype).reshape(shape[1], *(1,) * (len(shape) - 2)), shape), None
 
 
 class Bias(Function):
@@ -33,12 +33,13 @@ class Bias(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Array, b: Array) -> Array:
+        ctx.b_dtype = b.dtype
         return ops.channel_affine(x, None, b)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
         dx, db = ctx.needs_input_grad
-        return dy if dx else None, ChannelSum.apply(dy) if db else None
+        return dy if dx else None, ChannelSum.apply(dy, ctx.b_dtype) if db else None
 
 
 class Gemm(Function):
@@ -70,7 +71,7 @@ class Linear(Function):
     def forward(ctx: Any, x: Array, w: Array, b: Array | None, precision: str | None) -> Array:
         dx, dw = ctx.needs_input_grad[:2]
         ctx.save(x if dw else None, w if dx else None)
-        ctx.precision = precision
+        ctx.precision, ctx.b_dtype = precision, None if b is None else b.dtype
         return ops.linear(x, w, b, precision=precision)
 
     @staticmethod
@@ -80,7 +81,7 @@ class Linear(Function):
         return (
             Gemm.apply(dy, w, False, False, ctx.precision) if dx else None,
             Gemm.apply(dy, x, True, False, ctx.precision) if dw else None,
-            ChannelSum.apply(dy) if db else None,
+            ChannelSum.apply(dy, ctx.b_dtype) if db else None,
             None,
         )
 
@@ -93,7 +94,7 @@ def linear(x: Any, w: Any, b: Any = None, *, precision: str | None = None) -> An
     Args:
         x: (..., C); a Tensor or an array.
         w: (K, C), of the same dtype.
-        b: (K,), or None.
+        b: (K,), or None; of x's dtype, or float32 beside 16 bits.
         precision: the least exact arithmetic a float32 product may use, forward and backward, "float32", "3xtf32",
             "3xfp16" or "tf32" as in `pycnn.use_precision`; None asks that, in each product when it runs.
 
@@ -124,7 +125,7 @@ def bias(x: Any, b: Any) -> Any:
 
     Args:
         x: (N, C, ...); a Tensor or an array.
-        b: (C,).
+        b: (C,), of x's dtype, or float32 beside 16 bits.
 
     Raises:
         ValueError: a b of another shape.

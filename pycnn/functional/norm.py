@@ -30,13 +30,8 @@ class BatchNorm(Function):
     def forward(
         ctx: Any, x: Array, weight: Array | None, bias: Array | None, residual: Array | None, eps: float, relu: bool
     ) -> tuple[Array, ...]:
-        ctx.eps = eps
-        if any(ctx.needs_input_grad) and x.dtype.itemsize == 2:  # statistics rounded to 16 bits would spoil dx
-            wide, scale, shift, added = (_cast(one, "float32") for one in (x, weight, bias, residual))
-            y, mean, var = ops.batch_norm(wide, scale, shift, eps, added, relu)
-            y = _cast(y, x.dtype)
-        else:
-            y, mean, var = ops.batch_norm(x, weight, bias, eps, residual, relu)
+        ctx.eps, ctx.bias_dtype = eps, None if bias is None else bias.dtype
+        y, mean, var = ops.batch_norm(x, weight, bias, eps, residual, relu)
         ctx.save(x, weight, mean, var, y if relu else None)
         return y, mean, var
 
@@ -47,24 +42,29 @@ class BatchNorm(Function):
         if y is not None and (need_residual or is_grad_enabled()):
             dy, y = ReluBackward.apply(dy, y.detach()), None
         dresidual = dy if need_residual else None
-        if not is_grad_enabled():
-            plain = (None if one is None else one._data for one in (dy, x, weight, y))
-            slope, wide, scale, rectified = (_cast(one, mean.dtype) for one in plain)
-            results = ops.batch_norm_backward(slope, wide, scale, mean._data, var._data, ctx.eps, rectified)
-            dx, dweight, dbias = (None if result is None else fused(_cast(result, x.dtype)) for result in results)
-            return dx, dweight if need_weight else None, dbias if need_bias else None, dresidual, None, None
-        axes = (0, *range(2, x.ndim))
-        column = (1, -1, *(1,) * (x.ndim - 2))
-        count = x.numel() // x.shape[1]
-        centred = x - x.mean(axes, keepdim=True)
-        scale = ((centred * centred).mean(axes, keepdim=True) + ctx.eps) ** -0.5
-        normal = centred * scale
-        dbias, dweight = dy.sum(axes), (dy * normal).sum(axes)
-        dx = None
-        if need_x:
-            dx = scale * (dy - dbias.reshape(column) / count - normal * (dweight.reshape(column) / count))
-            dx = dx if weight is None else dx * weight.reshape(column)
-        return dx, dweight if need_weight else None, dbias if need_bias else None, dresidual, None, None
+        dx: Any
+        if is_grad_enabled():
+            dx, dweight, dbias = _slopes(dy.to(mean.dtype), x.to(mean.dtype), weight, ctx.eps)
+        else:
+            slope, given, scale, rectified = (None if one is None else one._data for one in (dy, x, weight, y))
+            results = ops.batch_norm_backward(slope, given, scale, mean._data, var._data, ctx.eps, rectified)
+            dx, dweight, dbias = map(fused, results)
+        dx = dx.to(x.dtype) if need_x else None
+        dweight = dweight.to(weight.dtype) if need_weight else None
+        return dx, dweight, dbias.to(ctx.bias_dtype) if need_bias else None, dresidual, None, None
+
+
+def _slopes(dy: Any, x: Any, weight: Any, eps: float) -> tuple[Any, Any, Any]:
+    """The gradients of `BatchNorm` with respect to x, weight and bias, in Tensor operations."""
+    axes = (0, *range(2, x.ndim))
+    column = (1, -1, *(1,) * (x.ndim - 2))
+    count = x.numel() // x.shape[1]
+    centred = x - x.mean(axes, keepdim=True)
+    scale = ((centred * centred).mean(axes, keepdim=True) + eps) ** -0.5
+    normal = centred * scale
+    dbias, dweight = dy.sum(axes), (dy * normal).sum(axes)
+    dx = scale * (dy - dbias.reshape(column) / count - normal * (dweight.reshape(column) / count))
+    return dx if weight is None else dx * weight.to(x.dtype).reshape(column), dweight, dbias
 
 
 class BatchNormEval(Function):
@@ -84,12 +84,12 @@ class BatchNormEval(Function):
         need_x, need_mean, need_var, need_weight, need_bias, _ = ctx.needs_input_grad
         inverse = (var + ctx.eps) ** -0.5
         scale = inverse if weight is None else inverse * weight
-        dshift: Any = ChannelSum.apply(dy) if any(ctx.needs_input_grad[1:]) else None
+        dshift: Any = ChannelSum.apply(dy, scale.dtype) if any(ctx.needs_input_grad[1:]) else None
         dx = dvar = dweight = None
         if need_x:
-            dx = ChannelAffine.apply(dy, scale, module_of(dy._data).zeros(dy.shape[1], dy.dtype))
+            dx = ChannelAffine.apply(dy, scale, module_of(dy._data).zeros(dy.shape[1], scale.dtype))
         if need_weight or need_var:
-            dscale = ChannelSum.apply(dy * x) - mean * dshift
+            dscale = _product_sum(dy, x, scale.dtype) - mean * dshift
             dweight = dscale * inverse if need_weight else None
             dvar = dscale * scale / (var + ctx.eps) * -0.5 if need_var else None
         return dx, -scale * dshift if need_mean else None, dvar, dweight, dshift if need_bias else None, None
@@ -101,6 +101,7 @@ class ChannelAffine(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, scale: Array, shift: Array) -> Array:
         dx, dscale, _ = ctx.needs_input_grad
+        ctx.dtypes = scale.dtype, shift.dtype
         ctx.save(x if dscale else None, scale if dx else None)
         return ops.channel_affine(x, scale, shift)
 
@@ -108,12 +109,17 @@ class ChannelAffine(Function):
     def backward(ctx: Any, dy: Any) -> Any:
         x, scale = ctx.saved
         dx, dscale, dshift = ctx.needs_input_grad
-        none = module_of(dy._data).zeros(dy.shape[1], dy.dtype) if dx else None
+        none = module_of(dy._data).zeros(dy.shape[1], scale.dtype) if dx else None
         return (
             ChannelAffine.apply(dy, scale, none) if dx else None,
-            ChannelSum.apply(dy * x) if dscale else None,
-            ChannelSum.apply(dy) if dshift else None,
+            _product_sum(dy, x, ctx.dtypes[0]) if dscale else None,
+            ChannelSum.apply(dy, ctx.dtypes[1]) if dshift else None,
         )
+
+
+def _product_sum(dy: Any, x: Any, dtype: Any) -> Any:
+    """The sum of dy * x over all axes but the second; in `dtype`, and so are the products."""
+    return ChannelSum.apply(dy.to(dtype) * x.to(dtype), dtype)
 
 
 class LocalResponseNorm(Function):
@@ -175,7 +181,7 @@ def batch_norm(
         x: (N, C, ...); a Tensor or an array.
         running_mean, running_var: (C,); used without `training`, and updated in place with it (unless None):
             running = (1 - momentum) * running + momentum * (mean, or the unbiased variance).
-        weight, bias: (C,), or None for 1 and 0.
+        weight, bias: (C,), or None for 1 and 0.  They and the running statistics may be float32 beside an x of 16 bits.
         training: use the mean and the biased variance of this batch.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance.
@@ -217,7 +223,7 @@ def batch_norm(
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")
-        simple = all(_is_ready(one, x.dtype) for one in (x, *given.values()) if one is not None)
+        simple = _is_array(x) and all(_is_ready(one, x.dtype) for one in given.values() if one is not None)
         evaluate = BatchNormEval.apply if simple else _with_statistics
         y = evaluate(x, running_mean, running_var, weight, bias, eps)
         y = y if residual is None else y + residual
@@ -232,10 +238,6 @@ def batch_norm(
     return y
 
 
-def _cast(array: Array | None, dtype: Any) -> Any:
-    return array if array is None or array.dtype == dtype else array.astype(dtype)
-
-
 def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
     if running is None:
         return
@@ -246,9 +248,13 @@ def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> N
         running._versions.version += 1
 
 
+def _is_array(one: Any) -> bool:
+    return is_array(one._data if isinstance(one, graph.Variable) else one)
+
+
 def _is_ready(one: Any, dtype: Any) -> bool:
-    """Whether the operators take it as it is."""
-    return is_array(one._data if isinstance(one, graph.Variable) else one) and one.dtype == dtype
+    """Whether the operators take it, one value a channel, as it is beside an x of `dtype`."""
+    return _is_array(one) and (one.dtype == dtype or (dtype.itemsize == 2 and one.dtype == "float32"))
 
 
 @composed

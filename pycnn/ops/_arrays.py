@@ -2,8 +2,10 @@
 
 NumPy arrays go to the backends as they are.  torch CPU tensors, JAX arrays and anything else with ``__dlpack__`` are
 looked at through a zero-copy NumPy view, and the result is wrapped back into the caller's kind; CuPy arrays stay CuPy.
-float16 and bfloat16 reach the CUDA kernels as they are, which compute in float32 and round once; for the other backends
-it is done here.
+        if self._half and self._dtype.name not in ("float16", "bfloat16"):
+            raise TypeError(
+                f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
+            )
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ class Call:
 
     Args:
         *optional: names of the arguments that may be None.
+        per_channel: names of those that may be float32 where the others are float16 or bfloat16.
         **arrays: by argument name.  All must be of one library, device and floating dtype.  Arrays that are unaligned
             or of foreign byte order are copied, all others are looked at where they lie.
 
@@ -53,19 +56,21 @@ class Call:
             float16, bfloat16, float32 or float64.
 
     Attributes:
+        wide: the dtype in which a sum is kept that is not to be rounded: float32 for 16 bits, else the arrays' own.
         backend: the module to call.
         arrays: the arrays to pass to it, in the order given (None where None was given); float16 and bfloat16 as they
             are where the backend's kernels read them, else widened to float32.
     """
 
-    __slots__ = ("_dtype", "_half", "_kind", "arrays", "backend")
+    __slots__ = ("_dtype", "_half", "_kind", "_unrounded", "arrays", "backend")
 
-    def __init__(self, *optional: str, **arrays: Array | None) -> None:
+    def __init__(self, *optional: str, per_channel: tuple[str, ...] = (), **arrays: Array | None) -> None:
         library, dtype = _ready(optional, arrays)
         if dtype is None:
-            self._look(optional, arrays)
+            self._look(optional, per_channel, arrays)
         else:
-            self._kind, self._dtype, self._half = library, dtype, False
+            self._kind, self._dtype, self._half = library, dtype, dtype.char not in "fd"
+            self._unrounded: tuple[str, ...] = ()
             self.arrays: list[Any] = list(arrays.values())
         on_device = self._kind == "cupy"
         name = backends.selected() or ("cuda" if on_device else "cpu")
@@ -73,19 +78,15 @@ class Call:
             how = "; cupy.asarray or .cuda() moves them to a GPU" if name == "cuda" else ""
             raise TypeError(f"the {name} backend does not take {self._kind} arrays{how}")
         self.backend: ModuleType = backends.get(name)
-        if self._half:
-            if name in _READ_16_BITS:
-                self._half = False
-            else:
-                self.arrays = [None if array is None else _widened(array) for array in self.arrays]
+        if self._half and name not in _READ_16_BITS:
+            self.widen()
 
     def widen(self) -> None:
         """Have 16-bit arrays in float32 for any backend, so that what is composed of several calls rounds once."""
-        if not self._half and self._dtype.char not in "fd":
-            self._half = True
-            self.arrays = [None if array is None else _widened(array) for array in self.arrays]
+        if self._half:
+            self.arrays = [array if array is None else _as(array, _FLOAT32, self.backend) for array in self.arrays]
 
-    def _look(self, optional: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
+    def _look(self, optional: tuple[str, ...], per_channel: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
         """Find out what the arrays are, and how to see them as the backends want them."""
         given: dict[str, Any] = {
             name: array for name, array in arrays.items() if array is not None or name not in optional
@@ -107,10 +108,13 @@ class Call:
                 raise TypeError(f"all arrays must be on one GPU, got {_listing(places)}")
         views = {name: _view(name, array, self._kind) for name, array in given.items()}
         self._dtype = next(iter(views.values())).dtype
-        if any(view.dtype != self._dtype for view in views.values()):
+        self._half = self._dtype.char not in "fd"  # asking for the character is forty times as fast as for the name
+        self._unrounded = tuple(
+            [name for name in per_channel if self._half and name in views and views[name].dtype == _FLOAT32]
+        )
+        if any(view.dtype != self._dtype for name, view in views.items() if name not in self._unrounded):
             listing = _listing({name: str(view.dtype) for name, view in views.items()})
             raise TypeError(f"all arrays must have one dtype, got {listing}")
-        self._half = self._dtype.char not in "fd"  # asking for the character is forty times as fast as for the name
         if self._half and self._dtype.name not in ("float16", "bfloat16"):
             raise TypeError(
                 f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
@@ -134,10 +138,32 @@ class Call:
             raise TypeError(f"{name} must be an array of integers, got dtype {view.dtype}")
         return view.astype(np.int64, copy=False)
 
-    def back(self, result: Any) -> Array:
-        """`result` of a backend as an array of the caller's library and dtype (integer indices keep theirs)."""
-        if self._half and result.dtype.kind == "f":
-            result = half.narrow(result, self._dtype) if type(result) is np.ndarray else result.astype(self._dtype)
+    @property
+    def wide(self) -> np.dtype[Any]:
+        """See `Call`."""
+        return _FLOAT32 if self._half else self._dtype
+
+    def dtype_of(self, name: str) -> np.dtype[Any]:
+        """In which dtype the argument of this name was given."""
+        return _FLOAT32 if name in self._unrounded else self._dtype
+
+    def dtype_for(self, name: str, wanted: Any) -> np.dtype[Any]:
+        """`wanted` as the dtype of a result: None for that of the arrays, or what `wide` says.  Raises TypeError."""
+        if wanted is None:
+            return self._dtype
+        dtype = np.dtype(wanted)
+        if dtype not in (self._dtype, self.wide):
+            beside = f" or {self.wide}" if self._half else ""
+            raise TypeError(f"{name} must be the arrays' own, {self._dtype}{beside}, got {dtype}")
+        return dtype
+
+    def back(self, result: Any, dtype: np.dtype[Any] | None = None) -> Array:
+        """`result` of a backend as an array of the caller's library, in `dtype` or else the caller's own.
+
+        Integer indices keep theirs.  What has one value a channel comes in float32 where the arrays have 16 bits.
+        """
+        if self._half and dtype != _FLOAT32 and result.dtype == _FLOAT32:
+            result = _as(result, self._dtype, self.backend)
         return _FROM_NUMPY[self._kind](result) if self._kind in _FROM_NUMPY else result
 
 
@@ -182,8 +208,13 @@ def _ready_on_device(optional: tuple[str, ...], arrays: dict[str, Array | None])
     return dtype if dtype in (_FLOAT32, _FLOAT64, _FLOAT16) or getattr(dtype, "name", "") == "bfloat16" else None
 
 
-def _widened(view: Any) -> Any:
-    return half.widen(view) if type(view) is np.ndarray else view.astype(np.float32)
+def _as(array: Any, dtype: np.dtype[Any], backend: ModuleType) -> Any:
+    """`array` between float32 and 16 bits; itself if it is in that dtype already."""
+    if array.dtype == dtype:
+        return array
+    if type(array) is np.ndarray:
+        return half.widen(array) if dtype == _FLOAT32 else half.narrow(array, dtype)
+    return backend.convert(array, dtype)
 
 
 def _listing(named: dict[str, str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pycnn.algorithms import of_call
 from pycnn.custom.dispatch import answering
@@ -42,7 +43,7 @@ def conv2d_fprop(
     Args:
         x: input, (N, C, H, W); float16, bfloat16, float32 or float64.
         w: filters, (K, C // groups, R, S), of the same dtype.
-        b: bias, (K,), or None.
+        b: bias, (K,), or None; of x's dtype, or float32 beside 16 bits.
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: an int, (h, w), ((top, bottom), (left, right)), (top, bottom, left, right), "same" or "valid".
         groups: number of independent groups of channels.
@@ -51,7 +52,7 @@ def conv2d_fprop(
         accuracy: what "auto" may trade, "fast" or "strict" as in `pycnn.use_accuracy`; None asks that.
         precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32", "3xfp16" or "tf32" as
             in `pycnn.use_precision`; None asks that.
-        scale: (K,), or None for 1.
+        scale: (K,), or None for 1; dtype as b.
         residual: (N, K, P, Q), or None for 0.
         relu: whether what is negative in the end becomes 0.
 
@@ -78,7 +79,8 @@ def conv2d_fprop(
         with of_call(accuracy, precision):
             how = (stride, padding, dilation, groups)
             return conv2d_fprop(x, w, b, *how, algo=algo, scale=scale, residual=residual, relu=relu)
-    call = Call("b", "scale", "residual", x=x, w=w, b=b, scale=scale, residual=residual)
+    per_channel = ("b", "scale")
+    call = Call("b", "scale", "residual", per_channel=per_channel, x=x, w=w, b=b, scale=scale, residual=residual)
     x, w, b, scale, residual = call.arrays
     shape = _shape(x.shape, w.shape, stride, padding, dilation, groups)
     if b is not None:
@@ -167,6 +169,7 @@ def conv2d_wgrad(
     accuracy: str | None = None,
     precision: str | None = None,
     bias: bool = False,
+    bias_dtype: Any = None,
 ) -> Array | tuple[Array, Array]:
     """Gradient of a convolution with respect to its filters, and to its bias if asked for.
 
@@ -180,12 +183,13 @@ def conv2d_wgrad(
         w_shape: (K, C // groups, R, S) of the filters.
         stride, padding, dilation, groups, algo, accuracy, precision: as in `conv2d_fprop`.
         bias: whether db is wanted too.
+        bias_dtype: of db: None for dy's, or "float32" beside 16 bits.
 
     Returns:
         dw of shape `w_shape`; with `bias`, (dw, db) with db of shape (K,).
 
     Raises:
-        TypeError, ValueError: as `conv2d_dgrad`; TypeError for a `bias` that is no bool.
+        TypeError, ValueError: as `conv2d_dgrad`; TypeError for a `bias` that is no bool, or another `bias_dtype`.
 
     >>> import numpy as np
     >>> conv2d_wgrad(np.ones((1, 1, 2, 2)), np.arange(9.0).reshape(1, 1, 3, 3), (1, 1, 2, 2))[0, 0]
@@ -196,16 +200,18 @@ def conv2d_wgrad(
     bias = flag("bias", bias)
     if accuracy is not None or precision is not None:
         with of_call(accuracy, precision):
-            return conv2d_wgrad(dy, x, w_shape, stride, padding, dilation, groups, algo=algo, bias=bias)
+            how = (stride, padding, dilation, groups)
+            return conv2d_wgrad(dy, x, w_shape, *how, algo=algo, bias=bias, bias_dtype=bias_dtype)
     call = Call(dy=dy, x=x)
     dy, x = call.arrays
+    dtype = call.dtype_for("bias_dtype", bias_dtype)
     shape = _shape(x.shape, shape_of("w_shape", w_shape), stride, padding, dilation, groups)
     expect_shape("dy", dy.shape, shape.y_shape)
-    how = (shape.stride, shape.padding, shape.dilation, shape.groups)
-    found = answering(call.backend, algo).conv2d_wgrad(dy, x, shape.w_shape, *how, algo=algo, bias=bias)
+    geometry = (shape.stride, shape.padding, shape.dilation, shape.groups)
+    found = answering(call.backend, algo).conv2d_wgrad(dy, x, shape.w_shape, *geometry, algo=algo, bias=bias)
     if bias:
         dw, db = found
-        return call.back(dw), call.back(db)
+        return call.back(dw), call.back(db, dtype)
     return call.back(found)
 
 

@@ -38,7 +38,7 @@ def conv_transpose2d_fprop(
     Args:
         x: input, (N, C, H, W); float16, bfloat16, float32 or float64.
         w: filters, (C, K // groups, R, S), of the same dtype (PyTorch's order: input channels first).
-        b: bias, (K,), or None.
+        b: bias, (K,), or None; of x's dtype, or float32 beside 16 bits.
         stride, dilation: an int or a pair (height, width), at least 1.
         padding: what is cut off each side of the output: an int, (h, w), ((top, bottom), (left, right)) or
             (top, bottom, left, right).
@@ -67,7 +67,7 @@ def conv_transpose2d_fprop(
     if accuracy is not None or precision is not None:
         with of_call(accuracy, precision):
             return conv_transpose2d_fprop(x, w, b, stride, padding, output_padding, groups, dilation, algo=algo)
-    call = Call("b", x=x, w=w, b=b)
+    call = Call("b", per_channel=("b",), x=x, w=w, b=b)
     x, w, b = call.arrays
     shape, rest = transposed(x.shape, w.shape, stride, padding, output_padding, dilation, groups)
     if b is not None:

@@ -15,7 +15,7 @@ def linear(x: Array, w: Array, b: Array | None = None, *, precision: str | None 
     Args:
         x: (..., in), any number of leading dimensions; float16, bfloat16, float32 or float64.
         w: (out, in), of the same dtype.
-        b: (out,), or None.
+        b: (out,), or None; of x's dtype, or float32 beside 16 bits.
         precision: the least exact arithmetic a float32 product may use, "float32", "3xtf32", "3xfp16" or "tf32" as
             in `pycnn.use_precision`; None asks that.
 
@@ -33,7 +33,7 @@ def linear(x: Array, w: Array, b: Array | None = None, *, precision: str | None 
     if precision is not None:
         with precision_of_call(precision):
             return linear(x, w, b)
-    call = Call("b", x=x, w=w, b=b)
+    call = Call("b", per_channel=("b",), x=x, w=w, b=b)
     x, w, b = call.arrays
     expect_rank("w", w.shape, 2, "(out, in)")
     if x.ndim < 1 or x.shape[-1] != w.shape[1]:

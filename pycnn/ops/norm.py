@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import expect_rank, expect_shape, flag, number
 from pycnn.shape import whole
@@ -77,13 +79,14 @@ def batch_norm(
 
     Args:
         x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
-        weight, bias: (C,), or None for 1 and 0.
+        weight, bias: (C,), or None for 1 and 0; of x's dtype, or float32 beside 16 bits.
         eps: at least 0.
         residual: added to y, of its shape; on the CPU in the same pass over memory.
         relu: max(y, 0) at the end, likewise.
 
     Returns:
-        y of x's shape; mean and var, (C,): over all axes but the second, the variance biased (divided by the count).
+        y of x's shape; mean and var, (C,): over all axes but the second, the variance biased (divided by the count);
+        float32 for an x of 16 bits, which they would lose their digits in.
 
     Raises:
         TypeError: not an array, an unsupported dtype, or arrays that do not go together.
@@ -96,13 +99,14 @@ def batch_norm(
     >>> y.ravel(), mean, var
     (array([-1.,  1.]), array([2.]), array([1.]))
     """
-    call = Call("weight", "bias", "residual", x=x, weight=weight, bias=bias, residual=residual)
+    given = {"x": x, "weight": weight, "bias": bias, "residual": residual}
+    call = Call("weight", "bias", "residual", per_channel=("weight", "bias"), **given)
     x, weight, bias, residual = call.arrays
     _expect_channels(x, weight=weight, bias=bias)
     if residual is not None:
         expect_shape("residual", residual.shape, x.shape, "x's shape")
     y, mean, var = call.backend.batch_norm_fwd(x, weight, bias, number("eps", eps, 0.0), residual, flag("relu", relu))
-    return call.back(y), call.back(mean), call.back(var)
+    return call.back(y), call.back(mean, call.wide), call.back(var, call.wide)
 
 
 def batch_norm_backward(
@@ -121,11 +125,11 @@ def batch_norm_backward(
     Args:
         dy: gradient of y, of x's shape.
         x, weight, eps: as in `batch_norm`.
-        mean, var: (C,), as `batch_norm` gave them.
+        mean, var: (C,), as `batch_norm` gave them; like `weight` of x's dtype, or float32 beside 16 bits.
         y: what `batch_norm` gave with `relu`: dy is taken as 0 where y <= 0.
 
     Returns:
-        dx of x's shape; dweight and dbias, (C,).
+        dx of x's shape; dweight and dbias, (C,), in the dtype of `weight`, or else of `mean`.
 
     Raises:
         TypeError, ValueError: as `batch_norm`; also a dy, mean or var of another shape.
@@ -135,14 +139,16 @@ def batch_norm_backward(
     >>> batch_norm_backward(dy, x, None, np.array([2.0]), np.array([1.0]), eps=0.0)[1:]
     (array([-1.]), array([1.]))
     """
-    call = Call("weight", "y", dy=dy, x=x, weight=weight, mean=mean, var=var, y=y)
+    given = {"dy": dy, "x": x, "weight": weight, "mean": mean, "var": var, "y": y}
+    call = Call("weight", "y", per_channel=("weight", "mean", "var"), **given)
+    dtype = call.dtype_of("mean" if weight is None else "weight")
     dy, x, weight, mean, var, y = call.arrays
     expect_shape("dy", dy.shape, x.shape, "x's shape")
     if y is not None:
         expect_shape("y", y.shape, x.shape, "x's shape")
     _expect_channels(x, weight=weight, mean=mean, var=var)
     dx, dweight, dbias = call.backend.batch_norm_bwd(dy, x, weight, mean, var, number("eps", eps, 0.0), y)
-    return call.back(dx), call.back(dweight), call.back(dbias)
+    return call.back(dx), call.back(dweight, dtype), call.back(dbias, dtype)
 
 
 def batch_norm_eval(
@@ -159,8 +165,8 @@ def batch_norm_eval(
 
     Args:
         x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
-        mean, var: (C,).
-        weight, bias: (C,), or None for 1 and 0.
+        mean, var: (C,); of x's dtype, or float32 beside 16 bits.
+        weight, bias: (C,), or None for 1 and 0; likewise.
         eps: at least 0.
 
     Returns:
@@ -173,7 +179,8 @@ def batch_norm_eval(
     >>> batch_norm_eval(np.array([[1.0], [5.0]]), np.array([3.0]), np.array([4.0]), eps=0.0).ravel()
     array([-1.,  1.])
     """
-    call = Call("weight", "bias", x=x, mean=mean, var=var, weight=weight, bias=bias)
+    given = {"x": x, "mean": mean, "var": var, "weight": weight, "bias": bias}
+    call = Call("weight", "bias", per_channel=("mean", "var", "weight", "bias"), **given)
     x, mean, var, weight, bias = call.arrays
     _expect_channels(x, mean=mean, var=var, weight=weight, bias=bias)
     return call.back(call.backend.batch_norm_eval(x, mean, var, weight, bias, number("eps", eps, 0.0)))
@@ -184,7 +191,7 @@ def channel_affine(x: Array, scale: Array | None, shift: Array) -> Array:
 
     Args:
         x: (N, C, ...), at least two dimensions; float16, bfloat16, float32 or float64.
-        scale, shift: (C,); a scale of None stands for 1.
+        scale, shift: (C,); a scale of None stands for 1; of x's dtype, or float32 beside 16 bits.
 
     Returns:
         An array of x's shape.
@@ -197,23 +204,25 @@ def channel_affine(x: Array, scale: Array | None, shift: Array) -> Array:
     >>> channel_affine(np.array([[1.0, 1.0]]), np.array([2.0, 3.0]), np.array([0.0, 1.0]))
     array([[2., 4.]])
     """
-    call = Call("scale", x=x, scale=scale, shift=shift)
+    call = Call("scale", per_channel=("scale", "shift"), x=x, scale=scale, shift=shift)
     x, scale, shift = call.arrays
     _expect_channels(x, scale=scale, shift=shift)
     return call.back(call.backend.channel_affine(x, scale, shift))
 
 
-def channel_sum(dy: Array) -> Array:
+def channel_sum(dy: Array, dtype: Any = None) -> Array:
     """Sum over all axes but the second: the gradient of a bias.
 
     Args:
         dy: (N, C, ...), at least two dimensions.
+        dtype: of the sums: None for dy's, or "float32" beside 16 bits.
 
     Returns:
         (C,).
 
     Raises:
-        TypeError: not an array, or an unsupported dtype.  ValueError: a wrong rank.
+        TypeError: not an array, or an unsupported dtype.
+        ValueError: a wrong rank.
 
     >>> import numpy as np
     >>> channel_sum(np.ones((2, 3, 4, 5)))
@@ -222,7 +231,8 @@ def channel_sum(dy: Array) -> Array:
     call = Call(dy=dy)
     (dy,) = call.arrays
     expect_rank("dy", dy.shape, 2, "(N, C, ...)", _ANY)
-    return call.back(call.backend.channel_sum(dy))
+    dtype = call.dtype_for("dtype", dtype)
+    return call.back(call.backend.channel_sum(dy), dtype)
 
 
 def _lrn_parameters(x: Array, size: int, alpha: float, beta: float, k: float) -> tuple[int, float, float, float]:
