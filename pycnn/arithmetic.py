@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.arrays import beside, device_of, module_of, place
+from pycnn.arrays import beside, device_of, is_half, module_of, place
 from pycnn.graph import Function
-from pycnn.large import concatenate, plus
+from pycnn.large import cast, concatenate, plus
 
 Array = Any
 
@@ -23,7 +23,7 @@ def _as_array(result: Array) -> Array:
 
 def _sum(x: Array, axes: tuple[int, ...], keepdims: bool = False) -> Array:
     """The sum over `axes` in x's dtype; 16-bit floats are added up in float32, where sums do not stand still."""
-    if x.dtype.itemsize == 2 and x.dtype.kind in "fV":
+    if is_half(x):
         with np.errstate(over="ignore"):
             return x.sum(axis=axes, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
     return x.sum(axis=axes, keepdims=keepdims)
@@ -39,6 +39,11 @@ def _sum_to(gradient: Any, meta: tuple[tuple[int, ...], Any] | None) -> Any:
     if gradient._data.dtype != dtype:
         gradient = Cast.apply(gradient, dtype)
     return gradient
+
+
+def sum_like(gradient: Any, operand: Any) -> Any:
+    """`gradient` summed over the axes along which the Tensor `operand` was broadcast, and in its dtype."""
+    return _sum_to(gradient, (operand.shape, operand.dtype))
 
 
 def _meta(operand: Array, result: Array) -> tuple[tuple[int, ...], Any] | None:
@@ -274,7 +279,7 @@ class Cast(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, dtype: Any) -> Array:
         ctx.dtype = x.dtype
-        return x.astype(dtype)
+        return cast(x, dtype)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

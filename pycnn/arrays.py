@@ -17,6 +17,7 @@ __all__ = [
     "device_of",
     "is_array",
     "is_device",
+    "is_half",
     "is_host",
     "module_of",
     "parse_device",
@@ -42,6 +43,15 @@ def module_of(array: Array) -> ModuleType:
 def is_host(array: Array) -> bool:
     """Whether NumPy holds it."""
     return isinstance(array, np.ndarray)
+
+
+def is_half(array: Array) -> bool:
+    """Whether it holds float16 or bfloat16.
+
+    >>> is_half(np.ones(1, np.float16)), is_half(np.ones(1, np.int16))
+    (True, False)
+    """
+    return array.dtype.itemsize == 2 and array.dtype.kind in "fV"
 
 
 def is_array(value: Any) -> bool:

@@ -24,6 +24,7 @@ from pycnn.graph import (
     Saved,
     Variable,
     active_segment,
+    caster,
     detect_changes,
     enable_grad,
     grad_mode,
@@ -108,6 +109,7 @@ def backward(
             owned.add((target, index))
 
     mode = grad_mode.set(create_graph)
+    casts = caster.set(None)  # in the dtypes of forward, inside an autocast block too
     try:
         for tensor, gradient in zip(outputs, gradients, strict=True):
             if tensor._requires_grad:
@@ -158,6 +160,7 @@ def backward(
             else:
                 sums[leaf] = total
     finally:
+        caster.reset(casts)
         grad_mode.reset(mode)
     if inputs is None:
         return []
@@ -326,7 +329,7 @@ class _Segment:
     def __init__(self, function: Callable[..., Any], inputs: tuple[Any, ...]) -> None:
         self.function = function
         self.inputs = [Saved(x._data, x, -1) if isinstance(x, Variable) else x for x in inputs]
-        self.state = random.get_state()
+        self.state, self.caster = random.get_state(), caster.get()
         self.count = 0
         self.arrays: dict[int, Array] = {}
         self.again = False
@@ -359,6 +362,7 @@ class _Segment:
                 inputs.append(one)
         state = random.get_state()
         token, mode, again = active_segment.set(self), grad_mode.set(True), _recomputing.set(True)
+        casts = caster.set(self.caster)
         try:
             random.set_state(self.state)
             self.function(*inputs)
@@ -368,6 +372,7 @@ class _Segment:
                     f"{self.count} arrays instead of {expected}; it must do the same each time it is called"
                 )
         finally:
+            caster.reset(casts)
             _recomputing.reset(again)
             grad_mode.reset(mode)
             active_segment.reset(token)

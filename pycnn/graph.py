@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from pycnn.tensor import Tensor
 
 __all__ = [
+    "Caster",
     "Function",
     "Saved",
     "Tracer",
     "Variable",
     "Versions",
+    "caster",
     "debugging",
     "detect_changes",
     "enable_grad",
@@ -48,6 +50,7 @@ Array = Any
 
 grad_mode: ContextVar[bool] = ContextVar("pycnn_grad_enabled", default=True)
 active_segment: ContextVar[Segment | None] = ContextVar("pycnn_segment", default=None)
+caster: ContextVar[Caster | None] = ContextVar("pycnn_caster", default=None)
 _tracer: ContextVar[Tracer | None] = ContextVar("pycnn_tracer", default=None)
 _debug: ContextVar[bool | None] = ContextVar("pycnn_debug", default=None)
 _debug_default = False
@@ -67,6 +70,13 @@ class Tracer(Protocol):
 
     def call(self, function: type[Function], args: tuple[Any, ...]) -> Any:
         """The results of ``function.apply(*args)``, or NotImplemented where none of `args` has come from the tracer."""
+
+
+class Caster(Protocol):
+    """Says in which dtypes operations are computed (see `pycnn.amp.autocast`)."""
+
+    def cast(self, function: type[Function], args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments with which ``function.apply(*args)`` runs."""
 
 
 class Versions:
@@ -242,8 +252,11 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Run `forward`.  Tensors among `args` make the results Tensors; without any, they are plain arrays."""
         tracer = _tracer.get()
-        if tracer is not None and (followed := tracer.call(cls, args)) is not NotImplemented:
-            return followed
+        if tracer is not None:
+            if (followed := tracer.call(cls, args)) is not NotImplemented:
+                return followed
+        elif (casts := caster.get()) is not None:
+            args = casts.cast(cls, args)
         tensors = record = False
         arrays = []
         for arg in args:

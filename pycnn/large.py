@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
-from pycnn.arrays import module_of
+from pycnn.arrays import is_half, module_of
 from pycnn.backends import cpu
+from pycnn.backends.cpu import half
 
-__all__ = ["add_to", "concatenate", "plus"]
+__all__ = ["add_to", "cast", "concatenate", "plus"]
 
 Array = Any
 
@@ -35,6 +36,17 @@ def add_to(a: Array, b: Array) -> None:
         a += b
 
 
+def cast(array: Array, dtype: Any) -> Array:
+    """A copy in another dtype; what is too large for it is infinite, without a word."""
+    dtype = np.dtype(dtype)
+    if _is_large(array) and array.dtype == np.float32 and dtype.name in ("float16", "bfloat16"):
+        return half.narrow(array, dtype)
+    if is_half(array) and dtype == np.float32 and _is_for_the_engine(array):
+        return half.widen(array)
+    with np.errstate(over="ignore"):
+        return array.astype(dtype)
+
+
 def concatenate(arrays: Sequence[Array], axis: int) -> Array:
     """The arrays one after another along `axis`."""
     first = arrays[0]
@@ -45,10 +57,13 @@ def concatenate(arrays: Sequence[Array], axis: int) -> Array:
 
 def _is_large(array: Array) -> bool:
     """Whether the engine may do it, and gains by it."""
+    return _is_for_the_engine(array) and array.dtype in _DTYPES
+
+
+def _is_for_the_engine(array: Array) -> bool:
     return (
         type(array) is np.ndarray
         and array.size >= _LARGE
-        and array.dtype in _DTYPES
         and array.flags.c_contiguous
         and backends.selected() in (None, "cpu")
     )

@@ -25,7 +25,7 @@ FLOORS = [
     ["random"],
     ["large", "graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
-    ["cuda", "nn", "optim", "data", "checkpoint"],
+    ["amp", "cuda", "nn", "optim", "data", "checkpoint"],
     ["compiler", "models", "training", "testing"],
     ["viz", "bench", "calibration"],
     ["cli", "examples"],

@@ -65,6 +65,11 @@ def add_parser(subparsers: Any) -> None:
     engine = parser.add_argument_group("engine")
     engine.add_argument("--threads", type=int, help="of the CPU engine (default: all cores)")
     engine.add_argument("--backend", choices=("cpu", "cuda", "reference"), help="(default: cpu)")
+    engine.add_argument(
+        "--amp",
+        choices=("float16", "bfloat16"),
+        help="mixed precision: 16 bits where they do no harm, float32 parameters (default: float32 everywhere)",
+    )
     engine.add_argument("--workers", type=int, default=1, help="threads that prepare batches (default 1)")
     engine.add_argument("--checkpoint-every", type=int, default=0, metavar="STEPS", help="besides after each epoch")
     engine.add_argument("--no-plots", action="store_true", help="write checkpoint and metrics only")
@@ -136,8 +141,8 @@ def _train_one(
     net = models.create(args.net, num_classes=len(split.classes))
     if args.backend == "cuda":
         net.cuda()
-    settings = {"net": args.net, "data": split.name, "seed": seed, **_engine(args.backend)}
-    trainer = Trainer(net, split, input_shape, recipe, seed=seed, workers=args.workers, settings=settings)
+    settings = {"net": args.net, "data": split.name, "seed": seed, "amp": args.amp, **_engine(args.backend)}
+    trainer = Trainer(net, split, input_shape, recipe, seed=seed, workers=args.workers, amp=args.amp, settings=settings)
     path = folder / CHECKPOINT
     if args.resume and path.exists():
         trainer.resume(path)

@@ -6,7 +6,7 @@ import warnings
 from typing import Any
 
 from pycnn import ops
-from pycnn.arithmetic import TakeAlong, Where
+from pycnn.arithmetic import TakeAlong, Where, sum_like
 from pycnn.arrays import is_array, is_host, module_of
 from pycnn.functional._arrays import composed
 from pycnn.functional.activation import LogSoftmax
@@ -62,6 +62,23 @@ class Mse(Function):
         da = (a - b) * (dy * (2.0 / a.numel()))
         need_a, need_b = ctx.needs_input_grad
         return da if need_a else None, -da if need_b else None
+
+
+class SquaredError(Function):
+    """(a - b)^2, broadcast."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Array, b: Array) -> Array:
+        error = a - b
+        ctx.save(a, b)
+        return module_of(error).asarray(error * error)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Any) -> Any:
+        a, b = ctx.saved
+        da = 2.0 * (a - b) * dy
+        need_a, need_b = ctx.needs_input_grad
+        return sum_like(da, a) if need_a else None, sum_like(-da, b) if need_b else None
 
 
 def cross_entropy(
@@ -167,8 +184,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
         )
     elif reduction == "mean" and input.dtype == target.dtype and input.dtype.char in "fd" and input.numel():
         return Mse.apply(input, target)
-    error = input - target
-    return _reduced(error * error, reduction)
+    return _reduced(SquaredError.apply(input, target), reduction)
 
 
 def _plain(input: Any, target: Any, weight: Any) -> bool:

@@ -185,7 +185,8 @@ def batch_norm(
         training: use the mean and the biased variance of this batch.
         momentum: weight of this batch in the running statistics.
         eps: added to the variance.
-        residual: added to y, of its shape and dtype; on the CPU and with `training`, in the same pass over memory.
+        residual: added to y, of its shape and dtype (inside `pycnn.amp.autocast` it is converted); on the CPU and with
+            `training`, in the same pass over memory.
         relu: max(y, 0) at the end, likewise.
 
     Returns:
@@ -219,7 +220,9 @@ def batch_norm(
         if tuple(residual.shape) != tuple(x.shape):
             raise ValueError(f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}")
         if residual.dtype != x.dtype:
-            raise TypeError(f"residual must have x's dtype {x.dtype}, got {residual.dtype}")
+            if graph.caster.get() is None:
+                raise TypeError(f"residual must have x's dtype {x.dtype}, got {residual.dtype}")
+            residual = _tensor(residual).to(x.dtype)
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm without training needs running_mean and running_var")

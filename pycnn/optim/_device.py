@@ -1,4 +1,4 @@
-"""Which parameters one kernel steps together, and how on a GPU: settings and step counts in device memory.
+"""What the optimisers step: the parameters that one kernel takes together, master copies, and numbers on a GPU.
 
 A CUDA graph holds the launches as they were captured; what changes from step to step it reads from memory that is
 brought up to date before each replay (see `pycnn.cuda.capture`).
@@ -7,30 +7,82 @@ brought up to date before each replay (see `pycnn.cuda.capture`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pycnn import backends
-from pycnn.arrays import beside, device_of, is_array, is_host, place
+from pycnn import backends, graph
+from pycnn.arrays import beside, device_of, is_array, is_half, is_host, module_of, place
 from pycnn.backends.replay import CaptureError, active
+from pycnn.large import cast
+from pycnn.nn.parameter import changed
 from pycnn.tensor import Tensor
 
-__all__ = ["Settings", "expect_not_captured", "follow", "host_of", "is_fused", "shared_steps"]
+__all__ = [
+    "Scaling",
+    "Settings",
+    "expect_not_captured",
+    "follow",
+    "host_of",
+    "is_fused",
+    "master",
+    "shared_steps",
+    "write_back",
+]
 
 Array = Any
 
 
+class Scaling(NamedTuple):
+    """What a step on a GPU takes from `pycnn.amp.GradScaler`, one float32 each in the GPU's memory.
+
+    Attributes:
+        scale: what the gradients are to be divided by; None for nothing.
+        found: whether one of them is not finite (not 0), and the step changes nothing; None for never.
+    """
+
+    scale: Array | None = None
+    found: Array | None = None
+
+
 def is_fused(parameter: Tensor) -> bool:
-    """Whether the kernels step it: dense float32, and a gradient of float32 on the same kind of device."""
+    """Whether the kernels step it, or its master copy: dense float32 and a gradient of float32, or 16 bits.
+
+    Both are on the same kind of device.
+    """
     p, g = parameter._data, parameter._grad
-    return (
-        p.dtype == np.float32
-        and p.flags.c_contiguous
-        and g is not None
-        and is_host(g._data) == is_host(p)
-        and g._data.dtype == np.float32
-    )
+    if g is None or is_host(g._data) != is_host(p):
+        return False
+    if is_half(p):
+        return g._data.dtype == np.float32 or is_half(g._data)
+    return p.dtype == np.float32 and p.flags.c_contiguous and g._data.dtype == np.float32
+
+
+def master(parameter: Tensor, state: dict[str, Any]) -> Any:
+    """What is stepped: the parameter itself; or, if it has 16 bits, its float32 copy in `state`, with its gradient.
+
+    Elements of which the parameter is not the rounded copy were written by someone else; the copy takes them over.  On
+    a GPU that is arithmetic like any other, which a captured graph repeats.
+    """
+    p = parameter._data
+    if not is_half(p):
+        return parameter
+    kept, wide = state.get("master"), p.astype(np.float32, order="C")
+    if kept is None:
+        kept = state["master"] = wide
+    else:
+        kept[...] = module_of(p).where(cast(kept, p.dtype) == p, kept, wide)
+    stepped, gradient = Tensor(kept), parameter._grad
+    if gradient is not None:
+        stepped.grad = graph.wrap(cast(gradient._data, np.float32)) if is_half(gradient._data) else gradient
+    return stepped
+
+
+def write_back(stepped: Tensor, parameter: Tensor) -> None:
+    """Round the master copy into its parameter, and tell autograd that the parameter has changed."""
+    if stepped is not parameter:
+        parameter._data[...] = cast(stepped._data, parameter._data.dtype)
+    changed(parameter)
 
 
 def host_of(array: Array) -> Any:
@@ -42,8 +94,8 @@ def expect_not_captured(array: Array) -> None:
     """CaptureError for an update whose numbers would be part of the graph for ever."""
     if active() is not None and not is_host(array):
         raise CaptureError(
-            f"the step of a {array.dtype} parameter cannot be captured: only those of dense float32 parameters read "
-            "their learning rate from the GPU"
+            f"the step of a {array.dtype} parameter cannot be captured: only those of dense float32 parameters, and of "
+            "16 bits, read their learning rate from the GPU"
         )
 
 

@@ -70,19 +70,23 @@ class Adam(Optimizer):
     ) -> None:
         host = host_of(settings)
         for parameter, state in zip(parameters, states, strict=True):
-            if not state:
+            if "step" not in state:
                 _begin(state, parameter.data)
         for step, chosen in shared_steps(states, settings):
-            host.advance(step, 1)
+            found = self._scaling.found
+            if found is None:
+                host.advance(step, 1)
+            else:
+                host.count_step(step, found)
             params, grads = [parameters[i].data for i in chosen], [parameters[i].grad.data for i in chosen]
             moments = ([states[i][name] for i in chosen] for name in ("exp_avg", "exp_avg_sq"))
-            host.adam_step(params, grads, *moments, settings, step, self._decoupled)
+            host.adam_step(params, grads, *moments, settings, step, self._decoupled, *self._scaling)
 
     def _update_list(self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
         b1, b2 = map(float, group["betas"])
         numbers: dict[str, Any] = {name: float(group[name]) for name in ("lr", "eps", "weight_decay")}
         for parameter, state in zip(parameters, states, strict=True):
-            if not state:
+            if "step" not in state:
                 _begin(state, parameter.data)
         alike: dict[int, list[int]] = {}  # those that are at one step
         for i, state in enumerate(states):
@@ -98,7 +102,7 @@ class Adam(Optimizer):
         lr, eps, decay = float(group["lr"]), float(group["eps"]), float(group["weight_decay"])
         b1, b2 = map(float, group["betas"])
         xp = module_of(p)
-        if not state:
+        if "step" not in state:
             _begin(state, p)
         state["step"] = int(state["step"]) + 1
         step_size = lr / (1.0 - b1 ** state["step"])

@@ -1,4 +1,8 @@
-"""`Optimizer`: parameter groups, per-parameter state, and the loop over blocks that keeps an update in cache."""
+"""`Optimizer`: parameter groups, per-parameter state, and the loop over blocks that keeps an update in cache.
+
+A parameter of 16 bits has a master copy in float32, which is what is stepped; the parameter is that copy, rounded.
+Most steps are smaller than the distance between two numbers of 16 bits, and would be lost without it.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
-from pycnn.arrays import beside, is_array, is_host
+from pycnn.arrays import beside, is_array, is_half, is_host
 from pycnn.backends.replay import active
-from pycnn.nn.parameter import changed
 from pycnn.optim import _device
 from pycnn.tensor import Tensor
 
@@ -23,6 +26,9 @@ BLOCK = 16384
 
 class Optimizer:
     """Base of the optimisers.
+
+    Of each float16 or bfloat16 parameter it keeps a float32 copy, ``state[parameter]["master"]``, and all else that it
+    remembers is float32 too.  Where such a parameter was written to by someone else, the copy follows it.
 
     Args:
         params: parameters, or (name, parameter) pairs, or dicts with "params" and settings of their own for that group.
@@ -43,6 +49,7 @@ class Optimizer:
         self.defaults = defaults
         self.state: dict[Tensor, dict[str, Any]] = {}
         self._settings: dict[tuple[str, int], _device.Settings] = {}
+        self._scaling = _device.Scaling()
         self.param_groups: list[dict[str, Any]] = []
         groups = list(params)
         if not groups:
@@ -99,20 +106,31 @@ class Optimizer:
                     together.setdefault(parameter.device, []).append(parameter)
                     continue
                 _device.expect_not_captured(parameter.data)
-                self._update(parameter.data, parameter.grad.data, self.state.setdefault(parameter, {}), group)
-                changed(parameter)
-            for device, parameters in together.items():
-                states = [self.state.setdefault(parameter, {}) for parameter in parameters]
-                _device.follow(states, parameters)
+                state = self.state.setdefault(parameter, {})
+                stepped = _device.master(parameter, state)
+                self._update(stepped.data, stepped.grad.data, state, group)
+                _device.write_back(stepped, parameter)
+            for device, chosen_here in together.items():
+                states = [self.state.setdefault(parameter, {}) for parameter in chosen_here]
+                _device.follow(states, chosen_here)
+                parameters = [_device.master(*pair) for pair in zip(chosen_here, states, strict=True)]
                 if device == "cpu":
                     for chosen in _apart([parameter.data for parameter in parameters]):
                         self._update_list([parameters[i] for i in chosen], [states[i] for i in chosen], group)
                 else:
                     settings = self._settings_on(device, number, parameters[0].data)
                     self._update_together(parameters, states, group, settings)
-                for parameter in parameters:
-                    changed(parameter)
+                for stepped, parameter in zip(parameters, chosen_here, strict=True):
+                    _device.write_back(stepped, parameter)
         return loss
+
+    def step_unless(self, scaling: _device.Scaling) -> Any:
+        """`step` on a GPU as `scaling` says, which its kernels read there: see `pycnn.amp.GradScaler`."""
+        self._scaling = scaling
+        try:
+            return self.step()
+        finally:
+            self._scaling = _device.Scaling()
 
     def _settings_on(self, device: str, number: int, like: Any) -> Any:
         """The settings of group `number` in a GPU's memory, as `_numbers` lists them; kept up to date for replays."""
@@ -163,7 +181,7 @@ class Optimizer:
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` saved; arrays are copied, in each parameter's dtype.
+        """Take over what `state_dict` saved; arrays are copied, in each parameter's dtype or, for 16 bits, float32.
 
         Raises ValueError, with nothing changed, if the groups or an array's shape do not fit.
         """
@@ -218,7 +236,8 @@ def _fitting(name: str, value: Any, parameter: Tensor) -> Any:
     if isinstance(value, (int, float)) or value is None:
         return value
     array = value if is_array(value) else np.asarray(value)
-    array = beside(array, parameter.data).astype(parameter.data.dtype, order="C", copy=True)
+    dtype = np.float32 if is_half(parameter.data) else parameter.data.dtype
+    array = beside(array, parameter.data).astype(dtype, order="C", copy=True)
     if array.shape != tuple(parameter.shape):
         raise ValueError(f"saved {name} has shape {array.shape}, its parameter {tuple(parameter.shape)}")
     return array

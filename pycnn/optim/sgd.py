@@ -74,7 +74,10 @@ class SGD(Optimizer):
     ) -> None:
         host, nesterov = host_of(settings), bool(group["nesterov"])
         for params, grads, buffers, first in _lists(parameters, states, bool(group["momentum"]), host.device.alloc):
-            host.sgd_step(params, grads, buffers, settings, nesterov, first)
+            if first and buffers is not None and self._scaling.found is not None:
+                for buffer in buffers:  # the GPU may leave this step out, and the next one finds them as they are
+                    host.device.fill(buffer, 0.0)
+            host.sgd_step(params, grads, buffers, settings, nesterov, first, *self._scaling)
 
     def _update_list(self, parameters: list[Any], states: list[dict[str, Any]], group: dict[str, Any]) -> None:
         numbers: dict[str, Any] = {name: float(group[name]) for name in ("lr", "momentum", "dampening", "weight_decay")}

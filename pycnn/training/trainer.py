@@ -15,6 +15,7 @@ import numpy as np
 
 from pycnn import checkpoint, optim
 from pycnn import functional as F
+from pycnn.amp import GradScaler, autocast
 from pycnn.arrays import place
 from pycnn.data import DataLoader, Split
 from pycnn.tensor import Tensor
@@ -104,11 +105,12 @@ class Trainer:
         recipe: how.
         seed: of the order of the images and of the augmentation.
         workers: threads that prepare batches.
+        amp: train and evaluate in mixed precision, "float16" (with a scaled loss) or "bfloat16"; see `pycnn.amp`.
         settings: what else makes the run what it is (names, seed, instruction set ...); saved with every checkpoint,
             and a checkpoint with other settings is refused.
 
     Raises:
-        ValueError: no training images.
+        ValueError: no training images, or another `amp`.
 
     >>> import pycnn
     >>> from pycnn.data import ArrayDataset, Split
@@ -131,6 +133,7 @@ class Trainer:
         *,
         seed: int = 0,
         workers: int = 1,
+        amp: str | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         if len(split.train) == 0:
@@ -141,6 +144,7 @@ class Trainer:
         self.settings = {
             **(settings or {}),
             **asdict(recipe),
+            "amp": amp,
             "train_images": len(split.train),
             "train_labels": zlib.crc32(split.train.labels.tobytes()),
         }
@@ -156,6 +160,8 @@ class Trainer:
         )
         self.tester = DataLoader(split.test, EVALUATION_BATCH, transform=self.test_transform, workers=workers)
         self.optimizer = _optimizer(net, recipe)
+        self.autocast = autocast(amp or "float16", enabled=amp is not None)
+        self.scaler = GradScaler(enabled=amp == "float16")
         self.history: list[EpochReport] = []
         self.step = 0
         self._sums = _Sums()
@@ -189,7 +195,8 @@ class Trainer:
 
     def evaluate(self) -> Evaluation:
         """The network's answers on the test images."""
-        return evaluate(self.net, self.tester)
+        with self.autocast:
+            return evaluate(self.net, self.tester)
 
     def _epoch(
         self,
@@ -241,16 +248,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         device = device_of_network(self.net)
-        output, target = self.net(Tensor(place(images, device))), Tensor(place(labels, device))
-        logits = first_output(output)
-        loss = F.cross_entropy(logits, target, label_smoothing=self.recipe.label_smoothing)
-        total = loss
-        for head in output[1:] if isinstance(output, (tuple, list)) else ():
-            if head is not None:
-                total = total + F.cross_entropy(head, target) * _AUXILIARY
+        with self.autocast:
+            output, target = self.net(Tensor(place(images, device))), Tensor(place(labels, device))
+            logits = first_output(output)
+            loss = F.cross_entropy(logits, target, label_smoothing=self.recipe.label_smoothing)
+            total = loss
+            for head in output[1:] if isinstance(output, (tuple, list)) else ():
+                if head is not None:
+                    total = total + F.cross_entropy(head, target) * _AUXILIARY
         self.optimizer.zero_grad()
-        total.backward()
-        self.optimizer.step()
+        self.scaler.scale(total).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         right = (logits.data.argmax(1) == target.data).sum()
         value = float(loss.item())  # the one number that the step waits for, when all of it has been started
         if not math.isfinite(value):
@@ -288,7 +297,8 @@ class Trainer:
         self.history = [EpochReport(**report) for report in extra["history"]]
 
     def _parts(self) -> dict[str, Any]:
-        return {"model": self.net, "optimizer": self.optimizer, "loader": self.loader, "sums": self._sums}
+        parts = {"model": self.net, "optimizer": self.optimizer, "loader": self.loader, "sums": self._sums}
+        return {**parts, "scaler": self.scaler} if self.scaler.is_enabled() else parts
 
 
 def _optimizer(net: Module, recipe: Recipe) -> optim.Optimizer:

@@ -90,7 +90,10 @@ LAUNCHERS = (
 )
 
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
-ON_DEVICE = ("adam_step", "advance", "clip_gradients", "convert", "gradient_norm", "sgd_step")
+ON_DEVICE = (
+    *("adam_step", "advance", "clip_gradients", "convert", "count_step"),
+    *("gradient_norm", "next_scale", "sgd_step", "unscale_gradients"),
+)
 
 
 class Host(

@@ -5,11 +5,15 @@ Everything that changes from step to step lies in device memory, so a captured C
     settings  a float32 array as `sgd_settings` or `adam_settings` lists it; write to it to change the learning rate
     step      one int64, the number of this step, the first being 1; `advance(step, 1)` before each
 
+    scale     one float32 by which the loss was multiplied, and the gradients with it; None for none
+    found     one float32: not 0 where a gradient is not finite, and the step is to change nothing; None for none
+
 Long lists take several launches of `ARRAYS` arrays each.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 
 from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
@@ -18,7 +22,7 @@ from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import pack_arrays, pack_float32, pack_int64
 from pycnn.jit.sources import Instance
 
-KERNELS = ("sgd_step", "adam_step", "squares", "norm_total", "clip")
+KERNELS = ("sgd_step", "adam_step", "squares", "norm_total", "clip", "unscale", "count_step", "next_scale")
 
 ARRAYS = 64  # arrays of one launch: kArrays of kernels/optimizer.cu
 _MOST_BLOCKS = 2**31 - 2  # of one launch: block numbers are ints, and 2^31 - 1 stands for none
@@ -41,7 +45,15 @@ class OptimHost(HostBase):
     """Steps of the optimisers in `pycnn.optim`, in place, on lists of dense float32 arrays."""
 
     def sgd_step(
-        self, params: Arrays, grads: Arrays, buffers: Arrays | None, settings: Array, nesterov: bool, first: bool
+        self,
+        params: Arrays,
+        grads: Arrays,
+        buffers: Arrays | None,
+        settings: Array,
+        nesterov: bool,
+        first: bool,
+        scale: Array | None = None,
+        found: Array | None = None,
     ) -> None:
         """One step of `pycnn.optim.SGD`, bit for bit.
 
@@ -52,15 +64,18 @@ class OptimHost(HostBase):
             settings: four floats, see `sgd_settings`.
             nesterov: look ahead.
             first: the buffers hold nothing yet.
+            scale, found: see above.
         """
         _expect_settings(settings, 4)
+        _expect_one(scale=scale, found=found)
         instance = self._only("sgd_step")
         mode = pack_int64(buffers is not None, first, nesterov)
         written = {"params": params} if buffers is None else {"params": params, "buffers": buffers}
         for table, blocks, chosen in self._chunks(instance, written, {"grads": grads}):
             kept = chosen.get("buffers", Pointers("buffers", (), written=True, capacity=ARRAYS))
             arrays = (chosen["params"], chosen["grads"], kept)
-            self._launch(instance, blocks, table, *arrays, mode, Reads("settings", settings))
+            device = (Reads("settings", settings), Reads("scale", scale), Reads("found", found))
+            self._launch(instance, blocks, table, *arrays, mode, *device)
 
     def adam_step(
         self,
@@ -71,6 +86,8 @@ class OptimHost(HostBase):
         settings: Array,
         step: Array,
         decoupled: bool,
+        scale: Array | None = None,
+        found: Array | None = None,
     ) -> None:
         """One step of `pycnn.optim.Adam`, or of `AdamW` where `decoupled`.
 
@@ -80,11 +97,13 @@ class OptimHost(HostBase):
             settings: six floats, see `adam_settings`.
             step: one int64, the number of this step, the first being 1.
             decoupled: weight decay apart from the gradient.
+            scale, found: see above.
         """
         _expect_settings(settings, 6)
+        _expect_one(scale=scale, found=found)
         instance = self._only("adam_step")
         written = {"params": params, "first_moments": first_moments, "second_moments": second_moments}
-        device = (Reads("settings", settings), Reads("step", step))
+        device = (Reads("settings", settings), Reads("step", step), Reads("scale", scale), Reads("found", found))
         for table, blocks, chosen in self._chunks(instance, written, {"grads": grads}):
             arrays = (chosen[name] for name in ("params", "grads", "first_moments", "second_moments"))
             self._launch(instance, blocks, table, *arrays, pack_int64(decoupled), *device)
@@ -107,6 +126,36 @@ class OptimHost(HostBase):
         instance = self._only("clip")
         for table, blocks, chosen in self._chunks(instance, {"grads": grads}, {}):
             self._launch(instance, blocks, table, chosen["grads"], pack_float32(max_norm), Reads("norm", norm))
+
+    def unscale_gradients(self, grads: Arrays, scale: Array, found: Array, write: bool) -> None:
+        """Set `found` to 1 if one of `grads`, times 1 / `scale`, is not finite; with `write` these become `grads`."""
+        _expect_one(scale=scale, found=found)
+        instance = self._only("unscale")
+        device = (pack_int64(write), Reads("scale", scale), Writes("found", found))
+        for table, blocks, chosen in self._chunks(instance, {"grads": grads}, {}):
+            self._launch(instance, blocks, table, chosen["grads"], *device)
+
+    def count_step(self, step: Array, found: Array) -> None:
+        """Add 1 to the int64 `step`, unless `found`."""
+        _expect_one(found=found)
+        self._launch(self._only("count_step"), 1, Reads("found", found), Writes("step", step))
+
+    def next_scale(
+        self, founds: Arrays, scale: Array, steady: Array, growth: float, backoff: float, interval: int
+    ) -> None:
+        """Move `scale` as the steps went, and set `founds` to 0 for the next.
+
+        Args:
+            founds: `found` of each optimiser, at most `ARRAYS`.
+            scale: times `backoff` where one of them is not 0; times `growth` after each `interval` steps in a row
+                without, if that is finite.
+            steady: one int64, how many there were in a row.
+            interval: 0 leaves scale and count as they are.
+        """
+        _expect_one(scale=scale, **{f"founds[{i}]": found for i, found in enumerate(founds)})
+        rule = struct.pack("<2d2q", growth, backoff, interval, len(founds))
+        given = Pointers("founds", founds, written=True, capacity=ARRAYS)
+        self._launch(self._only("next_scale"), 1, rule, given, Writes("scale", scale), Writes("steady", steady))
 
     def _chunks(
         self, instance: Instance, written: dict[str, Arrays], read: dict[str, Arrays]
@@ -141,6 +190,12 @@ class OptimHost(HostBase):
                 raise ValueError(f"{name}[{i}] has shape {tuple(array.shape)}, its parameter {tuple(model.shape)}")
             if dense and not array.flags.c_contiguous:
                 raise ValueError(f"{name}[{i}] is changed in place, so it must be C-contiguous")
+
+
+def _expect_one(**given: Array | None) -> None:
+    for name, array in given.items():
+        if array is not None and (str(array.dtype) != "float32" or array.size != 1):
+            raise ValueError(f"{name} must be one float32, got {array.dtype} of shape {tuple(array.shape)}")
 
 
 def _expect_settings(settings: Array, count: int) -> None:

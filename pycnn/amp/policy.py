@@ -1,0 +1,71 @@
+"""THE table of mixed precision: in which dtype each operation is computed inside `pycnn.amp.autocast`.
+
+    "low"       in the 16 bits of the block: what multiplies matrices, where a GPU's tensor cores gain.  Only the first
+                two operands, which are the large ones, are rounded; a bias stays as it is.  Sums are kept in float32.
+    "float32"   operands of 16 bits are widened: sums over many elements, and what turns small differences into large
+                ones.  So is the result, whatever came in.
+    "widest"    operands of different dtypes are brought to the wider one (float16 and bfloat16 to float32).
+    "input"     as its input came; batch norm of 16 bits takes float32 parameters and statistics, gives 16 bits, and
+                has its own sums in float32.
+
+Operands of float64 are never rounded.  What is not in the table, a `pycnn.Function` of the user's, is computed in the
+dtypes that it is given.
+
+Reference: Micikevicius et al., "Mixed Precision Training", ICLR 2018; the lists of torch.autocast, from which this one
+departs where it says so: a bias is not rounded, and batch norm's input may be of 16 bits on the CPU too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pycnn import arithmetic as op
+from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid, Softmax, Tanh
+from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
+from pycnn.functional.dropout import Dropout
+from pycnn.functional.linear import Bias, ChannelSum, Gemm, Linear
+from pycnn.functional.loss import Mse, Nll, NllBackward, SquaredError
+from pycnn.functional.norm import BatchNorm, BatchNormEval, ChannelAffine, ChannelWindow, LocalResponseNorm
+from pycnn.functional.pool import (
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool2dBackward,
+    AdaptiveMaxPool2d,
+    AdaptiveMaxPool2dBackward,
+    AvgPool2d,
+    AvgPool2dBackward,
+    MaxPool2d,
+    MaxPool2dBackward,
+    PlaneTake,
+)
+from pycnn.functional.shaping import Pad
+from pycnn.graph import Function
+
+__all__ = ["POLICY", "Rule"]
+
+Rule = Literal["low", "float32", "widest", "input"]
+
+_LOW = [Conv2d, ConvTranspose2d, Linear, Gemm, op.Matmul]
+_FLOAT32 = [
+    *(op.Exp, op.Log, op.Pow, op.PowNumber, op.Sum),
+    *(Softmax, LogSoftmax, LocalResponseNorm),
+    *(Nll, Mse, SquaredError),
+]
+_WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat]
+_INPUT = [
+    *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
+    *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, Dropout),
+    *(Relu, Tanh, Sigmoid),
+    *(BatchNorm, BatchNormEval, ChannelAffine, Bias),
+    *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d),
+    # Backward's own, which runs in the dtypes of forward.
+    *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),
+    *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
+    *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
+]
+
+POLICY: dict[type[Function], Rule] = {
+    **dict.fromkeys(_LOW, "low"),
+    **dict.fromkeys(_FLOAT32, "float32"),
+    **dict.fromkeys(_WIDEST, "widest"),
+    **dict.fromkeys(_INPUT, "input"),
+}
