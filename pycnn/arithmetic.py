@@ -204,6 +204,8 @@ class Matmul(Function):
         da, db = ctx.needs_input_grad
         ctx.save(b if da else None, a if db else None)
         ctx.shapes = a.shape, b.shape
+        if isinstance(a, np.ndarray) and is_half(a) and a.dtype == b.dtype:  # summed in float32 and rounded once
+            return _as_array(cast(_as_array(cast(a, np.float32) @ cast(b, np.float32)), a.dtype))
         return _as_array(a @ b)
 
     @staticmethod
@@ -574,7 +576,11 @@ class Clamp(Function):
         if ctx.needs_input_grad[0]:
             inside = np.True_ if low is None else x >= low
             ctx.save((inside if high is None else inside & (x <= high)).astype(x.dtype))
-        return _as_array(module_of(x).clip(x, low, high))
+        module = module_of(x)
+        if not is_half(x):
+            return _as_array(module.clip(x, low, high))
+        y = x if low is None else module.maximum(x, x.dtype.type(low))  # clip does not know bfloat16
+        return _as_array(y if high is None else module.minimum(y, x.dtype.type(high)))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from pycnn.arrays import is_host, module_of
+from pycnn.arrays import is_half, is_host, module_of
 from pycnn.nn.parameter import changed
 from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import blocks
@@ -83,12 +83,17 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 def _norm(gradients: list[Any], power: float) -> float:
     if power <= 0:
         raise ValueError(f"norm_type must be above 0, got {power}")
-    parts = [part for gradient in gradients if gradient.size for (part,) in blocks(gradient)]
+    parts = [_wide(part) for gradient in gradients if gradient.size for (part,) in blocks(gradient)]
     if power == math.inf:
         return max((float(abs(part).max()) for part in parts), default=0.0)
     if power == 2:
         return math.sqrt(sum(float(module_of(part).vdot(part, part)) for part in parts))
     return sum(float((abs(part) ** power).sum()) for part in parts) ** (1 / power)
+
+
+def _wide(array: Any) -> Any:
+    """Gradients of 16 bits in float32, which holds their squares."""
+    return array.astype("float32") if is_half(array) else array
 
 
 def _expect_finite(norm: Any, asked: bool) -> None:
@@ -109,7 +114,7 @@ def _clip_on_device(gradients: list[Tensor], most: float, power: float, error_if
             changed(gradient)
         return Tensor(norm)
     xp = module_of(gradients[0].data)
-    arrays = [gradient.data for gradient in gradients if gradient.data.size]
+    arrays = [_wide(gradient.data) for gradient in gradients if gradient.data.size]
     if power == math.inf:
         norm = xp.stack([abs(array).max() for array in arrays]).max().astype("float64")
     else:
