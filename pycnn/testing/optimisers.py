@@ -21,8 +21,8 @@ _STEPS = 3
 def check_optimisers(backend: Any) -> int:
     """Assert that SGD and Adam on a device move parameters as on the CPU, and that gradients are clipped alike.
 
-    SGD bit for bit; Adam, and the norm, within the error of the roots and quotients of a GPU.  Returns how many
-    settings were tried.
+    SGD bit for bit; Adam, and the norm, within the error of the roots and quotients of a GPU.  Also that scaled
+    gradients are divided, and a step left out where they overflow.  Returns how many settings were tried.
 
     Args:
         backend: a `pycnn.backends.sim.Simulated`, or what has its `host` and `into`.
@@ -44,7 +44,8 @@ def check_optimisers(backend: Any) -> int:
             # A parameter of up to five, rounded in each of three steps on either side.
             assert worst <= 6 * 2.0**-22, f"{kind.__name__}: {worst:.3g} from the CPU's parameters"
     _check_clipping(backend)
-    return 6
+    _check_scaling(backend)
+    return 7
 
 
 def _arrays(seed: int) -> list[np.ndarray]:
@@ -91,3 +92,26 @@ def _check_clipping(backend: Any) -> None:
     backend.host.clip_gradients(grads, norm, 1.0)
     for found, array in zip(grads, _arrays(0), strict=True):
         assert np.allclose(to_host(found), array / expected, rtol=2e-6, atol=0), "the clipped gradients are wrong"
+
+
+def _check_scaling(backend: Any) -> None:
+    """A step with gradients scaled by a power of two is the plain step; one of which was found to overflow is none."""
+    host, rule = backend.host, backend.into(np.array(sgd_settings(0.1, 0.0, 0.0, 0.3), np.float32))
+    scale, steady = backend.into(np.array(2.0**40, np.float32)), backend.into(np.array(1, np.int64))
+    count, found = backend.into(np.array(7, np.int64)), backend.into(np.array(0.0, np.float32))
+    params, plain = backend.into(_arrays(0)), backend.into(_arrays(0))
+    for number, (factor, bad) in enumerate(((2.0**40, False), (2.0**41, True), (2.0**40, False))):
+        assert float(to_host(scale)) == factor, f"the scale is {float(to_host(scale))} before step {number}"
+        slopes = [array * np.float32(factor) for array in _arrays(100 + number)]
+        if bad:
+            slopes[4][-1] = np.inf
+        else:
+            host.sgd_step(plain, backend.into(_arrays(100 + number)), None, rule, False, False)
+        grads = backend.into(slopes)
+        host.unscale_gradients(grads, scale, found, False)
+        host.sgd_step(params, grads, None, rule, False, False, scale, found)
+        host.count_step(count, found)
+        host.next_scale([found], scale, steady, 2.0, 0.5, 2)
+        for one, right in zip(params, plain, strict=True):
+            assert np.array_equal(to_host(one), to_host(right)), f"scaled step {number} is not the plain one"
+    assert int(to_host(count)) == 9, "a step that was left out was counted"

@@ -70,6 +70,35 @@ class Optimiser:
         device = backend.host.device
         return [np.array(backend.host.gradient_norm([_onto(device, g) for g in slopes]))]
 
+    @staticmethod
+    def scaled(backend: Any) -> list[np.ndarray]:
+        """A scaled step that is taken, one that overflows in its last element, and another; the scale, the counts."""
+        sizes = (3, 5000, 2051)
+        params, slopes = [integers(n) for n in sizes], [2 * integers(n)[::-1].copy() for n in sizes]
+        if backend is reference:
+            after = [p - g for p, g in zip(params, slopes, strict=True)]
+            return [*after, *(4 * g for g in slopes), *map(np.float32, (8, 0)), *map(np.int64, (1, 2))]
+        host = backend.host
+        device = host.device
+        held = [_onto(device, p) for p in params]
+        settings = _onto(device, np.array([0.5, 0.0, 1.0, 0.0], np.float32))
+        scale, found = _onto(device, np.array(4, np.float32)), _onto(device, np.array(0, np.float32))
+        steady, count = _onto(device, np.array(1, np.int64)), _onto(device, np.array(0, np.int64))
+        factor = 4  # as the scale should be: 4, grown to 16, backed off to 8
+        for bad in (False, True, False):
+            scaled = [g * np.float32(factor) for g in slopes]
+            if bad:
+                scaled[-1][-1] = np.inf
+            grads = [_onto(device, g) for g in scaled]
+            host.unscale_gradients(grads, scale, found, False)
+            host.sgd_step(held, grads, None, settings, False, False, scale, found)
+            host.count_step(count, found)
+            host.next_scale([found], scale, steady, 4.0, 0.5, 2)
+            factor = 16 if factor == 4 else 8
+        divided = [_onto(device, 32 * g) for g in slopes]
+        host.unscale_gradients(divided, scale, found, True)
+        return [np.array(one) for one in (*held, *divided, scale, found, steady, count)]
+
 
 def _onto(device: Any, values: np.ndarray) -> Any:
     array = device.alloc(values.shape, values.dtype)
@@ -123,12 +152,18 @@ CASES: dict[str, Any] = {
     "dropout": Operator(lambda b: b.dropout(np.where(X == 0, np.nan, X), 0.5, 7, 2**64 - 9), "random.cu"),
     "momentum": Steps(Optimiser.momentum),
     "norm": Steps(Optimiser.norm),
+    "scaled": Steps(Optimiser.scaled),
 }
 
 
 def _mean_for_variance(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
     """In the map alone, the one launch with so many arguments."""
     return swapped(3, 5)(grid, block, shared, arguments) if len(arguments) == 9 else (grid, block, shared, arguments)
+
+
+def _found_for_scale(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
+    """In the step alone, the one launch with so many arguments."""
+    return swapped(6, 7)(grid, block, shared, arguments) if len(arguments) == 8 else (grid, block, shared, arguments)
 
 
 def _chunk_too_long(pack: Any) -> Any:
@@ -292,6 +327,35 @@ BUGS: dict[str, Bug] = {
         "partial[base + block - arrays.first[array]] = sum.value",
         CASES["norm"],
     ),
+    "an overflowing step is taken": InKernel(
+        "optimizer.cu",
+        "if (found != nullptr && *found != 0.0f) return;\n    const int block = static_cast<int>(blockIdx.x), "
+        "array = array_of(arrays, block);\n    float *p = params.pointer[array], *v",
+        "const int block = static_cast<int>(blockIdx.x), "
+        "array = array_of(arrays, block);\n    float *p = params.pointer[array], *v",
+        CASES["scaled"],
+    ),
+    "an overflowing step is counted": InKernel(
+        "optimizer.cu",
+        "if (threadIdx.x == 0 && *found == 0.0f) *step += 1",
+        "if (threadIdx.x == 0) *step += 1",
+        CASES["scaled"],
+    ),
+    "infinity passes for a number": InKernel(
+        "optimizer.cu",
+        "fabsf(slope[i][e]) <= kLargest;  // not",
+        "slope[i][e] == slope[i][e];  // not",
+        CASES["scaled"],
+    ),
+    "gradients multiplied by the scale": InKernel("optimizer.cu", "__fdiv_rn(1.0f, *scale)", "*scale", CASES["scaled"]),
+    "what was found stays found": InKernel("optimizer.cu", "*founds.pointer[i] = 0.0f;", "", CASES["scaled"]),
+    "the scale grows a step late": InKernel(
+        "optimizer.cu",
+        "const bool grows = count == rule.interval",
+        "const bool grows = count > rule.interval",
+        CASES["scaled"],
+    ),
+    "scale and found swapped": InLaunch(_found_for_scale, CASES["scaled"]),
 }
 
 FAST = ("no barrier before the warps meet", "block of the next array")

@@ -99,6 +99,151 @@ def test_replays_are_eager_steps(gpu: Gpu, name: str) -> None:
     assert drawn == expected_drawn  # dropout goes on where it would have
 
 
+def scaling(make: Callable[[Any], optim.Optimizer], captured: bool, clip: bool) -> tuple[Any, ...]:
+    """Twenty steps with a scaled loss, of which some overflow: losses, scales, and the final state."""
+    pycnn.manual_seed(7)
+    net = Net().cuda()
+    optimizer = make(net.parameters())
+    scaler = pycnn.amp.GradScaler(init_scale=2.0**10, growth_interval=3)
+
+    def step(x: Any, t: Any) -> Any:
+        loss = pycnn.cross_entropy(net(x), t)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        if clip:
+            scaler.unscale_(optimizer)
+            optim.clip_grad_norm_(net.parameters(), 0.5)
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    call = capture(step) if captured else step
+    losses, scales = [], []
+    for number in range(20):
+        x = images(number)
+        if number in (1, 7, 8, 15):
+            x[0, 0, 0, 0] = np.inf
+        x, t = Tensor(x), Tensor(np.arange(4) % 3)
+        if not captured:
+            x, t = x.cuda(), t.cuda()
+        losses.append(call(x, t).detach().numpy().tobytes())
+        scales.append(scaler.get_scale())
+        net.bn.running_mean.fill_(0)  # type: ignore[union-attr]
+        net.bn.running_var.fill_(1)  # type: ignore[union-attr]
+    if captured:
+        assert call.graphs == 1  # type: ignore[attr-defined]
+    state = {name: tensor.numpy().tobytes() for name, tensor in net.state_dict().items()}
+    moments = [
+        {name: np.asarray(value.get() if hasattr(value, "get") else value).tobytes() for name, value in one.items()}
+        for one in optimizer.state_dict()["state"].values()
+    ]
+    return (
+        losses,
+        scales,
+        state,
+        moments,
+        [one["step"] for one in map(dict, optimizer.state_dict()["state"].values()) if "step" in one],
+    )
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("name", ["plain", "momentum", "adamw"])
+def test_replays_scale_and_leave_steps_out_as_eager_ones_do(gpu: Gpu, name: str, clip: bool) -> None:
+    captured, eager = (scaling(OPTIMIZERS[name], captured, clip) for captured in (True, False))
+    assert captured == eager
+    scale, expected = 2.0**10, []
+    steady = 0
+    for number in range(20):
+        bad = number in (1, 7, 8, 15)
+        steady = 0 if bad else steady + 1
+        scale *= 0.5 if bad else 2.0 if steady == 3 else 1.0
+        steady %= 3
+        expected.append(scale)
+    assert captured[1] == expected
+    assert set(captured[4]) <= {16}  # steps that were left out are not counted
+    assert all(np.isfinite(np.frombuffer(captured[2]["conv.weight"], np.float32)))
+
+
+def test_a_replay_that_scales_waits_for_nothing(gpu: Gpu) -> None:
+    net, optimizer, _ = training(OPTIMIZERS["adam"])
+    scaler = pycnn.amp.GradScaler()
+
+    @capture
+    def step(x: Any, t: Any) -> Any:
+        loss = pycnn.cross_entropy(net(x), t)
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss
+
+    x, t = Tensor(images(0)).cuda(), Tensor(np.arange(4) % 3).cuda()
+    while not step.graphs:
+        step(x, t)
+    before = gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads
+    step(x, t)
+    assert (gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads) == before
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw"])
+def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, name: str) -> None:
+    """Of two parameters with gradients of the host's making; the first step overflows."""
+    results = []
+    for device in ("cpu", "cuda"):
+        params = [pycnn.ones(3).to(device).requires_grad_(), pycnn.ones(2, 2).to(device).requires_grad_()]
+        optimizer, scaler = OPTIMIZERS[name](params), pycnn.amp.GradScaler(64.0, growth_interval=None)
+        for number in range(4):
+            scaler.scale((params[0] * (np.inf if number == 0 else 2.0)).sum() + (params[1] * 0.5).sum()).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        results.append([p.detach().numpy() for p in params])
+        assert all(int(one.get("step", 3)) == 3 for one in optimizer.state_dict()["state"].values())
+    for host, found in zip(*results, strict=True):
+        # SGD to the bit; Adam's step sizes come from other logarithms, see test_optim_cuda.py.
+        np.testing.assert_allclose(found, host, rtol=0 if name == "momentum" else 2.0**-20)
+
+
+def test_parameters_of_16_bits_are_stepped_by_their_master_copies(gpu: Gpu) -> None:
+    results = []
+    for captured in (False, True):
+        params = [Tensor(np.ones((2, 3), np.float16)).cuda().requires_grad_()]
+        optimizer, scaler = optim.AdamW(params, lr=1e-4), pycnn.amp.GradScaler(8.0, growth_interval=2)
+
+        def step(g: Any, params: Any = params, optimizer: Any = optimizer, scaler: Any = scaler) -> None:
+            params[0].grad = g
+            scaler.step(optimizer)
+            scaler.update()
+
+        call = capture(step) if captured else step
+        for number in range(9):
+            g = np.random.default_rng(number).random((2, 3)).astype(np.float16)
+            if number in (0, 5):
+                g[1, 1] = np.inf
+            call(Tensor(g) if captured else Tensor(g).cuda())
+        state = optimizer.state_dict()["state"][0]
+        results.append([params[0].detach().numpy(), state["master"].get(), state["exp_avg"].get(), state["step"]])
+        assert results[-1][0].dtype == np.float16
+        assert results[-1][1].dtype == np.float32
+        assert np.array_equal(results[-1][0], results[-1][1].astype(np.float16))
+        assert state["step"] == 7
+        assert scaler.get_scale() == 8.0 * 2**3 * 0.5**2
+    for eager, replayed in zip(*results, strict=True):
+        np.testing.assert_array_equal(eager, replayed)
+
+
+def test_gradients_without_a_kernel_make_the_host_wait(gpu: Gpu) -> None:
+    p = pycnn.ones(3).to("cuda", "float64").detach().requires_grad_()
+    optimizer, scaler = optim.SGD([p], lr=0.5), pycnn.amp.GradScaler(4.0)
+    for factor in (np.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale((p * factor).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert p.detach().numpy().tolist() == [0.5] * 3
+    assert scaler.get_scale() == 2.0
+
+
 def test_each_shape_has_a_graph_of_its_own(gpu: Gpu) -> None:
     losses, state, graphs, _ = run(SGD, 12, True, counts=(4, 2))
     expected_losses, expected_state, _, _ = run(SGD, 12, False, counts=(4, 2))

@@ -243,6 +243,119 @@ def test_past_two_to_the_31_elements() -> None:
     assert (grad[:2].tolist(), grad[-2:].tolist()) == ([1.5, 1.5], [2, 2])
 
 
+def scaled(device: Device, found: float, scale: float = 1024.0) -> list[np.ndarray]:
+    """SGD and Adam with gradients that are multiplied by `scale`: parameters, buffers and moments, then the count."""
+    host = Host(device)
+    factor, flag = onto(device, np.float32(scale)), onto(device, np.float32(found))
+    params, buffers = onto(device, arrays(0)), onto(device, arrays(1))
+    grads = onto(device, [grad * np.float32(scale) for grad in arrays(2)])
+    rule = settings_on(device, sgd_settings(0.1, 0.9, 0.3, 1e-2))
+    host.sgd_step(params, grads, buffers, rule, False, False, factor, flag)
+    others, moments = onto(device, arrays(0)), [onto(device, [abs(one) for one in arrays(i)]) for i in (3, 4)]
+    step, rule = onto(device, np.array(4, np.int64)), settings_on(device, adam_settings(0.1, (0.9, 0.99), 1e-8, 0.1))
+    host.count_step(step, flag)
+    host.adam_step(others, grads, *moments, rule, step, True, factor, flag)
+    return [np.array(one) for one in (*params, *buffers, *others, *moments[0], *moments[1], step)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_scale_of_two_changes_no_bit(order: str) -> None:
+    plain = scaled(SimDevice(order=order, seed=3), 0.0, 1.0)
+    for one, expected in zip(scaled(SimDevice(order=order, seed=3), 0.0), plain, strict=True):
+        np.testing.assert_array_equal(one, expected)
+    assert plain[-1] == 5
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_was_found_leaves_all_as_it_is(order: str) -> None:
+    found = scaled(SimDevice(order=order, seed=3), 1.0)
+    expected = [*arrays(0), *arrays(1), *arrays(0), *(abs(one) for one in (*arrays(3), *arrays(4))), np.array(4)]
+    for one, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, right)
+
+
+@pytest.mark.nvrtc
+def test_scaled_steps_in_ptx() -> None:
+    for found in (0.0, 1.0):
+        for one, expected in zip(scaled(PtxDevice(), found), scaled(SimDevice(), found), strict=True):
+            # Adam's corrections go through other logarithms in the interpreter.
+            np.testing.assert_allclose(one, expected, rtol=2.0**-21, atol=0)
+
+
+# An array, an element of it and a number: multiplied by two, 3e38 is too large, and 1 is not.
+PLACED = [(0, 0, np.inf), (3, 1727, np.nan), (4, 5004, -np.inf), (6, 0, np.nan), (3, 1, 3e38), (3, 1, 1.0)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("write", [False, True])
+def test_gradients_that_are_not_finite_are_found(write: bool, order: str) -> None:
+    for place, element, value in PLACED:
+        device = SimDevice(order=order, seed=4)
+        slopes = arrays(5)
+        slopes[place].reshape(-1)[element] = value
+        grads, found = onto(device, slopes), onto(device, np.float32(0))
+        Host(device).unscale_gradients(grads, onto(device, np.float32(0.5)), found, write)
+        assert found == (value != 1.0)
+        with np.errstate(over="ignore"):
+            for grad, slope in zip(grads, slopes, strict=True):
+                np.testing.assert_array_equal(grad, slope * np.float32(2) if write else slope)
+
+
+def test_what_was_found_before_stays_found() -> None:
+    device = SimDevice()
+    found = onto(device, np.float32(1))
+    Host(device).unscale_gradients(onto(device, arrays(0)), onto(device, np.float32(8)), found, False)
+    assert found == 1
+    many = [np.zeros(2, np.float32) for _ in range(3 * ARRAYS)]
+    many[-1][1] = np.nan  # in the last of three launches
+    found = onto(device, np.float32(0))
+    Host(device).unscale_gradients(onto(device, many), onto(device, np.float32(8)), found, True)
+    assert found == 1
+
+
+@pytest.mark.parametrize("rule", [(2.0, 0.5, 3), (1.7, 0.3, 1), (2.0, 0.5, 0)], ids=str)
+def test_the_next_scale_is_that_of_the_host(rule: tuple[float, float, int]) -> None:
+    growth, backoff, interval = rule
+    scaler = pycnn.amp.GradScaler(3.0, growth, backoff, interval or None)
+    device = SimDevice()
+    scale, steady = onto(device, np.float32(3)), onto(device, np.array(0, np.int64))
+    rng = np.random.default_rng(6)
+    for _ in range(40):
+        flags = [np.array(flag, np.float32) for flag in rng.random(3) < 0.1]
+        founds = onto(device, flags)
+        Host(device).next_scale(founds, scale, steady, growth, backoff, interval)
+        scaler._next_scale(flags)
+        state = scaler.state_dict()
+        assert (float(scale), int(steady)) == (state["scale"], state["_growth_tracker"])
+        assert [float(found) for found in founds] == [0, 0, 0]
+
+
+def test_a_scale_does_not_grow_past_float32() -> None:
+    device = SimDevice()
+    scale, steady = onto(device, np.float32(2.0**127)), onto(device, np.array(6, np.int64))
+    Host(device).next_scale([onto(device, np.float32(0))], scale, steady, 2.0, 0.5, 7)
+    assert (scale, steady) == (np.float32(2.0**127), 0)
+
+
+@pytest.mark.nvrtc
+def test_the_scale_in_ptx() -> None:
+    device = PtxDevice()
+    host = Host(device)
+    slopes = [np.full(3000, 6, np.float32), np.array([1, 2, np.inf], np.float32)]
+    scale, steady = onto(device, np.float32(3)), onto(device, np.array(1, np.int64))
+    for chosen, expected in (
+        (slopes[:1], (np.float32(3 * 1.7), 0)),
+        (slopes, (np.float32(float(np.float32(3 * 1.7)) * 0.3), 0)),
+    ):
+        grads, found = onto(device, chosen), onto(device, np.float32(0))
+        host.unscale_gradients(grads, scale, found, True)
+        np.testing.assert_array_equal(grads[0], slopes[0] * (np.float32(1) / np.float32(scale)))
+        assert found == len(chosen) - 1
+        host.next_scale([found], scale, steady, 1.7, 0.3, 2)
+        assert (scale, steady) == expected
+        assert found == 0
+
+
 def refused() -> list[Any]:
     device = SimDevice()
     one, two = onto(device, [np.ones(3, np.float32)]), onto(device, [np.ones(2, np.float32)])
@@ -257,10 +370,13 @@ def refused() -> list[Any]:
         (lambda: host.sgd_step(one, one, None, one[0], False, False), ValueError, "settings must be 4 float32"),
         (lambda: host.adam_step(one, one, one, one, four, step, False), ValueError, "settings must be 6 float32"),
         (lambda: host.gradient_norm(doubles), UnavailableError, "an optimiser's grads in float64"),
+        (lambda: host.count_step(step, step), ValueError, "found must be one float32, got int64"),
+        (lambda: host.unscale_gradients(one, four, one[0], True), ValueError, "scale must be one float32, got float32"),
+        (lambda: host.sgd_step(one, one, None, four, False, False, step), ValueError, "scale must be one float32"),
     ]
 
 
-@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize("which", range(9))
 def test_what_does_not_fit_is_refused(which: int) -> None:
     call, error, message = refused()[which]
     with pytest.raises(error, match=message):
