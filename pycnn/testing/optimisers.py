@@ -102,7 +102,7 @@ def _check_scaling(backend: Any) -> None:
     params, plain = backend.into(_arrays(0)), backend.into(_arrays(0))
     for number, (factor, bad) in enumerate(((2.0**40, False), (2.0**41, True), (2.0**40, False))):
         assert float(to_host(scale)) == factor, f"the scale is {float(to_host(scale))} before step {number}"
-        slopes = [array * np.float32(factor) for array in _arrays(100 + number)]
+        slopes = [np.asarray(array * np.float32(factor)) for array in _arrays(100 + number)]
         if bad:
             slopes[4][-1] = np.inf
         else:

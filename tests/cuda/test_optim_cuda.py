@@ -14,6 +14,8 @@ from pycnn.backends.cuda import Host, UnavailableError
 from pycnn.backends.cuda.device import Device, Pointers, Reads, Writes
 from pycnn.backends.cuda.device_sim import SimDevice, SimulationError
 from pycnn.backends.cuda.optim import ARRAYS, adam_settings, sgd_settings
+from pycnn.backends.sim import Simulated
+from pycnn.testing import check_optimisers
 from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
@@ -218,6 +220,10 @@ def test_a_nan_in_a_gradient_is_in_the_norm_and_then_everywhere() -> None:
     assert np.isnan(norm)
     host.clip_gradients(grads, norm, 1.0)
     assert all(np.isnan(grad).all() for grad in grads)
+
+
+def test_what_a_gpu_is_held_to_holds_here() -> None:
+    assert check_optimisers(Simulated(Host(SimDevice()))) == 7
 
 
 def test_no_arrays_at_all() -> None:
