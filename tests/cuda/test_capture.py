@@ -185,6 +185,63 @@ def test_a_replay_that_scales_waits_for_nothing(gpu: Gpu) -> None:
     assert (gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads) == before
 
 
+@pytest.mark.parametrize("outside", [False, True])
+def test_mixed_precision_is_replayed(gpu: Gpu, outside: bool) -> None:
+    """A block around the captured step holds for its replays too: they round the parameters as they are by then."""
+    results = []
+    for captured in (False, True):
+        pycnn.manual_seed(7)
+        net, scaler = Net().cuda(), pycnn.amp.GradScaler(init_scale=2.0**10, growth_interval=3)
+        optimizer = SGD(net.parameters())
+
+        def step(
+            x: Any, t: Any, net: Any = net, scaler: Any = scaler, optimizer: optim.Optimizer = optimizer
+        ) -> tuple[Any, Any]:
+            with pycnn.amp.autocast("float16"):
+                y = net(x)
+                loss = pycnn.cross_entropy(y, t)
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            return loss, y
+
+        call = capture(step) if captured else step
+        losses = []
+        with pycnn.amp.autocast("float16", enabled=outside):
+            for number in range(9):
+                x, t = Tensor(images(number)), Tensor(np.arange(4) % 3)
+                loss, y = call(x, t) if captured else call(x.cuda(), t.cuda())
+                assert (y.dtype, loss.dtype) == (np.float16, np.float32)
+                losses.append(loss.detach().numpy().tobytes())
+        assert not captured or call.graphs == 1  # type: ignore[attr-defined]
+        state = {name: tensor.numpy().tobytes() for name, tensor in net.state_dict().items()}
+        results.append((losses, state, scaler.state_dict()))
+        assert all(p.dtype == np.float32 for p in net.parameters())
+    assert results[0] == results[1]
+
+
+def test_a_block_around_a_captured_forward_pass_may_end(gpu: Gpu) -> None:
+    """What was rounded for the block is no part of the graph, whose memory would else go with the block."""
+    net = nn.Linear(4, 3).cuda()
+    seen = []
+
+    @capture
+    def forward(x: Any) -> Any:
+        with pycnn.no_grad():
+            return net(x) + net(x)
+
+    for number in range(8):
+        with pycnn.amp.autocast("float16"):
+            x = np.random.default_rng(number).standard_normal((2, 4), np.float32)
+            with pycnn.no_grad():
+                net.weight.add_(1.0)
+                expected = (net(Tensor(x).cuda()) + net(Tensor(x).cuda())).numpy()
+            seen.append(np.array_equal(forward(Tensor(x)).numpy(), expected))
+    assert forward.graphs == 1
+    assert all(seen)
+
+
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
 def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, name: str) -> None:
     """Of two parameters with gradients of the host's making; the first step overflows."""
