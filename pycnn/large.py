@@ -24,11 +24,16 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def plus(a: Array, b: Array) -> Array:
     """a + b."""
+    if _are_large_halves(a, b):
+        return _sum_of_halves(a, b)
     return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else a + b
 
 
 def add_to(a: Array, b: Array) -> None:
     """a += b."""
+    if _are_large_halves(a, b):
+        a[...] = _sum_of_halves(a, b)
+        return
     alike = _is_large(a) and _is_like(b, a) and a.shape == b.shape
     if alike and (a is b or not np.may_share_memory(a, b)):  # the engine does not look for overlaps
         cpu.add_to(a, b)
@@ -60,11 +65,23 @@ def _is_large(array: Array) -> bool:
     return _is_for_the_engine(array) and array.dtype in _DTYPES
 
 
+def _are_large_halves(a: Array, b: Array) -> bool:
+    return _is_for_the_engine(a) and is_half(a) and _is_like(b, a) and a.shape == b.shape
+
+
+def _sum_of_halves(a: Array, b: Array) -> Array:
+    """a + b of float16 or bfloat16: in float32, rounded once, as NumPy does it one by one."""
+    total = half.widen(a)
+    cpu.add_to(total, half.widen(b))
+    return half.narrow(total, a.dtype)
+
+
 def _is_for_the_engine(array: Array) -> bool:
     return (
         type(array) is np.ndarray
         and array.size >= _LARGE
         and array.flags.c_contiguous
+        and array.dtype.isnative
         and backends.selected() in (None, "cpu")
     )
 

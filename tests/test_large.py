@@ -46,6 +46,42 @@ def test_the_engine_adds_what_is_large(dtype: type, engine: list[str]) -> None:
     assert engine == ["add", "add_to", "add"]
 
 
+@pytest.mark.parametrize("size", [100, SIZE])
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_16_bits_are_added_and_converted_alike_large_and_small(name: str, size: int, engine: list[str]) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    dtype = np.dtype(name)
+    a, b = (1e4 * normal(size)).astype(dtype), (3e4 * normal(size, seed=1)).astype(dtype)
+    a[:4], b[:4] = [np.inf, np.nan, -0.0, 6e4], [-np.inf, 1, -0.0, 6e4]  # of which the last is too large for float16
+    with np.errstate(invalid="ignore", over="ignore"):
+        expected = a + b
+        found = large.plus(a, b)
+        large.add_to(a, b)
+    for one in (found, a):
+        assert one.dtype == dtype
+        np.testing.assert_array_equal(one.astype(np.float32), expected.astype(np.float32))
+    assert engine == ([] if size == 100 else ["add_to", "add_to"])
+    wide = np.append(np.float32([1e30, -1e30, np.nan, 2.0**-26]), 1e4 * normal(size))
+    with np.errstate(over="ignore"):
+        rounded = wide.astype(dtype)
+    found = large.cast(wide, dtype)  # silent
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found.astype(np.float32), rounded.astype(np.float32))
+    back = large.cast(found, np.float32)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, rounded.astype(np.float32))
+    if name == "float16":
+        foreign = rounded.astype(">f2")
+        np.testing.assert_array_equal(large.cast(foreign, np.float32), back)
+        np.testing.assert_array_equal(large.plus(foreign[4:], foreign[4:]), foreign[4:] + foreign[4:])
+
+
+def test_a_conversion_is_a_copy() -> None:
+    for array in (normal(7), normal(SIZE), normal(SIZE).astype(np.float16)):
+        assert not np.may_share_memory(large.cast(array, array.dtype), array)
+
+
 ELSEWHERE = {
     "small": (normal(7), normal(7, seed=1)),
     "of two dtypes": (normal(SIZE), normal(SIZE, dtype=np.float64)),
