@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -126,6 +127,19 @@ def test_operands_of_float64_are_never_rounded(low: np.dtype[Any]) -> None:
         assert (x @ normal(3, 2, dtype=np.float64)).dtype == np.float64
         assert F.softmax(x, 1).dtype == np.float64
         assert (x + normal(4, 3, dtype=low)).dtype == np.float64
+
+
+def test_squared_errors_are_not_too_large_for_16_bits(low: np.dtype[Any]) -> None:
+    x, t = Tensor(np.array([300.0, 1.0], low), requires_grad=True), np.zeros(2, low)
+    for reduction, expected in (("none", [90000, 1]), ("sum", 90001), ("mean", 45000.5)):
+        with amp.autocast(low):
+            loss = F.mse_loss(x, t, reduction)
+        assert loss.data.tolist() == expected
+        x.grad = None
+        loss.sum().backward()
+        assert x.grad is not None
+        assert x.grad.dtype == low
+        assert x.grad.data.astype(np.float32).tolist() == ([300, 1] if reduction == "mean" else [600, 2])
 
 
 def test_two_kinds_of_16_bits_meet_in_float32() -> None:
@@ -404,6 +418,38 @@ def test_backward_inside_the_block_is_backward_behind_it() -> None:
     assert gradients[0] == gradients[1]
 
 
+def test_backward_of_what_was_computed_in_float32_stays_in_float32() -> None:
+    net, x = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)), normal(5, 4)
+    gradients = []
+    for enabled in (False, True):
+        net.zero_grad()
+        loss = F.cross_entropy(net(x), np.arange(5) % 3)
+        with amp.autocast("float16", enabled):
+            loss.backward()
+        gradients.append(
+            [parameter.grad.data.tobytes() for parameter in net.parameters() if parameter.grad is not None]
+        )
+    assert gradients[0] == gradients[1]
+
+
+def test_rounded_parameters_go_with_their_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    forward = Cast.forward
+
+    def watched(ctx: Any, x: Any, dtype: Any) -> Any:
+        y = forward(ctx, x, dtype)
+        made.append(weakref.ref(y))
+        return y
+
+    monkeypatch.setattr(Cast, "forward", staticmethod(watched))
+    net, x = nn.Linear(3, 3), normal(2, 3, grad=True)
+    with amp.autocast("float16"):
+        y = pycnn.autograd.checkpoint(net, x)  # which remembers the block, to be run again as it was
+        assert any(one() is not None for one in made)
+    assert [one() for one in made] == [None] * len(made)
+    assert y.requires_grad
+
+
 def test_a_checkpointed_segment_is_computed_again_as_it_was() -> None:
     net, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 3)), normal(2, 1, 8, 8, grad=True)
     found = []
@@ -428,7 +474,15 @@ def test_changes_in_place_keep_the_dtype() -> None:
 
 
 def test_what_is_compiled_stays_in_float32() -> None:
-    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(72, 3)), normal(2, 1, 8, 8)
+    class Product(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Parameter(normal(3, 5)), nn.Parameter(normal(5, 72))
+
+        def forward(self, x: Any) -> Any:
+            return F.linear(x, self.a @ self.b)  # of parameters alone: it is computed while the network is followed
+
+    net, x = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), Product()), normal(2, 1, 8, 8)
     expected = pycnn.compile(net, x)(x)
     with amp.autocast("float16"):
         compiled = pycnn.compile(net, x)
@@ -526,6 +580,19 @@ def test_a_step_that_overflows_leaves_everything_as_it_is() -> None:
             after = [p.data for p in params], optimizer.state_dict()["state"]
             assert (repr(before) == repr(after)) == (gradients[1][0] != 1 or gradients[1][1] != 1)
         assert scaler.get_scale() == 2.0
+
+
+def test_an_overflow_anywhere_is_found() -> None:
+    """Large gradients are looked at in several pieces."""
+    for place in (0, 20000, 39999):
+        params, optimizer = of([np.ones(40000), np.ones(3)])
+        scaler, gradient = amp.GradScaler(init_scale=2.0), np.ones(40000)
+        gradient[place] = np.nan
+        give(params, [gradient, np.ones(3)], 2.0)
+        scaler.step(optimizer)
+        scaler.update()
+        assert (params[0].data == 1).all()
+        assert scaler.get_scale() == 1.0
 
 
 def test_a_static_scale_stays() -> None:

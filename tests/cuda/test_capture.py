@@ -242,8 +242,9 @@ def test_a_block_around_a_captured_forward_pass_may_end(gpu: Gpu) -> None:
     assert all(seen)
 
 
+@pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("name", ["momentum", "adamw"])
-def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, name: str) -> None:
+def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, name: str, early: bool) -> None:
     """Of two parameters with gradients of the host's making; the first step overflows."""
     results = []
     for device in ("cpu", "cuda"):
@@ -251,6 +252,8 @@ def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, n
         optimizer, scaler = OPTIMIZERS[name](params), pycnn.amp.GradScaler(64.0, growth_interval=None)
         for number in range(4):
             scaler.scale((params[0] * (np.inf if number == 0 else 2.0)).sum() + (params[1] * 0.5).sum()).backward()
+            if early:
+                scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
