@@ -21,6 +21,7 @@ from pycnn.custom.registry import is_built_in
 from pycnn.functional.activation import LogSoftmax, Relu, Sigmoid, Softmax, Tanh
 from pycnn.functional.conv import Conv2d
 from pycnn.functional.linear import Bias, Gemm, Linear
+from pycnn.functional.loss import SquaredError
 from pycnn.functional.norm import BatchNormEval, ChannelAffine, LocalResponseNorm
 from pycnn.functional.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
 from pycnn.functional.shaping import Pad
@@ -240,6 +241,11 @@ def _mul(run: Trace, a: Any, b: Any) -> Value:
     return _by_constant(run, *_split(run, a, b), times=True)
 
 
+def _squared_error(run: Trace, a: Any, b: Any) -> Value:
+    error = Traced(run, _sub(run, a, b))
+    return _mul(run, error, error)
+
+
 def _div(run: Trace, a: Any, b: Any) -> Value:
     divisor = _constant(run, "a divisor", b)
     with np.errstate(divide="ignore"):
@@ -427,6 +433,7 @@ RULES: dict[type[Function], Rule] = {
     AdaptiveAvgPool2d: _adaptive_avg_pool2d,
     AdaptiveMaxPool2d: _adaptive_max_pool2d,
     Pad: _pad,
+    SquaredError: _squared_error,
     op.Add: _add,
     op.Sub: _sub,
     op.Mul: _mul,

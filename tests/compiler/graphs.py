@@ -290,6 +290,10 @@ GRAPHS: dict[str, Case] = {
     "part used later": (lambda: Net(_part_used_later, a=conv(3, 32), b=conv(3, 32)), [(3, 6, 6)]),
     "joined along rows and columns": (lambda: Net(_spatial, a=conv(3, 17), b=conv(17, 5)), [(3, 6, 7)]),
     "intermediate output": (lambda: Net(_intermediate_output, a=_block(3, 17), fc=nn.Linear(17 * 30, 7)), [(3, 5, 6)]),
+    "squared errors": (
+        lambda: Net(lambda net, x: F.mse_loss(net.a(x), x[:, :2], "none"), a=conv(3, 2)),
+        [(3, 6, 6)],
+    ),
     "gates": (lambda: Net(_gates, a=conv(3, 17)), [(3, 6, 6)]),
     "gates on whole vectors": (lambda: Net(_gates, a=conv(3, 32)), [(3, 6, 6)]),
     "option A": (lambda: Net(_option_a, stem=_block(3, 16), a=conv(16, 32, stride=2)), [(3, 9, 9)]),
