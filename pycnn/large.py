@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
-from pycnn.arrays import is_half, module_of
+from pycnn.arrays import is_half, is_host, module_of
 from pycnn.backends import cpu
 from pycnn.backends.cpu import half
 
@@ -19,6 +19,7 @@ Array = Any
 # Elements from which several threads, and memory that is kept for reuse, gain more than the engine's call costs over
 # NumPy's.
 _LARGE = 32768
+_STORED = {"float32", "float16", "bfloat16"}  # what kernels convert on a GPU
 _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 
@@ -48,6 +49,8 @@ def cast(array: Array, dtype: Any) -> Array:
         return half.narrow(array, dtype)
     if is_half(array) and dtype == np.float32 and _is_for_the_engine(array):
         return half.widen(array)
+    if not is_host(array) and array.dtype != dtype and {array.dtype.name, dtype.name} <= _STORED:
+        return backends.get("cuda").convert(array, dtype)
     with np.errstate(over="ignore"):
         return array.astype(dtype)
 

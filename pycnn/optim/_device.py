@@ -6,7 +6,7 @@ brought up to date before each replay (see `pycnn.cuda.capture`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ __all__ = [
     "follow",
     "host_of",
     "is_fused",
-    "master",
+    "masters",
     "shared_steps",
     "write_back",
 ]
@@ -53,36 +53,70 @@ def is_fused(parameter: Tensor) -> bool:
     p, g = parameter._data, parameter._grad
     if g is None or is_host(g._data) != is_host(p):
         return False
+    if not p.flags.c_contiguous:
+        return False
     if is_half(p):
         return g._data.dtype == np.float32 or is_half(g._data)
-    return p.dtype == np.float32 and p.flags.c_contiguous and g._data.dtype == np.float32
+    return p.dtype == np.float32 and g._data.dtype == np.float32
 
 
-def master(parameter: Tensor, state: dict[str, Any]) -> Any:
-    """What is stepped: the parameter itself; or, if it has 16 bits, its float32 copy in `state`, with its gradient.
+def masters(parameters: list[Tensor], states: list[dict[str, Any]]) -> list[Any]:
+    """What is stepped: each parameter itself; or, if it has 16 bits, its float32 copy in its state, with its gradient.
 
     Elements of which the parameter is not the rounded copy were written by someone else; the copy takes them over.  On
-    a GPU that is arithmetic like any other, which a captured graph repeats.
+    a GPU kernels see to that, which a captured graph repeats.
     """
-    p = parameter._data
-    if not is_half(p):
-        return parameter
-    kept, wide = state.get("master"), p.astype(np.float32, order="C")
-    if kept is None:
-        kept = state["master"] = wide
-    else:
-        kept[...] = module_of(p).where(cast(kept, p.dtype) == p, kept, wide)
-    stepped, gradient = Tensor(kept), parameter._grad
-    if gradient is not None:
-        stepped.grad = graph.wrap(cast(gradient._data, np.float32)) if is_half(gradient._data) else gradient
+    stepped: list[Any] = list(parameters)
+    known, halves = [], []
+    for i, (parameter, state) in enumerate(zip(parameters, states, strict=True)):
+        if not is_half(parameter._data):
+            continue
+        kept = state.get("master")
+        if kept is None:
+            kept = state["master"] = _widened(parameter._data)
+        else:
+            known.append((kept, parameter._data))
+        stepped[i] = Tensor(kept)
+        gradient = parameter._grad
+        if gradient is not None and is_half(gradient._data):
+            wide = module_of(kept).empty(kept.shape, kept.dtype)
+            halves.append((wide, gradient._data))
+            gradient = graph.wrap(wide)
+        stepped[i].grad = gradient
+    for pairs, kernel, by_one in ((known, "take_over", _take_over), (halves, "widen_all", _copy)):
+        _each(pairs, kernel, by_one)
     return stepped
 
 
-def write_back(stepped: Tensor, parameter: Tensor) -> None:
-    """Round the master copy into its parameter, and tell autograd that the parameter has changed."""
-    if stepped is not parameter:
-        parameter._data[...] = cast(stepped._data, parameter._data.dtype)
-    changed(parameter)
+def write_back(stepped: list[Any], parameters: list[Tensor]) -> None:
+    """Round master copies into their parameters, and tell autograd that all of these have changed."""
+    pairs = [(p._data, s._data) for s, p in zip(stepped, parameters, strict=True) if s is not p]
+    _each(pairs, "round_all", _copy)
+    for parameter in parameters:
+        changed(parameter)
+
+
+def _each(pairs: list[tuple[Array, Array]], kernel: str, by_one: Callable[[Array, Array], None]) -> None:
+    """For all pairs of a written and a read array, of which one has 16 bits: `kernel` on a GPU, else `by_one`."""
+    together = [pair for pair in pairs if not is_host(pair[0]) and pair[0].flags.c_contiguous]
+    if together:
+        getattr(host_of(together[0][0]), kernel)(*(list(arrays) for arrays in zip(*together, strict=True)))
+    for written, read in pairs:
+        if is_host(written) or not written.flags.c_contiguous:
+            by_one(written, read)
+
+
+def _copy(to: Array, array: Array) -> None:
+    to[...] = cast(array, to.dtype)
+
+
+def _take_over(kept: Array, p: Array) -> None:
+    np.copyto(kept, cast(p, kept.dtype), where=cast(kept, p.dtype) != p)  # where one is a NaN too
+
+
+def _widened(p: Array) -> Array:
+    wide = cast(p, np.float32)
+    return wide if wide.flags.c_contiguous else wide.copy(order="C")
 
 
 def host_of(array: Array) -> Any:

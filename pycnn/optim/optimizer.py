@@ -107,21 +107,20 @@ class Optimizer:
                     continue
                 _device.expect_not_captured(parameter.data)
                 state = self.state.setdefault(parameter, {})
-                stepped = _device.master(parameter, state)
+                (stepped,) = _device.masters([parameter], [state])
                 self._update(stepped.data, stepped.grad.data, state, group)
-                _device.write_back(stepped, parameter)
+                _device.write_back([stepped], [parameter])
             for device, chosen_here in together.items():
                 states = [self.state.setdefault(parameter, {}) for parameter in chosen_here]
                 _device.follow(states, chosen_here)
-                parameters = [_device.master(*pair) for pair in zip(chosen_here, states, strict=True)]
+                parameters = _device.masters(chosen_here, states)
                 if device == "cpu":
                     for chosen in _apart([parameter.data for parameter in parameters]):
                         self._update_list([parameters[i] for i in chosen], [states[i] for i in chosen], group)
                 else:
                     settings = self._settings_on(device, number, parameters[0].data)
                     self._update_together(parameters, states, group, settings)
-                for stepped, parameter in zip(parameters, chosen_here, strict=True):
-                    _device.write_back(stepped, parameter)
+                _device.write_back(parameters, chosen_here)
         return loss
 
     def step_unless(self, scaling: _device.Scaling) -> Any:

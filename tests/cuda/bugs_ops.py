@@ -99,6 +99,27 @@ class Optimiser:
         host.unscale_gradients(divided, scale, found, True)
         return [np.array(one) for one in (*held, *divided, scale, found, steady, count)]
 
+    @staticmethod
+    def masters(backend: Any) -> list[np.ndarray]:
+        """Copies of 16-bit parameters of which some were written to: taken over, widened, and rounded again."""
+        kept = [integers(n) + np.float32(2.0**-13) for n in (3, 4100, 2050)]
+        params = [array.astype(np.float16) for array in kept]
+        for param in params:
+            param[-1] = np.nan
+            param[1::5] = 17
+        if backend is reference:
+            wides = [param.astype(np.float32) for param in params]
+            known = [p.astype(np.float16) == k.astype(np.float16) for p, k in zip(params, kept, strict=True)]
+            after = [np.where(same, k, w) for same, k, w in zip(known, kept, wides, strict=True)]
+            return [*after, *wides, *((one * np.float32(1.125)).astype(np.float16) for one in after)]
+        host = backend.host
+        device = host.device
+        held, copies, wides = ([_onto(device, one) for one in each] for each in (params, kept, kept))
+        host.take_over(copies, held)
+        host.widen_all(wides, held)
+        host.round_all(held, [_onto(device, np.array(one) * np.float32(1.125)) for one in copies])
+        return [np.array(one) for one in (*copies, *wides, *held)]
+
 
 def _onto(device: Any, values: np.ndarray) -> Any:
     array = device.alloc(values.shape, values.dtype)
@@ -153,6 +174,7 @@ CASES: dict[str, Any] = {
     "momentum": Steps(Optimiser.momentum),
     "norm": Steps(Optimiser.norm),
     "scaled": Steps(Optimiser.scaled),
+    "masters": Steps(Optimiser.masters, "master.cu"),
 }
 
 
@@ -354,6 +376,16 @@ BUGS: dict[str, Bug] = {
         "const bool grows = count == rule.interval",
         "const bool grows = count > rule.interval",
         CASES["scaled"],
+    ),
+    "copies that are not written": InKernel("master.cu", "if (!same) stretch.write(m, copy)", "", CASES["masters"]),
+    "copies of what was stepped, too": InKernel(
+        "master.cu", "to_float(from_float<Stored<T>>(copy[i][e]))", "copy[i][e]", CASES["masters"]
+    ),
+    "NaN passes for its copy": InKernel(
+        "master.cu",
+        "== param[i][e]) continue",
+        "== param[i][e] || param[i][e] != param[i][e]) continue",
+        CASES["masters"],
     ),
     "scale and found swapped": InLaunch(_found_for_scale, CASES["scaled"]),
 }

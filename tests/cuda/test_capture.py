@@ -264,10 +264,13 @@ def test_a_gpu_steps_as_the_host_does_where_a_step_is_left_out_first(gpu: Gpu, n
         np.testing.assert_allclose(found, host, rtol=0 if name == "momentum" else 2.0**-20)
 
 
-def test_parameters_of_16_bits_are_stepped_by_their_master_copies(gpu: Gpu) -> None:
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_parameters_of_16_bits_are_stepped_by_their_master_copies(gpu: Gpu, name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     results = []
     for captured in (False, True):
-        params = [Tensor(np.ones((2, 3), np.float16)).cuda().requires_grad_()]
+        params = [Tensor(np.ones((2, 3), np.dtype(name))).cuda().requires_grad_()]
         optimizer, scaler = optim.AdamW(params, lr=1e-4), pycnn.amp.GradScaler(8.0, growth_interval=2)
 
         def step(g: Any, params: Any = params, optimizer: Any = optimizer, scaler: Any = scaler) -> None:
@@ -277,15 +280,15 @@ def test_parameters_of_16_bits_are_stepped_by_their_master_copies(gpu: Gpu) -> N
 
         call = capture(step) if captured else step
         for number in range(9):
-            g = np.random.default_rng(number).random((2, 3)).astype(np.float16)
+            g = np.random.default_rng(number).random((2, 3)).astype(name)
             if number in (0, 5):
                 g[1, 1] = np.inf
             call(Tensor(g) if captured else Tensor(g).cuda())
         state = optimizer.state_dict()["state"][0]
         results.append([params[0].detach().numpy(), state["master"].get(), state["exp_avg"].get(), state["step"]])
-        assert results[-1][0].dtype == np.float16
+        assert results[-1][0].dtype == np.dtype(name)
         assert results[-1][1].dtype == np.float32
-        assert np.array_equal(results[-1][0], results[-1][1].astype(np.float16))
+        assert np.array_equal(results[-1][0], results[-1][1].astype(name))
         assert state["step"] == 7
         assert scaler.get_scale() == 8.0 * 2**3 * 0.5**2
     for eager, replayed in zip(*results, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from pycnn.testing import check_optimisers
 from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
+
+HAS_BFLOAT16 = importlib.util.find_spec("ml_dtypes") is not None
 
 # Scalars, tails, several chunks, an empty one in the middle.
 SHAPES: list[tuple[int, ...]] = [(), (7,), (3, 0), (64, 3, 3, 3), (5, 1001), (4096,), (1,)]
@@ -362,6 +365,82 @@ def test_the_scale_in_ptx() -> None:
         assert found == 0
 
 
+HALVES = ["float16", pytest.param("bfloat16", marks=pytest.mark.skipif(not HAS_BFLOAT16, reason="no ml_dtypes"))]
+
+
+def copies(name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Parameters of 16 bits and their copies, of which every seventh element was not rounded to its parameter."""
+    kept = [np.asarray(10 * array) for array in arrays(7)]
+    params = [np.asarray(array.astype(name)) for array in kept]
+    for array in params:
+        array.reshape(-1)[::7] = 320.0  # none is near it
+    return params, kept
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", HALVES)
+def test_master_copies(name: str, order: str) -> None:
+    device = SimDevice(order=order, seed=8)
+    host, (params, kept) = Host(device), copies(name)
+    held, masters = onto(device, params), onto(device, kept)
+    host.take_over(masters, held)
+    for found, array, param in zip(masters, kept, params, strict=True):
+        expected = array.copy()
+        expected.reshape(-1)[::7] = 320.0
+        np.testing.assert_array_equal(found, expected)
+        assert array.size < 100 or not np.array_equal(found, param.astype(np.float32))  # more than 16 bits of it
+    stepped = [np.asarray(array + np.float32(0.01)) for array in masters]
+    host.round_all(held, onto(device, stepped))
+    wides = onto(device, [np.zeros_like(array) for array in stepped])
+    host.widen_all(wides, held)
+    for param, wide, array in zip(held, wides, stepped, strict=True):
+        assert param.dtype == np.dtype(name)
+        np.testing.assert_array_equal(np.asarray(param).view(np.uint16), np.asarray(array.astype(name)).view(np.uint16))
+        np.testing.assert_array_equal(wide, array.astype(name).astype(np.float32))
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("name", HALVES)
+def test_master_copies_in_ptx(name: str) -> None:
+    results = []
+    for device in (PtxDevice(), SimDevice()):
+        params, kept = copies(name)
+        held, masters = onto(device, params), onto(device, kept)
+        Host(device).take_over(masters, held)
+        wides = onto(device, [np.zeros_like(array) for array in kept])
+        Host(device).widen_all(wides, held)
+        Host(device).round_all(held, onto(device, [np.asarray(1.01 * array).astype(np.float32) for array in kept]))
+        results.append([np.asarray(one, np.float32) for one in (*masters, *wides, *held)])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="no ml_dtypes")
+def test_master_copies_of_both_kinds_and_more_than_a_launch_takes() -> None:
+    device = SimDevice()
+    shapes: list[tuple[int, ...]] = [(1 + i % 40,) for i in range(3 * ARRAYS)]
+    kept = arrays(9, shapes)
+    params = [array.astype(("float16", "bfloat16")[i % 3 == 0]) for i, array in enumerate(kept)]
+    held = onto(device, [np.zeros_like(param) for param in params])
+    Host(device).round_all(held, onto(device, kept))
+    assert len(device.launches) == 3  # of 128 and of 64 arrays
+    for found, param in zip(held, params, strict=True):
+        assert found.dtype == param.dtype
+        np.testing.assert_array_equal(found, param)
+
+
+def test_copies_of_what_is_no_number_or_too_large() -> None:
+    device = SimDevice()
+    param = onto(device, [np.array([np.nan, np.inf, -np.inf, 1, -0.0], np.float16)])
+    kept = onto(device, [np.array([np.nan, 1e6, 1e6, np.nan, 0.0], np.float32)])
+    Host(device).take_over(kept, param)
+    np.testing.assert_array_equal(kept[0], [np.nan, 1e6, -np.inf, 1, 0.0])  # 1e6 rounds to infinity: nobody wrote it
+    halves = view_off_by_one(device, (np.arange(5000) % 1000).astype(np.float16))
+    wide = device.alloc((5000,), np.float32)
+    Host(device).widen_all([wide], [halves])
+    np.testing.assert_array_equal(wide, np.arange(5000) % 1000)
+
+
 def refused() -> list[Any]:
     device = SimDevice()
     one, two = onto(device, [np.ones(3, np.float32)]), onto(device, [np.ones(2, np.float32)])
@@ -379,10 +458,17 @@ def refused() -> list[Any]:
         (lambda: host.count_step(step, step), ValueError, "found must be one float32, got int64"),
         (lambda: host.unscale_gradients(one, four, one[0], True), ValueError, "scale must be one float32, got float32"),
         (lambda: host.sgd_step(one, one, None, four, False, False, step), ValueError, "scale must be one float32"),
+        (lambda: host.take_over(one, one), ValueError, r"params\[0\] must be float16 or bfloat16, got f32"),
+        (
+            lambda: host.round_all(doubles, one),
+            ValueError,
+            r"params\[0\] must be float16 or bfloat16, got another dtype",
+        ),
+        (lambda: host.widen_all(one, []), ValueError, "wides has 1 arrays and halves 0"),
     ]
 
 
-@pytest.mark.parametrize("which", range(9))
+@pytest.mark.parametrize("which", range(12))
 def test_what_does_not_fit_is_refused(which: int) -> None:
     call, error, message = refused()[which]
     with pytest.raises(error, match=message):

@@ -92,7 +92,7 @@ LAUNCHERS = (
 # What the backend has beyond the protocol: it works on the device's memory alone, for CUDA graphs.
 ON_DEVICE = (
     *("adam_step", "advance", "clip_gradients", "convert", "count_step"),
-    *("gradient_norm", "next_scale", "sgd_step", "unscale_gradients"),
+    *("gradient_norm", "next_scale", "round_all", "sgd_step", "take_over", "unscale_gradients", "widen_all"),
 )
 
 

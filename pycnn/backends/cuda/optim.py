@@ -1,4 +1,4 @@
-"""Optimiser steps over many arrays in one launch on the CUDA backend: kernels/optimizer.cu.
+"""Optimiser steps over many arrays in one launch on the CUDA backend: kernels/optimizer.cu and master.cu.
 
 Everything that changes from step to step lies in device memory, so a captured CUDA graph can be replayed:
 
@@ -18,13 +18,16 @@ from collections.abc import Iterator, Sequence
 
 from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
 from pycnn.backends.cuda.device import Array, Pointers, Reads, Writes
-from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.host import HostBase, short_name
 from pycnn.backends.cuda.layout import pack_arrays, pack_float32, pack_int64
 from pycnn.jit.sources import Instance
 
-KERNELS = ("sgd_step", "adam_step", "squares", "norm_total", "clip", "unscale", "count_step", "next_scale")
+KERNELS = (
+    *("sgd_step", "adam_step", "squares", "norm_total", "clip", "unscale", "count_step", "next_scale"),
+    *("take_over", "widen_all", "round_all"),
+)
 
-ARRAYS = 64  # arrays of one launch: kArrays of kernels/optimizer.cu
+ARRAYS = 64  # arrays of one launch: kArrays of kernels/optimizer.cu and master.cu
 _MOST_BLOCKS = 2**31 - 2  # of one launch: block numbers are ints, and 2^31 - 1 stands for none
 
 Arrays = Sequence[Array]
@@ -157,18 +160,52 @@ class OptimHost(HostBase):
         given = Pointers("founds", founds, written=True, capacity=ARRAYS)
         self._launch(self._only("next_scale"), 1, rule, given, Writes("scale", scale), Writes("steady", steady))
 
+    def take_over(self, copies: Arrays, params: Arrays) -> None:
+        """Make each element of the float32 `copies` that does not round to that of `params` (16 bits) be that one."""
+        self._between("take_over", ("copies", copies), ("params", params), "params")
+
+    def widen_all(self, wides: Arrays, halves: Arrays) -> None:
+        """Write what `halves`, float16 or bfloat16, hold into the float32 `wides`."""
+        self._between("widen_all", ("wides", wides), ("halves", halves), "halves")
+
+    def round_all(self, params: Arrays, copies: Arrays) -> None:
+        """Write the float32 `copies`, rounded, into `params`, float16 or bfloat16."""
+        self._between("round_all", ("params", params), ("copies", copies), "params")
+
+    def _between(self, kernel: str, written: tuple[str, Arrays], read: tuple[str, Arrays], half: str) -> None:
+        """A kernel of master.cu, which writes one list and reads another; the one named `half` has 16 bits."""
+        (to, results), (of, operands) = written, read
+        if len(results) != len(operands):
+            raise ValueError(f"{to} has {len(results)} arrays and {of} {len(operands)}")
+        dtypes = [short_name(array.dtype) for array in (results if half == to else operands)]
+        instances = self.sources.of(kernel)
+        for i, short in enumerate(dtypes):
+            if short not in instances:
+                raise ValueError(f"{half}[{i}] must be float16 or bfloat16, got {short or 'another dtype'}")
+        for short, instance in instances.items():
+            chosen = [i for i, found in enumerate(dtypes) if found == short]
+            if chosen:
+                one: dict[str, Arrays] = {to: [results[i] for i in chosen]}
+                other: dict[str, Arrays] = {of: [operands[i] for i in chosen]}
+                for table, blocks, given in self._chunks(instance, one, other, half):
+                    self._launch(instance, blocks, table, given[to], given[of])
+
     def _chunks(
-        self, instance: Instance, written: dict[str, Arrays], read: dict[str, Arrays]
+        self, instance: Instance, written: dict[str, Arrays], read: dict[str, Arrays], half: str = ""
     ) -> Iterator[tuple[bytes, int, dict[str, Pointers]]]:
-        """For each launch: the table of its arrays, how many blocks that are, and its pointers by name."""
+        """For each launch: the table of its arrays, how many blocks that are, and its pointers by name.
+
+        All are float32, but for the list named `half`; where there is one, a thread takes eight elements at a time.
+        """
         lists = {**written, **read}
         models = next(iter(lists.values()))
         for name, arrays in lists.items():
-            self._expect_like(name, arrays, models, dense=name in written)
+            self._expect_like(name, arrays, models, dense=name in written, float32=name != half)
+        chunk = 256 * instance.tile["warps"] * instance.tile["vectors"] if half else stretch_of(instance)
         full = [i for i, array in enumerate(models) if array.size]
         for begin in range(0, len(full), ARRAYS):
             numbers = full[begin : begin + ARRAYS]
-            table, blocks = pack_arrays([models[i].size for i in numbers], stretch_of(instance), ARRAYS)
+            table, blocks = pack_arrays([models[i].size for i in numbers], chunk, ARRAYS)
             if blocks > _MOST_BLOCKS:
                 raise ValueError(f"{blocks} blocks are more than a launch may have; give fewer arrays at a time")
             yield (
@@ -180,12 +217,13 @@ class OptimHost(HostBase):
                 },
             )
 
-    def _expect_like(self, name: str, arrays: Arrays, models: Arrays, dense: bool) -> None:
-        """Raise unless `arrays` are float32, of the shapes of `models`, and, to be written to, dense."""
+    def _expect_like(self, name: str, arrays: Arrays, models: Arrays, dense: bool, float32: bool) -> None:
+        """Raise unless `arrays` are of the shapes of `models`; and float32, and dense to be written to, if so asked."""
         if len(arrays) != len(models):
             raise ValueError(f"{name} has {len(arrays)} arrays where there are {len(models)} parameters")
         for i, (array, model) in enumerate(zip(arrays, models, strict=True)):
-            self._expect_float32(f"an optimiser's {name}", array.dtype)
+            if float32:
+                self._expect_float32(f"an optimiser's {name}", array.dtype)
             if tuple(array.shape) != tuple(model.shape):
                 raise ValueError(f"{name}[{i}] has shape {tuple(array.shape)}, its parameter {tuple(model.shape)}")
             if dense and not array.flags.c_contiguous:
