@@ -1,12 +1,17 @@
-// batchnorm: normalisation of each channel over the batch, its gradients, and maps with one coefficient a channel; f32.
+// batchnorm: normalisation of each channel over the batch, its gradients, and maps with one coefficient a channel.
 //
 //     batch_norm_moments      of each slice of a channel: mean and sum of squared distances from it
 //     batch_norm_statistics   mean[c], var[c] (biased) from the slices' moments
-//     channel_map             y = (x - mean[c]) * scale[c] / sqrt(var[c] + eps) + shift[c]; what is null is left out
+//     channel_map             y = (x - mean[c]) * scale[c] / sqrt(var[c] + eps) + shift[c]; what is null is left out;
+//                             with `finish`, y + residual and max(y, 0) where asked for
 //     batch_norm_slopes       of each slice of a channel: sum of dy, sum of dy * (x - mean)
 //     batch_norm_gradients    dbias[c] and dweight[c] = sum of dy * u from the slices' sums
 //     batch_norm_dx           dx = weight[c] / sqrt(var[c] + eps) * (dy - mean of dy - u * mean of dy * u)
 //     with u = (x - mean[c]) / sqrt(var[c] + eps)
+//
+// x, y, dy, dx and a residual are float32, float16 or bfloat16; whatever has one value a channel is float32, and so are
+// all sums.  16 bits are rounded once, when y or dx is stored; so a residual and a ReLU
+// have to come before that.
 //
 // Statistics in one pass.  A thread takes the mean and the squared distances of up to 16 elements while they are in its
 // registers, then merges them into what it has (Chan et al.), so no sum of squares is ever taken far from the mean.
@@ -21,9 +26,11 @@
 //             stretch each, the grid going on along y.
 // Shared      moments: 16 bytes a warp and lane; slopes: 8.
 // Determinism elements in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
-// Cost        bytes an element: 4 for moments, 8 for channel_map, 8 for slopes, 12 for dx.
+// Cost        bytes an element: 4 for moments, 8 for channel_map and 4 more with a residual, 8 for slopes, 12 for dx;
+//             half of that in 16 bits.
 // Limit       bandwidth.  Moments and slopes keep 64 bytes a thread and array in flight, 32 where no vectors may be
-//             (channels.cuh); the maps vectors * 16 bytes (stream.cuh), and divide an index once for four elements.
+//             (channels.cuh), half of either in 16 bits; the maps vectors * 16 bytes (stream.cuh), and divide an index
+//             once for a vector.
 // Reference   Ioffe & Szegedy, "Batch normalization", 2015; Chan, Golub & LeVeque, 1979 (reduce.cuh).
 #include "channels.cuh"
 
@@ -31,27 +38,29 @@ namespace pycnn {
 
 // A kernel with a thread a channel.
 struct PerChannelTile {
+    int type;   // of x, as StorageOf has it
     int warps;  // in a block
 
     constexpr int threads() const { return warps * 32; }
 };
 
 // What to subtract from the elements of a channel before looking at them closely.
-__device__ __forceinline__ float origin_of(const ChannelSlices& slices, int64 channel, const float* x) {
-    return x[channel * slices.L];
+template <typename Type>
+__device__ __forceinline__ float origin_of(const ChannelSlices& slices, int64 channel, const Type* x) {
+    return to_float(x[channel * slices.L]);
 }
 
 // partial[slice][0][C]: mean - origin; partial[slice][1][C]: sum of squared distances.
 template <ChannelTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    batch_norm_moments(const ChannelSlices slices, const float* __restrict__ x, float* __restrict__ partial) {
+    batch_norm_moments(const ChannelSlices slices, const Stored<T>* __restrict__ x, float* __restrict__ partial) {
     using Meeting = RowMeeting<Moments, T.warps>;
     PYCNN_SHARED(Meeting, meeting);
     const int64 channel = reduced_channel<T>();
     Moments moments{0, 0.0f, 0.0f};
     if (channel < slices.C) {
         const float origin = origin_of(slices, channel, x);
-        const float* const from[] = {x};
+        const Stored<T>* const from[] = {x};
         walk_channel<T>(slices, channel, from, [&](const auto& visited) {
             constexpr int most = sizeof(visited.value) / sizeof(float);
             float sum = 0.0f, squares = 0.0f;
@@ -78,7 +87,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
 template <PerChannelTile T>
 __global__ void __launch_bounds__(T.threads())
-    batch_norm_statistics(const ChannelSlices slices, const int64 count, const float* __restrict__ x,
+    batch_norm_statistics(const ChannelSlices slices, const int64 count, const Stored<T>* __restrict__ x,
                           const float* __restrict__ partial, float* __restrict__ mean, float* __restrict__ low,
                           float* __restrict__ var) {
     const int64 channel = block_number() * T.threads() + threadIdx.x;
@@ -120,21 +129,27 @@ struct ChannelLine {
 
 template <ChannelMapTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    channel_map(const ChannelGrid grid, const float eps, const float* __restrict__ x, const float* __restrict__ mean,
-                const float* __restrict__ low, const float* __restrict__ var, const float* __restrict__ scale,
-                const float* __restrict__ shift, float* __restrict__ y) {
+    channel_map(const ChannelGrid grid, const float eps, const Stored<T>* __restrict__ x,
+                const float* __restrict__ mean, const float* __restrict__ low, const float* __restrict__ var,
+                const float* __restrict__ scale, const float* __restrict__ shift,
+                const Stored<T>* __restrict__ residual, const int64 relu, Stored<T>* __restrict__ y) {
+    constexpr int width = vector_width<Stored<T>>();
     const ChannelCoefficients given{mean, low, var, scale, shift, eps};
-    const Stretch<T.threads(), T.vectors> stretch(block_number(), grid.size, aligned16(x, y));
-    float value[T.vectors][4];
+    const Stretch<T.threads(), T.vectors, width> stretch(block_number(), grid.size, aligned16(x, y, residual));
+    float value[T.vectors][width], added[T.vectors][width] = {};
     stretch.read(x, value);
+    if (T.finish && residual != nullptr) stretch.read(residual, added);
 #pragma unroll
     for (int i = 0; i < T.vectors; ++i) {
         ChannelCursor<T.wide> cursor(stretch.place(i), grid);
         ChannelLine line(given, cursor.channel);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) {
+        for (int v = 0; v < width; ++v) {
             if (v > 0 && cursor.advance(grid)) line = ChannelLine(given, cursor.channel);
-            value[i][v] = fmaf((value[i][v] - line.mean) - line.low, line.scale, line.shift);
+            float& each = value[i][v];
+            each = fmaf((each - line.mean) - line.low, line.scale, line.shift);
+            if (T.finish && residual != nullptr) each += added[i][v];
+            if (T.finish && relu && each <= 0.0f) each = 0.0f;  // NaN stays
         }
     }
     stretch.write(y, value);
@@ -143,7 +158,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 // partial[slice][0][C]: sum of dy; partial[slice][1][C]: sum of dy * (x - mean).
 template <ChannelTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    batch_norm_slopes(const ChannelSlices slices, const float* __restrict__ dy, const float* __restrict__ x,
+    batch_norm_slopes(const ChannelSlices slices, const Stored<T>* __restrict__ dy, const Stored<T>* __restrict__ x,
                       const float* __restrict__ mean, float* __restrict__ partial) {
     using Meeting = RowMeeting<TwoSums, T.warps>;
     PYCNN_SHARED(Meeting, meeting);
@@ -151,7 +166,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     TwoSums sums{0.0f, 0.0f};
     if (channel < slices.C) {
         const float centre = mean[channel];
-        const float* const from[] = {dy, x};
+        const Stored<T>* const from[] = {dy, x};
         walk_channel<T>(slices, channel, from, [&](const auto& visited) {
             constexpr int most = sizeof(visited.value[0]) / sizeof(float);
             TwoSums part{0.0f, 0.0f};
@@ -193,18 +208,19 @@ struct ChannelTangent {
 
 template <ChannelMapTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    batch_norm_dx(const ChannelGrid grid, const float eps, const float per_element, const float* __restrict__ dy,
-                  const float* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ mean,
+    batch_norm_dx(const ChannelGrid grid, const float eps, const float per_element, const Stored<T>* __restrict__ dy,
+                  const Stored<T>* __restrict__ x, const float* __restrict__ weight, const float* __restrict__ mean,
                   const float* __restrict__ var, const float* __restrict__ dweight, const float* __restrict__ dbias,
-                  float* __restrict__ dx) {
+                  Stored<T>* __restrict__ dx) {
+    constexpr int width = vector_width<Stored<T>>();
     const auto tangent_of = [&](int64 channel) {
         const float inverse = rsqrtf(var[channel] + eps);
         const float factor = weight == nullptr ? 1.0f : weight[channel];
         return ChannelTangent{mean[channel], dbias[channel] * per_element, dweight[channel] * inverse * per_element,
                               factor * inverse};
     };
-    const Stretch<T.threads(), T.vectors> stretch(block_number(), grid.size, aligned16(dy, x, dx));
-    float slope[T.vectors][4], value[T.vectors][4];
+    const Stretch<T.threads(), T.vectors, width> stretch(block_number(), grid.size, aligned16(dy, x, dx));
+    float slope[T.vectors][width], value[T.vectors][width];
     stretch.read(dy, slope);
     stretch.read(x, value);
 #pragma unroll
@@ -212,7 +228,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         ChannelCursor<T.wide> cursor(stretch.place(i), grid);
         ChannelTangent tangent = tangent_of(cursor.channel);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) {
+        for (int v = 0; v < width; ++v) {
             if (v > 0 && cursor.advance(grid)) tangent = tangent_of(cursor.channel);
             const float distance = value[i][v] - tangent.mean;
             slope[i][v] = fmaf(-distance, tangent.tilt, slope[i][v] - tangent.level) * tangent.scale;

@@ -7,7 +7,7 @@
 //   planes (L > 1)   a block owns a slice of one channel.  Its threads are `across` columns, the power of two that
 //                    covers L, by threads / across samples:
 //
-//                        l ->  | thread 0 | 1 | 2 | ...          (four columns each where 128-bit accesses may be)
+//                        l ->  | thread 0 | 1 | 2 | ...          (four or eight columns each where 128-bit accesses may be)
 //                      n       | thread `across` | ...
 //                      |
 //                      v
@@ -25,6 +25,7 @@ namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct ChannelTile {
+    int type;     // of the arrays, as StorageOf has it
     int columns;  // 1: L = 1
     int warps;    // in a block
     int blocks;   // on an SM
@@ -62,7 +63,7 @@ __device__ __forceinline__ int64 reduced_channel() {
 
 // Accesses of `width` elements that a thread asks for before it uses the first.
 __device__ constexpr int ahead(int width) {
-    return width == 4 ? 4 : 8;
+    return width == 1 ? 8 : 16 / width;
 }
 
 // What a thread visits at once: values[0 .. count) of each array; the others are zero.
@@ -75,7 +76,7 @@ struct Visited {
 // visit(Visited) for the calling thread's share of its block's slice of `channel`, `width` columns at a time: along the
 // columns of a sample, then on in the next of its samples.
 template <ChannelTile T, int arrays, int width, typename Visit>
-__device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, const float* const (&from)[arrays],
+__device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, const Stored<T>* const (&from)[arrays],
                                      const Visit& visit) {
     const ChannelSlice slice = slice_of(s, static_cast<int>(blockIdx.y));
     const int thread = static_cast<int>(threadIdx.x);
@@ -95,17 +96,10 @@ __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, cons
             const int64 place = n * sample + channel * s.L + l;
 #pragma unroll
             for (int a = 0; a < arrays; ++a) {
-                float* to = &visited.value[a][i];
-                if constexpr (width == 4) {
-                    const float4 four =
-                        exists ? *reinterpret_cast<const float4*>(from[a] + place) : make_float4(0, 0, 0, 0);
-                    to[0] = four.x;
-                    to[1] = four.y;
-                    to[2] = four.z;
-                    to[3] = four.w;
-                } else {
-                    to[0] = exists ? from[a][place] : 0.0f;
-                }
+                float part[width] = {};
+                if (exists) read_vector(from[a] + place, part);
+#pragma unroll
+                for (int v = 0; v < width; ++v) visited.value[a][i + v] = part[v];
             }
             if (exists) visited.count += width;
             l += across * width;
@@ -118,15 +112,18 @@ __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, cons
     }
 }
 
-// The walk by 128-bit accesses where they may be: planes that are multiples of four, arrays that begin at multiples of
-// 16 bytes.  The order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a
+// The walk by 128-bit accesses where they may be: planes that are whole vectors, arrays that begin at multiples of 16
+// bytes.  In 16 bits planes of four, such as 14 x 14, go by 64.  The order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a
 // copy of it.
 template <ChannelTile T, int arrays, typename Visit>
-__device__ __forceinline__ void walk_channel(const ChannelSlices& s, int64 channel, const float* const (&from)[arrays],
-                                             const Visit& visit) {
+__device__ __forceinline__ void walk_channel(const ChannelSlices& s, int64 channel,
+                                             const Stored<T>* const (&from)[arrays], const Visit& visit) {
+    constexpr int width = vector_width<Stored<T>>();
     bool vectors = !T.columns && s.L % 4 == 0;
     for (int a = 0; a < arrays; ++a) vectors = vectors && aligned16(from[a]);
-    if (vectors) {
+    if (vectors && s.L % width == 0) {
+        walk<T, arrays, width>(s, channel, from, visit);
+    } else if (width > 4 && vectors) {
         walk<T, arrays, 4>(s, channel, from, visit);
     } else {
         walk<T, arrays, 1>(s, channel, from, visit);
@@ -144,8 +141,10 @@ __device__ __forceinline__ bool writes_partial() {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct ChannelMapTile {
+    int type;     // of the large arrays, as StorageOf has it
     int wide;     // 1: 64-bit indices; 0: 32-bit ones
-    int vectors;  // of four elements, a thread
+    int finish;   // 1: a residual and a ReLU may follow
+    int vectors;  // of 128 bits, a thread
     int warps;    // in a block
     int blocks;   // on an SM
 

@@ -1,4 +1,5 @@
-// lrn: local response normalisation across neighbouring channels, forward and backward; float32.
+// lrn: local response normalisation across neighbouring channels, forward and backward; float32,
+// or 16 bits stored and float32 computed.
 //
 //     s[c]  = k + alpha/size * sum of x[i]^2 over the window i = c - before .. c + after
 //             before = size/2 and after = (size - 1)/2, both rounded down; channels that do not exist count nothing
@@ -20,9 +21,10 @@
 //             the shape: many enough for a small batch, long enough to pay for the window before each (L2 has it).
 // Shared      none.
 // Determinism one thread computes each element, the window summed in ascending order.
-// Cost        forward 8 bytes an element, backward 12; lrn_slopes and lrn_bwd of any size 12 and 16.
+// Cost        forward 8 bytes an element, backward 12; lrn_slopes and lrn_bwd of any size 12 and 16.  In 16 bits half
+//             of that, but for slopes.
 // Limit       bandwidth where size is in the tile: a thread loads kBatch channels ahead, 4 * kBatch bytes of each
-//             array.  An exponent of 3/4 costs two square roots, any other a powf.  With size = 0 the cache: `size`
+//             array, or 2.  An exponent of 3/4 costs two square roots, any other a powf.  With size = 0 the cache: `size`
 //             reads of L1 an element.
 // Reference   Krizhevsky, Sutskever & Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
 //             section 3.3; torch.nn.LocalResponseNorm for what it leaves open.
@@ -32,8 +34,10 @@ namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct LrnTile {
-    int size;   // channels in a window, or 0 for any number
-    int warps;  // in a block
+    int type;    // of the arrays, as StorageOf has it; slopes are float32
+    int size;    // channels in a window, or 0 for any number
+    int warps;   // in a block
+    int blocks;  // on an SM; 0: as the compiler sees fit
 
     constexpr int threads() const { return warps * 32; }
 };
@@ -77,18 +81,20 @@ __device__ __forceinline__ bool find_place(const LrnShape& s, LrnPlace& place) {
 }
 
 // The element of channel c, 0 where there is none.
-__device__ __forceinline__ float at_channel(const float* x, const LrnShape& s, int64 pixel, int64 c) {
-    return inside(c, s.C) ? x[pixel + c * s.L] : 0.0f;
+template <typename Type>
+__device__ __forceinline__ float at_channel(const Type* x, const LrnShape& s, int64 pixel, int64 c) {
+    return inside(c, s.C) ? to_float(x[pixel + c * s.L]) : 0.0f;
 }
 
 // s[c], the window read anew.
-__device__ __forceinline__ float base_at(const float* x, const LrnShape& s, const LrnPower& power, int64 pixel,
+template <typename Type>
+__device__ __forceinline__ float base_at(const Type* x, const LrnShape& s, const LrnPower& power, int64 pixel,
                                          int64 c) {
     float sum = 0.0f;
     const int64 begin = c - s.size / 2 > 0 ? c - s.size / 2 : 0, last = c + (s.size - 1) / 2;
     const int64 end = last < s.C ? last + 1 : s.C;
     for (int64 i = begin; i < end; ++i) {
-        const float value = x[pixel + i * s.L];
+        const float value = to_float(x[pixel + i * s.L]);
         sum = fmaf(value, value, sum);
     }
     return fmaf(power.share, sum, power.k);
@@ -119,8 +125,8 @@ struct Window {
 };
 
 template <LrnTile T>
-__global__ void __launch_bounds__(T.threads())
-    lrn_fwd(const LrnShape s, const LrnPower power, const float* __restrict__ x, float* __restrict__ y) {
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    lrn_fwd(const LrnShape s, const LrnPower power, const Stored<T>* __restrict__ x, Stored<T>* __restrict__ y) {
     LrnPlace place;
     if (!find_place<T>(s, place)) return;
     if constexpr (T.size > 0) {
@@ -137,36 +143,38 @@ __global__ void __launch_bounds__(T.threads())
                 window.take(ahead[i]);
                 const float base = fmaf(power.share, window.sum_of_squares(), power.k);
                 if (c + i < place.end) {
-                    y[place.pixel + (c + i) * s.L] = window.value[before] * inverse_power(base, power.beta);
+                    const float value = window.value[before] * inverse_power(base, power.beta);
+                    y[place.pixel + (c + i) * s.L] = from_float<Stored<T>>(value);
                 }
             }
         }
     } else {
         for (int64 c = place.begin; c < place.end; ++c) {
             const int64 at = place.pixel + c * s.L;
-            y[at] = x[at] * inverse_power(base_at(x, s, power, place.pixel, c), power.beta);
+            const float value = to_float(x[at]) * inverse_power(base_at(x, s, power, place.pixel, c), power.beta);
+            y[at] = from_float<Stored<T>>(value);
         }
     }
 }
 
 template <LrnTile T>
-__global__ void __launch_bounds__(T.threads())
-    lrn_slopes(const LrnShape s, const LrnPower power, const float* __restrict__ dy, const float* __restrict__ x,
-               float* __restrict__ slopes) {
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    lrn_slopes(const LrnShape s, const LrnPower power, const Stored<T>* __restrict__ dy,
+               const Stored<T>* __restrict__ x, float* __restrict__ slopes) {
     LrnPlace place;
     if (!find_place<T>(s, place)) return;
     for (int64 c = place.begin; c < place.end; ++c) {
         const int64 at = place.pixel + c * s.L;
         const float base = base_at(x, s, power, place.pixel, c);
-        slopes[at] = dy[at] * x[at] * inverse_power(base, power.beta) / base;
+        slopes[at] = to_float(dy[at]) * to_float(x[at]) * inverse_power(base, power.beta) / base;
     }
 }
 
 // `slopes` is null where the window moves through registers.
 template <LrnTile T>
-__global__ void __launch_bounds__(T.threads())
-    lrn_bwd(const LrnShape s, const LrnPower power, const float* __restrict__ dy, const float* __restrict__ x,
-            const float* __restrict__ slopes, float* __restrict__ dx) {
+__global__ void __launch_bounds__(T.threads(), T.blocks)
+    lrn_bwd(const LrnShape s, const LrnPower power, const Stored<T>* __restrict__ dy, const Stored<T>* __restrict__ x,
+            const float* __restrict__ slopes, Stored<T>* __restrict__ dx) {
     LrnPlace place;
     if (!find_place<T>(s, place)) return;
     const float factor = 2.0f * power.share * power.beta;
@@ -195,7 +203,8 @@ __global__ void __launch_bounds__(T.threads())
                 direct.take(scaled);
                 seen.take(inside(j, s.C) ? scaled * window.value[before] / base : 0.0f);
                 if (c >= place.begin && c < place.end) {
-                    dx[place.pixel + c * s.L] = fmaf(-factor * window.value[0], seen.sum(), direct.value[0]);
+                    const float value = fmaf(-factor * window.value[0], seen.sum(), direct.value[0]);
+                    dx[place.pixel + c * s.L] = from_float<Stored<T>>(value);
                 }
             }
         }
@@ -206,8 +215,8 @@ __global__ void __launch_bounds__(T.threads())
             const int64 end = last < s.C ? last + 1 : s.C;
             float seen = 0.0f;
             for (int64 i = begin; i < end; ++i) seen += slopes[place.pixel + i * s.L];
-            const float scaled = dy[at] * inverse_power(base_at(x, s, power, place.pixel, c), power.beta);
-            dx[at] = fmaf(-factor * x[at], seen, scaled);
+            const float scaled = to_float(dy[at]) * inverse_power(base_at(x, s, power, place.pixel, c), power.beta);
+            dx[at] = from_float<Stored<T>>(fmaf(-factor * to_float(x[at]), seen, scaled));
         }
     }
 }

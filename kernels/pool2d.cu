@@ -1,4 +1,5 @@
-// pool2d: maximum and average pooling, regular and adaptive, forward and backward; float32.
+// pool2d: maximum and average pooling, regular and adaptive, forward and backward; float32, or
+// 16 bits stored and float32 computed.
 //
 //     max_pool2d_fwd   y[n, c, p, q]  = max of x[n, c, h, w] over the pixels (h, w) of window (p, q); a NaN wins, the
 //                                       last one, else the first maximum in scan order; indices hold its h*W + w
@@ -29,17 +30,18 @@
 //             than 2^31 - 1 blocks continues along y.
 // Shared      none: what overlapping windows share is in L1.
 // Determinism one thread sums each element, row by row in scan order: bit for bit the same in every run.  No atomics.
-// Cost        4 bytes an element of x, y, dx and dy, each read or written once from HBM, and 8 an index; a window's
+// Cost        4 bytes an element of x, y, dx and dy, or 2, each read or written once from HBM, and 8 an index; a window's
 //             elements are read from L1 window/stride times an axis.
 // Limit       memory bandwidth.  Not so for an adaptive window over a large plane, which one thread reads alone.
 // Reference   Dumoulin & Visin, "A guide to convolution arithmetic for deep learning", 2016, chapter 3;
 //             PyTorch's torch.nn.functional.max_pool2d, avg_pool2d and adaptive_avg_pool2d for what they leave open.
-#include "common.cuh"
+#include "arch/half.cuh"
 
 namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct PoolTile {
+    int type;      // of x, y, dy and dx, as StorageOf has it
     int adaptive;  // 1: windows spread evenly over the image
     int wide;      // 1: 64-bit coordinates; 0: 32-bit ones
     int warps;     // warps in a block; a kernel asks for one block an SM, else some spill to fit more
@@ -131,8 +133,9 @@ __device__ __forceinline__ Span<PoolIndex<T>> windows_over(PoolIndex<T> i, const
 // Maximum
 
 template <PoolTile T>
-__global__ void __launch_bounds__(T.threads(), 1) max_pool2d_fwd(const Pool2dShape shape, const float* __restrict__ x,
-                                                                 float* __restrict__ y, int64* __restrict__ indices) {
+__global__ void __launch_bounds__(T.threads(), 1)
+    max_pool2d_fwd(const Pool2dShape shape, const Stored<T>* __restrict__ x, Stored<T>* __restrict__ y,
+                   int64* __restrict__ indices) {
     using Index = PoolIndex<T>;
     const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out);
     if (place.plane >= shape.planes) return;
@@ -140,13 +143,13 @@ __global__ void __launch_bounds__(T.threads(), 1) max_pool2d_fwd(const Pool2dSha
     const Span<Index> rows = pixels_of<T>(place.row, shape.rows);
     const Span<Index> columns = pixels_of<T>(place.column, shape.columns);
     const int64 W = shape.columns.size.value;
-    const float* image = x + place.plane * shape.rows.size.value * W;
+    const Stored<T>* image = x + place.plane * shape.rows.size.value * W;
     float best = -positive_infinity();
     int64 index = -1;
     for (Index h = rows.begin; h < rows.end; h += rows.step) {
         for (Index w = columns.begin; w < columns.end; w += columns.step) {
             const int64 pixel = h * W + w;
-            const float value = image[pixel];
+            const float value = to_float(image[pixel]);
             const bool is_nan = value != value;
             if (index < 0 || value > best || is_nan) {
                 best = value;
@@ -156,14 +159,14 @@ __global__ void __launch_bounds__(T.threads(), 1) max_pool2d_fwd(const Pool2dSha
     }
 
     const int64 offset = pool_offset(place, shape.rows.out, shape.columns.out);
-    y[offset] = best;
+    y[offset] = from_float<Stored<T>>(best);
     if (indices != nullptr) indices[offset] = index;
 }
 
 template <PoolTile T>
 __global__ void __launch_bounds__(T.threads(), 1)
-    max_pool2d_bwd(const Pool2dShape shape, const float* __restrict__ dy, const int64* __restrict__ indices,
-                   float* __restrict__ dx) {
+    max_pool2d_bwd(const Pool2dShape shape, const Stored<T>* __restrict__ dy, const int64* __restrict__ indices,
+                   Stored<T>* __restrict__ dx) {
     using Index = PoolIndex<T>;
     const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size);
     if (place.plane >= shape.planes) return;
@@ -176,16 +179,17 @@ __global__ void __launch_bounds__(T.threads(), 1)
 #pragma unroll 1
         for (Index q = columns.begin; q < columns.end; ++q) {
             const int64 window = (place.plane * shape.rows.out.value + p) * shape.columns.out.value + q;
-            if (indices[window] == pixel) sum += dy[window];
+            if (indices[window] == pixel) sum += to_float(dy[window]);
         }
     }
-    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = sum;
+    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = from_float<Stored<T>>(sum);
 }
 
 // 0 where the index is -1; NaN where it is outside the plane.
 template <PoolTile T>
-__global__ void __launch_bounds__(T.threads(), 1) plane_take(const Pool2dShape shape, const float* __restrict__ x,
-                                                             const int64* __restrict__ indices, float* __restrict__ y) {
+__global__ void __launch_bounds__(T.threads(), 1)
+    plane_take(const Pool2dShape shape, const Stored<T>* __restrict__ x, const int64* __restrict__ indices,
+               Stored<T>* __restrict__ y) {
     const PoolPlace<PoolIndex<T>> place = pool_place<T>(shape.rows.out, shape.columns.out);
     if (place.plane >= shape.planes) return;
 
@@ -193,8 +197,8 @@ __global__ void __launch_bounds__(T.threads(), 1) plane_take(const Pool2dShape s
     const int64 pixels = shape.rows.size.value * shape.columns.size.value;
     const int64 index = indices[offset];
     float value = index == -1 ? 0.0f : quiet_nan();
-    if (inside(index, pixels)) value = x[place.plane * pixels + index];
-    y[offset] = value;
+    if (inside(index, pixels)) value = to_float(x[place.plane * pixels + index]);
+    y[offset] = from_float<Stored<T>>(value);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -220,8 +224,9 @@ __device__ __forceinline__ int64 counted(PoolIndex<T> i, const PoolAxis& axis, c
 }
 
 template <PoolTile T>
-__global__ void __launch_bounds__(T.threads(), 1) avg_pool2d_fwd(const Pool2dShape shape, const Averaging averaging,
-                                                                 const float* __restrict__ x, float* __restrict__ y) {
+__global__ void __launch_bounds__(T.threads(), 1)
+    avg_pool2d_fwd(const Pool2dShape shape, const Averaging averaging, const Stored<T>* __restrict__ x,
+                   Stored<T>* __restrict__ y) {
     using Index = PoolIndex<T>;
     const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out);
     if (place.plane >= shape.planes) return;
@@ -229,23 +234,24 @@ __global__ void __launch_bounds__(T.threads(), 1) avg_pool2d_fwd(const Pool2dSha
     const Span<Index> rows = pixels_of<T>(place.row, shape.rows);
     const Span<Index> columns = pixels_of<T>(place.column, shape.columns);
     const int64 W = shape.columns.size.value;
-    const float* image = x + place.plane * shape.rows.size.value * W;
+    const Stored<T>* image = x + place.plane * shape.rows.size.value * W;
     float sum = 0.0f;
     for (Index h = rows.begin; h < rows.end; ++h) {
         float row = 0.0f;  // of its own, so that the sum over a large window loses less
-        for (Index w = columns.begin; w < columns.end; ++w) row += image[h * W + w];
+        for (Index w = columns.begin; w < columns.end; ++w) row += to_float(image[h * W + w]);
         sum += row;
     }
 
     int64 divisor = averaging.divisor;
     if (divisor == 0)
         divisor = counted<T>(place.row, shape.rows, averaging) * counted<T>(place.column, shape.columns, averaging);
-    y[pool_offset(place, shape.rows.out, shape.columns.out)] = sum / static_cast<float>(divisor);
+    y[pool_offset(place, shape.rows.out, shape.columns.out)] = from_float<Stored<T>>(sum / static_cast<float>(divisor));
 }
 
 template <PoolTile T>
-__global__ void __launch_bounds__(T.threads(), 1) avg_pool2d_bwd(const Pool2dShape shape, const Averaging averaging,
-                                                                 const float* __restrict__ dy, float* __restrict__ dx) {
+__global__ void __launch_bounds__(T.threads(), 1)
+    avg_pool2d_bwd(const Pool2dShape shape, const Averaging averaging, const Stored<T>* __restrict__ dy,
+                   Stored<T>* __restrict__ dx) {
     using Index = PoolIndex<T>;
     const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size);
     if (place.plane >= shape.planes) return;
@@ -261,10 +267,10 @@ __global__ void __launch_bounds__(T.threads(), 1) avg_pool2d_bwd(const Pool2dSha
             int64 divisor = averaging.divisor;
             if (divisor == 0) divisor = row_count * counted<T>(q, shape.columns, averaging);
             const int64 window = (place.plane * shape.rows.out.value + p) * shape.columns.out.value + q;
-            sum += dy[window] / static_cast<float>(divisor);
+            sum += to_float(dy[window]) / static_cast<float>(divisor);
         }
     }
-    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = sum;
+    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = from_float<Stored<T>>(sum);
 }
 
 }  // namespace pycnn

@@ -1,16 +1,16 @@
 // random: words of the Philox stream, dropout on it, and the counter that says how much of it is drawn.
 //
 //     philox_words   words[4*i .. 4*i + 3] = the encrypted counter offset + i
-//     dropout        y[i] = x[i] * scale where word i >= threshold, else 0; float32
+//     dropout        y[i] = x[i] * scale where word i >= threshold, else 0; float32 or 16 bits
 //     advance        counter += by
 //
-// Who owns what: drawn in stream.cuh; a vector of four neighbours takes one block of the random stream.
+// Who owns what: drawn in stream.cuh; four neighbours take one block of the random stream.
 //
 // Launch      ceil(size / (warps * 128 * vectors)) blocks, on along y past 2^31 - 1; advance: one thread.
 // Shared      none.
 // Determinism word i depends on i, the seed and the offset alone: the same stream as every other backend's, whatever
 //             the launch.  A gradient calls dropout again, so no mask is stored.
-// Cost        dropout 8 bytes an element; ten rounds of two 32 x 32 -> 64 bit products for four elements.
+// Cost        dropout 8 bytes an element, 4 in 16 bits; ten rounds of two 32 x 32 -> 64 bit products for four elements.
 // Limit       bandwidth: vectors * 16 bytes a thread in flight.  The rounds are some 20 integer instructions an
 //             element, half of what an H100 does in the memory's time.
 // Reference   philox.cuh; Srivastava et al., "Dropout", 2014.
@@ -21,7 +21,8 @@ namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct RandomTile {
-    int vectors;  // of four elements, a thread
+    int type;     // of dropout's arrays, as StorageOf has it
+    int vectors;  // of four elements, a thread; of eight of 16 bits
     int warps;    // in a block
     int blocks;   // on an SM
 
@@ -48,16 +49,23 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 template <RandomTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     dropout(const int64 size, const PhiloxStream stream, const uint32 threshold, const float scale,
-            const int64* __restrict__ counter, const float* __restrict__ x, float* __restrict__ y) {
-    const Stretch<T.threads(), T.vectors> stretch(block_number(), size, aligned16(x, y));
+            const int64* __restrict__ counter, const Stored<T>* __restrict__ x, Stored<T>* __restrict__ y) {
+    constexpr int width = vector_width<Stored<T>>();
+    const Stretch<T.threads(), T.vectors, width> stretch(block_number(), size, aligned16(x, y));
     const uint64 drawn = counter == nullptr ? 0 : static_cast<uint64>(counter[0]);
-    float value[T.vectors][4];
+    float value[T.vectors][width];
     stretch.read(x, value);
 #pragma unroll
     for (int i = 0; i < T.vectors; ++i) {
-        const PhiloxWords four = philox(stream, drawn, stretch.place(i) / 4);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) value[i][v] = four.word[v] >= threshold ? value[i][v] * scale : 0.0f;
+        for (int first = 0; first < width; first += 4) {
+            const PhiloxWords four = philox(stream, drawn, (stretch.place(i) + first) / 4);
+#pragma unroll
+            for (int v = 0; v < 4; ++v) {
+                float& each = value[i][first + v];
+                each = four.word[v] >= threshold ? each * scale : 0.0f;
+            }
+        }
     }
     stretch.write(y, value);
 }

@@ -19,6 +19,7 @@ namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct RowsTile {
+    int type;    // of the arrays, as StorageOf has it
     int warps;   // in a block
     int blocks;  // on an SM
 

@@ -1,18 +1,19 @@
-// shaping: padding and concatenation, which move elements and compute nothing; float32.
+// shaping: padding and concatenation, which move elements of 4 or 2 bytes and
+// compute nothing.
 //
 //     pad2d    y[plane, h, w] = x[plane, h - top, w - left] inside the image, else `value`
 //     concat   y[o, offset + i] = x[o, i] for each of up to kParts arrays seen as (outer, length), in one launch
 //
-// Who owns what: in pad2d a thread owns vectors of four neighbours of y (stream.cuh) and gathers; in concat a block
-// owns a chunk of one array (tensors.cuh), a thread vectors of four neighbours of it, which it sends to y.
+// Who owns what: in pad2d a thread owns vectors of neighbours of y (stream.cuh) and gathers; in concat a block
+// owns a chunk of one array (tensors.cuh), a thread vectors of neighbours of it, which it sends to y.
 //
-// Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, on along y past 2^31 - 1.  concat: one block a
+// Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, half of that for 2 bytes, on along y past 2^31 - 1.  concat: one block a
 //             chunk of that size of each array.
 // Shared      none.
 // Determinism copies.
-// Cost        pad2d: 4 bytes an element of y and 4 of x; concat 8 an element.
-// Limit       bandwidth.  concat moves 128 bits at a time where lengths and offsets are multiples of four and all
-//             pointers of 16 bytes; pad2d's loads are of 32 bits, through L1, because rows of x start anywhere.
+// Cost        pad2d: the bytes of y and of x; concat: twice those of y.
+// Limit       bandwidth.  concat moves 128 bits at a time where lengths and offsets are whole vectors and all pointers
+//             multiples of 16 bytes; pad2d's loads are of one element, through L1, because rows of x start anywhere.
 // Reference   torch.nn.functional.pad, torch.cat.
 #include "tensors.cuh"
 
@@ -20,13 +21,37 @@ namespace pycnn {
 
 // The constants of one instance; instances.toml lists those that exist.
 struct ShapingTile {
+    int bytes;    // of an element, 4 or 2
     int wide;     // 1: 64-bit coordinates; 0: 32-bit ones
-    int vectors;  // of four elements, a thread
+    int vectors;  // of 128 bits, a thread
     int warps;    // in a block
     int blocks;   // on an SM
 
     constexpr int threads() const { return warps * 32; }
 };
+
+// Two bytes that are moved as they are, whatever number they stand for: in registers the low half of a word.
+struct Bytes2 {
+    unsigned short bits;
+};
+__device__ __forceinline__ float to_float(Bytes2 x) {
+    return __int_as_float(x.bits);
+}
+template <>
+__device__ __forceinline__ Bytes2 from_float<Bytes2>(float word) {
+    return {static_cast<unsigned short>(__float_as_int(word))};
+}
+
+template <int bytes>
+struct MovedOf {
+    using type = float;
+};
+template <>
+struct MovedOf<2> {
+    using type = Bytes2;
+};
+template <ShapingTile T>
+using Moved = typename MovedOf<T.bytes>::type;
 
 // Passed by value; pycnn/backends/cuda/shaping.py packs the same fields in the same order.
 struct PadShape {
@@ -38,22 +63,23 @@ struct PadShape {
 
 template <ShapingTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    pad2d(const PadShape s, const float value, const float* __restrict__ x, float* __restrict__ y) {
+    pad2d(const PadShape s, const float value, const Moved<T>* __restrict__ x, Moved<T>* __restrict__ y) {
+    constexpr int width = vector_width<Moved<T>>();
     using Index = typename IndexOf<T.wide>::type;
     const Index H = static_cast<Index>(s.H), W = static_cast<Index>(s.W);
     const Index rows = static_cast<Index>(s.rows.value), columns = static_cast<Index>(s.columns.value);
-    const Stretch<T.threads(), T.vectors> stretch(block_number(), s.size, aligned16(y));
-    float moved[T.vectors][4];
+    const Stretch<T.threads(), T.vectors, width> stretch(block_number(), s.size, aligned16(y));
+    float moved[T.vectors][width];
 #pragma unroll
     for (int i = 0; i < T.vectors; ++i) {
         Index plane = static_cast<Index>(stretch.place(i));
         Index column = take_digit(plane, s.columns);
         Index row = take_digit(plane, s.rows);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) {
+        for (int v = 0; v < width; ++v) {
             const Index h = row - static_cast<Index>(s.top), w = column - static_cast<Index>(s.left);
             const bool exists = stretch.place(i) + v < s.size && inside(h, H) && inside(w, W);
-            moved[i][v] = exists ? x[(static_cast<int64>(plane) * H + h) * W + w] : value;
+            moved[i][v] = exists ? to_float(x[(static_cast<int64>(plane) * H + h) * W + w]) : value;
             if (++column == columns) {
                 column = 0;
                 if (++row == rows) {
@@ -77,24 +103,25 @@ struct ConcatShape {
 
 template <ShapingTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    concat(const Arrays<kParts> arrays, const ConcatShape s, const Pointers<const float, kParts> parts,
-           float* __restrict__ y) {
+    concat(const Arrays<kParts> arrays, const ConcatShape s, const Pointers<const Moved<T>, kParts> parts,
+           Moved<T>* __restrict__ y) {
+    constexpr int width = vector_width<Moved<T>>();
     using Index = typename IndexOf<T.wide>::type;
     const int block = static_cast<int>(blockIdx.x), array = array_of(arrays, block);
-    const float* x = parts.pointer[array];
+    const Moved<T>* x = parts.pointer[array];
     const int64 part = s.part[array].value, offset = s.offset[array];
-    const bool fours = (part | offset | s.length) % 4 == 0 && aligned16(y);
-    const Stretch<T.threads(), T.vectors> stretch(block - arrays.first[array], arrays.size[array], aligned16(x));
-    float moved[T.vectors][4];
+    const bool vectors = (part | offset | s.length) % width == 0 && aligned16(y);
+    const Stretch<T.threads(), T.vectors, width> stretch(block - arrays.first[array], arrays.size[array], aligned16(x));
+    float moved[T.vectors][width];
     stretch.read(x, moved);
-    if (fours && stretch.whole) {
+    if (vectors && stretch.whole) {
 #pragma unroll
         for (int i = 0; i < T.vectors; ++i) {
             Index row = static_cast<Index>(stretch.place(i));
             const Index column = take_digit(row, s.part[array]);
             // Counted in vectors, or the compiler sees the path below in it and takes the stores apart.
-            const int64 vector = (row * s.length + offset + column) / 4;
-            reinterpret_cast<float4*>(y)[vector] = make_float4(moved[i][0], moved[i][1], moved[i][2], moved[i][3]);
+            const int64 vector = (row * s.length + offset + column) / width;
+            write_vector(y + vector * width, moved[i]);
         }
         return;
     }
@@ -103,8 +130,10 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         Index row = static_cast<Index>(stretch.place(i));
         Index column = take_digit(row, s.part[array]);
 #pragma unroll
-        for (int v = 0; v < 4; ++v) {
-            if (stretch.place(i) + v < stretch.size) y[row * s.length + offset + column] = moved[i][v];
+        for (int v = 0; v < width; ++v) {
+            if (stretch.place(i) + v < stretch.size) {
+                y[row * s.length + offset + column] = from_float<Moved<T>>(moved[i][v]);
+            }
             if (++column == static_cast<Index>(part)) {
                 column = 0;
                 ++row;

@@ -31,11 +31,13 @@ __device__ constexpr int vector_width() {
     return 16 / static_cast<int>(sizeof(Type));
 }
 
-// `width` neighbours from and to an address of a multiple of 16 bytes.  Eight of float32 take two accesses.
+// `width` neighbours from and to an address of a multiple of 16 bytes, or of all their bytes if those are fewer.  Eight
+// of float32 take two accesses.
 template <typename Type, int width>
 __device__ __forceinline__ void read_vector(const Type* from, float (&to)[width]) {
-    static_assert(width % vector_width<Type>() == 0);
-    if constexpr (sizeof(Type) == 4) {
+    if constexpr (width == 1) {
+        to[0] = to_float(*from);
+    } else if constexpr (sizeof(Type) == 4) {
 #pragma unroll
         for (int v = 0; v < width; v += 4) {
             const float4 four = *reinterpret_cast<const float4*>(from + v);
@@ -44,6 +46,10 @@ __device__ __forceinline__ void read_vector(const Type* from, float (&to)[width]
             to[v + 2] = four.z;
             to[v + 3] = four.w;
         }
+    } else if constexpr (width == 4) {
+        const int2 four = *reinterpret_cast<const int2*>(from);
+        unpack<Type>(static_cast<uint32>(four.x), to[0], to[1]);
+        unpack<Type>(static_cast<uint32>(four.y), to[2], to[3]);
     } else {
         const int4 eight = *reinterpret_cast<const int4*>(from);
         unpack<Type>(static_cast<uint32>(eight.x), to[0], to[1]);
@@ -54,7 +60,6 @@ __device__ __forceinline__ void read_vector(const Type* from, float (&to)[width]
 }
 template <typename Type, int width>
 __device__ __forceinline__ void write_vector(Type* to, const float (&from)[width]) {
-    static_assert(width % vector_width<Type>() == 0);
     if constexpr (sizeof(Type) == 4) {
 #pragma unroll
         for (int v = 0; v < width; v += 4) {

@@ -16,8 +16,10 @@ def stretch_blocks(instance: Instance, elements: int) -> int:
 
 
 def stretch_of(instance: Instance) -> int:
-    """Elements of one block's stretch (kernels/stream.cuh)."""
-    return 128 * instance.tile["warps"] * instance.tile["vectors"]
+    """Elements of one block's stretch (kernels/stream.cuh): vectors of four, or of eight where they have two bytes."""
+    tile = instance.tile
+    width = 8 if tile.get("type") or tile.get("bytes") == 2 else 4
+    return 32 * width * tile["warps"] * tile["vectors"]
 
 
 class ActivationHost(HostBase):
@@ -68,28 +70,28 @@ class ActivationHost(HostBase):
         return self._softmax_bwd("log_softmax_bwd", dy, y, axis, logarithm=True)
 
     def _unary(self, name: str, x: Array) -> Array:
-        self._expect_float32(name, x.dtype)
+        ending = self._ending(name, x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
-            instance = self.sources.of("unary")[name]
+            instance = self.sources.of("unary")[name + ending]
             blocks = stretch_blocks(instance, x.size)
             self._launch(instance, blocks, pack_int64(x.size), self._reads("x", x), Writes("y", y))
         return y
 
     def _binary(self, name: str, a: Array, b: Array) -> Array:
-        self._expect_float32(name, a.dtype)
+        ending = self._ending(name, a.dtype)
         y = self.device.alloc(tuple(a.shape), a.dtype)
         if a.size:
-            instance = self.sources.of("binary")[name]
+            instance = self.sources.of("binary")[name + ending]
             operands = (self._reads("a", a), self._reads("b", b))
             self._launch(instance, stretch_blocks(instance, a.size), pack_int64(a.size), *operands, Writes("y", y))
         return y
 
     def _softmax_fwd(self, name: str, x: Array, axis: int, logarithm: bool) -> Array:
-        self._expect_float32(name, x.dtype)
+        ending = self._ending(name, x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
-            instance = self._only("softmax_fwd")
+            instance = self.sources.of("softmax_fwd")["w8" + ending]
             threads = 32 * instance.tile["warps"]
             rows = Rows.of(x.shape, axis, threads)
             numbers = (rows.pack(), pack_int64(logarithm))
@@ -97,10 +99,10 @@ class ActivationHost(HostBase):
         return y
 
     def _softmax_bwd(self, name: str, dy: Array, y: Array, axis: int, logarithm: bool) -> Array:
-        self._expect_float32(name, dy.dtype)
+        ending = self._ending(name, dy.dtype)
         dx = self.device.alloc(tuple(dy.shape), dy.dtype)
         if dy.size:
-            instance = self._only("softmax_bwd")
+            instance = self.sources.of("softmax_bwd")["w8" + ending]
             threads = 32 * instance.tile["warps"]
             rows = Rows.of(dy.shape, axis, threads)
             numbers, operands = (rows.pack(), pack_int64(logarithm)), (self._reads("dy", dy), self._reads("y", y))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from pycnn.backends.cuda.convert import ConvertHost, convert
 from pycnn.backends.cuda.device import Array, Reads, Writes
-from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import Rows, pack_int64
 
 KERNELS = ("nll_losses", "nll_total", "nll_bwd")
@@ -18,7 +18,7 @@ _TARGETS = 1024
 _SUM, _MEAN, _WEIGHTS = range(3)  # `Total` of kernels/nll.cu
 
 
-class LossHost(HostBase):
+class LossHost(ConvertHost):
     """The functions of `pycnn.backends.reference.loss` with one difference.
 
     Looking for a target that is no class would mean waiting for the device: the loss of such a one is NaN, and so are
@@ -27,13 +27,14 @@ class LossHost(HostBase):
 
     def nll_fwd(self, x: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str) -> Array:
         """-weight[t] * x[n, t, ...] with t = target[n, ...], 0 where it is ignored; summed, or averaged by weight."""
-        self._expect_float32("nll_fwd", x.dtype)
+        self._ending("nll_fwd", x.dtype)
         if reduction == "none":
             losses = self.device.alloc(tuple(target.shape), x.dtype)
             if target.size:
                 self._losses(x, x.shape, target, weight, ignore_index, losses, None)
             return losses
-        return self._total(x, x.shape, target, weight, ignore_index, _MEAN if reduction == "mean" else _SUM)
+        what = _MEAN if reduction == "mean" else _SUM
+        return convert(self, self._total(x, x.shape, target, weight, ignore_index, what), x.dtype)
 
     def nll_bwd(
         self,
@@ -45,16 +46,16 @@ class LossHost(HostBase):
         reduction: str,
     ) -> Array:
         """dx: -weight[t] * dy at each target's class, over the sum of the weights for a mean; 0 elsewhere."""
-        self._expect_float32("nll_bwd", dy.dtype)
+        ending = self._ending("nll_bwd", dy.dtype)
         dx = self.device.alloc(tuple(x_shape), dy.dtype)
         if dx.size == 0:
             return dx
         total = self._total(None, x_shape, target, weight, ignore_index, _WEIGHTS) if reduction == "mean" else None
-        instance = self._only("nll_bwd")
+        instance = self.sources.of("nll_bwd")["w8" + ending]
         threads = 32 * instance.tile["warps"]
         rows = Rows.of(x_shape, 1, threads)
         numbers = [rows.pack(), pack_int64(ignore_index), pack_int64(reduction == "none")]
-        given = [self._reads("dy", dy), self._reads("target", target), self._reads("weight", weight)]
+        given = [self._reads("dy", dy), self._reads("target", target), self._coefficients("weight", weight)]
         self._launch(instance, rows.blocks(threads), *numbers, *given, Reads("total", total), Writes("dx", dx))
         return dx
 
@@ -67,7 +68,7 @@ class LossHost(HostBase):
         ignore_index: int,
         what: int,
     ) -> Array:
-        """The sum of the losses, their mean, or the sum of the weights, as an array without axes."""
+        """The sum of the losses, their mean, or the sum of the weights, as an array of float32 without axes."""
         blocks = max(1, min(_BLOCKS, -(-target.size // _TARGETS)))
         partial = self.device.alloc((2, blocks), "float32")
         self._losses(x, x_shape, target, weight, ignore_index, None, partial)
@@ -86,10 +87,10 @@ class LossHost(HostBase):
         losses: Array | None,
         partial: Array | None,
     ) -> None:
-        instance = self._only("nll_losses")
+        instance = self.sources.of("nll_losses")["w8" + ("" if x is None else self._ending("nll_fwd", x.dtype))]
         threads = 32 * instance.tile["warps"]
         blocks = partial.shape[1] if partial is not None else min(-(-target.size // threads), 2**31 - 1)
         shape = pack_int64(x_shape[0], x_shape[1], math.prod(x_shape[2:]), ignore_index)
-        given = [self._reads("x", x), self._reads("target", target), self._reads("weight", weight)]
+        given = [self._reads("x", x), self._reads("target", target), self._coefficients("weight", weight)]
         written = [Writes("losses", losses), Writes("partial", partial)]
         self._launch(instance, blocks, shape, *given, *written)

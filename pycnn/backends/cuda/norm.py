@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pycnn.backends.cuda.activation import ActivationHost, stretch_blocks, stretch_of
 from pycnn.backends.cuda.convert import ConvertHost
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
+from pycnn.backends.cuda.host import FLOAT32
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
 from pycnn.backends.cuda.reduce import ChannelSlices
 from pycnn.jit.sources import Instance
@@ -43,27 +44,24 @@ class NormHost(ActivationHost, ConvertHost):
     ) -> tuple[Array, Array, Array]:
         """(x - mean) / sqrt(var + eps) * weight + bias, mean and biased variance over all axes but the second.
 
-        Then `residual` is added and a ReLU taken, by kernels of their own.
+        Then `residual` is added and a ReLU taken: in 16 bits before y is rounded, in float32 by kernels of their own.
+        Mean and variance are float32.
         """
-        self._expect_float32("batch_norm_fwd", x.dtype)
-        y, mean, var = self._batch_norm(x, weight, bias, eps)
-        y = y if residual is None else self.add(y, residual)
-        return self.relu_fwd(y) if relu else y, mean, var
-
-    def _batch_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> tuple[Array, Array, Array]:
+        ending = self._ending("batch_norm_fwd", x.dtype)
         channels = x.shape[1]
-        mean, low, var = (self.device.alloc((channels,), x.dtype) for _ in range(3))
+        mean, low, var = (self.device.alloc((channels,), FLOAT32) for _ in range(3))
         if x.size == 0:
             self.device.fill(mean, math.nan)
             self.device.fill(var, math.nan)
             return self.device.alloc(tuple(x.shape), x.dtype), mean, var
         x = self._dense(x)
-        slices, partial = self._reduce("batch_norm_moments", x.shape, [Reads("x", x)])
-        merge = self._only("batch_norm_statistics")
+        slices, partial = self._reduce("batch_norm_moments", x, [Reads("x", x)])
+        merge = self.sources.of("batch_norm_statistics")["w4" + ending]
         given = (slices.pack(), pack_int64(slices.count), Reads("x", x), Reads("partial", partial))
         written = (Writes("mean", mean), Writes("low", low), Writes("var", var))
         self._launch(merge, _thread_blocks(merge, channels), *given, *written)
-        return self._channel_map(x, eps, mean=mean, low=low, var=var, scale=weight, shift=bias), mean, var
+        y = self._channel_map(x, eps, residual, relu, mean=mean, low=low, var=var, scale=weight, shift=bias)
+        return y, mean, var
 
     def batch_norm_bwd(
         self,
@@ -75,26 +73,29 @@ class NormHost(ActivationHost, ConvertHost):
         eps: float,
         y: Array | None = None,
     ) -> tuple[Array, Array, Array]:
-        """dx, dweight and dbias; mean and var are functions of x here; `y` is what a ReLU gave at the end."""
-        self._expect_float32("batch_norm_bwd", dy.dtype)
+        """dx, dweight and dbias; mean and var are functions of x here; `y` is what a ReLU gave at the end.
+
+        dweight and dbias are float32.
+        """
+        self._ending("batch_norm_bwd", dy.dtype)
         dy = dy if y is None else self.relu_bwd(dy, y)
         channels = x.shape[1]
         dx = self.device.alloc(tuple(x.shape), dy.dtype)
-        dweight, dbias = (self.device.alloc((channels,), dy.dtype) for _ in range(2))
+        dweight, dbias = (self.device.alloc((channels,), FLOAT32) for _ in range(2))
         if x.size == 0:
             self.device.fill(dweight, 0.0)
             self.device.fill(dbias, 0.0)
             return dx, dweight, dbias
-        dy, x, mean, var = (self._dense(array) for array in (dy, x, mean, var))
-        operands = [Reads("dy", dy), Reads("x", x)]
-        slices, partial = self._reduce("batch_norm_slopes", x.shape, [*operands, Reads("mean", mean)])
+        operands = [self._reads("dy", dy), self._reads("x", x)]
+        of_mean, of_var = self._coefficients("mean", mean), self._coefficients("var", var)
+        slices, partial = self._reduce("batch_norm_slopes", x, [*operands, of_mean])
         merge = self._only("batch_norm_gradients")
         given = (pack_int64(channels), pack_int64(slices.count), pack_float32(eps), Reads("partial", partial))
         sums = (Writes("dweight", dweight), Writes("dbias", dbias))
-        self._launch(merge, _thread_blocks(merge, channels), *given, Reads("var", var), *sums)
-        instance, grid = self._channel_grid("batch_norm_dx", x.shape)
+        self._launch(merge, _thread_blocks(merge, channels), *given, of_var, *sums)
+        instance, grid = self._channel_grid("batch_norm_dx", x)
         coefficients = [
-            *(self._reads("weight", weight), Reads("mean", mean), Reads("var", var)),
+            *(self._coefficients("weight", weight), of_mean, of_var),
             *(Reads("dweight", dweight), Reads("dbias", dbias)),
         ]
         numbers = (grid, pack_float32(eps), pack_float32(channels / x.size))
@@ -106,25 +107,26 @@ class NormHost(ActivationHost, ConvertHost):
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> Array:
         """(x - mean) / sqrt(var + eps) * weight + bias, with statistics that are given."""
-        self._expect_float32("batch_norm_eval", x.dtype)
+        self._ending("batch_norm_eval", x.dtype)
         return self._channel_map(x, eps, mean=mean, var=var, scale=weight, shift=bias)
 
     def channel_affine(self, x: Array, scale: Array | None, shift: Array) -> Array:
         """x * scale[c] + shift[c]; a scale of None is 1."""
-        self._expect_float32("channel_affine", x.dtype)
+        self._ending("channel_affine", x.dtype)
         return self._channel_map(x, 0.0, scale=scale, shift=shift)
 
     def lrn_fwd(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         """y[c] = x[c] / (k + alpha/size * sum of x^2 over channels c - size//2 .. c + (size - 1)//2)^beta."""
-        self._expect_float32("lrn_fwd", x.dtype)
+        ending = self._ending("lrn_fwd", x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
-            self._lrn("lrn_fwd", size, x.shape, _power(size, alpha, beta, k), [self._reads("x", x), Writes("y", y)])
+            arrays: list[Argument] = [self._reads("x", x), Writes("y", y)]
+            self._lrn("lrn_fwd", size, ending, x.shape, _power(size, alpha, beta, k), arrays)
         return y
 
     def lrn_bwd(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         """dx[c] = dy[c]/s[c]^beta - 2*alpha*beta/size * x[c] * sum of dy*x/s^(beta + 1) over channels that see c."""
-        self._expect_float32("lrn_bwd", dy.dtype)
+        ending = self._ending("lrn_bwd", dy.dtype)
         dx = self.device.alloc(tuple(dy.shape), dy.dtype)
         if dy.size == 0:
             return dx
@@ -132,41 +134,51 @@ class NormHost(ActivationHost, ConvertHost):
         operands: list[Argument] = [self._reads("dy", dy), self._reads("x", x)]
         slopes = None
         if f"of_{size}" not in self.sources.of("lrn_bwd"):
-            slopes = self.device.alloc(tuple(dy.shape), dy.dtype)
-            self._lrn("lrn_slopes", size, x.shape, power, [*operands, Writes("slopes", slopes)])
-        self._lrn("lrn_bwd", size, x.shape, power, [*operands, Reads("slopes", slopes), Writes("dx", dx)])
+            slopes = self.device.alloc(tuple(dy.shape), FLOAT32)
+            self._lrn("lrn_slopes", size, ending, x.shape, power, [*operands, Writes("slopes", slopes)])
+        self._lrn("lrn_bwd", size, ending, x.shape, power, [*operands, Reads("slopes", slopes), Writes("dx", dx)])
         return dx
 
-    def _reduce(self, kernel: str, shape: Sequence[int], operands: list[Reads]) -> tuple[ChannelSlices, Array]:
-        """Two values of each slice of each channel, [slice][2][C]."""
+    def _reduce(self, kernel: str, x: Array, operands: list[Reads]) -> tuple[ChannelSlices, Array]:
+        """Two values of each slice of each channel of `x`, [slice][2][C]."""
         instances = self.sources.of(kernel)
-        slices = ChannelSlices.of(shape, 32 * instances["planes"].tile["warps"])
+        slices = ChannelSlices.of(x.shape, 32 * instances["planes"].tile["warps"], 16 // x.dtype.itemsize)
         partial = self.device.alloc((slices.count, 2, slices.C), "float32")
-        self._launch_on(instances[slices.layout], slices.grid, slices.pack(), *operands, Writes("partial", partial))
+        instance = instances[slices.layout + self._ending(kernel, x.dtype)]
+        self._launch_on(instance, slices.grid, slices.pack(), *operands, Writes("partial", partial))
         return slices, partial
 
-    def _channel_map(self, x: Array, eps: float, **coefficients: Array | None) -> Array:
+    def _channel_map(
+        self, x: Array, eps: float, residual: Array | None = None, relu: bool = False, **coefficients: Array | None
+    ) -> Array:
         y = self.device.alloc(tuple(x.shape), x.dtype)
-        if x.size:
-            instance, grid = self._channel_grid("channel_map", x.shape)
-            order = ("mean", "low", "var", "scale", "shift")
-            given = [self._reads(name, coefficients.get(name)) for name in order]
-            arrays = (self._reads("x", x), *given)
-            blocks = stretch_blocks(instance, x.size)
-            self._launch(instance, blocks, grid, pack_float32(eps), *arrays, Writes("y", y))
-        return y
+        if x.size == 0:
+            return y
+        instance, grid = self._channel_grid("channel_map", x)
+        order = ("mean", "low", "var", "scale", "shift")
+        given = [self._coefficients(name, coefficients.get(name)) for name in order]
+        finish = bool(instance.tile["finish"])
+        arguments: list[Argument] = [grid, pack_float32(eps), self._reads("x", x), *given]
+        arguments += [self._reads("residual", residual if finish else None), pack_int64(relu and finish)]
+        self._launch(instance, stretch_blocks(instance, x.size), *arguments, Writes("y", y))
+        if finish:
+            return y
+        y = y if residual is None else self.add(y, residual)
+        return self.relu_fwd(y) if relu else y
 
-    def _channel_grid(self, kernel: str, shape: Sequence[int]) -> tuple[Instance, bytes]:
+    def _channel_grid(self, kernel: str, x: Array) -> tuple[Instance, bytes]:
         """The instance, counting in 32 bits where that reaches, and `ChannelGrid` of kernels/channels.cuh."""
-        instances = self.sources.of(kernel)
-        size, chunk = math.prod(shape), stretch_of(instances["narrow"])
-        narrow = -(-size // chunk) * chunk < NARROW
-        grid = pack_int64(size) + pack_divisors((shape[1], math.prod(shape[2:])))
-        return instances["narrow" if narrow else "wide"], grid
+        instances, ending = self.sources.of(kernel), self._ending(kernel, x.dtype)
+        chunk = stretch_of(instances["narrow" + ending])
+        narrow = -(-x.size // chunk) * chunk < NARROW
+        grid = pack_int64(x.size) + pack_divisors((x.shape[1], math.prod(x.shape[2:])))
+        return instances[("narrow" if narrow else "wide") + ending], grid
 
-    def _lrn(self, kernel: str, size: int, shape: Sequence[int], power: bytes, arrays: list[Argument]) -> None:
+    def _lrn(
+        self, kernel: str, size: int, ending: str, shape: Sequence[int], power: bytes, arrays: list[Argument]
+    ) -> None:
         instances = self.sources.of(kernel)
-        instance = instances.get(f"of_{size}", instances["any"])
+        instance = instances.get(f"of_{size}{ending}", instances["any" + ending])
         N, C, L = shape[0], shape[1], math.prod(shape[2:])
         segments = max(1, min(-(-_LRN_THREADS // (N * L)), C // _LRN_CHANNELS))
         channels = -(-C // segments)

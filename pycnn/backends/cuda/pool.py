@@ -64,14 +64,17 @@ class PoolPlan:
     block: Extent
 
 
-def pool_plan(kernel: str, problem: PoolProblem, elements: int, sources: Sources) -> PoolPlan:
-    """The plan for an output of `elements`, one a thread: 32-bit coordinates where they reach."""
+def pool_plan(kernel: str, problem: PoolProblem, elements: int, sources: Sources, ending: str = "") -> PoolPlan:
+    """The plan for an output of `elements`, one a thread: 32-bit coordinates where they reach.
+
+    `ending` is what the names of its dtype's instances end in.
+    """
     instances = sources.of(kernel)
     form = "adaptive_" if problem.adaptive else ""
-    threads = instances[f"{form}narrow"].tile["warps"] * 32
+    threads = instances[f"{form}narrow{ending}"].tile["warps"] * 32
     blocks = -(-elements // threads)
     narrow = max(problem.largest, blocks * threads) < NARROW
-    return PoolPlan(instances[f"{form}{'narrow' if narrow else 'wide'}"], grid_of(blocks), (threads, 1, 1))
+    return PoolPlan(instances[f"{form}{'narrow' if narrow else 'wide'}{ending}"], grid_of(blocks), (threads, 1, 1))
 
 
 class PoolHost(HostBase):
@@ -195,10 +198,10 @@ class PoolHost(HostBase):
         return dx
 
     def _pool(self, kernel: str, problem: PoolProblem, output: Any, arguments: list[Argument]) -> None:
-        self._expect_float32(kernel, output.dtype)
+        ending = self._ending(kernel, output.dtype)
         if output.size == 0:
             return
-        plan = pool_plan(kernel, problem, output.size, self.sources)
+        plan = pool_plan(kernel, problem, output.size, self.sources, ending)
         packed = pack_pool2d_shape(problem.planes, problem.rows, problem.columns)
         self.device.launch(self.device.load(plan.instance), plan.grid, plan.block, 0, [packed, *arguments])
 

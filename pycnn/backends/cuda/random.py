@@ -33,14 +33,14 @@ class RandomHost(HostBase):
         `counter`, one int64 on the device, is added to `offset` when the kernel runs.  So a captured launch draws other
         numbers at each replay, if `advance` is captured after it.
         """
-        self._expect_float32("dropout", x.dtype)
+        ending = self._ending("dropout", x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         # A word w is kept if w / 2^32 >= p, that is w >= ceil(p * 2^32); beyond the largest word none is.
         threshold = math.ceil(math.ldexp(p, 32))
         if threshold > 0xFFFFFFFF:
             self.device.fill(y, 0.0)
         elif x.size:
-            instance = self._only("dropout")
+            instance = self.sources.of("dropout")["v2" + ending]
             numbers = [pack_int64(x.size), _stream(seed, offset), struct.pack("<I", threshold)]
             given = (Reads("counter", counter), self._reads("x", x))
             blocks = stretch_blocks(instance, x.size)

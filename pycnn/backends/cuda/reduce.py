@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pycnn.backends.cuda.device import Array, Extent, Writes
-from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_int64
 from pycnn.backends.cuda.slices import sum_slices
 
@@ -41,8 +41,11 @@ class ChannelSlices:
     across: int
 
     @staticmethod
-    def of(shape: Sequence[int], threads: int) -> ChannelSlices:
-        """Slices enough to fill a GPU, each with work enough to pay for its merging; by samples first."""
+    def of(shape: Sequence[int], threads: int, vector: int = 4) -> ChannelSlices:
+        """Slices enough to fill a GPU, each with work enough to pay for its merging; by samples first.
+
+        `vector` elements are in 128 bits; of eight, planes of whole fours go by four.
+        """
         N, C, L = shape[0], shape[1], math.prod(shape[2:])
         tiles = C if L > 1 else -(-C // 32)
         worth = -(-N * L // _LEAST_ELEMENTS) if L > 1 else -(-N // _LEAST_SAMPLES)
@@ -50,8 +53,9 @@ class ChannelSlices:
         samples = -(-N // min(N, wanted))
         beside = max(1, wanted // -(-N // samples)) if L > 1 else 1
         columns = -(-L // beside)
-        columns += -columns % 4  # a slice begins where 128 bits may
-        across = min(threads, 1 << (-(-L // (4 if L % 4 == 0 else 1)) - 1).bit_length())
+        columns += -columns % vector  # a slice begins where 128 bits may
+        width = next(width for width in (vector, 4, 1) if L % width == 0)
+        across = min(threads, 1 << (L // width - 1).bit_length())
         return ChannelSlices(N, C, L, samples, columns, -(-L // columns), across)
 
     @property
@@ -79,16 +83,16 @@ class ReduceHost(HostBase):
     """`channel_sum`, and what other reductions over channels share with it."""
 
     def channel_sum(self, dy: Array) -> Array:
-        """Sum over all axes but the second: the gradient of a bias, (C,)."""
-        self._expect_float32("channel_sum", dy.dtype)
-        total = self.device.alloc((dy.shape[1],), dy.dtype)
+        """Sum over all axes but the second: the gradient of a bias, (C,), in float32."""
+        ending = self._ending("channel_sum", dy.dtype)
+        total = self.device.alloc((dy.shape[1],), FLOAT32)
         if dy.size == 0:
             self.device.fill(total, 0.0)
             return total
         instances = self.sources.of("channel_sum")
-        slices = ChannelSlices.of(dy.shape, 32 * instances["planes"].tile["warps"])
-        partial = self.device.alloc((slices.count, slices.C), dy.dtype)
+        slices = ChannelSlices.of(dy.shape, 32 * instances["planes"].tile["warps"], 16 // dy.dtype.itemsize)
+        partial = self.device.alloc((slices.count, slices.C), FLOAT32)
         arrays = (self._reads("dy", dy), Writes("partial", partial))
-        self._launch_on(instances[slices.layout], slices.grid, slices.pack(), *arrays)
+        self._launch_on(instances[slices.layout + ending], slices.grid, slices.pack(), *arrays)
         sum_slices(self, partial, total)
         return total

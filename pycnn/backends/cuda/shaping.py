@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from pycnn.backends.cuda.activation import stretch_blocks, stretch_of
 from pycnn.backends.cuda.device import Array, Pointers, Writes
 from pycnn.backends.cuda.host import HostBase
-from pycnn.backends.cuda.layout import NARROW, pack_arrays, pack_divisors, pack_float32, pack_int64
+from pycnn.backends.cuda.layout import NARROW, pack_arrays, pack_divisors, pack_int64
 from pycnn.jit.sources import Instance
 from pycnn.shape import Padding
 
@@ -22,22 +25,22 @@ class ShapingHost(HostBase):
 
     def pad2d(self, x: Array, padding: Padding, value: float) -> Array:
         """x with `value` around the last two axes."""
-        self._expect_float32("pad2d", x.dtype)
+        self._ending("pad2d", x.dtype)
         top, bottom, left, right = padding
         n, c, h, w = x.shape
         y = self.device.alloc((n, c, top + h + bottom, left + w + right), x.dtype)
         if y.size:
-            instance = self._fitting("pad2d", y.size)
+            instance = self._fitting("pad2d", y.size, x.dtype)
             shape = pack_int64(y.size) + pack_divisors(y.shape[2:]) + pack_int64(h, w, top, left)
             arrays = (self._reads("x", x), Writes("y", y))
-            self._launch(instance, stretch_blocks(instance, y.size), shape, pack_float32(value), *arrays)
+            self._launch(instance, stretch_blocks(instance, y.size), shape, _word(value, x.dtype), *arrays)
         return y
 
     def concat(self, arrays: Sequence[Array], axis: int) -> Array:
         """The arrays one after another along `axis`."""
         first = arrays[0]
         for array in arrays:
-            self._expect_float32("concat", array.dtype)
+            self._ending("concat", array.dtype)
         axis %= len(first.shape)
         width = sum(array.shape[axis] for array in arrays)
         y = self.device.alloc((*first.shape[:axis], width, *first.shape[axis + 1 :]), first.dtype)
@@ -55,15 +58,21 @@ class ShapingHost(HostBase):
     def _concat(self, parts: list[tuple[Array, int, int]], length: int, y: Array) -> None:
         """One launch: each part is an array, the length of its rows, and where in y's they begin."""
         arrays, lengths, offsets = zip(*parts, strict=True)
-        instance = self._fitting("concat", max(array.size for array in arrays))
+        instance = self._fitting("concat", max(array.size for array in arrays), y.dtype)
         table, blocks = pack_arrays([array.size for array in arrays], stretch_of(instance), PARTS)
         rest = PARTS - len(parts)
         shape = pack_int64(length) + pack_divisors((*lengths, *(1,) * rest)) + pack_int64(*offsets, *(0,) * rest)
         given = Pointers("arrays", arrays, written=False, capacity=PARTS)
         self._launch(instance, blocks, table, shape, given, Writes("y", y))
 
-    def _fitting(self, kernel: str, elements: int) -> Instance:
-        """The instance that counts in 32 bits where that reaches."""
-        instances = self.sources.of(kernel)
-        narrow = elements + stretch_of(instances["narrow"]) < NARROW
-        return instances["narrow" if narrow else "wide"]
+    def _fitting(self, kernel: str, elements: int, dtype: Any) -> Instance:
+        """The instance for elements of so many bytes that counts in 32 bits where that reaches."""
+        instances, ending = self.sources.of(kernel), "_16" if dtype.itemsize == 2 else ""
+        narrow = elements + stretch_of(instances["narrow" + ending]) < NARROW
+        return instances[("narrow" if narrow else "wide") + ending]
+
+
+def _word(value: float, dtype: Any) -> bytes:
+    """`value` as the kernels move it: four bytes, the low two of them a number of 16 bits."""
+    with np.errstate(over="ignore"):
+        return np.array(value).astype(dtype).tobytes().ljust(4, b"\0")
