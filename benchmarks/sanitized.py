@@ -19,13 +19,23 @@ from typing import Any
 import numpy as np
 
 from benchmarks.tasks import launched_by, subject
-from pycnn.backends.cuda import LAUNCHERS, Host, conv, direct, optim, pool
+from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, direct, optim, pool
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 from pycnn.jit import MissingToolError
 from pycnn.jit.sources import Sources, installed
 from pycnn.shape import PASSES, Problem
-from pycnn.testing import check_operator, check_optimisers, check_pool2d, float_operands, operators, pools, run
+from pycnn.testing import (
+    check_conversions,
+    check_operator,
+    check_optimisers,
+    check_pool2d,
+    float_operands,
+    half_dtypes,
+    operators,
+    pools,
+    run,
+)
 
 __all__ = ["under"]
 
@@ -101,11 +111,14 @@ def _worker(part: str) -> None:
         launcher = direct if part in PLANTED.values() else next(each for each in LAUNCHERS if subject(each) == part)
         if launcher in conv.PLANNERS:
             _every_plan(backend, launcher, sources, PASSES[:1] if part in PLANTED.values() else PASSES)
-        for case in operators():
-            if case.function in launched_by(launcher):
-                check_operator(backend, case)
-        for shape in pools() if launcher is pool else ():
-            check_pool2d(backend, shape)
+        for dtype in (np.dtype(np.float32), *half_dtypes()):
+            for case in operators(dtype=dtype):
+                if case.function in launched_by(launcher):
+                    check_operator(backend, case, dtype)
+            for shape in pools() if launcher is pool else ():
+                check_pool2d(backend, shape, dtype)
+        if launcher is convert:
+            check_conversions(backend)
         if launcher is optim:
             check_optimisers(backend)
         device.sync()

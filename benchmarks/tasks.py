@@ -9,7 +9,9 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
 
-from pycnn.backends.cuda import LAUNCHERS, conv, optim, pool
+import numpy as np
+
+from pycnn.backends.cuda import LAUNCHERS, conv, convert, optim, pool
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import Instance, installed
 from pycnn.shape import Problem
@@ -18,11 +20,13 @@ from pycnn.testing import (
     Case,
     check_adaptive_pool2d,
     check_conv2d,
+    check_conversions,
     check_operator,
     check_optimisers,
     check_pool2d,
     every_pass,
     float_operands,
+    half_dtypes,
     layers,
     operators,
     pools,
@@ -185,13 +189,15 @@ def _proofs(quick: bool) -> Iterator[Task]:
         if quick:
             able = sorted(able, key=lambda problem: problem.shape.macs or 2**63)[:1]
         yield Task(f"correct/{operator}/{algo}", kernels, 1, 60, _correct(algo, able))
-    yield Task("correct/pool2d", pool.KERNELS, 1, 60, _correct_pooling(quick))
-    for launcher in LAUNCHERS:
-        functions = launched_by(launcher)
-        cases = [case for case in operators() if case.function in functions]
-        if cases:
-            work = _correct_operators(cases[:3] if quick else cases)
-            yield Task(f"correct/{subject(launcher)}", launcher.KERNELS, 1, 60, work)
+    for short, dtype in {"": np.dtype(np.float32), **{f"/{each}": each for each in half_dtypes()}}.items():
+        yield Task(f"correct/pool2d{short}", pool.KERNELS, 1, 60, _correct_pooling(quick, dtype))
+        for launcher in LAUNCHERS:
+            functions = launched_by(launcher)
+            cases = [case for case in operators(dtype=dtype) if case.function in functions]
+            if cases:
+                work = _correct_operators(cases[:3] if quick else cases, dtype)
+                yield Task(f"correct/{subject(launcher)}{short}", launcher.KERNELS, 1, 60, work)
+    yield Task("correct/convert", convert.KERNELS, 1, 60, lambda place: {"pairs": check_conversions(place.backend)})
     yield Task("correct/optim", optim.KERNELS, 1, 60, lambda place: {"problems": check_optimisers(place.backend)})
     convolving = tuple({kernel for _, _, kernels in _algorithms() for kernel in kernels})
     for problem in every_pass(_repeat_problems(quick)):
@@ -240,22 +246,22 @@ def _correct(algo: str, able: list[Problem]) -> Callable[[Place], dict[str, Any]
     return work
 
 
-def _correct_pooling(quick: bool) -> Callable[[Place], dict[str, Any]]:
+def _correct_pooling(quick: bool, dtype: np.dtype[Any]) -> Callable[[Place], dict[str, Any]]:
     def work(place: Place) -> dict[str, Any]:
         shapes = pools("ceil mode") if quick else pools() + random_pools(40)
         for shape in shapes:
-            check_pool2d(place.backend, shape)
+            check_pool2d(place.backend, shape, dtype)
         for x_shape, out in ADAPTIVE_POOLS:
-            check_adaptive_pool2d(place.backend, x_shape, out)
+            check_adaptive_pool2d(place.backend, x_shape, out, dtype)
         return {"problems": len(shapes) + len(ADAPTIVE_POOLS)}
 
     return work
 
 
-def _correct_operators(cases: list[Case]) -> Callable[[Place], dict[str, Any]]:
+def _correct_operators(cases: list[Case], dtype: np.dtype[Any]) -> Callable[[Place], dict[str, Any]]:
     def work(place: Place) -> dict[str, Any]:
         for case in cases:
-            check_operator(place.backend, case)
+            check_operator(place.backend, case, dtype)
         return {"problems": len(cases)}
 
     return work

@@ -6,6 +6,7 @@ check.py      `check_conv2d`: one algorithm of one backend on one problem
 epilogue.py   `check_epilogue`, `check_bias_gradient`: what is fused with a convolution
 pooling.py    pooling problems by reason; `check_pool2d`, `check_adaptive_pool2d`
 operators.py  every other operator: cases of it; `check_operator`
+halves.py     float16 and bfloat16 in these checks; `check_conversions`
 optimisers.py a device's optimiser steps: `check_optimisers`
 fragments.py  tensor cores: who holds which element, instruction by instruction; how they add up
 loops.py      the seven loops that check the reference itself
@@ -18,6 +19,7 @@ ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 from pycnn.testing.check import check_conv2d, scattered
 from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
+from pycnn.testing.halves import check_conversions, half_dtypes
 from pycnn.testing.loops import conv2d_dgrad_loops, conv2d_fprop_loops, conv2d_wgrad_loops
 from pycnn.testing.operators import Case, check_operator, operators
 from pycnn.testing.optimisers import check_optimisers
@@ -55,6 +57,7 @@ __all__ = [
     "check_adaptive_pool2d",
     "check_bias_gradient",
     "check_conv2d",
+    "check_conversions",
     "check_epilogue",
     "check_gradient",
     "check_operator",
@@ -69,6 +72,7 @@ __all__ = [
     "every_pass",
     "exact_operands",
     "float_operands",
+    "half_dtypes",
     "is_exact",
     "layers",
     "magnitudes",

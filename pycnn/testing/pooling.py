@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pycnn import backends
 from pycnn.backends import reference
 from pycnn.shape import Pair, Pool2dShape
+from pycnn.testing.halves import half_unit, rounded, widened
 
 __all__ = ["ADAPTIVE_POOLS", "POOLS", "check_adaptive_pool2d", "check_pool2d", "pools", "random_pools"]
 
@@ -89,8 +90,11 @@ def random_pools(count: int) -> list[Pool2dShape]:
     return found
 
 
-def check_pool2d(backend: str | ModuleType | Any, shape: Pool2dShape) -> None:
-    """Assert everything pooling promises, maximum and, without dilation, average, in float32.
+def check_pool2d(backend: str | ModuleType | Any, shape: Pool2dShape, dtype: Any = np.float32) -> None:
+    """Assert everything pooling promises, maximum and, without dilation, average.
+
+    In float32; for a backend whose kernels read them also in float16 or bfloat16, where each result is float32's of the
+    same 16-bit inputs, rounded once.
 
     - maxima and indices equal the reference's, also where values are equal, NaN or infinite, and without indices;
     - the maximum's backward, its own, and averages by a power of two are exact on integers; other averages are within
@@ -102,8 +106,8 @@ def check_pool2d(backend: str | ModuleType | Any, shape: Pool2dShape) -> None:
 
     >>> check_pool2d("cpu", pools("ceil mode")[0])
     """
-    module = _module(backend)
-    where = f"{module.__name__} {shape}"
+    module = _Under(_module(backend), np.dtype(dtype))
+    where = f"{module.name} {shape}"
     x_shape, window = (shape.N, shape.C, shape.H, shape.W), (shape.kernel, shape.stride, shape.padding)
 
     for x in _images(x_shape):
@@ -123,13 +127,15 @@ def check_pool2d(backend: str | ModuleType | Any, shape: Pool2dShape) -> None:
         _expect_sum_of_shares(module, "avg_pool2d_bwd", where, dy, x_shape, *how, exact=divisor is not None)
 
 
-def check_adaptive_pool2d(backend: str | ModuleType | Any, x_shape: tuple[int, int, int, int], out: Pair) -> None:
+def check_adaptive_pool2d(
+    backend: str | ModuleType | Any, x_shape: tuple[int, int, int, int], out: Pair, dtype: Any = np.float32
+) -> None:
     """Assert the same of adaptive pooling.
 
     >>> check_adaptive_pool2d("cpu", (1, 5, 13, 13), (6, 6))
     """
-    module = _module(backend)
-    where = f"{module.__name__} {x_shape} to {out}"
+    module = _Under(_module(backend), np.dtype(dtype))
+    where = f"{module.name} {x_shape} to {out}"
     for x in _images(x_shape):
         _expect_equal(module, "adaptive_max_pool2d_fwd", where, [x], out)
         _expect_equal(module, "adaptive_max_pool2d_fwd", where, [x], out, False)
@@ -140,6 +146,17 @@ def check_adaptive_pool2d(backend: str | ModuleType | Any, x_shape: tuple[int, i
     _expect_equal(module, "adaptive_max_pool2d_bwd", where, [dy, indices], x_shape)
     _expect_equal(module, "adaptive_avg_pool2d_fwd", where, [x], out)
     _expect_sum_of_shares(module, "adaptive_avg_pool2d_bwd", where, dy, x_shape, exact=False)
+
+
+class _Under(NamedTuple):
+    """What is checked: a backend, in a dtype."""
+
+    module: Any
+    dtype: np.dtype[Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.module.__name__} {self.dtype}"
 
 
 def _module(backend: str | ModuleType | Any) -> Any:
@@ -167,37 +184,43 @@ def _with_gaps(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def _expect_equal(module: Any, name: str, where: str, arrays: list[np.ndarray], *rest: Any) -> None:
-    _expect(module, name, where, arrays, rest, np.testing.assert_array_equal)
+def _expect_equal(module: _Under, name: str, where: str, arrays: list[np.ndarray], *rest: Any) -> None:
+    def equal(found: np.ndarray, expected: np.ndarray, err_msg: str) -> None:
+        # NumPy's comparison knows no NaN of bfloat16.
+        np.testing.assert_array_equal(widened(found), widened(rounded(expected, module.dtype)), err_msg)
+
+    _expect(module, name, where, arrays, rest, equal)
 
 
 def _expect_sum_of_shares(
-    module: Any, name: str, where: str, dy: np.ndarray, x_shape: tuple[int, ...], *rest: Any, exact: bool
+    module: _Under, name: str, where: str, dy: np.ndarray, x_shape: tuple[int, ...], *rest: Any, exact: bool
 ) -> None:
     """Each division and each addition rounds once, relative to the sum of |share|."""
-    largest = getattr(reference, name)(np.abs(dy).astype(np.float64), x_shape, *rest)
+    largest = getattr(reference, name)(np.abs(dy).astype(np.float64), x_shape, *rest)  # integers, of 16 bits too
     bound = 0.0 if exact else np.abs(largest) * (_MOST_WINDOWS + 1) * 2.0**-24
 
     def close(found: np.ndarray, expected: np.ndarray, err_msg: str) -> None:
         assert found.shape == expected.shape, err_msg
         errors = np.abs(found.astype(np.float64) - expected)
+        errors -= half_unit(np.abs(expected) + bound, module.dtype)
         assert (errors <= bound).all(), f"{err_msg}: an error of {errors.max():.3g}"
 
     _expect(module, name, where, [dy], (x_shape, *rest), close)
 
 
 def _expect(
-    module: Any, name: str, where: str, arrays: list[np.ndarray], rest: tuple[Any, ...], compare: Callable[..., None]
+    under: _Under, name: str, where: str, arrays: list[np.ndarray], rest: tuple[Any, ...], compare: Callable[..., None]
 ) -> None:
-    where = f"{where}, {name}{rest}"
-    expected = _results(getattr(reference, name)(*arrays, *rest))
+    where, module = f"{where}, {name}{rest}", under.module
+    arrays = [rounded(array, under.dtype) for array in arrays]
+    expected = _results(getattr(reference, name)(*map(widened, arrays), *rest))
     before = [array.tobytes() for array in arrays]
     runs = [_results(getattr(module, name)(*given, *rest)) for given in (arrays, arrays, list(map(_with_gaps, arrays)))]
     assert before == [array.tobytes() for array in arrays], f"{where}: an input was modified"
     for found in runs:
         assert len(found) == len(expected), where
         for one, same, wanted in zip(found, runs[0], expected, strict=True):
-            assert one.dtype == wanted.dtype, f"{where}: dtype {one.dtype}"
+            assert one.dtype == rounded(wanted, under.dtype).dtype, f"{where}: dtype {one.dtype}"
             assert one.flags.c_contiguous, f"{where}: not C-contiguous"
             assert one.tobytes() == same.tobytes(), f"{where}: two runs differ"
             compare(one, wanted, err_msg=where)

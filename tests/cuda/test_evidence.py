@@ -71,6 +71,7 @@ def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Experiment, "check", lambda self, probe: self.x.size)
     monkeypatch.setattr(tasks, "accumulation", lambda probe, number: {"rounding": "toward zero"})
     monkeypatch.setattr(tasks, "check_optimisers", lambda backend: 6)
+    monkeypatch.setattr(tasks, "check_conversions", lambda backend: 6)
     monkeypatch.setattr(tasks, "run", lambda backend, problem, operands, algo: operands.left)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from pycnn.backends import reference
 from pycnn.backends.cuda import LAUNCHERS
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
-from pycnn.testing import exact_operands, float_operands, operators, run
+from pycnn.testing import Case, exact_operands, float_operands, operators, run
 from pycnn.testing.fragments import ProbeSources, accumulation, experiments
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
@@ -74,8 +75,11 @@ def test_what_the_sanitizer_watches_runs_the_launchers_kernels(part: str, monkey
     """A few problems in place of all: that they reach the kernels is what matters here."""
     monkeypatch.setattr(sanitized, "PROBLEMS", ("n1c5h7w9_k6r3s3_pd1", "n1c6h7w9_k6r3s3_pd1g6", "n1c5h7w9_k6r1s1"))
     monkeypatch.setattr(sanitized, "pools", lambda: [])
-    one_each = {case.function: case for case in reversed(operators())}
-    monkeypatch.setattr(sanitized, "operators", one_each.values)
+
+    def one_each(dtype: Any) -> list[Case]:
+        return list({case.function: case for case in reversed(operators(dtype=dtype))}.values())
+
+    monkeypatch.setattr(sanitized, "operators", one_each)
     launcher = next(each for each in LAUNCHERS if subject(each) == part)
     with playing() as played:
         sanitized._worker(part)

@@ -12,6 +12,7 @@ from typing import Any
 import bugs_depthwise
 import bugs_direct
 import bugs_gemm
+import bugs_halves
 import bugs_im2col
 import bugs_ops
 import bugs_pointwise
@@ -30,6 +31,7 @@ FAMILIES = {
     "depthwise": bugs_depthwise,
     "direct": bugs_direct,
     "gemm": bugs_gemm,
+    "halves": bugs_halves,
     "im2col": bugs_im2col,
     "ops": bugs_ops,
     "pointwise": bugs_pointwise,
