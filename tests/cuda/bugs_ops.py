@@ -180,7 +180,7 @@ CASES: dict[str, Any] = {
 
 def _mean_for_variance(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
     """In the map alone, the one launch with so many arguments."""
-    return swapped(3, 5)(grid, block, shared, arguments) if len(arguments) == 9 else (grid, block, shared, arguments)
+    return swapped(3, 5)(grid, block, shared, arguments) if len(arguments) == 11 else (grid, block, shared, arguments)
 
 
 def _found_for_scale(grid: Extent, block: Extent, shared: int, arguments: list) -> tuple:
@@ -203,14 +203,16 @@ BUGS: dict[str, Bug] = {
     "tail guarded by its first element": InKernel(
         "stream.cuh", "if (place(i) + v < size) to[", "if (place(i) < size) to[", CASES["relu"]
     ),
-    "vectors of a thread side by side": InKernel("stream.cuh", "vector * (4 * threads)", "vector * 4", CASES["add"]),
+    "vectors of a thread side by side": InKernel(
+        "stream.cuh", "vector * (width * threads)", "vector * width", CASES["add"]
+    ),
     "padding of the wrong side": InKernel("shaping.cu", "row - static_cast<Index>(s.top)", "row", CASES["pad"]),
     "plane not advanced": InKernel("shaping.cu", "++plane;", "", CASES["pad below"]),
     "block of the next array": InKernel(
         "tensors.cuh", "arrays.first[array + step] <= block", "arrays.first[array + step] < block", CASES["concat"]
     ),
     "offset of a part forgotten": InKernel(
-        "shaping.cu", "(row * s.length + offset + column) / 4", "(row * s.length + column) / 4", CASES["concat"]
+        "shaping.cu", "(row * s.length + offset + column) / width", "(row * s.length + column) / width", CASES["concat"]
     ),
     "chunks longer than a block's": InHost("pycnn.backends.cuda.optim.pack_arrays", _chunk_too_long, CASES["momentum"]),
     "no barrier before the warps meet": InKernel(
@@ -272,8 +274,8 @@ BUGS: dict[str, Bug] = {
     ),
     "statistics far from zero": InKernel(
         "batchnorm.cu",
-        "return x[channel * slices.L];",
-        "return 0.0f * x[channel * slices.L];",
+        "return to_float(x[channel * slices.L]);",
+        "return 0.0f * to_float(x[channel * slices.L]);",
         CASES["batch norm far from zero"],
     ),
     "slopes and sums exchanged": InKernel(
@@ -291,8 +293,8 @@ BUGS: dict[str, Bug] = {
     ),
     "gradient of channels that are not there": InKernel(
         "lrn.cu",
-        "if (c >= place.begin && c < place.end) {\n                    dx",
-        "if (c < place.end) {\n                    dx",
+        "if (c >= place.begin && c < place.end) {\n                    const",
+        "if (c < place.end) {\n                    const",
         CASES["lrn backward"],
     ),
     "even window centred wrongly": InKernel(
@@ -326,14 +328,14 @@ BUGS: dict[str, Bug] = {
     "key not stirred": InKernel("philox.cuh", "key1 += 0xBB67AE85u;", "", CASES["words"]),
     "dropped elements multiplied by zero": InKernel(
         "random.cu",
-        "value[i][v] * scale : 0.0f",
-        "value[i][v] * scale : 0.0f * value[i][v]",
+        "each * scale : 0.0f",
+        "each * scale : 0.0f * each",
         CASES["dropout"],
     ),
     "words of the block's first counter": InKernel(
         "random.cu",
-        "philox(stream, drawn, stretch.place(i) / 4)",
-        "philox(stream, drawn, stretch.place(0) / 4)",
+        "philox(stream, drawn, (stretch.place(i) + first) / 4)",
+        "philox(stream, drawn, (stretch.place(0) + first) / 4)",
         CASES["dropout"],
     ),
     "stale buffer at the first step": InKernel(

@@ -90,7 +90,7 @@ def ulps(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def view_off_by_one(device: SimDevice, array: np.ndarray) -> Any:
-    """A copy on the device that starts 4 bytes past a multiple of 16, as a view into something else may."""
+    """A copy on the device that starts one element past a multiple of 16 bytes, as a view into something else may."""
     room = device.alloc((array.size + 1,), array.dtype)
     view = room[1:].reshape(array.shape)
     device.fill(view, array)

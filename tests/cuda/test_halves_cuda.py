@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated import DEVICES, ORDERS
+from simulated import DEVICES, ORDERS, Ends, in_every_order, view_off_by_one
 
+import pycnn
+from pycnn import functional
+from pycnn.backends.cuda import Host, norm, pool, shaping
+from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.device_trace import TraceDevice
+from pycnn.backends.sim import Simulated
 from pycnn.testing import (
     ADAPTIVE_POOLS,
     check_adaptive_pool2d,
@@ -18,28 +24,172 @@ from pycnn.testing import (
     pools,
     random_pools,
 )
+from pycnn.testing.halves import in_dtype, rounded
+from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
 
 HALVES = half_dtypes()
-PRODUCTS = ("gemm", "linear_fwd")
-CASES = [case for case in operators() if case.function not in (*PRODUCTS, "philox_uint32")]
+CASES = operators(dtype=np.float16)
+BY_NAME = {case.name: case for case in CASES}
+
+POINTS = ((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), False, False)  # pooling that changes nothing
+
+each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each_half
+@each_case
 def test_operators_are_the_oracles_rounded_once(case: Any, dtype: np.dtype, order: str) -> None:
     check_operator(DEVICES[order], case, dtype)
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+class Shifted(Simulated):
+    """Arrays of 16 bits begin two bytes past a multiple of 16, as views into something else may."""
+
+    def into(self, value: Any) -> Any:
+        """`value` in the device's memory."""
+        if isinstance(value, np.ndarray) and value.dtype in HALVES and value.flags.c_contiguous:
+            return view_off_by_one(self.host.device, value)  # type: ignore[arg-type]
+        return super().into(value)
+
+
+SHIFTED = Shifted(Host(SimDevice(order="random", seed=5)))
+
+
+@each_half
+@each_case
+def test_views_between_vectors(case: Any, dtype: np.dtype) -> None:
+    check_operator(SHIFTED, case, dtype)
+
+
+@each_half
 @pytest.mark.parametrize("shape", pools() + random_pools(10), ids=str)
 def test_pooling_is_the_oracles_rounded_once(shape: Any, dtype: np.dtype) -> None:
     check_pool2d(DEVICES["random"], shape, dtype)
 
 
-@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@each_half
 @pytest.mark.parametrize(("x_shape", "out"), ADAPTIVE_POOLS, ids=str)
 def test_adaptive_pooling_is_the_oracles_rounded_once(x_shape: Any, out: Any, dtype: np.dtype) -> None:
-    check_adaptive_pool2d(DEVICES["random"], x_shape, out, dtype)
+    check_adaptive_pool2d(SHIFTED, x_shape, out, dtype)
+
+
+@each_half
+def test_counting_in_64_bits(dtype: np.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (norm, shaping, pool):
+        monkeypatch.setattr(module, "NARROW", 0)
+    for case in CASES:
+        if case.function in ("batch_norm_fwd", "batch_norm_bwd", "channel_affine", "pad2d", "concat"):
+            check_operator(DEVICES["forward"], case, dtype)
+    check_pool2d(DEVICES["forward"], pools("asymmetric")[1], dtype)
+    check_adaptive_pool2d(DEVICES["forward"], *ADAPTIVE_POOLS[1], dtype)
+
+
+def test_past_two_to_the_31_elements() -> None:
+    device = Ends()
+    size = 2**31 + 10
+    x = device.alloc((1, 1, size), np.float16)
+    x[0, 0, :3], x[0, 0, -3:] = (-1, 2, 3), (4, -5, 6)
+    shift = device.alloc((1,), np.float32)
+    shift[...] = 1
+    host = Host(device)
+    for y, added in ((host.channel_affine(x, None, shift), 1), (host.max_pool2d_fwd(x[None], *POINTS)[0], 0)):
+        assert (y.ravel()[:3].tolist(), y.ravel()[-3:].tolist()) == (
+            [-1 + added, 2 + added, 3 + added],
+            [4 + added, -5 + added, 6 + added],
+        )
+
+
+@each_half
+@each_case
+def test_nothing_is_widened_on_the_way(case: Any, dtype: np.dtype) -> None:
+    """Whatever a launch reads or writes besides sums and what has one value a channel is of 16 bits."""
+    device = TraceDevice()
+    getattr(Host(device), case.function)(*in_dtype(case.arguments(), dtype))
+    ending = "_f16" if dtype == np.float16 else "_bf16"
+    for instance in device.launches:
+        sums = instance.kernel in ("sum_slices", "batch_norm_gradients", "nll_total", "convert")
+        weights = case.function == "nll_bwd" and instance.kernel == "nll_losses"
+        assert instance.name.endswith((ending, "_16")) or sums or weights, instance
+
+
+@each_half
+def test_coefficients_of_16_bits_are_those_of_float32(dtype: np.dtype) -> None:
+    rng = np.random.default_rng(0)
+    x, dy = (rounded(rng.standard_normal((3, 5, 7, 4)), dtype) for _ in range(2))
+    a, b, mean, var = (rounded(abs(rng.standard_normal(5)) + 0.1, dtype) for _ in range(4))
+    calls: list[Any] = [
+        lambda backend, a, b, mean, var: backend.channel_affine(x, a, b),
+        lambda backend, a, b, mean, var: backend.batch_norm_fwd(x, a, b, 1e-5, dy, True),
+        lambda backend, a, b, mean, var: backend.batch_norm_eval(x, mean, var, a, b, 1e-5),
+        lambda backend, a, b, mean, var: backend.batch_norm_bwd(dy, x, a, mean, var, 1e-5),
+    ]
+    for call in calls:
+        given = a, b, mean, var
+        narrow, wide = (
+            in_every_order(lambda backend, call=call, values=values: call(backend, *values))
+            for values in (given, [one.astype(np.float32) for one in given])
+        )
+        assert [one.tobytes() for one in narrow] == [one.tobytes() for one in wide]
+
+
+IN_PTX = [
+    "relu_fwd: special",
+    "tanh_fwd: plane",
+    "sigmoid_bwd: plane",
+    "add: special",
+    "dropout: half",
+    "softmax_fwd: inner axis",
+    "log_softmax_bwd: classes",
+    "nll_fwd: none, weights",
+    "nll_bwd: mean, weights",
+    "lrn_fwd: alexnet",
+    "lrn_bwd: alexnet",
+    "lrn_bwd: even window",
+    "channel_sum: integers",
+    "channel_sum: rows",
+    "batch_norm_fwd: residual, relu",
+    "batch_norm_bwd: plane",
+    "pad2d: sides differ",
+    "concat: channels",
+]
+
+
+@pytest.mark.nvrtc
+@each_half
+@pytest.mark.parametrize("name", IN_PTX)
+def test_the_very_instructions_agree(name: str, dtype: np.dtype) -> None:
+    check_operator(Simulated(Host(PtxDevice())), BY_NAME[name], dtype)
+
+
+@pytest.mark.nvrtc
+@each_half
+def test_the_very_instructions_of_pooling_agree(dtype: np.dtype) -> None:
+    check_pool2d(Simulated(Host(PtxDevice())), pools("ceil mode")[2], dtype)
+
+
+@each_half
+def test_a_network_of_tensors_and_its_gradients(dtype: np.dtype) -> None:
+    """Layers between convolutions, forward and backward, on the simulator and on the CPU engine's emulation."""
+    rng = np.random.default_rng(0)
+    data, target = rng.standard_normal((4, 6, 12, 12)), rng.integers(0, 6 * 9, 4)
+    found: list[list[np.ndarray]] = []
+    for backend in ("sim", "cpu"):
+        x = pycnn.Tensor(rounded(data, dtype), requires_grad=True)
+        weight, bias = (pycnn.Tensor(np.linspace(a, 1.5, 6, dtype=np.float32), requires_grad=True) for a in (0.5, -1))
+        with pycnn.use_backend(backend):
+            y = functional.batch_norm(x, weight=weight, bias=bias, training=True)
+            y = functional.max_pool2d(functional.relu(y), 2)
+            y = functional.local_response_norm(functional.tanh(y), 5)
+            y = functional.sigmoid(functional.avg_pool2d(y, 2))
+            loss = functional.cross_entropy(y.reshape(4, -1), pycnn.Tensor(target))
+            loss.backward()
+        assert (y.dtype, x.grad.dtype, weight.grad.dtype) == (dtype, dtype, np.float32)
+        found.append([each.data.astype(np.float64) for each in (y, loss, x.grad, weight.grad, bias.grad)])
+    # Each layer rounds to 8 or 11 bits; where the two differ in the last bit of float32, one rounds up, one down.
+    unit = 2.0**-10 if dtype == np.float16 else 2.0**-7
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=4 * unit * abs(other).max())
