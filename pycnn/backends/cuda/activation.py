@@ -70,7 +70,7 @@ class ActivationHost(HostBase):
         return self._softmax_bwd("log_softmax_bwd", dy, y, axis, logarithm=True)
 
     def _unary(self, name: str, x: Array) -> Array:
-        ending = self._ending(name, x.dtype)
+        ending = self.ending(name, x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
             instance = self.sources.of("unary")[name + ending]
@@ -79,7 +79,7 @@ class ActivationHost(HostBase):
         return y
 
     def _binary(self, name: str, a: Array, b: Array) -> Array:
-        ending = self._ending(name, a.dtype)
+        ending = self.ending(name, a.dtype)
         y = self.device.alloc(tuple(a.shape), a.dtype)
         if a.size:
             instance = self.sources.of("binary")[name + ending]
@@ -88,7 +88,7 @@ class ActivationHost(HostBase):
         return y
 
     def _softmax_fwd(self, name: str, x: Array, axis: int, logarithm: bool) -> Array:
-        ending = self._ending(name, x.dtype)
+        ending = self.ending(name, x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
             instance = self.sources.of("softmax_fwd")["w8" + ending]
@@ -99,7 +99,7 @@ class ActivationHost(HostBase):
         return y
 
     def _softmax_bwd(self, name: str, dy: Array, y: Array, axis: int, logarithm: bool) -> Array:
-        ending = self._ending(name, dy.dtype)
+        ending = self.ending(name, dy.dtype)
         dx = self.device.alloc(tuple(dy.shape), dy.dtype)
         if dy.size:
             instance = self.sources.of("softmax_bwd")["w8" + ending]

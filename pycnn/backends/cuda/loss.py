@@ -27,7 +27,7 @@ class LossHost(ConvertHost):
 
     def nll_fwd(self, x: Array, target: Array, weight: Array | None, ignore_index: int, reduction: str) -> Array:
         """-weight[t] * x[n, t, ...] with t = target[n, ...], 0 where it is ignored; summed, or averaged by weight."""
-        self._ending("nll_fwd", x.dtype)
+        self.ending("nll_fwd", x.dtype)
         if reduction == "none":
             losses = self.device.alloc(tuple(target.shape), x.dtype)
             if target.size:
@@ -46,7 +46,7 @@ class LossHost(ConvertHost):
         reduction: str,
     ) -> Array:
         """dx: -weight[t] * dy at each target's class, over the sum of the weights for a mean; 0 elsewhere."""
-        ending = self._ending("nll_bwd", dy.dtype)
+        ending = self.ending("nll_bwd", dy.dtype)
         dx = self.device.alloc(tuple(x_shape), dy.dtype)
         if dx.size == 0:
             return dx
@@ -87,7 +87,7 @@ class LossHost(ConvertHost):
         losses: Array | None,
         partial: Array | None,
     ) -> None:
-        instance = self.sources.of("nll_losses")["w8" + ("" if x is None else self._ending("nll_fwd", x.dtype))]
+        instance = self.sources.of("nll_losses")["w8" + ("" if x is None else self.ending("nll_fwd", x.dtype))]
         threads = 32 * instance.tile["warps"]
         blocks = partial.shape[1] if partial is not None else min(-(-target.size // threads), 2**31 - 1)
         shape = pack_int64(x_shape[0], x_shape[1], math.prod(x_shape[2:]), ignore_index)

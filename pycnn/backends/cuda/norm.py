@@ -47,7 +47,7 @@ class NormHost(ActivationHost, ConvertHost):
         Then `residual` is added and a ReLU taken: in 16 bits before y is rounded, in float32 by kernels of their own.
         Mean and variance are float32.
         """
-        ending = self._ending("batch_norm_fwd", x.dtype)
+        ending = self.ending("batch_norm_fwd", x.dtype)
         channels = x.shape[1]
         mean, low, var = (self.device.alloc((channels,), FLOAT32) for _ in range(3))
         if x.size == 0:
@@ -77,7 +77,7 @@ class NormHost(ActivationHost, ConvertHost):
 
         dweight and dbias are float32.
         """
-        self._ending("batch_norm_bwd", dy.dtype)
+        self.ending("batch_norm_bwd", dy.dtype)
         dy = dy if y is None else self.relu_bwd(dy, y)
         channels = x.shape[1]
         dx = self.device.alloc(tuple(x.shape), dy.dtype)
@@ -107,17 +107,17 @@ class NormHost(ActivationHost, ConvertHost):
         self, x: Array, mean: Array, var: Array, weight: Array | None, bias: Array | None, eps: float
     ) -> Array:
         """(x - mean) / sqrt(var + eps) * weight + bias, with statistics that are given."""
-        self._ending("batch_norm_eval", x.dtype)
+        self.ending("batch_norm_eval", x.dtype)
         return self._channel_map(x, eps, mean=mean, var=var, scale=weight, shift=bias)
 
     def channel_affine(self, x: Array, scale: Array | None, shift: Array) -> Array:
         """x * scale[c] + shift[c]; a scale of None is 1."""
-        self._ending("channel_affine", x.dtype)
+        self.ending("channel_affine", x.dtype)
         return self._channel_map(x, 0.0, scale=scale, shift=shift)
 
     def lrn_fwd(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         """y[c] = x[c] / (k + alpha/size * sum of x^2 over channels c - size//2 .. c + (size - 1)//2)^beta."""
-        ending = self._ending("lrn_fwd", x.dtype)
+        ending = self.ending("lrn_fwd", x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         if x.size:
             arrays: list[Argument] = [self._reads("x", x), Writes("y", y)]
@@ -126,7 +126,7 @@ class NormHost(ActivationHost, ConvertHost):
 
     def lrn_bwd(self, dy: Array, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         """dx[c] = dy[c]/s[c]^beta - 2*alpha*beta/size * x[c] * sum of dy*x/s^(beta + 1) over channels that see c."""
-        ending = self._ending("lrn_bwd", dy.dtype)
+        ending = self.ending("lrn_bwd", dy.dtype)
         dx = self.device.alloc(tuple(dy.shape), dy.dtype)
         if dy.size == 0:
             return dx
@@ -144,7 +144,7 @@ class NormHost(ActivationHost, ConvertHost):
         instances = self.sources.of(kernel)
         slices = ChannelSlices.of(x.shape, 32 * instances["planes"].tile["warps"], 16 // x.dtype.itemsize)
         partial = self.device.alloc((slices.count, 2, slices.C), "float32")
-        instance = instances[slices.layout + self._ending(kernel, x.dtype)]
+        instance = instances[slices.layout + self.ending(kernel, x.dtype)]
         self._launch_on(instance, slices.grid, slices.pack(), *operands, Writes("partial", partial))
         return slices, partial
 
@@ -168,7 +168,7 @@ class NormHost(ActivationHost, ConvertHost):
 
     def _channel_grid(self, kernel: str, x: Array) -> tuple[Instance, bytes]:
         """The instance, counting in 32 bits where that reaches, and `ChannelGrid` of kernels/channels.cuh."""
-        instances, ending = self.sources.of(kernel), self._ending(kernel, x.dtype)
+        instances, ending = self.sources.of(kernel), self.ending(kernel, x.dtype)
         chunk = stretch_of(instances["narrow" + ending])
         narrow = -(-x.size // chunk) * chunk < NARROW
         grid = pack_int64(x.size) + pack_divisors((x.shape[1], math.prod(x.shape[2:])))

@@ -198,7 +198,7 @@ class PoolHost(HostBase):
         return dx
 
     def _pool(self, kernel: str, problem: PoolProblem, output: Any, arguments: list[Argument]) -> None:
-        ending = self._ending(kernel, output.dtype)
+        ending = self.ending(kernel, output.dtype)
         if output.size == 0:
             return
         plan = pool_plan(kernel, problem, output.size, self.sources, ending)

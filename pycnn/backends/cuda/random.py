@@ -33,7 +33,7 @@ class RandomHost(HostBase):
         `counter`, one int64 on the device, is added to `offset` when the kernel runs.  So a captured launch draws other
         numbers at each replay, if `advance` is captured after it.
         """
-        ending = self._ending("dropout", x.dtype)
+        ending = self.ending("dropout", x.dtype)
         y = self.device.alloc(tuple(x.shape), x.dtype)
         # A word w is kept if w / 2^32 >= p, that is w >= ceil(p * 2^32); beyond the largest word none is.
         threshold = math.ceil(math.ldexp(p, 32))

@@ -84,7 +84,7 @@ class ReduceHost(HostBase):
 
     def channel_sum(self, dy: Array) -> Array:
         """Sum over all axes but the second: the gradient of a bias, (C,), in float32."""
-        ending = self._ending("channel_sum", dy.dtype)
+        ending = self.ending("channel_sum", dy.dtype)
         total = self.device.alloc((dy.shape[1],), FLOAT32)
         if dy.size == 0:
             self.device.fill(total, 0.0)

@@ -25,7 +25,7 @@ class ShapingHost(HostBase):
 
     def pad2d(self, x: Array, padding: Padding, value: float) -> Array:
         """x with `value` around the last two axes."""
-        self._ending("pad2d", x.dtype)
+        self.ending("pad2d", x.dtype)
         top, bottom, left, right = padding
         n, c, h, w = x.shape
         y = self.device.alloc((n, c, top + h + bottom, left + w + right), x.dtype)
@@ -40,7 +40,7 @@ class ShapingHost(HostBase):
         """The arrays one after another along `axis`."""
         first = arrays[0]
         for array in arrays:
-            self._ending("concat", array.dtype)
+            self.ending("concat", array.dtype)
         axis %= len(first.shape)
         width = sum(array.shape[axis] for array in arrays)
         y = self.device.alloc((*first.shape[:axis], width, *first.shape[axis + 1 :]), first.dtype)
