@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pycnn.backends.cuda import LAUNCHERS, conv, convert, optim, pool
+from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, optim, pool
+from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import Instance, installed
 from pycnn.shape import Problem
@@ -35,6 +36,7 @@ from pycnn.testing import (
     run,
 )
 from pycnn.testing.fragments import NUMBERS, Experiment, Probe, accumulation, experiments, first_arch
+from pycnn.testing.halves import in_dtype
 
 __all__ = ["BANDWIDTH", "FIRST_BATCH", "SLICES", "Moved", "Place", "Task", "launched_by", "plan", "subject"]
 
@@ -196,7 +198,8 @@ def _proofs(quick: bool) -> Iterator[Task]:
             cases = [case for case in operators(dtype=dtype) if case.function in functions]
             if cases:
                 work = _correct_operators(cases[:3] if quick else cases, dtype)
-                yield Task(f"correct/{subject(launcher)}{short}", launcher.KERNELS, 1, 60, work)
+                kernels = _launched(cases, dtype) if short else launcher.KERNELS
+                yield Task(f"correct/{subject(launcher)}{short}", kernels, 1, 60, work)
     yield Task("correct/convert", convert.KERNELS, 1, 60, lambda place: {"pairs": check_conversions(place.backend)})
     yield Task("correct/optim", optim.KERNELS, 1, 60, lambda place: {"problems": check_optimisers(place.backend)})
     convolving = tuple({kernel for _, _, kernels in _algorithms() for kernel in kernels})
@@ -265,6 +268,14 @@ def _correct_operators(cases: list[Case], dtype: np.dtype[Any]) -> Callable[[Pla
         return {"problems": len(cases)}
 
     return work
+
+
+def _launched(cases: list[Case], dtype: np.dtype[Any]) -> tuple[str, ...]:
+    """The kernels that the cases launch in 16 bits: for products others than in float32."""
+    device = TraceDevice()
+    for case in cases:
+        getattr(Host(device), case.function)(*in_dtype(case.arguments(), dtype))
+    return tuple(dict.fromkeys(instance.kernel for instance in device.launches))
 
 
 def _repeat(problem: Problem) -> Callable[[Place], dict[str, Any]]:
