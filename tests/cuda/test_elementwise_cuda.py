@@ -166,9 +166,8 @@ def test_past_two_to_the_31_elements(name: str) -> None:
 
 
 def test_other_dtypes_are_refused() -> None:
-    for dtype in (np.float64, np.longdouble):
-        with pytest.raises(UnavailableError, match="no kernel for tanh_fwd in float"):
-            FORWARD.tanh_fwd(np.ones(3, dtype))
+    with pytest.raises(UnavailableError, match="no kernel for tanh_fwd in float64"):
+        FORWARD.tanh_fwd(np.ones(3))
 
 
 def test_public_operators_and_gradients_run_on_the_simulator() -> None:

@@ -18,6 +18,8 @@ from pycnn.autograd import no_grad
 from pycnn.cli import main
 from pycnn.data import ArrayDataset, Split
 from pycnn.models.resnet import BasicBlock, Bottleneck
+from pycnn.testing import half_dtypes
+from pycnn.testing.halves import rounded
 from pycnn.training import Recipe, Trainer, evaluate
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
@@ -81,6 +83,29 @@ def test_operators_run_where_their_arrays_are(gpu: Gpu) -> None:
     for y in (pycnn.relu(x), pycnn.conv2d(x, w), pycnn.max_pool2d(x, 2), pycnn.ops.concat([x.data, x.data])):
         assert y.device in ("cuda:1", gpu.module.cuda.Device(1))  # the current one is cuda:0 all the time
     assert {number for number, _ in gpu.loaded} == {1}
+
+
+@pytest.mark.parametrize("dtype", half_dtypes(), ids=str)
+def test_arrays_of_16_bits_reach_the_kernels_as_they_are(gpu: Gpu, dtype: np.dtype) -> None:
+    """Layers with float32 and 16-bit parameters; what has one value a channel is rounded on the GPU where asked."""
+    xs, scale, shift = rounded(values(2, 3, 6, 8), dtype), values(3, seed=1), rounded(values(3, seed=2), dtype)
+    results = []
+    for device in ("cpu", "cuda"):
+        x, weight, bias = (Tensor(array).to(device).requires_grad_() for array in (xs, scale, shift))
+        y = F.max_pool2d(pycnn.relu(F.batch_norm(F.bias(x, bias), weight=weight, training=True)), 2)
+        y.backward(Tensor(rounded(values(*y.shape, seed=3), dtype)).to(device))
+        assert [one.dtype for one in (y, x.grad, weight.grad, bias.grad)] == [dtype, dtype, np.float32, dtype]
+        total = pycnn.ops.channel_sum(x.detach().data)
+        assert total.dtype == dtype
+        results.append([one.detach().numpy() for one in (y, x.grad, weight.grad, bias.grad, Tensor(total))])
+    kind = "f16" if dtype == np.float16 else "bf16"
+    names = {f"{instance}" for instance in gpu.simulator.launches}
+    assert {f"channel_map[narrow_{kind}]", f"binary[relu_bwd_{kind}]", f"convert[f32_{kind}]"} <= names
+    unit = 2.0**-10 if dtype == np.float16 else 2.0**-7
+    for cpu, cuda in zip(*results, strict=True):
+        # Where sums differ in the last bit of float32, one may be rounded up and the other down.
+        cpu, cuda = cpu.astype(np.float32), cuda.astype(np.float32)
+        np.testing.assert_allclose(cuda, cpu, rtol=unit, atol=1e-5 * abs(cpu).max())
 
 
 OPERATIONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
