@@ -114,5 +114,10 @@ __device__ __forceinline__ uint32 pack<bfloat16>(float low, float high) {
     return bits;
 }
 #endif
+template <typename Type>
+__device__ __forceinline__ void unpack(uint32 pair, float& low, float& high) {
+    low = to_float(Type{static_cast<unsigned short>(pair & 0xFFFFu)});
+    high = to_float(Type{static_cast<unsigned short>(pair >> 16)});
+}
 
 }  // namespace pycnn
