@@ -75,7 +75,7 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_fprop`; `algo` is "auto" or (part of) a name of `conv2d_algorithms`."""
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("fprop", shape, x.dtype, algo, tensor.reads_chunks(x))
+        plan = self._plan("fprop", shape, x.dtype, algo, x)
         y = self._alloc(shape.y_shape, x, plan)
         if shape.N:
             scale, b = (None if each is None else self._dense(convert(self, each, FLOAT32)) for each in (scale, b))
@@ -97,7 +97,7 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_dgrad`; `algo` as in `conv2d_fprop`."""
         shape = Conv2dShape.of(tuple(x_shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("dgrad", shape, dy.dtype, algo, tensor.reads_chunks(dy))
+        plan = self._plan("dgrad", shape, dy.dtype, algo, dy)
         dx = self._alloc(shape.x_shape, dy, plan)
         if shape.N:
             plan.run(self, Operands(dy=self._placed(dy, plan), w=self._placed(w, plan), dx=dx))
@@ -121,7 +121,7 @@ class ConvHost(HostBase):
         db comes from the same kernels as dw where they can, else from `channel_sum`.
         """
         shape = Conv2dShape.of(tuple(x.shape), tuple(w_shape), stride, padding, dilation, groups)
-        plan = self._plan("wgrad", shape, dy.dtype, algo, tensor.reads_chunks(dy) and tensor.reads_chunks(x))
+        plan = self._plan("wgrad", shape, dy.dtype, algo, dy, x)
         dw = self._alloc(shape.w_shape, x, plan)
         db = self.device.alloc((shape.K,), dy.dtype) if bias and (plan.bias_gradient or not shape.N) else None
         if shape.N:
@@ -197,8 +197,10 @@ class ConvHost(HostBase):
         able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
         return {plan.name: table.seconds(operator, order.candidate(plan, shape)) for plan in able}
 
-    def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, chunks: bool) -> Plan:
-        """The plan for a call; known from the second call on."""
+    def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, *images: Array) -> Plan:
+        """The plan for a call on these images (not filters); known from the second call on."""
+        on_tensor_cores = tensor.arithmetic_of(dtype, precision()) is not None
+        chunks = on_tensor_cores and all(map(tensor.reads_chunks, images))
         table = tuning.in_force(self.identity)
         key = (operator, shape, dtype, algo, chunks, accuracy(), precision(), workspace_limit(), table)
         plan = self._chosen.get(key)
