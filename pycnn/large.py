@@ -1,4 +1,7 @@
-"""What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library."""
+"""What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library.
+
+Arrays of 16 bits on a GPU are added and converted by our own kernels: CuPy knows bfloat16 in parts.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import backends
-from pycnn.arrays import is_half, is_host, module_of
+from pycnn.arrays import is_array, is_half, is_host, module_of
 from pycnn.backends import cpu
 from pycnn.backends.cpu import half
 
@@ -25,14 +28,14 @@ _DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 def plus(a: Array, b: Array) -> Array:
     """a + b."""
-    if _are_large_halves(a, b):
+    if _are_halves(a, b):
         return _sum_of_halves(a, b)
     return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else a + b
 
 
 def add_to(a: Array, b: Array) -> None:
     """a += b."""
-    if _are_large_halves(a, b):
+    if _are_halves(a, b):
         a[...] = _sum_of_halves(a, b)
         return
     alike = _is_large(a) and _is_like(b, a) and a.shape == b.shape
@@ -49,7 +52,7 @@ def cast(array: Array, dtype: Any) -> Array:
         return half.narrow(array, dtype)
     if is_half(array) and dtype == np.float32 and _is_for_the_engine(array):
         return half.widen(array)
-    if not is_host(array) and array.dtype != dtype and {array.dtype.name, dtype.name} <= _STORED:
+    if _is_on_a_gpu(array) and array.dtype != dtype and {array.dtype.name, dtype.name} <= _STORED:
         return backends.get("cuda").convert(array, dtype)
     with np.errstate(over="ignore"):
         return array.astype(dtype)
@@ -68,12 +71,21 @@ def _is_large(array: Array) -> bool:
     return _is_for_the_engine(array) and array.dtype in _DTYPES
 
 
-def _are_large_halves(a: Array, b: Array) -> bool:
-    return _is_for_the_engine(a) and is_half(a) and _is_like(b, a) and a.shape == b.shape
+def _are_halves(a: Array, b: Array) -> bool:
+    """Whether they are arrays of one kind of 16 bits that kernels add: large ones, or on a GPU."""
+    if a.dtype.itemsize != 2 or not is_half(a) or type(b) is not type(a) or a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return _is_on_a_gpu(a) or (_is_for_the_engine(a) and _is_like(b, a))
+
+
+def _is_on_a_gpu(array: Array) -> bool:
+    return is_array(array) and not is_host(array)
 
 
 def _sum_of_halves(a: Array, b: Array) -> Array:
     """a + b of float16 or bfloat16: in float32, rounded once, as NumPy does it one by one."""
+    if not is_host(a):
+        return backends.get("cuda").add(a, b)
     total = half.widen(a)
     cpu.add_to(total, half.widen(b))
     return half.narrow(total, a.dtype)
