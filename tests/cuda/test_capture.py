@@ -185,9 +185,11 @@ def test_a_replay_that_scales_waits_for_nothing(gpu: Gpu) -> None:
     assert (gpu.allocations, len(gpu.loaded), len(gpu.transfers), gpu.uploads) == before
 
 
-@pytest.mark.parametrize("outside", [False, True])
-def test_mixed_precision_is_replayed(gpu: Gpu, outside: bool) -> None:
+@pytest.mark.parametrize(("name", "outside"), [("float16", False), ("float16", True), ("bfloat16", False)])
+def test_mixed_precision_is_replayed(gpu: Gpu, name: str, outside: bool) -> None:
     """A block around the captured step holds for its replays too: they round the parameters as they are by then."""
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
     results = []
     for captured in (False, True):
         pycnn.manual_seed(7)
@@ -197,7 +199,7 @@ def test_mixed_precision_is_replayed(gpu: Gpu, outside: bool) -> None:
         def step(
             x: Any, t: Any, net: Any = net, scaler: Any = scaler, optimizer: optim.Optimizer = optimizer
         ) -> tuple[Any, Any]:
-            with pycnn.amp.autocast("float16"):
+            with pycnn.amp.autocast(name):
                 y = net(x)
                 loss = pycnn.cross_entropy(y, t)
             optimizer.zero_grad()
@@ -208,17 +210,59 @@ def test_mixed_precision_is_replayed(gpu: Gpu, outside: bool) -> None:
 
         call = capture(step) if captured else step
         losses = []
-        with pycnn.amp.autocast("float16", enabled=outside):
+        with pycnn.amp.autocast(name, enabled=outside):
             for number in range(9):
                 x, t = Tensor(images(number)), Tensor(np.arange(4) % 3)
                 loss, y = call(x, t) if captured else call(x.cuda(), t.cuda())
-                assert (y.dtype, loss.dtype) == (np.float16, np.float32)
+                assert (y.dtype, loss.dtype) == (np.dtype(name), np.float32)
                 losses.append(loss.detach().numpy().tobytes())
         assert not captured or call.graphs == 1  # type: ignore[attr-defined]
-        state = {name: tensor.numpy().tobytes() for name, tensor in net.state_dict().items()}
+        state = {key: tensor.numpy().tobytes() for key, tensor in net.state_dict().items()}
         results.append((losses, state, scaler.state_dict()))
         assert all(p.dtype == np.float32 for p in net.parameters())
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_mixed_precision_on_a_gpu_is_what_the_cpu_engine_makes_of_it(gpu: Gpu, name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    found = []
+    for device in ("cpu", "cuda"):
+        pycnn.manual_seed(7)
+        net, scaler = Net().to(device), pycnn.amp.GradScaler(init_scale=2.0**10)
+        optimizer, losses = SGD(net.parameters()), []
+        for number in range(5):
+            with pycnn.amp.autocast(name):
+                loss = pycnn.cross_entropy(net(Tensor(images(number)).to(device)), Tensor(np.arange(4) % 3).to(device))
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            losses.append(float(loss.item()))
+        found.append(losses)
+    # The same roundings to 16 bits, of sums that were added up in another order: now and then one goes the other way,
+    # which the steps then carry on.
+    slack = 2.0 ** (-7 if name == "bfloat16" else -10)
+    assert found[1][0] == pytest.approx(found[0][0], rel=slack)
+    assert found[1] == pytest.approx(found[0], rel=16 * slack)
+    assert len({round(loss, 3) for loss in found[0]}) == 5
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+def test_sums_and_conversions_of_16_bits_are_those_of_the_host(gpu: Gpu, name: str) -> None:
+    if name == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    rng, found = np.random.default_rng(0), []
+    a, b, dy = (rng.standard_normal((3, 50)).astype(name) for _ in range(3))
+    for device in ("cpu", "cuda"):
+        x, y = (Tensor(one).to(device).requires_grad_() for one in (a, b))
+        total = (x + y) + x + y.to(np.float32).to(name)  # x and y have two gradients each, added in 16 bits
+        total.backward(Tensor(dy).to(device))
+        found.append([one.detach().numpy().astype(np.float32) for one in (total, x.grad, y.grad)])  # type: ignore[union-attr]
+        assert str(total.dtype) == name
+    for host, there in zip(*found, strict=True):
+        np.testing.assert_array_equal(host, there)
 
 
 def test_a_block_around_a_captured_forward_pass_may_end(gpu: Gpu) -> None:
