@@ -65,12 +65,12 @@ class Call:
     __slots__ = ("_dtype", "_half", "_kind", "_unrounded", "arrays", "backend")
 
     def __init__(self, *optional: str, per_channel: tuple[str, ...] = (), **arrays: Array | None) -> None:
-        library, dtype = _ready(optional, arrays)
+        library, dtype, unrounded = _ready(optional, per_channel, arrays)
         if dtype is None:
             self._look(optional, per_channel, arrays)
         else:
             self._kind, self._dtype, self._half = library, dtype, dtype.char not in "fd"
-            self._unrounded: tuple[str, ...] = ()
+            self._unrounded = unrounded
             self.arrays: list[Any] = list(arrays.values())
         on_device = self._kind == "cupy"
         name = backends.selected() or ("cuda" if on_device else "cpu")
@@ -173,39 +173,55 @@ _INT64 = np.dtype(np.int64)
 # The backends whose kernels read float16 and bfloat16: what runs kernels/*.cu, or plans to.
 _READ_16_BITS = ("cuda", "sim", "trace")
 
+_Names = tuple[str, ...]
 
-def _ready(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> tuple[str, np.dtype | None]:
-    """Library and dtype of arrays that a backend can have as they are, which is nearly every call; None if not so."""
+
+def _ready(
+    optional: _Names, per_channel: _Names, arrays: dict[str, Array | None]
+) -> tuple[str, np.dtype | None, _Names]:
+    """Library and dtype of arrays that a backend can have as they are, which is nearly every call; None if not so.
+
+    And the names of those that are float32 beside 16 bits.
+    """
     dtype = None
     for name, array in arrays.items():
         if array is None and name in optional:
             continue
         if type(array) is not np.ndarray:
-            return "cupy", _ready_on_device(optional, arrays)
+            return "cupy", *_ready_on_device(optional, per_channel, arrays)
         if not array.flags.aligned:
-            return "numpy", None
+            return "numpy", None, ()
         if dtype is None:
             dtype = array.dtype
         elif array.dtype != dtype:
-            return "numpy", None
-    return "numpy", dtype if dtype in (_FLOAT32, _FLOAT64) else None
+            return "numpy", None, ()
+    return "numpy", dtype if dtype in (_FLOAT32, _FLOAT64) else None, ()
 
 
-def _ready_on_device(optional: tuple[str, ...], arrays: dict[str, Array | None]) -> np.dtype | None:
-    """The one dtype of CuPy's arrays on one GPU, or None."""
+def _ready_on_device(
+    optional: _Names, per_channel: _Names, arrays: dict[str, Array | None]
+) -> tuple[np.dtype | None, _Names]:
+    """The one dtype of CuPy's arrays on one GPU, or None, and the names of those beside it."""
     dtype = device = None
+    unrounded: _Names = ()
     array: Any
     for name, array in arrays.items():
         if array is None and name in optional:
             continue
         if type(array).__module__ != "cupy":
-            return None
+            return None, ()
         if dtype is None:
             dtype, device = array.dtype, array.data.device_id
-        elif array.dtype != dtype or array.data.device_id != device:
-            return None
+        elif array.data.device_id != device:
+            return None, ()
+        elif array.dtype != dtype:
+            if name not in per_channel or array.dtype != _FLOAT32:
+                return None, ()
+            unrounded += (name,)
+    if dtype in (_FLOAT32, _FLOAT64):
+        return None if unrounded else dtype, ()
     # bfloat16 is no dtype of NumPy's own, so its name is asked for, and last.
-    return dtype if dtype in (_FLOAT32, _FLOAT64, _FLOAT16) or getattr(dtype, "name", "") == "bfloat16" else None
+    return dtype if dtype == _FLOAT16 or getattr(dtype, "name", "") == "bfloat16" else None, unrounded
 
 
 def _as(array: Any, dtype: np.dtype[Any], backend: ModuleType) -> Any:
