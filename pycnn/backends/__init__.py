@@ -1,8 +1,9 @@
 """The backends, and which one a call goes to.
 
 A backend is a module of plain functions on arrays that all have one floating dtype (float32 or float64), each taking
-plain ints; `reference` lists the whole protocol.  The array's own device chooses it (NumPy: ``cpu``, CuPy:
-``cuda``) unless `use_backend` says otherwise.
+plain ints; `reference` lists the whole protocol.  The CUDA kernels, and what runs or plans them, have float32, float16
+and bfloat16; beside 16 bits they take what has one value a channel in float32 too, and always give it so.  The array's
+own device chooses the backend (NumPy: ``cpu``, CuPy: ``cuda``) unless `use_backend` says otherwise.
 """
 
 from __future__ import annotations
