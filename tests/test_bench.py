@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pycnn import backends, nn, ops
+from pycnn import backends, nn, ops, use_precision
 from pycnn.bench import contest as contests
 from pycnn.bench import workloads
 from pycnn.bench.contest import Result, Row, contest
@@ -208,9 +208,36 @@ def test_a_problem_keeps_its_name_and_data():
     first, second = (from_problem(Problem.parse(f"{SMALL}_conv1")) for _ in range(2))
     assert first.name == "conv1"
     assert np.array_equal(first.x, second.x)
-    for text in (f"{SMALL}_f64", f"{SMALL}_nhwc"):
-        with pytest.raises(ValueError, match="float32 in NCHW"):
-            from_problem(Problem.parse(text))
+    with pytest.raises(ValueError, match="float32, float16 and bfloat16, got float64"):
+        from_problem(Problem.parse(f"{SMALL}_f64"))
+
+
+@pytest.mark.parametrize("text", ["f16_nhwc", "bf16", "nhwc"])
+@pytest.mark.parametrize("operator", PASSES)
+def test_a_problem_is_raced_in_its_dtype_and_layout(numpy, text, operator):
+    layer = from_problem(Problem.parse(f"n1c16h6_k8r3_pd1_{text}"))
+    assert str(layer.problem) == f"n1c16h6w6_k8r3s3_st1pd1dl1g1_{text}"
+    assert layer.x.flags.c_contiguous == ("nhwc" not in text)
+    found = contest(layer, operator, peers=[numpy], seconds=0.001)
+    assert found.bytes == layer.shape.bytes(layer.x.itemsize)
+    assert not [row.note for row in found.rows if row.note]
+
+
+@pytest.mark.simulator
+def test_channels_last_reach_the_kernels_that_read_them_so():
+    layer = from_problem(Problem.parse("n1c16h6_k8r3_pd1_f16_nhwc"))
+    found = contest(layer, "fprop", "sim", algos=["im2col_tensor_64x64"], seconds=0.001)
+    assert [(row.contestant, row.note) for row in found.rows] == [("im2col_tensor_64x64", "")]
+
+
+@pytest.mark.simulator
+def test_a_precision_brings_its_algorithms():
+    layer = from_problem(Problem.parse("n1c16h6_k8r3_pd1"))
+    name = "im2col_tensor_3xtf32_strided_64x64"
+    with use_precision("3xtf32"):
+        assert not contest(layer, "fprop", "sim", algos=[name], seconds=0.001).row(name).note
+    with pytest.raises(ValueError, match=name):
+        contest(layer, "fprop", "sim", algos=[name], seconds=0.001)
 
 
 # -- summaries and reports ---------------------------------------------------------------------------------------
@@ -344,7 +371,8 @@ def test_what_a_backend_lacks_is_left_out_and_said(command, monkeypatch):
     ("arguments", "words"),
     [
         (["--problem", "n1c4"], "not a problem string: 'n1c4'"),
-        (["--problem", f"{SMALL}_f16"], "float32 in NCHW"),
+        (["--problem", f"{SMALL}_f64"], "float32, float16 and bfloat16, got float64"),
+        (["--problem", f"{SMALL}_f16", "--peers", "torch"], "--peers on the CPU compares float32 in NCHW"),
         (["--problem", SMALL, "--passes", "forward"], "--passes must be among fprop, dgrad, wgrad, got 'forward'"),
         (["--problem", SMALL, "--algo", "fft"], "algorithms must be among"),
         (["--problem", SMALL, "--net", "lenet5"], "leave out --net"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from pycnn.bench.gpu import on_device
 from pycnn.bench.tasks import Call, Task
 from pycnn.bench.workloads import Workload
 from pycnn.custom import registry
-from pycnn.shape import Conv2dShape, Pool2dShape, Problem
-from pycnn.testing import Operands, error_bound, magnitudes, oracle
+from pycnn.shape import Conv2dShape, Pool2dShape
+from pycnn.testing import Operands, channels_last, error_bound, magnitudes, oracle
 
 __all__ = ["Case", "case_of", "conv_call"]
 
@@ -59,23 +59,26 @@ def case_of(workload: Workload, operator: str, backend: str, algos: Sequence[str
 
 def _conv_case(workload: Workload, shape: Conv2dShape, operator: str, backend: str, algos: Sequence[str]) -> Case:
     module = backends.get(backend)
-    known = dict(module.conv2d_algorithms(operator, shape, np.dtype(np.float32)))
-    auto, why = module.conv2d_choose(operator, shape, np.dtype(np.float32))
+    problem, operands = replace(workload.problem, operator=operator), _conv_operands(workload, shape, operator)
+    asked_for: tuple[Any, ...] = (operator, shape, np.dtype(np.float32))  # which 16 bits are widened to elsewhere
+    if backend in ("sim", "cuda"):
+        asked_for = (operator, shape, workload.x.dtype, problem.layout == "nhwc")
+    known = dict(module.conv2d_algorithms(*asked_for))
+    auto, why = module.conv2d_choose(*asked_for)
     kernels = [kernel for name in algos if (kernel := registry.find(name))]
     own = [kernel.name for kernel in kernels]
     asked = [name for name in algos if name not in own]
     alone = bool(own) and not asked  # beside kernels of the user's own alone, auto's choice races
-    reasons = known | {kernel.name: kernel.refuses(operator, shape, "float32", backend) for kernel in kernels}
+    reasons = known | {kernel.name: kernel.refuses(operator, shape, problem.dtype, backend) for kernel in kernels}
     refused = {name: reason for name, reason in reasons.items() if reason is not None}
     ours = [name for name in ([auto] if alone else _asked(asked, known)) if name not in refused]
     own = [name for name in own if name not in refused]
 
-    problem, operands = Problem(shape, operator), _conv_operands(workload, shape, operator)
     y64, largest = oracle(problem, operands), oracle(problem, magnitudes(operands))
-    task = Task("conv2d", operator, shape, (operands.left, operands.right))
+    task = Task("conv2d", operator, shape, (operands.left, operands.right), dtype=problem.dtype)
     here = on_device(task) if backend == "cuda" else task
     return Case(
-        task,
+        replace(task, arrays=tuple(np.ascontiguousarray(array, np.float32) for array in task.arrays)),
         y64,
         {name: conv_call(here, name) for name in ours},
         {name: conv_call(here, name) for name in own},
@@ -101,7 +104,8 @@ def _conv_operands(workload: Workload, shape: Conv2dShape, operator: str) -> Ope
     assert w is not None, "a convolution's workload has filters"
     if operator == "fprop":
         return Operands(workload.x, w)
-    dy = _gradient(shape.y_shape)
+    dy = _gradient(shape.y_shape).astype(w.dtype)
+    dy = dy if workload.x.flags.c_contiguous else channels_last(dy)
     return Operands(dy, w) if operator == "dgrad" else Operands(dy, workload.x)
 
 

@@ -103,8 +103,8 @@ class Result:
 
     @property
     def bytes(self) -> int:
-        """Fewest bytes this pass must move, in float32."""
-        return self.workload.shape.bytes()
+        """Fewest bytes this pass must move."""
+        return self.workload.shape.bytes(self.workload.x.dtype.itemsize)
 
 
 def contest(

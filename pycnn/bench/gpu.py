@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -43,7 +44,7 @@ def on_device(task: Task) -> Task:
     """The same task with its arrays on the current GPU."""
     device = parse_device("cuda")
     arrays = tuple(place(array, device) for array in task.arrays)
-    return Task(task.op, task.operator, task.shape, arrays, task.count_pad)
+    return replace(task, arrays=arrays)
 
 
 def event_slice(call: Call) -> Callable[[float, float], list[float]]:
@@ -63,7 +64,7 @@ def _turn(timed: Callable[[int], list[float]], seconds: float) -> list[float]:
 
 
 class TorchCuda(Torch):
-    """cuDNN's float32, TF32 off and its benchmark mode on, through torch; convolutions only."""
+    """cuDNN, in the dtype of the task, TF32 off and its benchmark mode on, through torch; convolutions only."""
 
     layouts: ClassVar[dict[str, str]] = {"cudnn": "contiguous_format", "cudnn_cl": "channels_last"}
 
@@ -93,7 +94,7 @@ class _TorchCall:
         self._torch, self._call = torch, call
 
     def __call__(self) -> np.ndarray:
-        return np.asarray(self._call().cpu().numpy())
+        return np.asarray(self._call().float().cpu().numpy())
 
     def slice(self, seconds: float, untimed: float) -> list[float]:
         """As `event_slice`."""

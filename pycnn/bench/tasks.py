@@ -40,8 +40,9 @@ class Task:
         operator: one of `pycnn.shape.PASSES` for a convolution; "forward" or "backward" for pooling.
         shape: the problem in plain integers.
         arrays: what the pass reads.  A convolution: as in `pycnn.testing.Operands`; pooling forward: x; backward: dy,
-            and for a maximum x and y too.
+            and for a maximum x and y too.  Ours as they are; a peer is given float32 in NCHW.
         count_pad: whether an average counts the padding.
+        dtype: what a peer is to compute in; the values are of it.
     """
 
     op: str
@@ -49,6 +50,7 @@ class Task:
     shape: Conv2dShape | Pool2dShape
     arrays: tuple[np.ndarray, ...]
     count_pad: bool = True
+    dtype: str = "float32"
 
 
 # The files of a network's task.

@@ -17,6 +17,7 @@ from pycnn import Tensor, models, nn, no_grad
 from pycnn._extras import extra
 from pycnn.backends import use_backend
 from pycnn.shape import Conv2dShape, Pool2dShape, Problem, normalize_padding, pair
+from pycnn.testing import channels_last, float_operands
 
 __all__ = ["Workload", "conv_shapes", "from_problem", "of_network", "photograph"]
 
@@ -31,8 +32,8 @@ class Workload:
         count: how many layers of the network have this very shape.
         op: "conv2d", "max_pool2d" or "avg_pool2d".
         shape: the problem in plain integers.
-        x: its input, float32.
-        w: a convolution's filters.
+        x: its input; a convolution's may be float16, bfloat16 or float32, and lie channels-last.
+        w: a convolution's filters, likewise.
         count_pad: whether an average counts the padding.
     """
 
@@ -44,6 +45,13 @@ class Workload:
     x: np.ndarray
     w: np.ndarray | None = None
     count_pad: bool = True
+
+    @property
+    def problem(self) -> Problem:
+        """A convolution's, as fprop."""
+        assert isinstance(self.shape, Conv2dShape), "a convolution's workload has a convolution's shape"
+        layout = "nchw" if self.x.flags.c_contiguous else "nhwc"
+        return Problem(self.shape, dtype=self.x.dtype.name, layout=layout)
 
 
 def photograph(path: str | None = None) -> np.ndarray:
@@ -179,13 +187,12 @@ def conv_shapes(name: str, batch: int) -> list[Conv2dShape]:
 
 
 def from_problem(problem: Problem) -> Workload:
-    """A workload of seeded normal data for a problem given by hand.
+    """A workload of seeded normal data for a problem given by hand, in its dtype and layout.
 
-    Raises ValueError for another element type or layout than float32 NCHW.
+    Raises ValueError for float64.
     """
-    if (problem.dtype, problem.layout) != ("float32", "nchw"):
-        raise ValueError(f"{problem}: the benchmark runs float32 in NCHW, got {problem.dtype} in {problem.layout}")
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(problem.shape.x_shape, np.float32)
-    w = rng.standard_normal(problem.shape.w_shape, np.float32)
+    if problem.dtype == "float64":
+        raise ValueError(f"{problem}: the benchmark runs float32, float16 and bfloat16, got float64")
+    operands = float_operands(replace(problem, operator="fprop"), bias=False)
+    x, w = (channels_last(each) if problem.layout == "nhwc" else each for each in (operands.left, operands.right))
     return Workload("", problem.name or "problem", 1, "conv2d", problem.shape, x, w)

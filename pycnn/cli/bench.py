@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pycnn.algorithms import PRECISIONS
+
 if TYPE_CHECKING:
     from pycnn.bench.contest import Result, Row
     from pycnn.bench.machine import Machine
@@ -46,10 +48,12 @@ def add_parser(subparsers: Any) -> None:
         action="append",
         default=[],
         metavar="STRING",
-        help="instead of networks, a problem such as n1c64h56_k64r3_pd1, perhaps with a pass; may be repeated",
+        help="instead of networks, a problem such as n1c64h56_k64r3_pd1, perhaps with a dtype (f16, bf16), nhwc and a "
+        "pass; may be repeated",
     )
     parser.add_argument("--passes", default=None, metavar="NAMES", help="of fprop, dgrad, wgrad (default: all)")
     parser.add_argument("--backend", default=None, choices=("cpu", "reference", "sim", "cuda"), help=_BACKEND)
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="what float32 may be multiplied in")
     parser.add_argument("--algo", default=None, metavar="NAMES", help=_ALGO)
     parser.add_argument("--kernel", action="append", default=[], metavar="FILE", help=_KERNEL)
     parser.add_argument("--most-macs", type=int, default=None, metavar="N", help=_MOST_MACS)
@@ -93,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return compare(args, console)
     if not verified(args, console):
         return 1
+    from pycnn.algorithms import use_precision
     from pycnn.bench import gpu
     from pycnn.bench import machine as machines
     from pycnn.bench.peers import NumPy, find_peers
@@ -111,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         f"multiply-adds, {machine.bandwidth / 1e9:.1f} GB/s of copying"
     )
     runs = []
-    with peer_processes(factories, threads) as peers:
+    with peer_processes(factories, threads) as peers, use_precision(args.precision):
         for measured in _measured(args, peers):
             _print_network(console, machine, measured)
             runs.append(measured)
@@ -126,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """ValueError for arguments that cannot be meant; `batch` as numbers."""
     from pycnn.machine import MOST_THREADS
-    from pycnn.shape import PASSES
+    from pycnn.shape import PASSES, Problem
 
     for name in (args.passes or "fprop").split(","):
         if name not in PASSES:
@@ -136,6 +141,10 @@ def _check(args: argparse.Namespace) -> None:
     if args.seconds is not None and not 0 < args.seconds <= _LONGEST:
         raise ValueError(f"--seconds must be above 0 and at most {_LONGEST}, got {args.seconds}")
     comparing = bool(args.peers) and args.backend == "cpu" and not args.own
+    if comparing and any(
+        problem.dtype != "float32" or problem.layout != "nchw" for problem in map(Problem.parse, args.problem)
+    ):
+        raise ValueError("--peers on the CPU compares float32 in NCHW")
     idle = ("net", "layers", "image", "algo") if comparing else ("cells", "only", "seconds")
     for name in idle:
         if getattr(args, name) is not None:
@@ -293,7 +302,7 @@ def _figures(result: Result, row: Row, others: Sequence[str], machine: Machine) 
 
 def _problem(result: Result) -> str:
     workload = result.workload
-    text = str(workload.shape) if workload.op == "conv2d" else f"{workload.op.removesuffix('2d')}_{workload.shape}"
+    text = str(workload.problem) if workload.op == "conv2d" else f"{workload.op.removesuffix('2d')}_{workload.shape}"
     return text if workload.count == 1 else f"{text} x{workload.count}"
 
 

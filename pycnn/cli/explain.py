@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _bytes(problem: Problem) -> int:
     """Of operands and result."""
-    return problem.shape.bytes() * {"float64": 8, "float32": 4}.get(problem.dtype, 2) // 4
+    return problem.shape.bytes({"float64": 8, "float32": 4}.get(problem.dtype, 2))
 
 
 def _told(table: Table) -> str:

@@ -16,7 +16,7 @@ gradcheck.py  gradients of functions of Tensors, element by element, and gradien
 ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
 
-from pycnn.testing.check import check_conv2d, scattered
+from pycnn.testing.check import channels_last, check_conv2d, scattered
 from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.halves import check_conversions, half_dtypes
@@ -54,6 +54,7 @@ __all__ = [
     "Case",
     "Operands",
     "Verification",
+    "channels_last",
     "check_adaptive_pool2d",
     "check_bias_gradient",
     "check_conv2d",

@@ -24,7 +24,7 @@ from pycnn.testing.regimes import (
     split_operands,
 )
 
-__all__ = ["check_conv2d", "scattered"]
+__all__ = ["channels_last", "check_conv2d", "scattered"]
 
 
 def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = "auto", seed: int = 0) -> None:
@@ -93,7 +93,7 @@ def _check(
     module: ModuleType, problem: Problem, operands: Operands, algo: str, y64: np.ndarray, bound: float, where: str
 ) -> None:
     if problem.layout == "nhwc" and operands.left.flags.c_contiguous:
-        operands = replace(operands, left=_channels_last(operands.left), right=_channels_last(operands.right))
+        operands = replace(operands, left=channels_last(operands.left), right=channels_last(operands.right))
     before = [None if array is None else array.tobytes() for array in (operands.left, operands.right, operands.b)]
     y = run(module, problem, operands, algo)
     again = run(module, problem, operands, algo)
@@ -121,5 +121,6 @@ def _check(
     )
 
 
-def _channels_last(array: np.ndarray) -> np.ndarray:
+def channels_last(array: np.ndarray) -> np.ndarray:
+    """The same values, the channels side by side in memory."""
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

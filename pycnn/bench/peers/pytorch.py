@@ -98,7 +98,8 @@ class Torch:
         top, bottom, side, other = shape.padding
         if (top, side) != (bottom, other):
             return None  # torch pads asymmetrically only by a copy of its own
-        a, b = (self._tensor(array).contiguous(memory_format=layout) for array in task.arrays)
+        dtype = getattr(self._torch, task.dtype)
+        a, b = (self._tensor(array).to(dtype).contiguous(memory_format=layout) for array in task.arrays)
         return self._fprop(shape, a, b) if task.operator == "fprop" else self._backward(shape, task.operator, a, b)
 
     def _tensor(self, array: np.ndarray) -> Any:
