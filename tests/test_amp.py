@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -329,6 +330,15 @@ def test_it_holds_for_its_thread() -> None:
 def test_other_dtypes_are_refused(dtype: Any) -> None:
     with pytest.raises(ValueError, match="dtype must be float16 or bfloat16, got"):
         amp.autocast(dtype)
+
+
+def test_dtypes_are_known_by_name_and_as_they_are(low: np.dtype[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype in (str(low), low, low.type):
+        assert amp.autocast(dtype).dtype == low
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ModuleNotFoundError, match=r"ml_dtypes is not installed: pip install 'pycnn\[train\]'"):
+        amp.autocast("bfloat16")
+    amp.autocast("float16")
 
 
 def test_arrays_alone_stay_as_they_are() -> None:

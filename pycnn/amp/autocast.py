@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn._extras import extra
 from pycnn.amp.policy import POLICY
 from pycnn.arithmetic import Cast
 from pycnn.arrays import is_array
@@ -141,10 +142,8 @@ def _floating(arg: Any) -> np.dtype[Any] | None:
 
 def _low(dtype: Any) -> np.dtype[Any]:
     if str(dtype) == "bfloat16":
-        try:
+        with extra("train", "bfloat16's package ml_dtypes"):
             import ml_dtypes
-        except ModuleNotFoundError:
-            raise ModuleNotFoundError("bfloat16 needs a package: pip install ml_dtypes", name="ml_dtypes") from None
         return np.dtype(ml_dtypes.bfloat16)
     try:
         found = np.dtype(dtype)
