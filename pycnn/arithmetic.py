@@ -11,7 +11,7 @@ import numpy as np
 
 from pycnn.arrays import beside, device_of, is_half, module_of, place
 from pycnn.graph import Function
-from pycnn.large import cast, concatenate, plus
+from pycnn.large import cast, concatenate, plus, product
 
 Array = Any
 
@@ -204,9 +204,7 @@ class Matmul(Function):
         da, db = ctx.needs_input_grad
         ctx.save(b if da else None, a if db else None)
         ctx.shapes = a.shape, b.shape
-        if isinstance(a, np.ndarray) and is_half(a) and a.dtype == b.dtype:  # summed in float32 and rounded once
-            return _as_array(cast(_as_array(cast(a, np.float32) @ cast(b, np.float32)), a.dtype))
-        return _as_array(a @ b)
+        return _as_array(product(a, b))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

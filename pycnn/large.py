@@ -1,6 +1,7 @@
 """What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library.
 
-Arrays of 16 bits on a GPU are added and converted by our own kernels: CuPy knows bfloat16 in parts.
+Arrays of 16 bits on a GPU are added, converted and multiplied as matrices by our own kernels: CuPy knows bfloat16 in
+parts.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pycnn.arrays import is_array, is_half, is_host, module_of
 from pycnn.backends import cpu
 from pycnn.backends.cpu import half
 
-__all__ = ["add_to", "cast", "concatenate", "plus"]
+__all__ = ["add_to", "cast", "concatenate", "plus", "product"]
 
 Array = Any
 
@@ -43,6 +44,16 @@ def add_to(a: Array, b: Array) -> None:
         cpu.add_to(a, b)
     else:
         a += b
+
+
+def product(a: Array, b: Array) -> Array:
+    """a @ b; sums of 16 bits are kept in float32 and rounded once."""
+    if not is_half(a) or a.dtype != b.dtype:
+        return a @ b
+    if not is_host(a):
+        return backends.get("cuda").gemm(a, b, False, False) if a.ndim == b.ndim == 2 else a @ b
+    wide: Array = np.asarray(cast(a, np.float32) @ cast(b, np.float32))
+    return cast(wide, a.dtype)
 
 
 def cast(array: Array, dtype: Any) -> Array:

@@ -253,16 +253,21 @@ def test_mixed_precision_on_a_gpu_is_what_the_cpu_engine_makes_of_it(gpu: Gpu, n
 def test_sums_and_conversions_of_16_bits_are_those_of_the_host(gpu: Gpu, name: str) -> None:
     if name == "bfloat16":
         pytest.importorskip("ml_dtypes")
-    rng, found = np.random.default_rng(0), []
+    rng, found, exact = np.random.default_rng(0), [], []
     a, b, dy = (rng.standard_normal((3, 50)).astype(name) for _ in range(3))
+    whole_numbers = rng.integers(-3, 4, (20, 30))  # whose sums of products are exact in float32, and rounded once
     for device in ("cpu", "cuda"):
         x, y = (Tensor(one).to(device).requires_grad_() for one in (a, b))
         total = (x + y) + x + y.to(np.float32).to(name)  # x and y have two gradients each, added in 16 bits
         total.backward(Tensor(dy).to(device))
+        whole = Tensor(whole_numbers.astype(name)).to(device)
+        exact.append((whole @ whole.transpose(0, 1)).numpy().astype(np.float32))
         found.append([one.detach().numpy().astype(np.float32) for one in (total, x.grad, y.grad)])  # type: ignore[union-attr]
         assert str(total.dtype) == name
     for host, there in zip(*found, strict=True):
         np.testing.assert_array_equal(host, there)
+    np.testing.assert_array_equal(*exact)
+    np.testing.assert_array_equal(exact[0], (whole_numbers @ whole_numbers.T).astype(name).astype(np.float32))
 
 
 def test_a_block_around_a_captured_forward_pass_may_end(gpu: Gpu) -> None:
