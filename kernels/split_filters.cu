@@ -3,7 +3,9 @@
 //     halves = 0    high = tf32(w),     low = tf32(w - high)              two arrays of float32
 //     halves = 1    high = float16(w),  low = float16(2^11 (w - high))    one of words, high below low
 //
-// All are rounded to nearest; what is left out is at most 2^-22 |w|.  They are written in the order in which the products read them, rows padded with zeros to whole chunks of 16 bytes:
+// All are rounded to nearest; what is left out is at most 2^-22 |w|.  What has no low part, infinities for one, is all
+// high: see split_tf32 and split_float16.  They are written in the order in which the products read them, rows padded
+// with zeros to whole chunks of 16 bytes:
 //
 //     inner = 1     out[part][k][r][s][c]      c < channels, padded to `pitch`       channels-last, and every dgrad
 //     inner = 0     out[part][k][c][r][s]      padded to `pitch` a filter

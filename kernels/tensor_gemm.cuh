@@ -168,14 +168,15 @@ __device__ __forceinline__ void read_right(uint32 (&b0)[2], uint32 (&b1)[2],
 }
 
 // A float32's bits become those of its high part, rounded to tf32; what is left, rounded likewise, is its low part.
-// Infinities and NaN are all high, so that they come out as in float32.
+// NaN, infinities and the last numbers before them, which would round to one, are all high: a product reads 11 bits of
+// them.  NaN stays NaN, but an infinity times a low part of zero is NaN too.
 __device__ __forceinline__ void split_tf32(uint32& high, uint32& low) {
     const auto rounded = [](uint32 bits) { return (bits + 0x1000u) & ~0x1FFFu; };
     const uint32 bits = high, nearest = rounded(bits);
-    const bool finite = (bits & 0x7F800000u) != 0x7F800000u;
+    const bool parted = (bits & 0x7FFFFFFFu) < 0x7F7FF000u;
     const float left = __int_as_float(static_cast<int>(bits)) - __int_as_float(static_cast<int>(nearest));
-    high = finite ? nearest : bits;
-    low = finite ? rounded(static_cast<uint32>(__float_as_int(left))) : 0u;
+    high = parted ? nearest : bits;
+    low = parted ? rounded(static_cast<uint32>(__float_as_int(left))) : 0u;
 }
 
 // Two float32 become the float16 high parts that a register holds; what is left, 2^11 times, their low parts.  What is

@@ -122,5 +122,5 @@ def _check(
 
 
 def channels_last(array: np.ndarray) -> np.ndarray:
-    """The same values, the channels side by side in memory."""
+    """The same values, neighbouring channels side by side."""
     return np.ascontiguousarray(array.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)

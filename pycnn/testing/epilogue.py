@@ -11,6 +11,7 @@ import numpy as np
 from pycnn import backends
 from pycnn.backends import reference
 from pycnn.shape import Problem
+from pycnn.testing.check import channels_last
 from pycnn.testing.regimes import Operands, error_bound, exact_operands, is_exact, oracle
 
 __all__ = ["check_bias_gradient", "check_epilogue"]
@@ -19,11 +20,12 @@ __all__ = ["check_bias_gradient", "check_epilogue"]
 def check_epilogue(backend: str | ModuleType, problem: Problem | str, algo: str = "auto", seed: int = 0) -> None:
     """Assert that fprop gives relu(scale[k] * sum + b[k] + residual) with any of the four left out.
 
-    The operands are integers and the scales powers of two, so algorithms that are exact there must equal the reference.
+    The operands are integers and the scales powers of two, so algorithms that are exact there must equal the reference,
+    rounded once to 16 bits where the operands have 16.
 
     Args:
         backend: a name ("reference", "cpu", ...) or a module that has the backends' functions.
-        problem: a `Problem` or its string; float32 or float64.
+        problem: a `Problem` or its string; with layout nhwc x, w and residual are channels-last.
         algo: a family or a variant by name.
 
     Raises:
@@ -42,6 +44,9 @@ def check_epilogue(backend: str | ModuleType, problem: Problem | str, algo: str 
         operands.b,
         rng.integers(-8, 9, s.y_shape).astype(problem.dtype),
     )
+    if problem.layout == "nhwc":
+        operands = replace(operands, left=channels_last(operands.left), right=channels_last(operands.right))
+        given = (*given[:2], channels_last(given[2]))
     bound = 0.0
     if not is_exact(chosen):  # a scale at most doubles the error of a sum; three more roundings are within the bound
         bound = 2 * error_bound(problem, operands, oracle(problem, operands), chosen)
@@ -49,16 +54,21 @@ def check_epilogue(backend: str | ModuleType, problem: Problem | str, algo: str 
         scale, b, residual = (
             each if wanted else None for each, wanted in zip(given, (has_scale, has_b, has_residual), strict=True)
         )
+        arrays = (operands.left, operands.right, b, scale, residual)
         y, expected = (
             one.conv2d_fprop(
-                *(operands.left, operands.right, b, s.stride, s.padding, s.dilation, s.groups),
+                *(left, right, shift, s.stride, s.padding, s.dilation, s.groups),
                 algo=by,
-                scale=scale,
-                residual=residual,
+                scale=factor,
+                residual=rest,
                 relu=relu,
             )
-            for one, by in ((module, algo), (reference, "auto"))
+            for one, by, (left, right, shift, factor, rest) in (
+                (module, algo, arrays),
+                (reference, "auto", [None if each is None else each.astype(np.float64) for each in arrays]),
+            )
         )
+        expected = expected.astype(problem.dtype)
         where = f"{module.__name__} {problem} algo={algo}: {has_scale=} {has_b=} {has_residual=} {relu=}"
         assert y.shape == expected.shape, f"{where}: shape {y.shape}, expected {expected.shape}"
         assert y.dtype == expected.dtype, f"{where}: dtype {y.dtype}"

@@ -19,7 +19,7 @@ from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors, pack_int64
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan
 from pycnn.backends.cuda.slices import adder, sum_slices
-from pycnn.backends.cuda.tensor_product import padded, split, splitter
+from pycnn.backends.cuda.tensor_product import padded, split, split_size, splitter
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -278,9 +278,17 @@ def plans(operator: str, shape: Conv2dShape, sources: Sources, setting: Setting)
             continue
         plan = _plan(operator, shape, sources, setting, instance, size, products, math.prod(result))
         blocks = plan.tiles[0] * plan.tiles[1] * plan.products * plan.slices
-        reason = _refusal(operator, shape, setting, instance, bounds | {"blocks": blocks}, reach)
+        counted = bounds | {"blocks": blocks, "elements of a part of w": _part(operator, shape, setting, instance)}
+        reason = _refusal(operator, shape, setting, instance, counted, reach)
         found.append(replace(plan, reason=reason))
     return found
+
+
+def _part(operator: str, s: Conv2dShape, setting: Setting, instance: Instance) -> int:
+    """Elements of each part of the filters, rows padded; 0 where they are read as they are."""
+    if setting.arithmetic not in _SPLIT or operator == "wgrad":
+        return 0
+    return split_size(s.K, (s.C // s.groups, s.R, s.S), bool(instance.tile["vectors"]) or operator == "dgrad")
 
 
 def _widest(shape: tuple[int, int, int, int]) -> int:
@@ -313,8 +321,7 @@ def _plan(
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
     weight = COST[setting.arithmetic] * (_WEIGHTS.get(words) or _STRIDED[words][setting.arithmetic])
     work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight
-    copies = _SPLIT.get(setting.arithmetic, 0) if split else 0
-    parts = 4 * copies * shape.K * padded(shape.C // shape.groups) * shape.R * shape.S
+    parts = 4 * _SPLIT.get(setting.arithmetic, 0) * _part(operator, shape, setting, instance)
     partial = 4 * slices * result if slices > 1 else 0
     named = words if setting.chunk == 8 else f"{setting.arithmetic}_{words}"
     return TensorPlan(

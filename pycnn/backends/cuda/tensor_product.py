@@ -21,6 +21,12 @@ def padded(channels: int) -> int:
     return -(-channels // 4) * 4
 
 
+def split_size(rows: int, inner: tuple[int, int, int], last: bool) -> int:
+    """Elements of a part that `split` makes."""
+    channels, R, S = inner
+    return rows * (padded(channels) * R * S if last else padded(channels * R * S))
+
+
 def split(
     host: HostBase,
     w: Array,
@@ -43,7 +49,7 @@ def split(
     """
     channels, R, S = inner
     pitch = padded(channels if last else channels * R * S)
-    size = rows * pitch * (R * S if last else 1)
+    size = split_size(rows, inner, last)
     parts = host.device.alloc((1 if halves else 2, size), FLOAT32)
     fields = pack_int64(size, pitch, last, halves, channels, R, S, *steps)
     instance = splitter(host.sources)
