@@ -189,7 +189,7 @@ struct alignas(16) Pixel {
 enum Way {
     kByRows,     // neighbouring rows of the product lie side by side in memory
     kByColumns,  // neighbouring columns do
-    kByChunks    // and eight of them begin at a multiple of 16 bytes
+    kByChunks    // and come in whole eights, each at a multiple of 16 bytes
 };
 
 // How a product's results go out.
@@ -261,11 +261,7 @@ __device__ __forceinline__ void store_sums(const TensorSums<T>& sums, void* memo
                 const int m = m0 + chunk / (columns / 8), n = chunk % (columns / 8) * 8;
                 const float* sum = &strip.value[m - m0][n];
                 const auto row = row_place(m), column = column_place(n0 + n);
-                if (row < 0 || column < 0 || column_place(n0 + n + 7) < 0) {
-#pragma unroll 1
-                    for (int l = 0; l < 8; ++l) store(m, n0 + n + l, sum[l]);
-                    continue;
-                }
+                if (row < 0 || column < 0) continue;
                 float value[8];
 #pragma unroll
                 for (int l = 0; l < 8; ++l) value[l] = finish(sum[l], m, n0 + n + l, row + column + l);

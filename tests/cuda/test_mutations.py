@@ -17,6 +17,7 @@ import bugs_im2col
 import bugs_ops
 import bugs_pointwise
 import bugs_pool
+import bugs_tensor
 import bugs_tensor_arch
 import bugs_wgrad
 import bugs_winograd
@@ -37,6 +38,7 @@ FAMILIES = {
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,
     "tensor arch": bugs_tensor_arch,
+    "tensor": bugs_tensor,
     "wgrad": bugs_wgrad,
     "winograd": bugs_winograd,
 }

@@ -597,7 +597,12 @@ def test_coordinates_past_32_bits(operator: str) -> None:
         ("n1c6h8_k8r3", "tf32_64x64", {"chunks": True, "precision": "tf32"}, "it reads 4 channels at a time"),
         ("n1c16h8_k8r3_bf16", "strided_64x64", {"arch": "sm_75"}, "it is for sm_80 and later, this is sm_75"),
         ("n1c16h8_k8r3_f16", "256x128", {"arch": "sm_75", "chunks": True}, "it is for sm_80 and later, this is sm_75"),
-        ("n1c1h1_k60000000r3_pd1", "3xtf32_strided_64x64", {"precision": "3xtf32"}, "a part of w go up to 2160000000"),
+        (
+            "n1c1h1_k60000000r3_pd1_dgrad",
+            "3xtf32_strided_64x64",
+            {"precision": "3xtf32"},
+            "a part of w go up to 2160000000",
+        ),
         ("n1c1h8w1073741824_k1r1_f16", "strided_64x64", {}, "it counts in 32 bits, and the rows or columns go up to"),
     ],
 )
