@@ -192,16 +192,20 @@ bool Engine::run_block(std::uint64_t block) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Who runs
 
-// Lets `threads` (ascending) run again, in the launch's order.
+// Lets `threads` (ascending) run again, in the launch's order and before all others: a warp goes as far ahead of the
+// other warps as barriers let it, so that a missing one shows.
 void Engine::make_ready(std::span<Thread* const> threads) {
-    const auto push = [this](Thread* thread) {
+    ready_begin_ = (ready_begin_ + ready_.size() - threads.size()) % ready_.size();
+    ready_count_ += threads.size();
+    std::size_t place = ready_begin_;
+    const auto put = [this, &place](Thread* thread) {
         thread->waiting = nullptr;
-        ready_[(ready_begin_ + ready_count_++) % ready_.size()] = thread;
+        ready_[place++ % ready_.size()] = thread;
     };
     if (launch_->order == kReverse)
-        std::for_each(threads.rbegin(), threads.rend(), push);
+        std::for_each(threads.rbegin(), threads.rend(), put);
     else
-        std::for_each(threads.begin(), threads.end(), push);
+        std::for_each(threads.begin(), threads.end(), put);
 }
 
 // Switches from the current fiber to the next that can run, or to the scheduler if none can.

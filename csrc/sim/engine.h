@@ -1,8 +1,9 @@
 // The simulator's engine: runs a kernel's blocks one after another, each CUDA thread of a block as a fiber.
 //
 // A fiber runs until it waits (at a barrier, or in a warp collective) or returns.  Who goes first is the launch's
-// `order`: threads and blocks ascending, descending or shuffled.  A kernel without races gives the same result in all
-// three; one with a missing barrier does not, because a thread then runs a whole stretch ahead of its neighbours.
+// `order`: threads and blocks ascending, descending or shuffled; after a collective a warp goes on before the others.
+// A kernel without races gives the same result in all three; one with a missing barrier does not, because a thread, or a
+// whole warp, then runs a stretch ahead of its neighbours.
 //
 // Nothing here throws: an exception must not cross a stack switch.  An error is written into the launch's message and
 // the block is abandoned where it stands.

@@ -61,6 +61,17 @@ def test_missing_barrier_leaves_poison(launch: Callable[..., np.ndarray], order:
     assert np.isnan(y).any()
 
 
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_a_warp_goes_ahead_of_the_others_up_to_a_barrier(launch: Callable[..., np.ndarray], order: str) -> None:
+    """Warps that met in every collective would both have read before either writes."""
+    body = (
+        "{ PYCNN_SHARED(Shared, s); const int i = threadIdx.x; s.value[i] = x[i]; __syncthreads(); "
+        "__syncwarp(); const float value = s.value[63 - i]; __syncwarp(); BARRIER s.value[i] = -1; y[i] = value; }"
+    )
+    assert np.array_equal(launch(body.replace("BARRIER", "__syncthreads();"), order=order), np.arange(64)[::-1])
+    assert (launch(body.replace("BARRIER", ""), order=order) == -1).sum() == 32
+
+
 def test_shared_memory_is_nan_again_in_every_block(launch: Callable[..., np.ndarray]) -> None:
     body = "{ PYCNN_SHARED(Shared, s); const int i = threadIdx.x; y[i] = s.value[i]; s.value[i] = x[i]; }"
     assert np.isnan(launch(body, grid=3)).all()
