@@ -43,7 +43,7 @@ class Product(NamedTuple):
     def results(self, backend: Any) -> list[np.ndarray]:
         """One result; of split products two, either operand having low parts."""
         problem = Problem.parse(self.problem)
-        if self.precision == "3xtf32":
+        if self.precision.startswith("3x"):
             given = [split_operands(problem, side) for side in ("left", "right")]
         else:
             given = [exact_operands(problem, self.algo, bias=False)]
@@ -131,6 +131,7 @@ FILTERS = Product(VECTORS, "n2c24h9w9_k72r2s3_st1pd0.1.2.0_f16_nhwc_wgrad", WGRA
 SLICES = Product(STRIDED, "n3c4h14_k6r3_pd1g2_f16_wgrad", f"{WGRAD} slices.cu")
 SPLIT = Product(f"{PRECISE}_64x64", "n2c16h6w7_k67r2s3_pd1.0.0.2_nhwc", f"{FPROP} {SPLITTER}", "3xtf32")
 SPLIT_ACROSS = Product(f"{PRECISE}_strided_64x64", "n2c35h6w7_k20r3s2_pd1_dgrad", f"{DGRAD} {SPLITTER}", "3xtf32")
+HALVES = Product("im2col_tensor_3xfp16_64x64", "n2c16h6w7_k67r2s3_pd1.0.0.2_nhwc", f"{FPROP} {SPLITTER}", "3xfp16")
 LONG = LongSum(f"{PRECISE}_64x64", "n1c1024h1_k8r1s1_nhwc", f"{FPROP} {SPLITTER}", "3xtf32")
 FUSED = Fused(STRIDED, "n1c90h3_k6r3_pd1_bf16", f"{FPROP} slices.cu")
 SKEWED = Skewed("n2c16h5w6_k8r3s3_pd1_f16", FPROP)
@@ -147,6 +148,7 @@ CASES = {
     "wgrad slices": SLICES,
     "split": SPLIT,
     "split across": SPLIT_ACROSS,
+    "split in halves": HALVES,
     "long sum": LONG,
     "epilogue": FUSED,
     "skewed": SKEWED,
@@ -170,10 +172,10 @@ def less_shared(grid: tuple, block: tuple, shared: int, arguments: list) -> tupl
 BUGS: dict[str, Bug] = {
     # The product
     "low part of the left dropped": InKernel(
-        CORE, "mma<Number>(promoted.value[i][j], left.low[i], right.high[j]);", "", SPLIT
+        CORE, "mma<Number>(small.value[i][j], left.low[i], right.high[j]);", "", SPLIT
     ),
     "low part of the right dropped": InKernel(
-        CORE, "mma<Number>(promoted.value[i][j], left.high[i], right.low[j]);", "", SPLIT
+        CORE, "mma<Number>(small.value[i][j], left.high[i], right.low[j]);", "", SPLIT
     ),
     "low parts that are the high ones": InKernel(SHARED, "at + part * part_", "at", SPLIT),
     "low parts not written": InKernel(
@@ -184,10 +186,15 @@ BUGS: dict[str, Bug] = {
     ),
     "sums left in the tensor cores": InKernel(
         CORE,
-        "TensorSums<T> promoted;",
-        "TensorSums<T> promoted = sums;\n    if constexpr (A::split) sums = TensorSums<T>{};",
+        "TensorSums<T> main, corrections;",
+        "TensorSums<T> main = sums, corrections;\n    if constexpr (A::split) sums = TensorSums<T>{};",
         LONG,
     ),
+    "scaled parts of float16 not scaled back": InKernel(CORE, "1.0f / 2048.0f", "1.0f", HALVES),
+    "low parts of float16 from another word": InKernel(
+        CORE, "low = first >> 16 | (second & 0xFFFF0000u);", "low = first >> 16 | second << 16;", HALVES
+    ),
+    "corrections of float16 among the others": InKernel(CORE, "T.arithmetic == 5 ? corrections : main", "main", HALVES),
     "left registers 1 and 2 swapped": InKernel(
         CORE,
         "ldmatrix(a, tile.at(m0 + lane % 16, 2 * step + lane / 16))",

@@ -41,21 +41,24 @@ from pycnn.testing.regimes import split_operands
 
 pytestmark = pytest.mark.simulator
 
-DTYPES = {"f16": "float16", "bf16": "bfloat16", "tf32": "float32", "3xtf32": "float32"}
+DTYPES = {"f16": "float16", "bf16": "bfloat16", "tf32": "float32", "3xtf32": "float32", "3xfp16": "float32"}
 INSTANCES = tuple(installed().of("conv2d_fprop_tensor"))
 
 # bfloat16 has the code of float16 but for one instruction, tf32 that of 3xtf32 without the splitting.
 FAST = (
     *("f16_256x128", "f16_64x64", "f16_strided_64x64", "f16_wide", "bf16_64x64"),
-    *("tf32_strided_64x64", "3xtf32_64x64", "3xtf32_strided_64x64"),
+    *("tf32_strided_64x64", "3xtf32_64x64", "3xtf32_strided_64x64", "3xfp16_64x64", "3xfp16_strided_64x64"),
 )
+# Those that go through the problem lists, and how large a problem is in the fast run.
 MOST_MACS = {
     "f16_64x64": 3_000_000,
     "f16_strided_64x64": 3_000_000,
     "3xtf32_64x64": 800_000,
     "3xtf32_strided_64x64": 800_000,
+    "3xfp16_64x64": 800_000,
+    "3xfp16_strided_64x64": 800_000,
 }
-LISTED = ("f16_64x64", "f16_strided_64x64", "3xtf32_64x64", "3xtf32_strided_64x64")
+LISTED = tuple(MOST_MACS)
 
 
 class Kind(NamedTuple):
@@ -111,7 +114,7 @@ def rounded(problem: Problem, operands: Operands) -> np.ndarray:
 
 def on_integers(problem: Problem, precision: str) -> list[Operands]:
     """Operands on which the product must be exact."""
-    if precision == "3xtf32":
+    if precision.startswith("3x"):
         return [split_operands(problem, side) for side in ("left", "right")]
     return [exact_operands(problem, "im2col", bias=False)]
 
@@ -145,7 +148,7 @@ def plans(problem: Problem, precision: str = "float32", chunks: bool = False, ar
 
 
 def lists() -> list[Any]:
-    """Every problem in every pass by four instances, in one by the others; in the fast run each pass by one."""
+    """Every problem in every pass by six instances, in one by the others; in the fast run each pass by one."""
     found = []
     for number, instance in enumerate(INSTANCES):
         for i, problem in enumerate(every_pass(problems())):
@@ -209,7 +212,7 @@ def at_random() -> list[Any]:
     """Every pass of a problem by an instance, another one each time."""
     given = [(problem, operator) for problem in random_problems(30) for operator in PASSES]
     return [
-        pytest.param(LISTED[(i + i // 4) % 4], problem, operator, marks=() if i < 45 else pytest.mark.slow)
+        pytest.param(LISTED[(i + i // 6) % 6], problem, operator, marks=() if i < 45 else pytest.mark.slow)
         for i, (problem, operator) in enumerate(given)
     ]
 
@@ -228,7 +231,7 @@ def test_layer_by_the_family(problem: Problem) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", every_pass(layers(most_macs=60_000_000)), ids=str)
 def test_large_layer_is_exact(problem: Problem) -> None:
-    for instance in ("f16_128x128", "bf16_strided_128x128", "3xtf32_128x128"):
+    for instance in ("f16_128x128", "bf16_strided_128x128", "3xtf32_128x128", "3xfp16_strided_128x128"):
         assert exactly(instance, of(instance, problem, problem.operator), DEVICES["forward"].host.device)
 
 
@@ -260,14 +263,14 @@ def result(host: Host, problem: Problem, left: Any, right: Any, algo: str = "im2
 LAYOUTS = ("nchw", "nhwc")
 
 
-@pytest.mark.parametrize("arithmetic", ["f16", "3xtf32"])
+@pytest.mark.parametrize("arithmetic", ["f16", "3xtf32", "3xfp16"])
 @pytest.mark.parametrize("layouts", [*product(LAYOUTS, repeat=2)], ids="-".join)
 @pytest.mark.parametrize("operator", PASSES)
 def test_no_layout_is_changed(operator: str, layouts: tuple[str, str], arithmetic: str) -> None:
     """The product, the splitting of its filters and the sum of its slices are all that is launched."""
     problem = replace(Problem.parse("n3c24h9w10_k40r3s2_st2x1pd1g1"), operator=operator, dtype=DTYPES[arithmetic])
     device = Watched(order="random", seed=5)
-    precision = arithmetic if arithmetic == "3xtf32" else "float32"
+    precision = "float32" if arithmetic == "f16" else arithmetic
     (operands, *_) = on_integers(problem, precision)
     given = [on(device, array, layout) for array, layout in zip((operands.left, operands.right), layouts, strict=True)]
     with use_precision(precision):
@@ -277,7 +280,7 @@ def test_no_layout_is_changed(operator: str, layouts: tuple[str, str], arithmeti
     images = layouts if operator == "wgrad" else layouts[:1]
     launched = {instance.kernel: instance for instance in device.launches}
     assert launched.keys() - {"sum_slices"} == {f"conv2d_{operator}_tensor"} | (
-        {"split_filters"} if arithmetic == "3xtf32" and operator != "wgrad" else set()
+        {"split_filters"} if arithmetic != "f16" and operator != "wgrad" else set()
     )
     assert len(device.launches) == len(launched)
     assert launched[f"conv2d_{operator}_tensor"].tile["vectors"] == (set(images) == {"nhwc"})
@@ -401,7 +404,7 @@ def test_what_is_one_value_a_channel_may_be_float32() -> None:
 LONG = {"fprop": "n1c104h3_k5r3_pd1", "dgrad": "n1c5h3_k600r3_pd1", "wgrad": "n3c4h18_k5r3_pd1"}
 
 
-@pytest.mark.parametrize("instance", ["f16_64x64", "f16_strided_64x64", "bf16_64x64", "3xtf32_64x64"])
+@pytest.mark.parametrize("instance", ["f16_64x64", "f16_strided_64x64", "bf16_64x64", "3xtf32_64x64", "3xfp16_64x64"])
 @pytest.mark.parametrize("operator", PASSES)
 def test_gemm_k_is_split_by_the_shape_alone_and_rounded_once(operator: str, instance: str) -> None:
     """Partial results are float32: sums that 16 bits cannot hold, of which each slice's part is no such number."""
@@ -444,7 +447,7 @@ def test_nan_and_infinity_reach_exactly_their_windows(operator: str, instance: s
     left[0, 0, 2, 3], left[0, 1, -1, -1] = np.nan, np.inf
     given = replace(operands, left=left, right=right)
     found, expected = computed(instance, problem, given, DEVICES["forward"].host.device), oracle(problem, given)
-    if precision == "3xtf32":  # an infinity times a low part of zero is NaN
+    if precision.startswith("3x"):  # an infinity times a low part of zero is NaN
         assert np.array_equal(np.isfinite(found), np.isfinite(expected))
         assert np.isnan(found[np.isnan(expected)]).all()
         assert np.array_equal(found[np.isfinite(found)], expected[np.isfinite(expected)])
@@ -466,7 +469,9 @@ def ran(instance: str, problem: Problem, device: SimDevice, left: Any, right: An
     plan.run(Host(device), tensor.Operands(**dict(zip(names, (left, right, target), strict=True))))
 
 
-@pytest.mark.parametrize("instance", ["f16_wide", pytest.param("3xtf32_wide", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "instance", ["f16_wide", *(pytest.param(name, marks=pytest.mark.slow) for name in ("3xtf32_wide", "3xfp16_wide"))]
+)
 @pytest.mark.parametrize("operator", PASSES[:2])
 def test_past_two_to_the_31_elements(operator: str, instance: str) -> None:
     """x and y of 2^31 elements and more, in mappings that nobody touches but the first and the last block."""
@@ -685,6 +690,8 @@ INTERPRETED = {
     "tf32_strided_64x64": ("sm_90a",),
     "3xtf32_64x64": ("sm_90a",),
     "3xtf32_strided_64x64": ("sm_90a",),
+    "3xfp16_64x64": ("sm_90a",),
+    "3xfp16_strided_64x64": ("sm_90a",),
 }
 
 
@@ -717,7 +724,7 @@ def long_sum(instance: str, length: int, seed: int) -> tuple[Problem, Operands, 
 def test_split_products_are_as_accurate_as_float32() -> None:
     """Of 2048 products of one sign: within the bound, and beside sums in float32 in order, each product rounded."""
     print("\nRMS of relative errors over those of a float32 sum in order")
-    for instance in ("3xtf32_64x64", "3xtf32_strided_64x64", "tf32_64x64"):
+    for instance in ("3xtf32_64x64", "3xtf32_strided_64x64", "3xfp16_64x64", "3xfp16_strided_64x64", "tf32_64x64"):
         problem, operands, y = long_sum(instance, 2048, seed=1)
         y64 = oracle(problem, operands)
         x, w = operands.left.reshape(2048, -1), operands.right.reshape(-1, 2048)
