@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pycnn.backends.cuda import tensor
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.sources import ARCHS, Instance, Sources, installed
 from pycnn.shape import PASSES
@@ -55,6 +56,8 @@ def arch(request: pytest.FixtureRequest) -> str:
 
 @pytest.mark.parametrize("instance", installed().instances, ids=str)
 def test_instance_compiles_and_fits(instance: Instance, arch: str) -> None:
+    if arch not in instance.archs:
+        pytest.skip(f"it is for {instance.archs[0]} and later")
     path = nvrtc.compile_cubin(instance, arch)
     compiled = cubin.Cubin.read(path.read_bytes())
     spilled = cubin.spilled(path.with_suffix(".log").read_text())
@@ -146,6 +149,51 @@ def test_machine_code_of_products_copies_while_it_multiplies(instance: Instance)
     assert " LDGSTS." in loop
     if not tile.get("wide"):
         assert multiplies >= 0.5 * sum(line.count(";") for line in loop.splitlines())
+
+
+TENSOR = [each for operator in PASSES for each in of_source(f"conv2d_{operator}_tensor.cu")]
+
+
+@pytest.mark.parametrize("instance", TENSOR, ids=str)
+def test_as_many_blocks_share_the_memory_of_an_sm_as_a_tile_wants(instance: Instance) -> None:
+    """Of sm_90a's 228 KiB; the dynamic part is none of the cubin's."""
+    static = cubin.Cubin.read(nvrtc.compile_cubin(instance, "sm_90a").read_bytes()).shared
+    dynamic = tensor.shared_bytes(instance.kernel.split("_")[1], instance)
+    block = max(static, RESERVED_SHARED) + dynamic
+    assert block <= 227 * 1024
+    assert block * instance.tile["blocks"] <= 228 * 1024
+
+
+@pytest.mark.parametrize("instance", TENSOR, ids=str)
+def test_machine_code_of_tensor_cores_is_what_the_tile_says(instance: Instance) -> None:
+    """The loop over tiles of k: a warp's products, its fragments by ldmatrix, another tile on its way by cp.async."""
+    code, operator = listing(instance), instance.kernel.split("_")[1]
+    tile, arithmetic = instance.tile, instance.tile["arithmetic"]
+    loop = longest_loop(code, " HMMA.")
+    down, across = tile["tile_m"] // tile["warps_m"] // 16, tile["tile_n"] * tile["warps_m"] // tile["warps"] // 16
+    number, length = {
+        1: (" HMMA.16816.F32 ", 16),
+        2: (" HMMA.16816.F32.BF16 ", 16),
+        3: (" HMMA.1688.F32.TF32 ", 8),
+        4: (" HMMA.1688.F32.TF32 ", 8),
+        5: (" HMMA.16816.F32 ", 16),
+    }[arithmetic]
+    products = 3 if arithmetic >= 4 else 1
+    assert loop.count(number) == code.count(" HMMA") == down * 2 * across * (tile["tile_k"] // length) * products
+    # Four registers at a time; of 32 bits, ldmatrix reads what lies along k alone.
+    if arithmetic < 3:
+        reads = tile["tile_k"] // 16 * (down + across)
+    else:
+        pixels, filters = (down, across) if tile["vectors"] else (across, down)
+        parts = 2 if arithmetic == 4 else 1
+        along_k = {"fprop": pixels + parts * filters, "dgrad": pixels, "wgrad": 0}[operator]
+        reads = tile["tile_k"] // 8 * along_k
+    assert loop.count(" LDSM.") == reads
+    by_registers = operator == "wgrad" and arithmetic < 3 and not tile["vectors"]  # both operands element by element
+    assert (" LDGSTS." in loop) == (not by_registers)
+    assert " LDL" not in code
+    assert " STL" not in code
+    assert loop.count(" BAR.SYNC") == 1
 
 
 @pytest.mark.parametrize("instance", of_source("pool2d.cu"), ids=str)

@@ -7,12 +7,13 @@ import math
 import re
 import weakref
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import pytest
 from simulated import random_problems
 
-from pycnn.backends.cuda import Host, conv
+from pycnn.backends.cuda import Host, conv, tensor
 from pycnn.backends.cuda.columns import ExplicitPlan
 from pycnn.backends.cuda.device import Argument, Extent
 from pycnn.backends.cuda.device_trace import TraceDevice, hollow
@@ -86,6 +87,34 @@ def test_workspace_and_kernels_are_what_a_run_takes(operator: str) -> None:
             assert device.most == plan.workspace, where
             assert set(device.launches) == set(plan.kernels), where
             assert device.bytes == 0, where
+
+
+@pytest.mark.parametrize("arithmetic", ["f16", "tf32", "3xtf32", "3xfp16"])
+@pytest.mark.parametrize("operator", PASSES)
+def test_workspace_and_kernels_on_tensor_cores_are_what_a_run_takes(operator: str, arithmetic: str) -> None:
+    dtype = "float16" if arithmetic == "f16" else "float32"
+    for problem, chunks in product(EVERYTHING, (False, True)):
+        s, seen = problem.shape, set()
+        n_c_h_w = {"x": s.x_shape, "w": s.w_shape, "y": s.y_shape}
+        arrays = {name: hollow(shape, dtype) for name, shape in n_c_h_w.items()}
+        if chunks:
+            arrays = {name: hollow((n, h, w, c), dtype).transpose(0, 3, 1, 2) for name, (n, c, h, w) in n_c_h_w.items()}
+        x, w, y = arrays.values()
+        given = {
+            "fprop": Operands(x=x, w=w, y=y),
+            "dgrad": Operands(dy=y, w=w, dx=x),
+            "wgrad": Operands(dy=y, x=x, dw=w),
+        }
+        setting = tensor.Setting(arithmetic, chunks, "sm_90a")
+        for plan in tensor.plans(operator, s, installed(), setting):
+            if plan.reason is None:
+                where, device = f"{operator} {s} {plan.name}", Weighing()
+                plan.run(Host(device), given[operator])
+                assert device.most == plan.workspace, where
+                assert device.launches == list(plan.kernels), where
+                assert device.bytes == 0, where
+                seen.add(plan.name)
+        assert seen, f"{operator} {s}"
 
 
 # Of each plan that can run a problem: the blocks of each launch, in order, no fewer than the result needs and no more;
