@@ -261,7 +261,7 @@ def test_argument_layout_is_one_for_cubin_and_simulator(instance) -> None:  # ty
     assert compiled.max_threads == instance.tile["warps"] * 32
 
 
-FEW = [*installed().of("plane_take").values(), installed().of("sum_slices")["w8"]]
+FEW = [installed().of("plane_take")["narrow"], installed().of("plane_take")["wide"], installed().of("sum_slices")["w8"]]
 
 
 @pytest.mark.nvrtc
