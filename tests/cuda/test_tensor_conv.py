@@ -389,6 +389,28 @@ def test_epilogue_scales_shifts_adds_and_rectifies(dtype: str, text: str) -> Non
         check_epilogue(DEVICES["random"], replace(problem, layout=layout), algo)
 
 
+@pytest.mark.parametrize(("dtype", "largest"), [("float16", np.inf), ("bfloat16", 2.0**17)])
+def test_what_a_dtype_cannot_hold_is_infinite(dtype: str, largest: float) -> None:
+    for layout in LAYOUTS:
+        x, w = (laid(np.full((1, 8, 3, 3), 128, ml_dtypes.bfloat16).astype(dtype), layout) for _ in range(2))
+        y = DEVICES["forward"].conv2d_fprop(x, w[:, :, :1, :1], None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
+        assert (y == largest).all()
+
+
+@pytest.mark.parametrize("layouts", [*product(LAYOUTS, repeat=2)], ids="-".join)
+def test_a_residual_of_either_layout_is_added(layouts: tuple[str, str]) -> None:
+    problem = Problem.parse("n2c16h7w8_k16r3s3_pd1_f16")
+    s, (operands,) = problem.shape, on_integers(problem, "float32")
+    residual = np.random.default_rng(0).integers(-99, 100, s.y_shape).astype(np.float16)
+    expected = (oracle(problem, operands) + residual).astype(np.float16)
+    x, residual = laid(operands.left, layouts[0]), laid(residual, layouts[1])
+    for given in (residual, np.repeat(residual, 2, axis=3)[..., ::2]):
+        y = DEVICES["random"].conv2d_fprop(
+            x, operands.right, None, s.stride, s.padding, s.dilation, 1, algo="im2col_tensor", residual=given
+        )
+        assert np.array_equal(y, expected)
+
+
 def test_what_is_one_value_a_channel_may_be_float32() -> None:
     problem = Problem.parse("n2c16h7w8_k10r3s3_pd1_bf16")
     s, (operands,) = problem.shape, on_integers(problem, "float32")
@@ -749,3 +771,22 @@ def test_split_numbers_at_the_ends_of_the_range(value: float) -> None:
                 y = run(DEVICES["forward"], problem, Operands(laid(x, layout), laid(w, layout)), algo)
             expected = oracle(problem, Operands(x, w))
             assert np.allclose(y, expected, rtol=2.0**-10, atol=0)  # 11 bits of what is cut off
+
+
+@pytest.mark.parametrize("value", [65504.0, 65519.0, 1 / 3, 2.0**-14 / 3, 2.0**-20 / 3])
+def test_split_numbers_at_the_ends_of_float16(value: float) -> None:
+    """2^-22 of a number is left out, and less than 2^-36 of the smallest; what float16 cannot hold is not finite."""
+    for layout, algo in (("nhwc", "im2col_tensor_3xfp16_64x64"), ("nchw", "im2col_tensor_3xfp16_strided_64x64")):
+        left, right = np.zeros((1, 8, 2, 2), np.float32), np.zeros((4, 8, 1, 1), np.float32)
+        left[0, 3, 1, 1], right[2, 3] = value, 1
+        for x, w in ((left, right), (right.reshape(1, 8, 2, 2), left.reshape(4, 8, 1, 1))):
+            problem = Problem(Conv2dShape(1, 8, 2, 2, 4, 1, 1))
+            for factor in (1, 65536 / value):
+                operands = Operands(laid(x, layout), laid(np.float32(factor) * w, layout))
+                with use_precision("3xfp16"):
+                    y = run(DEVICES["forward"], problem, operands, algo)
+                expected = oracle(problem, operands)
+                if np.abs(operands.right).max() > 65520:
+                    assert not np.isfinite(y[expected != 0]).any()
+                else:
+                    assert np.allclose(y, expected, rtol=2.0**-22, atol=2.0**-36)
