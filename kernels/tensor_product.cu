@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const auto column_place = [&](int n) { return n < columns ? n : -1; };
     const auto finish = [](float sum, int, int, int) { return sum; };
     float* corner = out + (matrix * product.M + m0) * N + n0;
-    const TensorResult<float> result(corner, nullptr, 0, N % 4 == 0 ? kByChunks : kByColumns);
+    const TensorResult<float> result(corner, nullptr, 0, N % 8 == 0 ? kByChunks : kByColumns);
     store_sums<T.gemm()>(sums, &shared.stages, result, row_place, column_place, finish);
 }
 
