@@ -16,7 +16,7 @@ gradcheck.py  gradients of functions of Tensors, element by element, and gradien
 ptx/          an interpreter of the PTX that NVRTC makes of the kernels
 """
 
-from pycnn.testing.check import channels_last, check_conv2d, scattered
+from pycnn.testing.check import channels_last, check_conv2d, laid_out, scattered
 from pycnn.testing.epilogue import check_bias_gradient, check_epilogue
 from pycnn.testing.gradient import check_gradient, directional_derivative
 from pycnn.testing.halves import check_conversions, half_dtypes
@@ -34,6 +34,7 @@ from pycnn.testing.pooling import (
 from pycnn.testing.problems import BY_REASON, LAYERS, every_pass, layers, problems
 from pycnn.testing.regimes import (
     Operands,
+    allowed_error,
     error_bound,
     error_factor,
     exact_operands,
@@ -54,6 +55,7 @@ __all__ = [
     "Case",
     "Operands",
     "Verification",
+    "allowed_error",
     "channels_last",
     "check_adaptive_pool2d",
     "check_bias_gradient",
@@ -75,6 +77,7 @@ __all__ = [
     "float_operands",
     "half_dtypes",
     "is_exact",
+    "laid_out",
     "layers",
     "magnitudes",
     "operators",

@@ -24,7 +24,7 @@ from pycnn.testing.regimes import (
     split_operands,
 )
 
-__all__ = ["channels_last", "check_conv2d", "scattered"]
+__all__ = ["channels_last", "check_conv2d", "laid_out", "scattered"]
 
 
 def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = "auto", seed: int = 0) -> None:
@@ -89,11 +89,18 @@ def scattered(operands: Operands) -> Operands:
     return replace(operands, left=left, right=right)
 
 
+def laid_out(problem: Problem, operands: Operands) -> Operands:
+    """Dense operands in the problem's layout."""
+    if problem.layout == "nchw":
+        return operands
+    return replace(operands, left=channels_last(operands.left), right=channels_last(operands.right))
+
+
 def _check(
     module: ModuleType, problem: Problem, operands: Operands, algo: str, y64: np.ndarray, bound: float, where: str
 ) -> None:
-    if problem.layout == "nhwc" and operands.left.flags.c_contiguous:
-        operands = replace(operands, left=channels_last(operands.left), right=channels_last(operands.right))
+    if operands.left.flags.c_contiguous:
+        operands = laid_out(problem, operands)
     before = [None if array is None else array.tobytes() for array in (operands.left, operands.right, operands.b)]
     y = run(module, problem, operands, algo)
     again = run(module, problem, operands, algo)

@@ -301,6 +301,8 @@ _CASES: tuple[Case, ...] = (
     Case("philox_uint32", "words", lambda: (1003, 0x299F31D0A4093822, 2**64 - 2)),
     Case("gemm", "integers", lambda: (_whole(37, 65), _whole(65, 21, seed=1), False, False)),
     Case("gemm", "transposed", lambda: (_whole(65, 37), _whole(21, 65, seed=1), True, True)),
+    Case("gemm", "first transposed", lambda: (_whole(72, 40), _whole(72, 136, seed=1), True, False)),
+    Case("gemm", "second transposed", lambda: (_whole(130, 400), _whole(24, 400, seed=1), False, True)),
     Case("gemm", "empty sum", lambda: (_whole(3, 0), _whole(0, 5), False, False)),
     Case("linear_fwd", "integers", lambda: (_whole(5, 400), _whole(120, 400, seed=1), _whole(120, seed=2))),
     Case("linear_fwd", "no bias", lambda: (_whole(129, 33), _whole(70, 33, seed=1), None)),

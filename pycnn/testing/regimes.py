@@ -36,6 +36,7 @@ __all__ = [
     "DRIFT",
     "ERROR_FACTOR",
     "Operands",
+    "allowed_error",
     "dtype_of",
     "error_bound",
     "error_factor",
@@ -246,12 +247,17 @@ def error_bound(
     if y64.size == 0:
         return 0.0
     largest = oracle(problem, magnitudes(operands)) if largest is None else largest
+    return allowed_error(problem, algo, float(largest.max()), float(np.abs(y64).max()))
+
+
+def allowed_error(problem: Problem, algo: str, largest: float, result: float) -> float:
+    """`error_bound` from the maxima alone: of conv(|x|, |w|) plus |b|, and of the exact result's magnitude."""
     n, unit = terms(problem), _UNIT["float64" if problem.dtype == "float64" else "float32"]
     oracle_too = 2.0 if problem.dtype == "float64" else 1.0  # in float64 the oracle rounds as often as the algorithm
     c = error_factor(algo) * oracle_too
     constant, each = DRIFT.get(_longest(DRIFT, algo) or "", (0.0, 0.0))
     allowed = c * math.sqrt(n) + constant + each * n
-    return allowed * unit * float(largest.max()) + _UNIT[problem.dtype] * float(np.abs(y64).max())
+    return allowed * unit * largest + _UNIT[problem.dtype] * result
 
 
 def oracle(problem: Problem, operands: Operands) -> np.ndarray:
