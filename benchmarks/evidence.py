@@ -1,8 +1,13 @@
 """Proof of the CUDA kernels on a real GPU, in one command that may be stopped at any moment.
 
-    python -m benchmarks.evidence --budget 540 --slice 1      prove, race-check and time; most important first
+    python -m benchmarks.evidence --budget 540                prove, time and race-check; most important first
+    python -m benchmarks.evidence --slice 2                   only a part of it
     python -m benchmarks.evidence status                      which kernels changed since they were last proven
     python -m benchmarks.evidence readme                      write README.md's section about GPUs from the evidence
+
+Slice 1 proves every kernel.  Slice 2 times the first layers on tensor cores beside cuDNN, and a training step beside
+torch's.  Slice 3 has compute-sanitizer watch, and times the first layers in the other arithmetics, layouts and passes.
+Slices 4 to 6 time every layer and pass in float32, at batch 32, 1 and 128, and what bandwidth limits.
 
 Each task (one algorithm against the oracle over the problem lists, one layer beside cuDNN, ...) is written to
 ``benchmarks/evidence/<gpu>.json`` as soon as it ends, with the hash of the sources that it proved.  A second run skips
@@ -60,7 +65,7 @@ def prove(
         done += 1
         failures += not ok
         print(f"{'ok    ' if ok else 'FAILED'} {task.name} {_brief(result)}", flush=True)
-        if result.get("error", "").startswith("CUDA"):
+        if "CUDA" in result.get("error", "").partition(": ")[0] or "CUDA error" in result.get("error", ""):
             print("the GPU reports an error, after which nothing in this process can be believed; stopping")
             break
     left = len(waiting) - done

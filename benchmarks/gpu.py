@@ -1,35 +1,50 @@
 """Measuring and checking on a real GPU, for `benchmarks.evidence`.
 
 Times are by CUDA events, median, with the L2 cache overwritten before each run; that also keeps the GPU busy while the
-host prepares the launch, so the events see the kernel alone.  cuDNN is reached through torch with TF32 off and its
-benchmark mode on, in the same process, on the same arrays.
+host prepares the launch, so the events see the kernel alone.  cuDNN is reached through torch with its benchmark mode
+on, in the same process, on the same arrays, with TF32 off but in the calls that are to be beside TF32.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import shutil
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from benchmarks import sanitized
+from benchmarks import sanitized, steps
+from benchmarks.steps import STEPS, Size
 from benchmarks.tasks import Moved
-from pycnn.backends.cuda import Host, conv
+from pycnn import backends, winograd
+from pycnn.algorithms import precision
+from pycnn.backends.cuda import Host, tensor
+from pycnn.backends.cuda.convert import convert
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 from pycnn.jit import compile_all, nvrtc
 from pycnn.jit.sources import Instance
-from pycnn.shape import Problem
-from pycnn.testing import error_factor, float_operands, terms
+from pycnn.shape import DTYPES, Problem
+from pycnn.testing import allowed_error
 from pycnn.testing.fragments import Probe, ProbeSources
 
-RUNS = 30
+RUNS, RIVAL_RUNS = 30, 10
 COPIED = 2**28  # floats
+PRODUCT = 8192  # rows and columns of the library's products
+STEP = Size()
+
+_NAN_16 = 0x7FFF  # in float16 and in bfloat16
+_FILLS = 4  # of `Gpu._flush` before a timed call
+BUSY, _BUSY_FILLS = 2**32, 300  # bytes, and how often they are filled: some 400 ms, in fewer launches than may wait
 
 _FMA_CHAINS, _FMA_STEPS = 8, 4096
 _FMA_KERNEL = f"""
@@ -52,7 +67,10 @@ class NanDevice(CupyDevice):
 
     def alloc(self, shape: tuple[int, ...], dtype: Any) -> Array:
         array = super().alloc(shape, dtype)
-        array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
+        if tensor.arithmetic_of(array.dtype, "float32"):
+            array.view(np.uint16).fill(_NAN_16)
+        else:
+            array.fill(np.nan if array.dtype.kind == "f" else np.iinfo(array.dtype).min)
         return array
 
 
@@ -75,6 +93,8 @@ class OnNumpy:
 
     def _out(self, result: Any) -> Any:
         if isinstance(result, self._cupy.ndarray):
+            if not result.flags.c_contiguous and result.ndim == 4 and tensor.is_channels_last(result):
+                return self._cupy.asnumpy(result.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
             return self._cupy.asnumpy(result)
         return tuple(map(self._out, result)) if isinstance(result, tuple) else result
 
@@ -86,8 +106,16 @@ class OnNumpy:
             return value
         if value.flags.c_contiguous:
             return self._cupy.asarray(value)
-        room = self._cupy.full((*value.shape[:-1], 2 * value.shape[-1]), np.nan, value.dtype)
-        view = room[..., ::2]  # some awkward strides of its own
+        if value.ndim == 4 and tensor.is_channels_last(value):
+            return self._cupy.asarray(value.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        if value.itemsize == 2:  # CuPy copies them as words, whatever it knows of bfloat16
+            return self._with_gaps(value.view(np.uint16), _NAN_16).view(value.dtype)
+        return self._with_gaps(value, np.nan)
+
+    def _with_gaps(self, value: np.ndarray, between: float) -> Any:
+        """Some awkward strides of its own."""
+        room = self._cupy.full((*value.shape[:-1], 2 * value.shape[-1]), between, value.dtype)
+        view = room[..., ::2]
         view[...] = self._cupy.asarray(np.ascontiguousarray(value))
         return view
 
@@ -102,6 +130,7 @@ class Gpu:
         self.cupy = cupy
         self._number = number
         self.device = CupyDevice(number)
+        self.arch = self.device.arch
         self.host = Host(self.device)
         self.backend = OnNumpy(Host(NanDevice(number)), cupy)
         self._properties = cupy.cuda.runtime.getDeviceProperties(number)
@@ -129,8 +158,8 @@ class Gpu:
         sources = ProbeSources(self.host.sources)
         return Probe(CupyDevice(self._number, sources), sources, self.cupy.asarray, self.cupy.asnumpy)
 
-    def peaks(self) -> dict[str, float]:
-        """Copy bandwidth over 1 GiB, both directions counted, and the rate of a kernel that does nothing but FMA."""
+    def peaks(self) -> dict[str, Any]:
+        """Copy bandwidth over 1 GiB, both directions counted; what a kernel does that has nothing but FMA; products."""
         source = self.cupy.zeros(COPIED, np.float32)
         target = self.cupy.empty_like(source)
         copy = self._median(lambda: self.cupy.copyto(target, source))
@@ -139,7 +168,23 @@ class Gpu:
         arguments = (target, np.float32(0.5), np.float32(0.25))
         fma = self._median(lambda: kernel((blocks,), (threads,), arguments))
         flops = 2.0 * blocks * threads * _FMA_CHAINS * _FMA_STEPS
-        return {"copy_gbytes": 2 * source.nbytes / copy / 1e9, "fma_gflops": flops / fma / 1e9}
+        found = {"copy_gbytes": 2 * source.nbytes / copy / 1e9, "fma_gflops": flops / fma / 1e9}
+        return {**found, "gemm_tflops": self.products}
+
+    @cached_property
+    def products(self) -> dict[str, float]:
+        """TFLOP/s of the library's product of two square matrices of normal numbers, by arithmetic."""
+        torch = _torch()
+        if torch is None:
+            return {}
+        found = {}
+        for arithmetic in ("bf16", "f16", "tf32", "f32"):
+            dtype = getattr(torch, DTYPES.get(arithmetic, "float32"))
+            a, b = (torch.randn(PRODUCT, PRODUCT, device="cuda").to(dtype) for _ in range(2))
+            with _tf32(torch, arithmetic == "tf32"):
+                seconds = self._median(lambda a=a, b=b: torch.matmul(a, b), RIVAL_RUNS)
+            found[arithmetic] = 2.0 * PRODUCT**3 / seconds / 1e12
+        return found
 
     def prepare(self) -> None:
         """Compile every kernel, several at a time."""
@@ -149,34 +194,68 @@ class Gpu:
         return [instance for instance in self.host.sources.instances if self.device.arch in instance.archs]
 
     def seconds(self, problem: Problem) -> dict[str, Any]:
-        """One layer and pass, checked at its full size, then timed: by `auto`, by each family, and by cuDNN."""
-        operands = float_operands(problem)
-        left, right = self.cupy.asarray(operands.left), self.cupy.asarray(operands.right)
-        b = self.cupy.asarray(operands.b) if problem.operator == "fprop" else None
-        calls = {algo: self._call(problem, left, right, b, algo) for algo in ("auto", *self._families(problem))}
-        algo, why = self.host.conv2d_choose(problem.operator, problem.shape, problem.dtype)
+        """One layer and pass, checked at its full size, then timed: by `auto`, by its rivals, and by cuDNN.
+
+        The rivals are families where none is on tensor cores, else the plans that are.
+        """
+        left, right, b = self._operands(problem)
+        algo, why, rivals = self._choices(problem, left, right)
+        calls = {name: self._call(problem, left, right, b, name) for name in ("auto", *rivals)}
         peer = _cudnn(problem, left, right, b)
         checked = self._check_large(problem, algo, left, right, b, calls["auto"]()) if peer else {}
-        times = {name: self._median(call) for name, call in calls.items()}
-        ours = times.pop("auto")
+        ours = self._median(calls.pop("auto"))
+        gflops = problem.shape.flops / ours / 1e9
         result = {
             "algo": algo,
             "why": why,
             "ours_us": 1e6 * ours,
-            "gflops": problem.shape.flops / ours / 1e9,
-            "families_us": {name: 1e6 * each for name, each in times.items()},
+            "gflops": gflops,
+            "others_us": {name: 1e6 * self._median(call, RIVAL_RUNS) for name, call in calls.items()},
             "cudnn_us": None,
             **checked,
         }
+        library = self.products.get(tensor.arithmetic_of(problem.dtype, precision()) or "")
+        if library:
+            result["of_gemm"] = gflops / 1e3 / library
         if peer:
-            peer()  # chooses its algorithm
-            result["cudnn_us"] = 1e6 * self._median(peer)
+            result["cudnn_us"] = self._peer_us(peer)
             result["speed_up"] = result["cudnn_us"] / result["ours_us"]
+        if peer and problem.layout == "nhwc" and problem.dtype == "float32":  # in which cuDNN may be at its best or not
+            dense = (self.cupy.ascontiguousarray(left), self.cupy.ascontiguousarray(right), b)
+            result["cudnn_nchw_us"] = self._peer_us(_cudnn(replace(problem, layout="nchw"), *dense))
+            del dense
+        del left, right, b, calls, peer
+        self._release()
         return result
 
-    def _families(self, problem: Problem) -> list[str]:
-        plans = conv.plans(problem.operator, problem.shape, self.host.sources)
-        return list(dict.fromkeys(plan.name.partition("_")[0] for plan in plans if plan.reason is None))
+    def _peer_us(self, peer: Callable[[], Any] | None) -> float:
+        assert peer is not None
+        with _tf32(_torch(), precision() == "tf32"):
+            peer()  # chooses its algorithm
+            return 1e6 * self._median(peer)
+
+    def _operands(self, problem: Problem) -> tuple[Array, Array, Array | None]:
+        """What a pass reads, in the problem's dtype and layout: numbers between -1 and 1."""
+        s = problem.shape
+        shapes = {"fprop": (s.x_shape, s.w_shape), "dgrad": (s.y_shape, s.w_shape), "wgrad": (s.y_shape, s.x_shape)}
+        left, right = (self._drawn(shape, problem, i) for i, shape in enumerate(shapes[problem.operator]))
+        return left, right, self._drawn((s.K,), problem, 2) if problem.operator == "fprop" else None
+
+    def _drawn(self, shape: tuple[int, ...], problem: Problem, seed: int) -> Array:
+        words = self.host.philox_uint32(math.prod(shape), seed, 0)
+        array = convert(self.host, words.view(np.int32).astype(np.float32) * np.float32(2.0**-31), problem.dtype)
+        if len(shape) == 4 and problem.layout == "nhwc":
+            n, c, h, w = shape
+            return array.reshape(n, h, w, c).transpose(0, 3, 1, 2)
+        return array.reshape(shape)
+
+    def _choices(self, problem: Problem, left: Array, right: Array) -> tuple[str, str, list[str]]:
+        """What `auto` takes for these arrays, and why; its rivals."""
+        images = (left, right) if problem.operator == "wgrad" else (left,)
+        how = (problem.operator, problem.shape, left.dtype, all(map(tensor.reads_chunks, images)))
+        able = [name for name, reason in self.host.conv2d_algorithms(*how) if reason is None]
+        rivals = [name for name in able if _on_tensor_cores(name) and not name.endswith("_wide")]
+        return *self.host.conv2d_choose(*how), rivals or list(dict.fromkeys(name.partition("_")[0] for name in able))
 
     def _call(self, problem: Problem, left: Array, right: Array, b: Array | None, algo: str) -> Callable[[], Array]:
         s = problem.shape
@@ -187,31 +266,78 @@ class Gpu:
             return lambda: self.host.conv2d_dgrad(left, right, s.x_shape, *how, algo=algo)
         return lambda: self.host.conv2d_wgrad(left, right, s.w_shape, *how, algo=algo)
 
+    def _release(self) -> None:
+        """Give what nobody uses back to the GPU: CuPy and torch each keep what they once had."""
+        self.cupy.get_default_memory_pool().free_all_blocks()
+        torch = _torch()
+        if torch:
+            torch.cuda.empty_cache()
+
+    def step(self, name: str) -> dict[str, Any]:
+        """A training step: ours here, torch's in a process of its own."""
+        step = STEPS[name]
+        if step.peer:
+            self._release()
+            return steps.in_a_process(name)
+        call = steps.Training(step, STEP, "cuda")
+        loss = float(call().item())
+        for _ in range(steps.WARM):
+            call()
+        while step.captured and not call.graphs:
+            call()
+        result: dict[str, Any] = self._timeline(call) if step.timeline else {}
+        times = backends.get("cuda").timed(call, steps.RUNS)
+        result |= {"ms": 1e3 * statistics.median(times), "loss": loss, "last_loss": float(call().item())}
+        assert all(map(math.isfinite, (result["loss"], result["last_loss"]))), f"the loss is no number: {result}"
+        del call
+        self._release()
+        return result
+
+    def _timeline(self, call: Callable[[], Any]) -> dict[str, Any]:
+        """Milliseconds and launches of each kernel in one call, between events around each launch of ours."""
+        device = backends.get("cuda").host_on(self._number).device
+        busy = self.cupy.empty(BUSY, np.uint8)
+        with _launches_timed(device, self.cupy.cuda) as launches:
+            for _ in range(_BUSY_FILLS):  # the GPU stays behind the host, whose pauses would else be counted
+                busy.fill(0)
+            call()
+            device.sync()
+        spent, counts = Counter[str](), Counter[str]()
+        for instance, begin, end in launches:
+            spent[instance.kernel] += self.cupy.cuda.get_elapsed_time(begin, end)
+            counts[instance.kernel] += 1
+        return {
+            "kernels_ms": {kernel: round(ms, 3) for kernel, ms in spent.most_common()},
+            "launches": dict(counts),
+            "all_kernels_ms": sum(spent.values()),
+        }
+
     def bandwidth(self, moved: Moved) -> dict[str, Any]:
         """One operator, timed; the bytes are those of its arrays and results."""
         rng = np.random.default_rng(0)
-        arrays = [self.cupy.asarray(rng.random(shape, dtype=np.float32)) for shape in moved.shapes]
+        given = [self.backend.into(each) for each in moved.arguments(lambda shape: rng.random(shape, dtype=np.float32))]
 
         def call() -> Any:
-            return getattr(self.host, moved.function)(*arrays, *moved.settings)
+            return getattr(self.host, moved.function)(*given)
 
         result = call()
         results = result if isinstance(result, tuple) else (result,)
         seconds = self._median(call)
-        total = sum(array.nbytes for array in (*arrays, *results))
-        return {"us": 1e6 * seconds, "gbytes": total / seconds / 1e9}
+        arrays = [each for each in (*given, *results) if isinstance(each, self.cupy.ndarray)]
+        return {"us": 1e6 * seconds, "gbytes": sum(array.nbytes for array in arrays) / seconds / 1e9}
 
     def _check_large(
         self, problem: Problem, algo: str, left: Array, right: Array, b: Array | None, found: Array
     ) -> dict[str, float]:
         """The error against float64 on the GPU by torch (an oracle of its own), within the bound of pycnn.testing."""
         torch = _torch()
-        doubles = [None if each is None else torch.from_dlpack(each).double() for each in (left, right, b)]
-        exact = _by_torch(problem, *doubles)()
-        largest = _by_torch(problem, doubles[0].abs(), doubles[1].abs(), None)().max().item()
-        unit = 2.0**-24
-        bound = error_factor(algo) * terms(problem) ** 0.5 * unit * largest + unit * exact.abs().max().item()
-        error = (torch.from_dlpack(found).double() - exact).abs().max().item()
+        doubles = [None if each is None else _tensor(torch, each).double() for each in (left, right, b)]
+        positive = [None if each is None else each.abs() for each in doubles]
+        with _quick_choice(torch):
+            exact = _by_torch(problem, *doubles)()
+            largest = _by_torch(problem, *positive)().max().item()
+        bound = allowed_error(problem, algo, largest, exact.abs().max().item())
+        error = (_tensor(torch, found).double() - exact).abs().max().item()
         assert error <= bound, f"{problem} by {algo}: error {error:.3g} exceeds the bound {bound:.3g}"
         return {"error": error, "bound": bound}
 
@@ -219,13 +345,14 @@ class Gpu:
         """compute-sanitizer over what one launcher launches, in a process of its own, or over a planted bug."""
         return sanitized.under(tool, part)
 
-    def _median(self, call: Callable[[], Any]) -> float:
+    def _median(self, call: Callable[[], Any], runs: int = RUNS) -> float:
         """Median seconds of `call` on the GPU, caches cold."""
         cuda = self.cupy.cuda
         call()
         pairs = []
-        for _ in range(RUNS):
-            self._flush.fill(0)
+        for _ in range(runs):
+            for _ in range(_FILLS):
+                self._flush.fill(0)
             begin, end = cuda.Event(), cuda.Event()
             begin.record()
             call()
@@ -240,7 +367,69 @@ def _cudnn(problem: Problem, left: Array, right: Array, b: Array | None) -> Call
     torch = _torch()
     if torch is None:
         return None
-    return _by_torch(problem, *[None if each is None else torch.from_dlpack(each) for each in (left, right, b)])
+    return _by_torch(problem, *[None if each is None else _tensor(torch, each) for each in (left, right, b)])
+
+
+def _tensor(torch: ModuleType, array: Array) -> Any:
+    """The same memory as torch's.  16 bits go over as words: not every DLPack knows bfloat16."""
+    if array.dtype.itemsize != 2:
+        return torch.from_dlpack(array)
+    return torch.from_dlpack(array.view(np.int16)).view(getattr(torch, array.dtype.name))
+
+
+@contextmanager
+def _tf32(torch: Any, allowed: bool) -> Iterator[None]:
+    """Whether cuDNN and cuBLAS may compute float32 in TF32, until the end of the block."""
+    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = allowed
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
+
+
+@contextmanager
+def _quick_choice(torch: Any) -> Iterator[None]:
+    """cuDNN takes its algorithm untried, for what is computed once."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
+def _launches_timed(device: Any, cuda: Any) -> Iterator[list[tuple[Instance, Any, Any]]]:
+    """The launches of a device until the end of the block, with an event before and one behind each."""
+    launches: list[tuple[Instance, Any, Any]] = []
+    instances: dict[int, Instance] = {}
+    load, launch = device.load, device.launch
+
+    def remember(instance: Instance) -> Any:
+        kernel = load(instance)
+        instances[id(kernel)] = instance
+        return kernel
+
+    def timed(kernel: Any, *how: Any) -> None:
+        begin, end = cuda.Event(), cuda.Event()
+        begin.record()
+        launch(kernel, *how)
+        end.record()
+        launches.append((instances[id(kernel)], begin, end))
+
+    device.load, device.launch = remember, timed
+    try:
+        yield launches
+    finally:
+        del device.load, device.launch
+
+
+def _on_tensor_cores(algo: str) -> bool:
+    return algo.startswith("im2col_tensor") or algo.endswith(winograd.SPLIT)
 
 
 def _by_torch(problem: Problem, left: Any, right: Any, b: Any) -> Callable[[], Any]:
@@ -253,12 +442,18 @@ def _by_torch(problem: Problem, left: Any, right: Any, b: Any) -> Callable[[], A
     if problem.operator == "fprop":
         return lambda: torch.nn.functional.conv2d(left, right, b, *how, s.groups)
     # Of the operand whose gradient is asked for torch looks at the shape, but makes it dense first: so it is.
-    x, w = (left.new_empty(s.x_shape), right) if problem.operator == "dgrad" else (right, left.new_empty(s.w_shape))
+    layout = torch.channels_last if problem.layout == "nhwc" else torch.contiguous_format
+
+    def unread(shape: tuple[int, ...]) -> Any:
+        return torch.empty(shape, dtype=left.dtype, device=left.device, memory_format=layout)
+
+    x, w = (unread(s.x_shape), right) if problem.operator == "dgrad" else (right, unread(s.w_shape))
     wanted = [problem.operator == "dgrad", problem.operator == "wgrad", False]
     backward = torch.ops.aten.convolution_backward
     return lambda: backward(left, x, w, None, *how, False, (0, 0), s.groups, wanted)[wanted.index(True)]
 
 
+@cache
 def _torch() -> Any:
     try:
         import torch

@@ -86,7 +86,7 @@ def ledgers(folder: Path) -> list[Ledger]:
 def status(folder: Path) -> list[str]:
     """A line for each kernel: on which devices it is proven as it stands, on which it was before it changed."""
     hashes = source_hashes()
-    proofs = [task for task in tasks.plan() if not task.name.startswith(("time/", "bandwidth/"))]
+    proofs = [task for task in tasks.plan() if not task.name.startswith(("time/", "bandwidth/", "step/"))]
     lines = []
     for kernel in hashes:
         wanted = [task for task in proofs if kernel in task.kernels]

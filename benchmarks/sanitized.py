@@ -7,19 +7,21 @@ python -m benchmarks.sanitized race          a planted bug that racecheck must c
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.arithmetic import KINDS, Kind
+from benchmarks.child import ended
 from benchmarks.tasks import launched_by, subject
-from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, direct, optim, pool
+from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, direct, gemm, optim, pool, tensor, tensor_product
 from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_cupy import CupyDevice, current_device
 from pycnn.jit import MissingToolError
@@ -32,6 +34,7 @@ from pycnn.testing import (
     check_pool2d,
     float_operands,
     half_dtypes,
+    laid_out,
     operators,
     pools,
     run,
@@ -55,13 +58,22 @@ PROBLEMS = (
     "n2c40h19w21_k40r3s3_pd1g40",
 )
 
+# The same for tensor cores: whole chunks of channels, and no two together.
+TENSOR_PROBLEMS = (
+    "n2c40h14w13_k136r3s3_pd1",
+    "n1c32h17w19_k48r3s3_st2pd1dl2x1g2",
+    "n1c5h13w10_k7r3s2_st2x1pd1",
+)
+
+MOST_SECONDS = 150
+
 
 def under(tool: str, part: str) -> dict[str, Any]:
     """The tool's verdict on a launcher ("direct", ...), which must be clean, or on "planted", which must be caught.
 
     Raises:
         AssertionError: with the end of the tool's report.
-        RuntimeError: compute-sanitizer is not installed.
+        RuntimeError: compute-sanitizer is not installed, or does not end.
     """
     program = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if program is None:
@@ -69,8 +81,10 @@ def under(tool: str, part: str) -> dict[str, Any]:
     what = PLANTED[tool] if part == "planted" else part
     command = [program, "--tool", tool, "--error-exitcode", str(CAUGHT), "--target-processes", "all"]
     command += [sys.executable, "-m", "benchmarks.sanitized", what]
-    folder = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, check=False)
+    try:
+        done = ended(command, MOST_SECONDS)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"{tool} on {part} did not end in {MOST_SECONDS} s") from None
     report = (done.stdout + done.stderr)[-4000:]
     if part == "planted":
         assert done.returncode == CAUGHT, f"{tool} missed the planted {what}:\n{report}"
@@ -111,9 +125,15 @@ def _worker(part: str) -> None:
         launcher = direct if part in PLANTED.values() else next(each for each in LAUNCHERS if subject(each) == part)
         if launcher in conv.PLANNERS:
             _every_plan(backend, launcher, sources, PASSES[:1] if part in PLANTED.values() else PASSES)
-        for dtype in (np.dtype(np.float32), *half_dtypes()):
+        if launcher is tensor:
+            for kind in KINDS:
+                _on_tensor_cores(backend, kind, TENSOR_PROBLEMS, "im2col", device.arch)
+        if launcher is tensor_product:
+            _on_tensor_cores(backend, Kind("3xtf32"), PROBLEMS, "winograd", device.arch)
+        functions = ("gemm", "linear_fwd") if launcher is gemm else launched_by(launcher)
+        for dtype in (np.dtype(np.float32), *(half_dtypes() if launcher is not gemm else ())):
             for case in operators(dtype=dtype):
-                if case.function in launched_by(launcher):
+                if case.function in functions:
                     check_operator(backend, case, dtype)
             for shape in pools() if launcher is pool else ():
                 check_pool2d(backend, shape, dtype)
@@ -122,6 +142,16 @@ def _worker(part: str) -> None:
         if launcher is optim:
             check_optimisers(backend)
         device.sync()
+
+
+def _on_tensor_cores(backend: Any, kind: Kind, texts: tuple[str, ...], family: str, arch: str) -> None:
+    with kind.allowed():
+        for text, operator in product(texts, PASSES):
+            problem = replace(kind.of(Problem.parse(text)), operator=operator)
+            operands = laid_out(problem, float_operands(problem))
+            for plan in kind.plans(problem, arch):
+                if plan.reason is None and plan.name.startswith(family):
+                    run(backend, problem, operands, plan.name)
 
 
 def _every_plan(backend: Any, planner: Any, sources: Sources, passes: tuple[str, ...]) -> None:

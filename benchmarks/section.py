@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arithmetic import FLOAT32, KINDS, Kind
 from benchmarks.ledger import Ledger, ledgers, status
+from benchmarks.steps import STEPS, Size
 from benchmarks.tasks import BANDWIDTH, FIRST_BATCH
 from pycnn._files import replacing
-from pycnn.shape import PASSES, Problem
+from pycnn.shape import DTYPES, PASSES, Problem
 
 __all__ = ["put", "rewrite", "text"]
 
@@ -55,9 +57,15 @@ def _device(book: Ledger, folder: Path) -> Iterator[str]:
             f"Measured there: copy {peaks['copy_gbytes']:.0f} GB/s, FMA {peaks['fma_gflops'] / 1e3:.1f} TFLOP/s. "
             f"The floor is what a layer's multiply-adds or its bytes take at these rates, whichever is longer."
         )
+        products = peaks.get("gemm_tflops")
+        if products:
+            rates = ", ".join(f"{name} {rate:.0f}" for name, rate in products.items())
+            yield f"The library's product of two matrices of 8192 x 8192, TFLOP/s: {rates}."
     yield ""
-    timed = {name.removeprefix("time/"): each for name, each in results.items() if name.startswith("time/")}
-    layers = [(Problem.parse(name), each) for name, each in timed.items() if each["ok"]]
+    by_kind = _timed(results)
+    layers = by_kind.pop(FLOAT32, [])
+    yield from _arithmetics(by_kind)
+    yield from _steps(results)
     for operator in PASSES:
         chosen = [(p, each) for p, each in layers if p.operator == operator and p.shape.N == FIRST_BATCH]
         if chosen:
@@ -70,6 +78,75 @@ def _device(book: Ledger, folder: Path) -> Iterator[str]:
             if each and each["ok"]:
                 share = each["gbytes"] / peaks["copy_gbytes"]
                 yield f"| {name} | {each['us']:.1f} | {each['gbytes']:.0f} | {share:.0%} |"
+        yield ""
+
+
+Timed = list[tuple[Problem, dict[str, Any]]]
+
+
+def _timed(results: dict[str, Any]) -> dict[Kind, Timed]:
+    """The layers that were timed, by arithmetic and layout."""
+    shorts = {full: short for short, full in DTYPES.items()}
+    found: dict[Kind, Timed] = {}
+    for name, each in results.items():
+        if name.startswith("time/") and each["ok"] and "ours_us" in each:  # not one that was skipped
+            *precision, text = name.removeprefix("time/").split("/")
+            problem = Problem.parse(text)
+            kind = Kind(precision[0] if precision else shorts[problem.dtype], problem.layout)
+            found.setdefault(kind, []).append((problem, each))
+    return found
+
+
+def _arithmetics(by_kind: dict[Kind, Timed]) -> Iterator[str]:
+    """Geometric means over the layers of each arithmetic; those where cuDNN has Winograd by themselves."""
+    rows = []
+    for kind in KINDS:
+        for operator in PASSES:
+            chosen = [(p, each) for p, each in by_kind.get(kind, []) if p.operator == operator]
+            for what in ("3x3, stride 1", "others"):
+                group = [each for p, each in chosen if _has_winograd(p) == (what != "others")]
+                if group:
+                    rows.append(f"| {kind.name} | {operator} | {what} | {len(group)} | {_summary(group)} |")
+    if rows:
+        yield "| arithmetic | pass | filters | layers | TFLOP/s | of the GEMM | cuDNN / ours |"
+        yield "|---|---|---|---:|---:|---:|---:|"
+        yield from rows
+        yield ""
+        yield (
+            "Geometric means, cuDNN in the same dtype, layout and precision, or in NCHW where float32 is faster so "
+            "there; beside 3xtf32 and 3xfp16 it is cuDNN's float32, which has Winograd for 3x3 filters of stride 1."
+        )
+        yield ""
+
+
+def _has_winograd(problem: Problem) -> bool:
+    s = problem.shape
+    return (s.R, s.S, s.stride, s.dilation) == (3, 3, (1, 1), (1, 1))
+
+
+def _summary(group: list[dict[str, Any]]) -> str:
+    rate = f"{_mean([each['gflops'] / 1e3 for each in group]):.0f}"
+    shares = [each["of_gemm"] for each in group if "of_gemm" in each]
+    peers = [min(each["cudnn_us"] or 0.0, each.get("cudnn_nchw_us", math.inf)) for each in group]
+    ratios = [peer / each["ours_us"] for peer, each in zip(peers, group, strict=True) if peer]
+    return " | ".join([rate, f"{_mean(shares):.0%}" if shares else "", f"{_mean(ratios):.2f}" if ratios else ""])
+
+
+def _mean(numbers: list[float]) -> float:
+    """The geometric one."""
+    return math.exp(sum(map(math.log, numbers)) / len(numbers))
+
+
+def _steps(results: dict[str, Any]) -> Iterator[str]:
+    """Training steps, ours and torch's."""
+    done = [(name, results.get(f"step/{name}", {"ok": False})) for name, step in STEPS.items() if not step.timeline]
+    done = [(name, each) for name, each in done if each["ok"] and "ms" in each]  # not those that were skipped
+    if done:
+        yield f"| a step of training ResNet-50, {Size().batch} images | ms | images/s |"
+        yield "|---|---:|---:|"
+        for name, each in done:
+            captured = " (CUDA graph)" if STEPS[name].captured and not STEPS[name].peer else ""
+            yield f"| {name}{captured} | {each['ms']:.1f} | {1e3 * Size().batch / each['ms']:.0f} |"
         yield ""
 
 
@@ -90,8 +167,7 @@ def _layers(operator: str, chosen: list[tuple[Problem, dict[str, Any]]], peaks: 
         )
     yield ""
     if ratios:
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        yield f"Geometric mean over these {len(ratios)} layers, cuDNN's time over ours: {mean:.2f}."
+        yield f"Geometric mean over these {len(ratios)} layers, cuDNN's time over ours: {_mean(ratios):.2f}."
         yield ""
 
 

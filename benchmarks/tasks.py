@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
 
-from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, optim, pool
+from benchmarks.arithmetic import ARITHMETICS, FLOAT32, KINDS, Kind
+from benchmarks.steps import STEPS
+from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, optim, pool, tensor, tensor_product
 from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.backends.cuda.host import HostBase
 from pycnn.jit.sources import Instance, installed
-from pycnn.shape import Problem
+from pycnn.shape import PASSES, Problem
 from pycnn.testing import (
     ADAPTIVE_POOLS,
     Case,
@@ -38,7 +41,19 @@ from pycnn.testing import (
 from pycnn.testing.fragments import NUMBERS, Experiment, Probe, accumulation, experiments, first_arch
 from pycnn.testing.halves import in_dtype
 
-__all__ = ["BANDWIDTH", "FIRST_BATCH", "SLICES", "Moved", "Place", "Task", "launched_by", "plan", "subject"]
+__all__ = [
+    "BANDWIDTH",
+    "FIRST_BATCH",
+    "SLICES",
+    "Moved",
+    "Place",
+    "Task",
+    "able",
+    "launched_by",
+    "plan",
+    "subject",
+    "tensor_kernels",
+]
 
 # The layers timed first: every filter size, stride and tile shape, from 3 channels to 512, the largest of each network.
 FIRST_LAYERS = {
@@ -48,20 +63,46 @@ FIRST_LAYERS = {
     "resnet50": ("2-reduce", "2-3x3", "2-expand", "3-shortcut", "4-3x3", "4-expand", "5-3x3"),
 }
 FIRST_BATCH = 32
-BATCHES = {2: 32, 3: 1, 4: 128}  # of every layer and pass, by slice
-SLICES = (1, *BATCHES)
+RIGHT, FAST, REST = 1, 2, 3  # what is proven; what is aimed at; what the sanitizer sees, other layouts and passes
+BATCHES = {4: 32, 5: 1, 6: 128}  # of every layer and pass in float32, by slice
+SLICES = (RIGHT, FAST, REST, *BATCHES)
+
+# The arithmetics, layouts and passes in which the first layers are timed, with their slice, in order.
+TIMED = (
+    (FAST, tuple(Kind(each, "nhwc") for each in ("bf16", "3xtf32", "3xfp16")), ("fprop",)),
+    (REST, (Kind("f16", "nhwc"), FLOAT32, Kind("tf32", "nhwc")), ("fprop",)),
+    (REST, (Kind("bf16", "nhwc"), Kind("3xtf32", "nhwc")), ("dgrad", "wgrad")),
+    (REST, tuple(map(Kind, ARITHMETICS)), ("fprop",)),
+)
+
+MOST_MACS = 20_000_000  # of a layer on which every plan on tensor cores is proven
+ODD = ("tail", "one channel", "groups", "depthwise")  # problems whose channels are no whole chunks of 16 bytes
+
+# Problems whose Winograd products fill the largest tile, with as few channels to sum over as the oracle likes.
+PRODUCTS = {"fprop": "n2c4h64_k256r3_pd1", "dgrad": "n2c256h64_k4r3_pd1"}
+
+ON_TENSOR_CORES = (tensor, tensor_product, convert)
+_ANY_ARCH = "sm_90a"  # has all of their instances
 
 
 @dataclass(frozen=True)
 class Moved:
-    """A call of an operator that bandwidth limits: the backend's function, its arrays' shapes, its settings."""
+    """A call of an operator that bandwidth limits: the backend's function, its arrays' shapes, its settings, its dtype.
+
+    Vectors have a value a channel, and stay float32.
+    """
 
     function: str
     shapes: tuple[tuple[int, ...], ...]
     settings: tuple[Any, ...] = ()
+    dtype: str = "float32"
+
+    def arguments(self, draw: Callable[[tuple[int, ...]], np.ndarray]) -> tuple[Any, ...]:
+        """All that the function is given, arrays as `draw` makes them of float32."""
+        return in_dtype((*map(draw, self.shapes), *self.settings), np.dtype(self.dtype))
 
 
-BANDWIDTH = {
+BANDWIDTH: dict[str, Moved] = {
     "relu": Moved("relu_fwd", ((32, 64, 112, 112),)),
     "relu backward": Moved("relu_bwd", ((32, 64, 112, 112),) * 2),
     "add": Moved("add", ((32, 256, 56, 56),) * 2),
@@ -79,12 +120,18 @@ BANDWIDTH = {
     "dropout": Moved("dropout", ((128, 4096),), (0.5, 0, 0)),
     "pad": Moved("pad2d", ((32, 64, 112, 112),), ((3, 3, 3, 3), 0.0)),
 }
+BANDWIDTH |= {
+    f"{name}, {each}": replace(moved, dtype=str(each))
+    for each in half_dtypes()[1:]
+    for name, moved in BANDWIDTH.items()
+}
 
 
 class Place(Protocol):
     """Somewhere the kernels run: a GPU, or the simulator for a rehearsal."""
 
     backend: Any  # backend functions with NumPy arrays in and out
+    arch: str  # what is compiled for
 
     def describe(self) -> dict[str, str]:
         """Device, driver and versions; "device" names it."""
@@ -96,10 +143,13 @@ class Place(Protocol):
         """Where the wrappers of kernels/arch are called one by one."""
 
     def peaks(self) -> dict[str, float]:
-        """Measured copy bandwidth (GB/s) and FMA rate (GFLOP/s)."""
+        """Measured copy bandwidth (GB/s), FMA rate (GFLOP/s), and rates of the library's matrix products (TFLOP/s)."""
 
     def seconds(self, problem: Problem) -> dict[str, Any]:
-        """Timings of one layer: what `auto` takes, every family, and the peer."""
+        """Timings of one layer: what `auto` takes, what else there is, and the peer in the precision in force."""
+
+    def step(self, name: str) -> dict[str, Any]:
+        """The time of one of `benchmarks.steps.STEPS`."""
 
     def bandwidth(self, moved: Moved) -> dict[str, Any]:
         """Time of one operator, and the bytes a second it moves, arrays in and out counted once."""
@@ -130,7 +180,9 @@ class Task:
 def plan(quick: bool = False) -> list[Task]:
     """Every task, most important first; `quick` keeps to a few small ones, for the rehearsal."""
     found: dict[str, Task] = {}
-    for task in (*_fragments(), *_proofs(quick), *_first_times(quick), *_times(quick)):
+    proofs = (*_fragments(), _peaks(), *_tensor_proofs(quick), *_proofs(quick))
+    times = (*_first_times(quick), *_steps(quick))
+    for task in (*proofs, *_sanitized(ON_TENSOR_CORES), *times, *_sanitized(LAUNCHERS), *_times(quick)):
         found.setdefault(task.name, task)
     return sorted(found.values(), key=lambda task: task.slice)
 
@@ -190,26 +242,76 @@ def _proofs(quick: bool) -> Iterator[Task]:
         able = chosen[operator, algo]
         if quick:
             able = sorted(able, key=lambda problem: problem.shape.macs or 2**63)[:1]
-        yield Task(f"correct/{operator}/{algo}", kernels, 1, 60, _correct(algo, able))
+        yield Task(f"correct/{operator}/{algo}", kernels, RIGHT, 20, _correct(algo, able))
     for short, dtype in {"": np.dtype(np.float32), **{f"/{each}": each for each in half_dtypes()}}.items():
-        yield Task(f"correct/pool2d{short}", pool.KERNELS, 1, 60, _correct_pooling(quick, dtype))
+        yield Task(f"correct/pool2d{short}", pool.KERNELS, RIGHT, 20, _correct_pooling(quick, dtype))
         for launcher in LAUNCHERS:
             functions = launched_by(launcher)
             cases = [case for case in operators(dtype=dtype) if case.function in functions]
             if cases:
                 work = _correct_operators(cases[:3] if quick else cases, dtype)
                 kernels = _launched(cases, dtype) if short else launcher.KERNELS
-                yield Task(f"correct/{subject(launcher)}{short}", kernels, 1, 60, work)
-    yield Task("correct/convert", convert.KERNELS, 1, 60, lambda place: {"pairs": check_conversions(place.backend)})
-    yield Task("correct/optim", optim.KERNELS, 1, 60, lambda place: {"problems": check_optimisers(place.backend)})
+                yield Task(f"correct/{subject(launcher)}{short}", kernels, RIGHT, 20, work)
+    yield Task("correct/convert", convert.KERNELS, RIGHT, 20, lambda place: {"pairs": check_conversions(place.backend)})
+    yield Task("correct/optim", optim.KERNELS, RIGHT, 20, lambda place: {"problems": check_optimisers(place.backend)})
     convolving = tuple({kernel for _, _, kernels in _algorithms() for kernel in kernels})
     for problem in every_pass(_repeat_problems(quick)):
         yield Task(f"repeat/{problem}", convolving, 1, 20, _repeat(problem))
+
+
+def _tensor_proofs(quick: bool) -> Iterator[Task]:
+    """Everything on tensor cores, a task for each pass, arithmetic and layout."""
+    for kind in KINDS[1::5] if quick else KINDS:
+        for operator in PASSES:
+            work = _correct_on_tensor_cores(kind, operator, quick)
+            yield Task(f"correct/{operator}/{kind.name}", tensor_kernels(kind, operator), RIGHT, 20, work)
+    dtypes = {str(each): each for each in (np.dtype(np.float32), *half_dtypes())}
+    for kind in (FLOAT32, *(each for each in KINDS if each.layout == "nchw" and each.dtype in dtypes)):
+        dtype = dtypes[kind.dtype]
+        cases = operators("gemm", "linear_fwd", dtype=dtype)
+        with kind.allowed():
+            kernels = _launched(cases, dtype)
+        work = _computed(kind, _correct_operators(cases, dtype))
+        yield Task(f"correct/products/{kind.name}", kernels, RIGHT, 20, work)
+
+
+def _sanitized(launchers: tuple[ModuleType, ...]) -> Iterator[Task]:
     for tool in ("memcheck", "racecheck"):
-        yield Task(f"sanitizer/{tool}/planted", (), 1, 60, _sanitize(tool, "planted"))
-        for launcher in LAUNCHERS:
+        yield Task(f"sanitizer/{tool}/planted", (), REST, 60, _sanitize(tool, "planted"))
+        for launcher in launchers:
             part = subject(launcher)
-            yield Task(f"sanitizer/{tool}/{part}", launcher.KERNELS, 1, 90, _sanitize(tool, part))
+            yield Task(f"sanitizer/{tool}/{part}", launcher.KERNELS, REST, 90, _sanitize(tool, part))
+
+
+@cache
+def tensor_kernels(kind: Kind, operator: str) -> tuple[str, ...]:
+    """The kernels that a pass launches on tensor cores for one problem or another of the lists."""
+    asked = [kind.fitted(replace(problem, operator=operator)) for problem in problems()]
+    plans = [plan for problem in asked for plan in kind.plans(problem, _ANY_ARCH)]
+    return tuple(dict.fromkeys(instance.kernel for plan in plans for instance in plan.kernels))
+
+
+def able(kind: Kind, operator: str, arch: str, quick: bool = False) -> Iterator[tuple[Problem, str]]:
+    """Problems of the lists, and of the layers that are small, with each of the plans that are to run them.
+
+    Channels-last arrays with whole chunks of channels are for the plans that read chunks; others for the others.
+    """
+    listed = problems("plain")[:1] if quick else problems() + layers(most_macs=MOST_MACS)
+    asked = [(each, True) for each in listed]
+    if kind.layout == "nhwc" and not quick:
+        asked += [(each, False) for each in problems(*ODD)]
+    for given, whole in asked:
+        problem = replace(given, operator=operator)
+        problem = kind.fitted(problem) if whole else kind.of(problem)
+        plans = [plan for plan in kind.plans(problem, arch) if plan.reason is None]
+        if kind.layout == "nhwc" and whole:
+            plans = [plan for plan in plans if any(each.tile.get("vectors") for each in plan.kernels)]
+        for plan in plans[: 1 if quick else None]:
+            yield problem, plan.name
+    if kind == Kind("3xtf32") and operator in PRODUCTS and not quick:
+        problem = replace(Problem.parse(PRODUCTS[operator]), operator=operator)
+        plans = [plan for plan in kind.plans(problem, arch) if plan.reason is None and plan.name.startswith("winograd")]
+        yield from ((problem, plan.name) for plan in plans)
 
 
 @cache
@@ -249,6 +351,31 @@ def _correct(algo: str, able: list[Problem]) -> Callable[[Place], dict[str, Any]
     return work
 
 
+def _correct_on_tensor_cores(kind: Kind, operator: str, quick: bool) -> Callable[[Place], dict[str, Any]]:
+    def work(place: Place) -> dict[str, Any]:
+        proven = Counter[str]()
+        for problem, algo in able(kind, operator, place.arch, quick):
+            check_conv2d(place.backend, problem, algo)
+            proven[algo] += 1
+        return {"problems": dict(proven)}
+
+    return _computed(kind, work)
+
+
+def _computed(kind: Kind, work: Callable[[Place], dict[str, Any]]) -> Callable[[Place], dict[str, Any]]:
+    """`work` in a block that allows the arithmetic, where there is such."""
+
+    def allowed(place: Place) -> dict[str, Any]:
+        if kind != FLOAT32 and not tensor.has(kind.arithmetic, place.arch, installed()):
+            return {"skipped": f"{place.arch} has no such tensor cores"}
+        if kind.dtype not in ("float32", *map(str, half_dtypes())):
+            return {"skipped": f"NumPy has no {kind.dtype}: ml_dtypes is not installed"}
+        with kind.allowed():
+            return work(place)
+
+    return allowed
+
+
 def _correct_pooling(quick: bool, dtype: np.dtype[Any]) -> Callable[[Place], dict[str, Any]]:
     def work(place: Place) -> dict[str, Any]:
         shapes = pools("ceil mode") if quick else pools() + random_pools(40)
@@ -271,7 +398,7 @@ def _correct_operators(cases: list[Case], dtype: np.dtype[Any]) -> Callable[[Pla
 
 
 def _launched(cases: list[Case], dtype: np.dtype[Any]) -> tuple[str, ...]:
-    """The kernels that the cases launch in 16 bits: for products others than in float32."""
+    """The kernels that the cases launch: of products, not the same in each dtype and precision."""
     device = TraceDevice()
     for case in cases:
         getattr(Host(device), case.function)(*in_dtype(case.arguments(), dtype))
@@ -298,11 +425,24 @@ def _sanitize(tool: str, part: str) -> Callable[[Place], dict[str, Any]]:
 # Fast
 
 
+def _peaks() -> Task:
+    return Task("machine/peaks", (), RIGHT, 20, lambda place: place.peaks())
+
+
 def _first_times(quick: bool) -> Iterator[Task]:
-    yield Task("machine/peaks", (), 1, 20, lambda place: place.peaks())
     timed = [each for network, names in FIRST_LAYERS.items() for each in layers(network) if each.name in names]
-    for problem in timed[:1] if quick else timed:
-        yield _time(problem, 1, 1 if quick else FIRST_BATCH)
+    timed = layers()[:1] if quick else timed
+    for number, kinds, passes in TIMED:
+        for kind, operator in list(product(kinds, passes))[: 1 if quick else None]:
+            for each in timed:
+                yield _time(kind.of(replace(each, operator=operator)), number, FIRST_BATCH, kind, quick)
+
+
+def _steps(quick: bool) -> Iterator[Task]:
+    """A training step of ours, and of torch's."""
+    for name, step in list(STEPS.items())[: 2 if quick else None]:
+        kernels = () if step.peer else tuple({instance.kernel: None for instance in installed().instances})
+        yield Task(f"step/{name}", kernels, FAST, step.seconds, _step(name))
 
 
 def _times(quick: bool) -> Iterator[Task]:
@@ -310,16 +450,24 @@ def _times(quick: bool) -> Iterator[Task]:
     for name, moved in list(BANDWIDTH.items())[: 1 if quick else None]:
         if quick:
             moved = replace(moved, shapes=tuple((1, *shape[1:2], *(3 for _ in shape[2:])) for shape in moved.shapes))
-        yield Task(f"bandwidth/{name}", launchers.get(moved.function, ()), 2, 10, _bandwidth(moved))
+        yield Task(f"bandwidth/{name}", launchers.get(moved.function, ()), 4, 10, _bandwidth(moved))
     for number, batch in BATCHES.items():
         for problem in every_pass(layers()[:1] if quick else layers()):
-            yield _time(problem, number, 1 if quick else batch)
+            yield _time(problem, number, batch, quick=quick)
 
 
-def _time(problem: Problem, number: int, batch: int) -> Task:
-    layer = replace(problem, shape=replace(problem.shape, N=batch))
-    kernels = tuple({kernel for operator, _, names in _algorithms() if operator == layer.operator for kernel in names})
-    return Task(f"time/{layer}", tuple(sorted(kernels)), number, 15, lambda place: place.seconds(layer))
+def _time(problem: Problem, number: int, batch: int, kind: Kind = FLOAT32, quick: bool = False) -> Task:
+    layer = replace(problem, shape=replace(problem.shape, N=1 if quick else batch))
+    kernels = set(tensor_kernels(kind, layer.operator))
+    if layer.dtype == "float32":  # whose own kernels may be taken in any precision
+        kernels |= {kernel for operator, _, names in _algorithms() if operator == layer.operator for kernel in names}
+    name = f"{layer}" if kind.precision == "float32" else f"{kind.precision}/{layer}"
+    work = _computed(kind, lambda place: place.seconds(layer))
+    return Task(f"time/{name}", tuple(sorted(kernels)), number, 8, work)
+
+
+def _step(name: str) -> Callable[[Place], dict[str, Any]]:
+    return lambda place: place.step(name)
 
 
 def _bandwidth(moved: Moved) -> Callable[[Place], dict[str, Any]]:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import evidence, ledger, section, tasks
-from pycnn.backends.cuda import conv
+from benchmarks.arithmetic import FLOAT32, KINDS
+from pycnn.algorithms import precision
+from pycnn.backends.cuda import conv, tensor, tensor_product
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Problem
 from pycnn.testing.fragments import Experiment
@@ -24,6 +28,8 @@ pytestmark = pytest.mark.simulator
 
 class Place:
     """Takes ten seconds a task, by its own clock; fails what it is told to fail."""
+
+    arch = "sm_90a"
 
     def __init__(self, fails: str = "", error: type[BaseException] = AssertionError) -> None:
         self.backend = None
@@ -56,7 +62,10 @@ class Place:
         return self._answer(f"bandwidth {moved.function}")
 
     def seconds(self, problem: Problem) -> dict[str, Any]:
-        return self._answer(f"time {problem}")
+        return self._answer(f"time {problem} in {precision()}")
+
+    def step(self, name: str) -> dict[str, Any]:
+        return self._answer(f"step {name}")
 
     def sanitize(self, tool: str, part: str) -> dict[str, Any]:
         return self._answer(f"{tool} {part}")
@@ -75,7 +84,7 @@ def no_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "run", lambda backend, problem, operands, algo: operands.left)
 
 
-def prove(place: Place, folder: Path, budget: float = 1e9, only: int | None = 1) -> int:
+def prove(place: Place, folder: Path, budget: float = 1e9, only: int | None = None) -> int:
     return evidence.prove(place, folder, budget, only, quick=True, clock=place.clock)
 
 
@@ -83,7 +92,7 @@ def results(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "nvidia-test-100.json").read_text())["results"]
 
 
-def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -> None:
+def test_plan_proves_every_algorithm_on_some_problem() -> None:
     planned = tasks.plan()
     names = [task.name for task in planned]
     assert len(set(names)) == len(names)
@@ -97,12 +106,70 @@ def test_plan_proves_every_algorithm_on_some_problem_and_times_twenty_layers() -
     assert proven == {instance.kernel for instance in installed().instances}
     of_wgrad = {task.name: task.kernels for task in planned if task.name.startswith("correct/wgrad/")}
     assert all("sum_slices" in kernels for kernels in of_wgrad.values())
-    assert sum(name.startswith("time/") for name in names[: len([t for t in planned if t.slice == 1])]) == 20
     assert [task.slice for task in planned] == sorted(task.slice for task in planned)
 
 
+def test_every_plan_on_tensor_cores_runs_some_problem() -> None:
+    """Of every arithmetic and pass, in one layout or the other; and among them are all instances of their kernels."""
+    reached, ran, listed = set(), set(), set()
+    for kind, operator in product(KINDS, PASSES):
+        about = kind.arithmetic, operator
+        listed |= {(*about, plan.name) for plan in kind.plans(Problem.parse(f"n1c1h1_k1r1_{operator}"), "sm_90a")}
+        for problem, algo in tasks.able(kind, operator, "sm_90a"):
+            plan = next(plan for plan in kind.plans(problem, "sm_90a") if plan.name == algo)
+            assert plan.reason is None
+            assert (problem.operator, problem.dtype, problem.layout) == (operator, kind.dtype, kind.layout)
+            ran.add((*about, algo))
+            reached |= set(plan.kernels)
+    assert ran == listed
+    kernels = (*tensor.KERNELS, *tensor_product.KERNELS)
+    assert {each for each in installed().instances if each.kernel in kernels} <= reached
+
+
+def test_every_arithmetic_is_timed_on_twenty_layers_and_backward_where_it_matters() -> None:
+    planned = [task for task in tasks.plan() if task.slice in (tasks.FAST, tasks.REST)]
+    named = [task.name.removeprefix("time/") for task in planned if task.name.startswith("time/")]
+    timed = Counter[tuple[str, str, str, str]]()
+    for name in named:
+        *given, text = name.split("/")
+        problem = Problem.parse(text)
+        assert problem.shape.N == tasks.FIRST_BATCH
+        timed[(*(given or ["float32"]), problem.dtype, problem.layout, problem.operator)] += 1  # type: ignore[index]
+    forward = {(kind.precision, kind.dtype, kind.layout, "fprop") for kind in (*KINDS, FLOAT32)}
+    backward = {
+        (*how, pass_)
+        for how in (("float32", "bfloat16", "nhwc"), ("3xtf32", "float32", "nhwc"))
+        for pass_ in PASSES[1:]
+    }
+    assert timed == dict.fromkeys(forward | backward, 20)
+    assert planned[0].name.startswith("time/")
+    assert "bf16_nhwc" in planned[0].name
+
+
+def test_each_arithmetic_is_allowed_while_it_is_measured_and_no_longer(tmp_path: Path) -> None:
+    place = Place()
+    prove(place, tmp_path, only=tasks.FAST)
+    assert "time n1c1h32w32_k6r5s5_st1pd0dl1g1_bf16_nhwc_C1 in float32" in place.asked
+    quick = next(task for task in tasks.plan() if task.name.startswith("time/3xfp16/"))
+    quick.work(place)
+    assert place.asked[-1].endswith(" in 3xfp16")
+    assert precision() == "float32"
+
+
+def test_what_a_gpu_has_not_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place()
+    place.arch = "sm_75"  # float16 alone
+    by_name = {task.name: task for task in tasks.plan()}
+    assert "skipped" in by_name["correct/fprop/bf16_nhwc"].work(place)
+    assert "skipped" in by_name["correct/products/tf32"].work(place)
+    assert "skipped" not in by_name["correct/fprop/f16_nhwc"].work(place)
+    monkeypatch.setattr(tasks, "half_dtypes", lambda: (np.dtype(np.float16),))
+    place.arch = "sm_90a"
+    assert "ml_dtypes" in by_name["correct/fprop/bf16"].work(place)["skipped"]
+
+
 def test_first_slice_writes_everything_down(tmp_path: Path) -> None:
-    assert prove(Place(), tmp_path) == evidence.OK
+    assert prove(Place(), tmp_path, only=1) == evidence.OK
     written = json.loads((tmp_path / "nvidia-test-100.json").read_text())
     assert written["device"] == {"device": "NVIDIA Test 100"}
     assert set(written["results"]) == {task.name for task in tasks.plan(quick=True) if task.slice == 1}
@@ -123,11 +190,11 @@ def test_fragments_come_first_and_only_where_they_exist(tmp_path: Path) -> None:
 
 
 def test_budget_stops_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    everything = {task.name for task in tasks.plan(quick=True) if task.slice == 1}
+    everything = {task.name for task in tasks.plan(quick=True)}
     runs = 0
     while True:
         before = set(results(tmp_path)) if runs else set()
-        assert prove(Place(), tmp_path, budget=140) == evidence.OK
+        assert prove(Place(), tmp_path, budget=400) == evidence.OK
         runs += 1
         done = set(results(tmp_path))
         assert before < done, "a run within the budget must add something"
@@ -163,19 +230,25 @@ def test_a_task_without_memory_does_not_end_the_run(tmp_path: Path, capsys: pyte
     assert "0 left" in capsys.readouterr().out
 
 
-def test_error_of_the_gpu_stops_the_run(tmp_path: Path) -> None:
-    class CUDARuntimeError(RuntimeError):
-        pass
+class CUDARuntimeError(RuntimeError):
+    """As CuPy's."""
 
-    place = Place(fails="memcheck planted", error=CUDARuntimeError)
-    assert prove(place, tmp_path) == evidence.FAILED
+
+def torch_error(message: str) -> RuntimeError:
+    return RuntimeError(f"CUDA error: an illegal memory access was encountered; {message}")
+
+
+@pytest.mark.parametrize("error", [CUDARuntimeError, torch_error])
+def test_error_of_the_gpu_stops_the_run(tmp_path: Path, error: Any) -> None:
+    place = Place(fails="memcheck planted", error=error)
+    assert prove(place, tmp_path, only=tasks.REST) == evidence.FAILED
     assert place.asked == ["memcheck planted"]
 
 
 def test_status_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(line.endswith("never proven on a GPU") for line in ledger.status(tmp_path))
     full = tasks.plan()
-    monkeypatch.setattr(tasks, "plan", lambda quick=False: [task for task in full if task.slice == 1])
+    monkeypatch.setattr(tasks, "plan", lambda quick=False: [task for task in full if task.slice in (1, tasks.REST)])
     prove(Place(), tmp_path)
     assert all(line.endswith(": proven on NVIDIA Test 100") for line in ledger.status(tmp_path))
     changed = {**ledger.source_hashes(), "conv2d_fprop_direct_any": "changed"}
@@ -210,11 +283,23 @@ def test_section_is_written_from_the_results(tmp_path: Path) -> None:
     book = ledger.Ledger(tmp_path / "gpu.json")
     book.content["device"] = {"device": "GPU 9", "driver": "1.2", "nvrtc": "13.0", "torch": "2.9", "cudnn": "91"}
     hashes = ledger.source_hashes()
+    on_cores = {"algo": "one", "ours_us": 100.0}
+    products = {"bf16": 700.4, "f32": 50.0}
     measured = {
-        "machine/peaks": {"copy_gbytes": 3000.0, "fma_gflops": 60000.0},
+        "machine/peaks": {"copy_gbytes": 3000.0, "fma_gflops": 60000.0, "gemm_tflops": products},
         "time/n32c64h56_k64r3_pd1": {"algo": "one", "ours_us": 200.0, "gflops": 37000.0, "cudnn_us": 300.0},
         "time/n32c64h56_k64r1": {"algo": "two", "ours_us": 100.0, "gflops": 8000.0, "cudnn_us": None},
         "bandwidth/relu": {"us": 80.0, "gbytes": 2400.0},
+        "bandwidth/relu, bfloat16": {"us": 50.0, "gbytes": 1500.0},
+        "time/n32c64h56_k64r3_pd1_bf16_nhwc": {**on_cores, "gflops": 1e5, "of_gemm": 0.2, "cudnn_us": 50.0},
+        "time/n32c64h56_k64r1_bf16_nhwc": {**on_cores, "gflops": 2e5, "of_gemm": 0.3, "cudnn_us": 150.0},
+        "time/n32c64h56_k256r1_bf16_nhwc": {**on_cores, "gflops": 8e5, "of_gemm": 0.6, "cudnn_us": 600.0},
+        "time/3xtf32/n32c64h56_k64r1_dgrad": {**on_cores, "gflops": 4e4, "cudnn_us": None},
+        "time/3xtf32/n32c64h56_k64r1_nhwc": {**on_cores, "gflops": 6e4, "cudnn_us": 400.0, "cudnn_nchw_us": 170.0},
+        "time/tf32/n32c64h56_k64r1": {"skipped": "sm_75 has no such tensor cores"},
+        "step/float32": {"ms": 40.0},
+        "step/torch float32": {"ms": 64.0},
+        "step/torch float32 compiled": {"skipped": "no C compiler"},
     }
     for task in tasks.plan():
         if "max_pool2d_bwd" in task.kernels and not task.name.startswith(("time/", "bandwidth/")):
@@ -228,6 +313,15 @@ def test_section_is_written_from_the_results(tmp_path: Path) -> None:
     assert "| n32c64h56w56_k64r1s1_st1pd0dl1g1 | two | 100.0 | 8.0 | 17.1 |  |  |" in said
     assert "over these 1 layers, cuDNN's time over ours: 1.50" in said
     assert "| relu | 80.0 | 2400 | 80% |" in said
+    assert "| relu, bfloat16 | 50.0 | 1500 | 50% |" in said
+    assert "TFLOP/s: bf16 700, f32 50." in said
+    # The 3x3 layer by itself; the geometric means of 200 and 800, 0.3 and 0.6, 1.5 and 6.
+    assert "| bf16_nhwc | fprop | 3x3, stride 1 | 1 | 100 | 20% | 0.50 |" in said
+    assert "| bf16_nhwc | fprop | others | 2 | 400 | 42% | 3.00 |" in said
+    assert "| 3xtf32 | dgrad | others | 1 | 40 |  |  |" in said
+    assert "| 3xtf32_nhwc | fprop | others | 1 | 60 |  | 1.70 |" in said  # beside the faster of cuDNN's
+    assert "| tf32 |" not in said
+    assert "| float32 (CUDA graph) | 40.0 | 800 |\n| torch float32 | 64.0 | 500 |\n\n" in said
 
 
 def test_readme_without_marks_is_left_alone(tmp_path: Path) -> None:
@@ -272,8 +366,8 @@ def test_budget_that_holds_no_task_says_what_one_needs(tmp_path: Path, capsys: p
 def test_interrupt_keeps_what_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(evidence, "_place", lambda name: Place(fails="memcheck planted", error=KeyboardInterrupt))
-    assert evidence.main(["--slice", "1", "--out", str(tmp_path), "--budget", "1e9"]) == evidence.INTERRUPTED
+    monkeypatch.setattr(evidence, "_place", lambda name: Place(fails="memcheck tensor", error=KeyboardInterrupt))
+    assert evidence.main(["--slice", "3", "--out", str(tmp_path), "--budget", "1e9"]) == evidence.INTERRUPTED
     assert "interrupted; what was done is written" in capsys.readouterr().err
     assert results(tmp_path)
 
