@@ -1,4 +1,5 @@
-// conv2d_*_depthwise: the three passes of a convolution whose groups have one channel each; float32.
+// conv2d_*_depthwise: the three passes of a convolution whose groups have one channel each; float32, or
+// 16 bits stored and float32 computed.
 //
 //     y[n, k, p, q]   = epilogue of the sum over r, s of x[n, c, h, w] * w[k, 0, r, s]        c = k / multiplier
 //     dx[n, c, h, w]  = sum over the `multiplier` filters k of c, and r, s, of dy[n, k, p, q] * w[k, 0, r, s]
@@ -19,7 +20,8 @@
 //              | | | | | | |   rows                                  \__|__/ y0
 //              | | | | | | |                                            \__|__/ y1   ...
 //              | | | | | | |
-//      Reads of x go to L1, which has what the neighbouring lanes and columns of taps read.
+//      Reads of x go to L1, which has what the neighbouring lanes and columns of taps read.  Of 16 bits they are single
+//      elements too: where a window begins an element further, so does every pair in it.
 //
 //      dgrad: the rows of a thread begin where h + pad_top is a multiple of the stride, so which taps meet which row is
 //      known when the kernel is compiled; which columns of taps meet its column is not: half of them idle at stride 2.
@@ -31,7 +33,8 @@
 //             slice*K + k.  Past 2^31 - 1 blocks the grid goes on along y.
 // Shared      wgrad: DepthwiseSums; the others none.
 // Determinism one thread sums each result of fprop (order s, r) and dgrad (order k, s, r); wgrad adds in an order that
-//             depends on the shape alone: bit for bit the same in every run.
+//             depends on the shape alone: bit for bit the same in every run.  A result of 16 bits is rounded once;
+//             slices are float32.
 // Cost        N*K*P*Q*R*S multiply-adds.
 // Limit       bandwidth: x (or dy) and y (or dx) once each through DRAM, about S times through L1.
 // Reference   Howard et al., "MobileNets", 2017, section 3.1, for what it is used for.
@@ -41,6 +44,7 @@
 namespace pycnn {
 
 struct DepthwiseTile {
+    int type;                      // of x, w, y and their gradients, as StorageOf has it
     int wide;                      // 1: 64-bit coordinates; 0: 32-bit ones
     int R, S, stride_h, stride_w;  // the problem it is for, at dilation 1; all 0: any problem
     int rows;                      // results a thread owns, or (wgrad) pixels at a time; in dgrad a multiple of
@@ -80,9 +84,10 @@ __device__ __forceinline__ DepthwiseColumn<Index> depthwise_column(Index index, 
 
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_fprop_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ x,
-                           const float* __restrict__ w, const float* __restrict__ scale, const float* __restrict__ b,
-                           const float* __restrict__ residual, const int relu, float* __restrict__ y) {
+    conv2d_fprop_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ x,
+                           const Stored<T>* __restrict__ w, const float* __restrict__ scale,
+                           const float* __restrict__ b, const Stored<T>* __restrict__ residual, const int relu,
+                           Stored<T>* __restrict__ y) {
     using Index = typename IndexOf<T.wide>::type;
     const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
     if (index >= grid.threads) return;
@@ -91,8 +96,8 @@ __global__ void __launch_bounds__(T.threads())
     const Index h0 = place.tile * T.rows * static_cast<Index>(shape.stride_h) - static_cast<Index>(shape.pad_top);
     const Index w0 = place.column * static_cast<Index>(shape.stride_w) - static_cast<Index>(shape.pad_left);
     const int64 channel = quotient(place.channel, grid.multiplier);
-    const float* plane = x + (place.n * shape.C + channel) * shape.H * shape.W;
-    const float* taps = w + place.channel * shape.R * shape.S;
+    const Stored<T>* plane = x + (place.n * shape.C + channel) * shape.H * shape.W;
+    const Stored<T>* taps = w + place.channel * shape.R * shape.S;
 
     float sum[T.rows] = {};
     if (T.any()) {
@@ -100,12 +105,12 @@ __global__ void __launch_bounds__(T.threads())
             const Index column = w0 + s * static_cast<Index>(shape.dilation_w);
             const bool real = inside(column, W);
             for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
-                const float tap = taps[r * static_cast<Index>(shape.S) + s];
+                const float tap = to_float(taps[r * static_cast<Index>(shape.S) + s]);
 #pragma unroll
                 for (int i = 0; i < T.rows; ++i) {
                     const Index h =
                         h0 + i * static_cast<Index>(shape.stride_h) + r * static_cast<Index>(shape.dilation_h);
-                    const float in = real && inside(h, H) ? plane[h * W + column] : 0.0f;
+                    const float in = real && inside(h, H) ? to_float(plane[h * W + column]) : 0.0f;
                     sum[i] = fmaf(in, tap, sum[i]);
                 }
             }
@@ -117,23 +122,24 @@ __global__ void __launch_bounds__(T.threads())
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int i = 0; i < reach; ++i) in[i] = real && inside(h0 + i, H) ? plane[(h0 + i) * W + w0 + s] : 0.0f;
+            for (int i = 0; i < reach; ++i)
+                in[i] = real && inside(h0 + i, H) ? to_float(plane[(h0 + i) * W + w0 + s]) : 0.0f;
 #pragma unroll
             for (int r = 0; r < T.R; ++r) {
-                const float tap = taps[r * T.S + s];
+                const float tap = to_float(taps[r * T.S + s]);
 #pragma unroll
                 for (int i = 0; i < T.rows; ++i) sum[i] = fmaf(in[i * T.stride_h + r], tap, sum[i]);
             }
         }
     }
 
-    const Epilogue epilogue{scale, b, residual, relu};
+    const EpilogueOf<Stored<T>> epilogue{scale, b, residual, relu};
     const int64 first = (place.n * shape.K + place.channel) * shape.P + static_cast<int64>(place.tile) * T.rows;
 #pragma unroll
     for (int i = 0; i < T.rows; ++i) {
         if (place.tile * T.rows + i >= shape.P) break;
         const int64 at = (first + i) * shape.Q + place.column;
-        y[at] = epilogue(sum[i], place.channel, at);
+        y[at] = from_float<Stored<T>>(epilogue(sum[i], place.channel, at));
     }
 }
 
@@ -151,8 +157,8 @@ __device__ __forceinline__ void back_up(Index& out, Index& rest, Index step, Ind
 
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
-                           const float* __restrict__ w, float* __restrict__ dx) {
+    conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ dy,
+                           const Stored<T>* __restrict__ w, Stored<T>* __restrict__ dx) {
     using Index = typename IndexOf<T.wide>::type;
     const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
     if (index >= grid.threads) return;
@@ -173,8 +179,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     float sum[T.rows] = {};
     for (Index j = 0; j < multiplier; ++j) {
         const int64 k = static_cast<int64>(place.channel) * multiplier + j;
-        const float* plane = dy + (place.n * shape.K + k) * shape.P * shape.Q;
-        const float* taps = w + k * shape.R * shape.S;
+        const Stored<T>* plane = dy + (place.n * shape.K + k) * shape.P * shape.Q;
+        const Stored<T>* taps = w + k * shape.R * shape.S;
         if (T.any()) {
             Index q = q0, rest_w = column - q0 * stride_w;  // the column is rest_w past what output column q looks at
 #pragma unroll 1
@@ -184,8 +190,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll 1
                     for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
                         const bool met = rest_h == 0 && inside(p, P);
-                        const float in = met ? plane[p * Q + q] : 0.0f;
-                        const float tap = met ? taps[r * static_cast<Index>(shape.S) + s] : 0.0f;
+                        const float in = met ? to_float(plane[p * Q + q]) : 0.0f;
+                        const float tap = met ? to_float(taps[r * static_cast<Index>(shape.S) + s]) : 0.0f;
                         sum[0] = fmaf(in, tap, sum[0]);
                         back_up(p, rest_h, step_h, part_h, stride_h);
                     }
@@ -207,11 +213,11 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll
                 for (int i = 0; i < reach; ++i) {
                     met[i] = real && inside(first + i, P);
-                    in[i] = met[i] ? plane[(first + i) * Q + q] : 0.0f;
+                    in[i] = met[i] ? to_float(plane[(first + i) * Q + q]) : 0.0f;
                 }
 #pragma unroll
                 for (int r = 0; r < T.R; ++r) {
-                    const float tap = taps[r * T.S + s];
+                    const float tap = to_float(taps[r * T.S + s]);
 #pragma unroll
                     for (int i = 0; i < T.rows; ++i) {
                         if ((i - r) % down != 0) continue;
@@ -226,7 +232,8 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 first = (place.n * shape.C + place.channel) * shape.H;
 #pragma unroll
     for (int i = 0; i < T.rows; ++i)
-        if (inside(h0 + i, static_cast<Index>(shape.H))) dx[(first + h0 + i) * shape.W + place.column] = sum[i];
+        if (inside(h0 + i, static_cast<Index>(shape.H)))
+            dx[(first + h0 + i) * shape.W + place.column] = from_float<Stored<T>>(sum[i]);
 }
 
 enum : int { kTapsAtOnce = 8 };  // where the filter's size is not known
@@ -248,11 +255,11 @@ __device__ __forceinline__ void add_halves(DepthwiseSums<T>& shared, int count) 
     __syncthreads();
 }
 
-// dw and db have one slice after another.  db may be null.
+// dw and db have one slice after another, float32 whatever is stored.  db may be null.
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const float* __restrict__ dy,
-                           const float* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+    conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ dy,
+                           const Stored<T>* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(DepthwiseSums<T>, shared);
     Index slice = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -280,12 +287,12 @@ __global__ void __launch_bounds__(T.threads())
             for (Index i = static_cast<Index>(first) + thread; i < end; i += T.threads()) {
                 Index n = i;
                 const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows);
-                const float gradient = dy[((n * shape.K + k) * shape.P + p) * shape.Q + q];
-                const float* plane = x + (n * shape.C + channel) * shape.H * shape.W;
+                const float gradient = to_float(dy[((n * shape.K + k) * shape.P + p) * shape.Q + q]);
+                const Stored<T>* plane = x + (n * shape.C + channel) * shape.H * shape.W;
 #pragma unroll
                 for (int j = 0; j < kTapsAtOnce; ++j) {
                     const Index h = p * stride_h + dh[j], column = q * stride_w + dw_[j];
-                    const float in = inside(h, H) && inside(column, W) ? plane[h * W + column] : 0.0f;
+                    const float in = inside(h, H) && inside(column, W) ? to_float(plane[h * W + column]) : 0.0f;
                     sum[j] = fmaf(gradient, in, sum[j]);
                 }
                 sum[kTapsAtOnce] += gradient;
@@ -308,12 +315,12 @@ __global__ void __launch_bounds__(T.threads())
         const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows) * T.rows;
         const Index h0 = p * stride_h - static_cast<Index>(shape.pad_top);
         const Index w0 = q * stride_w - static_cast<Index>(shape.pad_left);
-        const float* output = dy + (n * shape.K + k) * shape.P * shape.Q;
-        const float* input = x + (n * shape.C + channel) * shape.H * shape.W;
+        const Stored<T>* output = dy + (n * shape.K + k) * shape.P * shape.Q;
+        const Stored<T>* input = x + (n * shape.C + channel) * shape.H * shape.W;
         float gradient[T.rows];
 #pragma unroll
         for (int j = 0; j < T.rows; ++j) {
-            gradient[j] = p + j < P ? output[(p + j) * Q + q] : 0.0f;
+            gradient[j] = p + j < P ? to_float(output[(p + j) * Q + q]) : 0.0f;
             sum[taps] += gradient[j];
         }
         const int rows = P - p < T.rows ? static_cast<int>(P - p) : T.rows;
@@ -322,7 +329,8 @@ __global__ void __launch_bounds__(T.threads())
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int j = 0; j < reach; ++j) in[j] = real && inside(h0 + j, H) ? input[(h0 + j) * W + w0 + s] : 0.0f;
+            for (int j = 0; j < reach; ++j)
+                in[j] = real && inside(h0 + j, H) ? to_float(input[(h0 + j) * W + w0 + s]) : 0.0f;
 #pragma unroll
             for (int r = 0; r < T.R; ++r)
 #pragma unroll

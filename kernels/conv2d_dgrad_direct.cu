@@ -1,4 +1,5 @@
-// conv2d_dgrad_direct: the gradient of the input, gathered from that of the output; float32.
+// conv2d_dgrad_direct: the gradient of the input, gathered from that of the output; float32, and for any problem
+// also 16 bits stored and float32 computed.
 //
 //     dx[n, c, h, w] = sum over k, r, s of dy[n, k, p, q] * w[k, c, r, s]
 //         where p*stride_h = h + pad_top - r*dilation_h and q*stride_w = w + pad_left - s*dilation_w
@@ -46,6 +47,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 }
 
 struct DgradTile {
+    int type;      // of dy, w and dx, as StorageOf has it; in shared memory all is float32
     int wide;      // 1: 64-bit coordinates; 0: 32-bit ones
     int warps;     // warps in a block, each with channels of its own
     int channels;  // channels a thread owns, a multiple of 4
@@ -82,8 +84,8 @@ struct DgradGrid {
 
 template <DgradTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_dgrad_direct(const Conv2dShape shape, const DgradGrid grid, const float* __restrict__ dy,
-                        const float* __restrict__ w, float* __restrict__ dx) {
+    conv2d_dgrad_direct(const Conv2dShape shape, const DgradGrid grid, const Stored<T>* __restrict__ dy,
+                        const Stored<T>* __restrict__ w, Stored<T>* __restrict__ dx) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(DgradShared<T>, shared);
 
@@ -137,7 +139,7 @@ __global__ void __launch_bounds__(T.threads())
                 const int t = i % T.taps, c = i / T.taps;
                 const int64 weight = shared.place[t].weight;
                 const bool real = weight >= 0 && c0 + c < group_channels;
-                return real ? w[weight + (c0 + c) * shape.R * shape.S] : 0.0f;
+                return real ? to_float(w[weight + (c0 + c) * shape.R * shape.S]) : 0.0f;
             },
             [&](int i, float value) { shared.weight[i % T.taps][i / T.taps] = value; });
         __syncthreads();
@@ -148,7 +150,7 @@ __global__ void __launch_bounds__(T.threads())
 #pragma unroll
             for (int i = 0; i < T.pixels; ++i) {
                 const bool real = inside(row[i] + place.dp, P) && inside(column[i] + place.dq, Q);
-                const float in = real ? dy[corner[i] + place.offset] : 0.0f;
+                const float in = real ? to_float(dy[corner[i] + place.offset]) : 0.0f;
                 const float* weight = &shared.weight[t][first_channel];
 #pragma unroll
                 for (int c = 0; c < T.channels; ++c) sum[i][c] = fmaf(in, weight[c], sum[i][c]);
@@ -166,7 +168,8 @@ __global__ void __launch_bounds__(T.threads())
         for (int i = 0; i < T.pixels; ++i) {
             const int64 h = h0 + static_cast<int64>(row[i]) * stride_h;
             const int64 column_w = w0 + static_cast<int64>(column[i]) * stride_w;
-            if (h < shape.H && column_w < shape.W) dx[(plane * shape.H + h) * shape.W + column_w] = sum[i][c];
+            if (h < shape.H && column_w < shape.W)
+                dx[(plane * shape.H + h) * shape.W + column_w] = from_float<Stored<T>>(sum[i][c]);
         }
     }
 }

@@ -1,4 +1,5 @@
-// conv2d_fprop_direct: the convolution itself, as it is written down; float32.
+// conv2d_fprop_direct: the convolution itself, as it is written down; float32, and for any problem also 16 bits stored
+// and float32 computed.
 //
 //     y[n, k, p, q] = epilogue of the sum over c, r, s of
 //         x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w] * w[k, c, r, s]
@@ -59,6 +60,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 // The input is read from global memory (a warp's lanes read neighbouring pixels; the warps of a block share L1).
 
 struct AnyTile {
+    int type;     // of x, w and y, as StorageOf has it; in shared memory all is float32
     int wide;     // 1: 64-bit coordinates; 0: 32-bit ones
     int warps;    // warps in a block, each with filters of its own
     int filters;  // filters a thread owns, a multiple of 4
@@ -91,9 +93,10 @@ struct AnyGrid {
 
 template <AnyTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_fprop_direct_any(const Conv2dShape shape, const AnyGrid grid, const float* __restrict__ x,
-                            const float* __restrict__ w, const float* __restrict__ scale, const float* __restrict__ b,
-                            const float* __restrict__ residual, const int relu, float* __restrict__ y) {
+    conv2d_fprop_direct_any(const Conv2dShape shape, const AnyGrid grid, const Stored<T>* __restrict__ x,
+                            const Stored<T>* __restrict__ w, const float* __restrict__ scale,
+                            const float* __restrict__ b, const Stored<T>* __restrict__ residual, const int relu,
+                            Stored<T>* __restrict__ y) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(AnyShared<T>, shared);
 
@@ -137,7 +140,7 @@ __global__ void __launch_bounds__(T.threads())
             [&](int i) {
                 const int t = i % T.taps, k = i / T.taps;
                 const bool real = t < staged && k0 + k < group_filters;
-                return real ? w[(group * group_filters + k0 + k) * all_taps + tap0 + t] : 0.0f;
+                return real ? to_float(w[(group * group_filters + k0 + k) * all_taps + tap0 + t]) : 0.0f;
             },
             [&](int i, float value) { shared.tap[i % T.taps][i / T.taps] = value; });
         __syncthreads();
@@ -148,7 +151,7 @@ __global__ void __launch_bounds__(T.threads())
             for (int i = 0; i < T.pixels; ++i) {
                 // A thread past the last pixel looks at rows past the last, or its sums are dropped.
                 const bool real = inside(h0[i] + place.dh, H) && inside(w0[i] + place.dw, W);
-                const float in = real ? x[corner[i] + place.offset] : 0.0f;
+                const float in = real ? to_float(x[corner[i] + place.offset]) : 0.0f;
 #pragma unroll
                 for (int k = 0; k < T.filters; ++k) sum[i][k] = fmaf(in, shared.tap[t][first_filter + k], sum[i][k]);
             }
@@ -156,7 +159,7 @@ __global__ void __launch_bounds__(T.threads())
         __syncthreads();
     }
 
-    const Epilogue epilogue{scale, b, residual, relu};
+    const EpilogueOf<Stored<T>> epilogue{scale, b, residual, relu};
 #pragma unroll
     for (int k = 0; k < T.filters; ++k) {
         const Index filter = k0 + first_filter + k;
@@ -167,7 +170,7 @@ __global__ void __launch_bounds__(T.threads())
             const int64 pixel = static_cast<int64>(pixel0) + lane + i * kWarp;
             if (pixel >= pixels) break;
             const int64 at = (n * shape.K + channel) * pixels + pixel;
-            y[at] = epilogue(sum[i][k], channel, at);
+            y[at] = from_float<Stored<T>>(epilogue(sum[i][k], channel, at));
         }
     }
 }

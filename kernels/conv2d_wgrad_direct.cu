@@ -1,4 +1,5 @@
-// conv2d_wgrad_direct: the gradient of the filters, and of the bias, as they are written down; float32.
+// conv2d_wgrad_direct: the gradient of the filters, and of the bias, as they are written down; float32, and for any
+// problem also 16 bits stored and float32 computed.
 //
 //     dw[k, c, r, s] = sum over n, p, q of
 //         dy[n, k, p, q] * x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w]
@@ -40,6 +41,7 @@
 //             written and read again for each slice but where there is only one.
 // Limit       the FP32 pipes: for 4 pixels of a 3x3 filter 288 FMAs against 14 LDS.128.
 // Reference   the register tiling is that of Volkov & Demmel, "Benchmarking GPUs to tune dense linear algebra", 2008.
+#include "arch/half.cuh"
 #include "direct.cuh"
 
 namespace pycnn {
@@ -312,6 +314,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 // four at 4*(l % 8), 32 apart, and warp v taps of four at 4*(4*v + l / 8): a tile of a matrix product in registers.
 
 struct WgradAnyTile {
+    int type;     // of dy and x, as StorageOf has it; in shared memory and in dw all is float32
     int wide;     // 1: 64-bit coordinates; 0: 32-bit ones
     int warps;    // warps in a block, each with taps of its own
     int filters;  // filters a thread owns, a multiple of 4
@@ -355,8 +358,8 @@ struct WgradAnyGrid {
 
 template <WgradAnyTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_wgrad_direct_any(const Conv2dShape shape, const WgradAnyGrid grid, const float* __restrict__ dy,
-                            const float* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+    conv2d_wgrad_direct_any(const Conv2dShape shape, const WgradAnyGrid grid, const Stored<T>* __restrict__ dy,
+                            const Stored<T>* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(WgradAnyShared<T>, shared);
     Index index = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -405,7 +408,7 @@ __global__ void __launch_bounds__(T.threads())
 #pragma unroll
             for (int j = 0; j < 4; ++j) {
                 const bool real = pixel < staged && k0 + k + j < group_filters;
-                value[j] = real ? dy[shared.pixel[pixel].dy + (k0 + k + j) * plane] : 0.0f;
+                value[j] = real ? to_float(dy[shared.pixel[pixel].dy + (k0 + k + j) * plane]) : 0.0f;
             }
             *reinterpret_cast<float4*>(&shared.dy[pixel][k]) = make_float4(value[0], value[1], value[2], value[3]);
         }
@@ -418,7 +421,7 @@ __global__ void __launch_bounds__(T.threads())
                 for (int j = 0; j < 4; ++j) {
                     const auto tap = shared.tap[t + j];
                     const bool real = tap.real && inside(at.h + tap.dh, H) && inside(at.w + tap.dw, W);
-                    value[j] = real ? x[at.x + tap.offset] : 0.0f;
+                    value[j] = real ? to_float(x[at.x + tap.offset]) : 0.0f;
                 }
             }
             *reinterpret_cast<float4*>(&shared.x[pixel][t]) = make_float4(value[0], value[1], value[2], value[3]);

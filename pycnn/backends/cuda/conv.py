@@ -27,13 +27,19 @@ from pycnn.jit.sources import Sources
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 from pycnn.tuning import Identity, Table
 
-# The modules that make plans for float32 (`tensor` makes those on tensor cores); `order` has the rules by which `auto`
-# chooses among them.
+# The modules that make plans for float32, and for 16 bits (`tensor` makes those on tensor cores); `order` has the rules
+# by which `auto` chooses among them.
 PLANNERS = (direct, direct_depthwise, direct_pointwise, direct_wgrad, im2col, columns, winograd)
+HALF_PLANNERS = (direct, direct_depthwise, direct_wgrad)
 
 
-def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[Plan]:
-    """Every algorithm's plan for a pass in float32 ("fprop", "dgrad", "wgrad"), those that cannot run included."""
+def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[Plan]:
+    """The plans of a pass ("fprop", "dgrad", "wgrad") beside those on tensor cores, those that cannot run included.
+
+    `ending` is that of the arrays' dtype, see `HostBase.ending`; by default float32's.
+    """
+    if ending:
+        return [plan for planner in HALF_PLANNERS for plan in planner.plans(operator, shape, sources, ending)]
     return [plan for planner in PLANNERS for plan in planner.plans(operator, shape, sources)]
 
 
@@ -170,7 +176,8 @@ class ConvHost(HostBase):
         self, operator: str, shape: Conv2dShape, dtype: Any, channels_last: bool = False
     ) -> tuple[str, str]:
         """What ``algo="auto"`` takes, and the sentence saying why."""
-        plan, why = self._choice(operator, shape, dtype, "auto", tuning.in_force(self.identity), channels_last)
+        table = tuning.in_force(self.identity)
+        plan, why = self._choice(operator, shape, dtype, "auto", table, channels_last, channels_last)
         return plan.name, why
 
     def conv2d_table(
@@ -201,19 +208,30 @@ class ConvHost(HostBase):
         """The plan for a call on these images (not filters); known from the second call on."""
         on_tensor_cores = tensor.arithmetic_of(dtype, precision()) is not None
         chunks = on_tensor_cores and all(map(tensor.reads_chunks, images))
+        last = on_tensor_cores and any(not each.flags.c_contiguous and tensor.is_channels_last(each) for each in images)
         table = tuning.in_force(self.identity)
-        key = (operator, shape, dtype, algo, chunks, accuracy(), precision(), workspace_limit(), table)
+        key = (operator, shape, dtype, algo, chunks, last, accuracy(), precision(), workspace_limit(), table)
         plan = self._chosen.get(key)
         if plan is None:
             if len(self._chosen) >= _MOST_PLANS:
                 self._chosen.clear()
-            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo, table, chunks)[0]
+            plan = self._chosen[key] = self._choice(operator, shape, dtype, algo, table, chunks, last)[0]
         return plan
 
     def _choice(
-        self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, table: Table, chunks: bool = False
+        self,
+        operator: str,
+        shape: Conv2dShape,
+        dtype: Any,
+        algo: str,
+        table: Table,
+        chunks: bool = False,
+        last: bool = False,
     ) -> tuple[Plan, str]:
-        """The plan that `algo` stands for, and why it and no other."""
+        """The plan that `algo` stands for, and why it and no other.
+
+        `chunks`: whether all images are as `tensor.Setting` has it; `last`: whether one is channels-last and not NCHW.
+        """
         plans, limit = self._plans(operator, shape, dtype, chunks), workspace_limit()
         asked = plans if algo == "auto" else _asked(algo, plans)
         if not asked:
@@ -232,6 +250,8 @@ class ConvHost(HostBase):
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
         if algo == "auto":  # the tables were measured with float32's own arithmetic
             measured = tensor.arithmetic_of(dtype, precision()) is None
+            if last and dtype != FLOAT32:
+                able = order.without_copies(able)
             return order.take(operator, shape, able, table if measured else None)
         plan = order.least(able)
         return plan, plan.why
@@ -240,15 +260,13 @@ class ConvHost(HostBase):
         """The plans for arrays of that dtype; `chunks`: which are channels-last, see `tensor.Setting`."""
         if operator not in PASSES:
             raise ValueError(f"operator must be one of {', '.join(PASSES)}, got {operator!r}")
-        found = plans(operator, shape, self.sources) if dtype == FLOAT32 else []
+        found = plans(operator, shape, self.sources, self.ending(f"conv2d_{operator}", dtype))
         arithmetic = tensor.arithmetic_of(dtype, precision())
         if arithmetic is not None:
             setting = tensor.Setting(arithmetic, chunks, self.device.arch)
             found += tensor.plans(operator, shape, self.sources, setting)
         if arithmetic == "3xtf32":
             found += winograd.split_plans(operator, shape, self.sources, self.device.arch)
-        if not found:
-            self._unavailable(f"conv2d_{operator} in {dtype}")
         return found
 
 

@@ -1,4 +1,8 @@
-"""Launch plans for the direct convolution kernels: which instance can run a problem, on what grid, at what cost."""
+"""Launch plans for the direct convolution kernels: which instance can run a problem, on what grid, at what cost.
+
+In 16 bits there are the kernels for any problem alone: what has enough channels for a tile has enough for tensor cores.
+They read dense NCHW arrays; channels-last ones that they are given by name are copied.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
+from pycnn.backends.cuda.gemm import BUSY_BLOCKS
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
+from pycnn.backends.cuda.plan import Operands, Plan, instances_of, past_32_bits
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -21,6 +26,10 @@ KERNELS = TILED, ANY, DGRAD_TILED, DGRAD = (
 )
 
 _WARP = 32
+
+# What a multiply-add of the kernels for any problem takes, against one of a tile in registers: they read one operand
+# from L1, at a place that is worked out for eight of them.
+_GENERAL = 3
 
 
 @dataclass(frozen=True)
@@ -56,15 +65,24 @@ class DirectPlan(Plan):
         host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
 
 
-def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan]:
-    """Every direct instance's plan for a pass, specialised ones first."""
+def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[DirectPlan]:
+    """Every direct instance's plan for a pass on arrays of a dtype, specialised ones first."""
     if operator == "fprop":
-        tiled = [_tiled(shape, instance) for instance in sources.of(TILED).values()]
-        return tiled + [_any(shape, instance) for instance in sources.of(ANY).values()]
+        tiled = [_tiled(shape, instance) for instance in instances_of(sources, TILED, ending).values()]
+        return tiled + [_any(shape, *named) for named in instances_of(sources, ANY, ending).items()]
     if operator == "dgrad":
-        tiled = [_dgrad_tiled(shape, instance) for instance in sources.of(DGRAD_TILED).values()]
-        return tiled + [_dgrad(shape, instance) for instance in sources.of(DGRAD).values()]
+        tiled = [_dgrad_tiled(shape, instance) for instance in instances_of(sources, DGRAD_TILED, ending).values()]
+        return tiled + [_dgrad(shape, *named) for named in instances_of(sources, DGRAD, ending).items()]
     return []
+
+
+def general_work(tile: Mapping[str, int], multiplies: int, blocks: int) -> int:
+    """The cost of a kernel for any problem that does so many multiply-adds in so many blocks.
+
+    In 16 bits it is compared with that of plans on tensor cores, so it counts as they do: in multiply-adds of a tile,
+    those included that the blocks a GPU has room for might have done.
+    """
+    return _GENERAL * multiplies * max(blocks, BUSY_BLOCKS) // max(blocks, 1) if tile["type"] else multiplies
 
 
 def _tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:
@@ -109,7 +127,7 @@ def turned(shape: Conv2dShape) -> Conv2dShape:
     return Conv2dShape(*sizes, padding=padding, groups=shape.groups)
 
 
-def _any(shape: Conv2dShape, instance: Instance) -> DirectPlan:
+def _any(shape: Conv2dShape, name: str, instance: Instance) -> DirectPlan:
     tile = instance.tile
     tile_pq, tile_k = _WARP * tile["pixels"], tile["warps"] * tile["filters"]
     tiles_pq = -(-shape.P * shape.Q // tile_pq)
@@ -118,7 +136,7 @@ def _any(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     # A thread past the last pixel still computes coordinates: up to tile_pq pixels, so as many rows, too far.
     reason = None if tile["wide"] else _too_wide(shape, blocks, tile_pq, tile_pq, shape.P * shape.Q + tile_pq)
     return DirectPlan(
-        name=f"direct_any_{instance.name}",
+        name=f"direct_any_{name}",
         instance=instance,
         tier=1 + tile["wide"],
         why="no tile is specialised on this filter, stride and dilation",
@@ -128,11 +146,11 @@ def _any(shape: Conv2dShape, instance: Instance) -> DirectPlan:
         grid=grid_of(blocks),
         block=(tile["warps"] * _WARP, 1, 1),
         geometry=pack_divisors((tiles_k, tiles_pq, shape.groups, shape.Q, shape.S, shape.R)),
-        cost=blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S,
+        cost=general_work(tile, blocks * tile_pq * tile_k * (shape.C // shape.groups) * shape.R * shape.S, blocks),
     )
 
 
-def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
+def _dgrad(shape: Conv2dShape, name: str, instance: Instance) -> DirectPlan:
     tile = instance.tile
     tile_pixels, tile_c = _WARP * tile["pixels"], tile["warps"] * tile["channels"]
     # Parity classes that have a pixel, and the pixels of the largest.
@@ -148,7 +166,7 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
     blocks = shape.N * shape.groups * classes[0] * classes[1] * tiles_pixels * tiles_c
     counted = shape.K // shape.groups * taps[0] * taps[1]
     return DirectPlan(
-        name=f"direct_any_{instance.name}",
+        name=f"direct_any_{name}",
         instance=instance,
         tier=1 + tile["wide"],
         why="no tile is specialised on this filter, stride and dilation",
@@ -160,7 +178,7 @@ def _dgrad(shape: Conv2dShape, instance: Instance) -> DirectPlan:
         geometry=pack_divisors(
             (tiles_c, tiles_pixels, *classes[::-1], shape.groups, columns, *taps[::-1], *step[::-1]),
         ),
-        cost=blocks * tile_pixels * tile_c * counted,
+        cost=general_work(tile, blocks * tile_pixels * tile_c * counted, blocks),
     )
 
 

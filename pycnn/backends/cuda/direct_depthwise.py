@@ -8,7 +8,7 @@ from pycnn.backends.cuda.direct import DirectPlan, mismatch
 from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
 from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import pack_divisors
-from pycnn.backends.cuda.plan import past_32_bits
+from pycnn.backends.cuda.plan import instances_of, past_32_bits
 from pycnn.backends.cuda.slices import adder
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
@@ -22,14 +22,14 @@ _WHY = "groups of one channel leave most of a tile of filters idle"
 _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
 
 
-def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[DirectPlan | WgradPlan]:
-    """Every instance's plan for a pass, specialised ones first."""
+def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[DirectPlan | WgradPlan]:
+    """Every instance's plan for a pass on arrays of a dtype, specialised ones first."""
     kernel = {"fprop": FPROP, "dgrad": DGRAD, "wgrad": WGRAD}[operator]
-    sums = adder(sources)
-    return [_plan(operator, shape, instance, sums) for instance in sources.of(kernel).values()]
+    sums = adder(sources, ending)
+    return [_plan(operator, shape, *named, sums) for named in instances_of(sources, kernel, ending).items()]
 
 
-def _plan(operator: str, shape: Conv2dShape, instance: Instance, sums: Instance) -> DirectPlan | WgradPlan:
+def _plan(operator: str, shape: Conv2dShape, name: str, instance: Instance, sums: Instance) -> DirectPlan | WgradPlan:
     tile = instance.tile
     rows, threads = tile["rows"], 32 * tile["warps"]
     above = rows_above(shape) if operator == "dgrad" else 0
@@ -61,11 +61,11 @@ def _plan(operator: str, shape: Conv2dShape, instance: Instance, sums: Instance)
     cost = slower * results * shape.R * shape.S
     if operator == "wgrad":
         return WgradPlan(
-            name=f"direct_depthwise_{instance.name}",
+            name=f"direct_depthwise_{name}",
             instance=instance,
             tier=0,
             why=_WHY,
-            workspace=workspace_of(slices, shape),
+            workspace=workspace_of(slices, shape, sums),
             bias_gradient=True,
             shape=shape,
             reason=reason,
@@ -77,7 +77,7 @@ def _plan(operator: str, shape: Conv2dShape, instance: Instance, sums: Instance)
             cost=cost,
         )
     return DirectPlan(
-        name=f"direct_depthwise_{instance.name}",
+        name=f"direct_depthwise_{name}",
         instance=instance,
         tier=0,
         why=_WHY,

@@ -1,4 +1,7 @@
-"""Launch plans for kernels/conv2d_wgrad_direct.cu: instances, grids, and how many slices the pixels are cut into."""
+"""Launch plans for kernels/conv2d_wgrad_direct.cu: instances, grids, and how many slices the pixels are cut into.
+
+In 16 bits there is the kernel for any problem alone, see `direct`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,10 @@ import struct
 from dataclasses import dataclass, replace
 
 from pycnn.backends.cuda.device import Argument, Extent, Reads, Writes
-from pycnn.backends.cuda.direct import mismatch
-from pycnn.backends.cuda.host import HostBase, grid_of
+from pycnn.backends.cuda.direct import general_work, mismatch
+from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_conv2d_shape, pack_divisors
-from pycnn.backends.cuda.plan import Operands, Plan, past_32_bits
+from pycnn.backends.cuda.plan import Operands, Plan, instances_of, past_32_bits
 from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
@@ -34,7 +37,7 @@ class WgradPlan(Plan):
         grid, block: launch geometry.
         geometry: the kernel's second argument.
         slices: how many partial results there are.
-        sums: the kernel that adds them up.
+        sums: the kernel that adds them up; of 16 bits, it rounds them too, even if there is but one.
     """
 
     instance: Instance
@@ -48,34 +51,35 @@ class WgradPlan(Plan):
     @property
     def kernels(self) -> tuple[Instance, ...]:
         """The one that multiplies, and the sum of its slices if it has any."""
-        return (self.instance, self.sums) if self.slices > 1 else (self.instance,)
+        return (self.instance, self.sums) if _adds(self.slices, self.sums) else (self.instance,)
 
     def run(self, host: HostBase, operands: Operands) -> None:
-        """Launch it, and add the slices up where there are several."""
+        """Launch it, and add the slices up where there are several, or round them."""
         outputs = {"dw": operands.dw, "db": operands.db}
         parts = outputs
-        if self.slices > 1:
+        adds = _adds(self.slices, self.sums)
+        if adds:
             parts = {
-                name: None if out is None else host.device.alloc((self.slices, *out.shape), out.dtype)
+                name: None if out is None else host.device.alloc((self.slices, *out.shape), FLOAT32)
                 for name, out in outputs.items()
             }
         arguments: list[Argument] = [pack_conv2d_shape(self.shape), self.geometry]
         arguments += [Reads("dy", operands.dy), Reads("x", operands.x)]
         arguments += [Writes(name, part) for name, part in parts.items()]
         host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
-        if self.slices > 1:
+        if adds:
             for name, out in outputs.items():
                 if out is not None:
                     sum_slices(host, parts[name], out)
 
 
-def plans(operator: str, shape: Conv2dShape, sources: Sources) -> list[WgradPlan]:
-    """Every instance's plan, specialised ones first."""
+def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[WgradPlan]:
+    """Every instance's plan on arrays of a dtype, specialised ones first."""
     if operator != "wgrad":
         return []
-    sums = adder(sources)
-    tiled = [_tiled(shape, instance, sums) for instance in sources.of(TILED).values()]
-    return tiled + [_any(shape, instance, sums) for instance in sources.of(ANY).values()]
+    sums = adder(sources, ending)
+    tiled = [_tiled(shape, instance, sums) for instance in instances_of(sources, TILED, ending).values()]
+    return tiled + [_any(shape, *named, sums) for named in instances_of(sources, ANY, ending).items()]
 
 
 def in_one_row(shape: Conv2dShape) -> Conv2dShape:
@@ -99,9 +103,15 @@ def slices_of(blocks: int, threads: int, reduction: int, shape: Conv2dShape) -> 
     return max(1, -(-reduction // length)), length
 
 
-def workspace_of(slices: int, shape: Conv2dShape) -> int:
+def workspace_of(slices: int, shape: Conv2dShape, sums: Instance) -> int:
     """Bytes of partial results, those of the bias included."""
-    return 0 if slices == 1 else 4 * slices * (shape.K * (shape.C // shape.groups) * shape.R * shape.S + shape.K)
+    results = shape.K * (shape.C // shape.groups) * shape.R * shape.S + shape.K
+    return 4 * slices * results if _adds(slices, sums) else 0
+
+
+def _adds(slices: int, sums: Instance) -> bool:
+    """Whether results are partial at first: of several slices, or float32 where 16 bits are stored."""
+    return slices > 1 or sums.tile["type"] != 0
 
 
 def _tiled(problem: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
@@ -138,7 +148,7 @@ def _tiled(problem: Conv2dShape, instance: Instance, sums: Instance) -> WgradPla
         instance=instance,
         tier=0,
         why="specialised on this filter and stride, with the fewest idle lanes of its tiles",
-        workspace=workspace_of(slices, shape),
+        workspace=workspace_of(slices, shape, sums),
         bias_gradient=True,
         shape=shape,
         reason=reason,
@@ -152,7 +162,7 @@ def _tiled(problem: Conv2dShape, instance: Instance, sums: Instance) -> WgradPla
     )
 
 
-def _any(shape: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
+def _any(shape: Conv2dShape, name: str, instance: Instance, sums: Instance) -> WgradPlan:
     tile = instance.tile
     tile_k, tile_taps = 8 * tile["filters"], 4 * tile["warps"] * tile["taps"]
     taps = shape.C // shape.groups * shape.R * shape.S
@@ -171,11 +181,11 @@ def _any(shape: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
         "filters": shape.K + tile_k,
     }
     return WgradPlan(
-        name=f"direct_any_{instance.name}",
+        name=f"direct_any_{name}",
         instance=instance,
         tier=1 + tile["wide"],
         why="no tile is specialised on this filter, stride and dilation",
-        workspace=workspace_of(slices, shape),
+        workspace=workspace_of(slices, shape, sums),
         bias_gradient=True,
         shape=shape,
         reason=None if tile["wide"] else past_32_bits(indices),
@@ -185,5 +195,5 @@ def _any(shape: Conv2dShape, instance: Instance, sums: Instance) -> WgradPlan:
         + struct.pack("<2q", pixels, chunks * staged),
         slices=slices,
         sums=sums,
-        cost=blocks * tile_k * tile_taps * pixels,
+        cost=general_work(tile, blocks * tile_k * tile_taps * pixels, blocks * slices),
     )

@@ -28,7 +28,9 @@ def grid_of(blocks: int) -> Extent:
 @cache
 def short_name(dtype: Any) -> str | None:
     """What instances call a dtype that kernels store, "f32", "f16" or "bf16"; None for another."""
-    return next((short for short in _STORED if DTYPES[short] == np.dtype(dtype).name), None)
+    # By name even where NumPy does not know it: bfloat16 is ml_dtypes'.
+    name = dtype if isinstance(dtype, str) and dtype in DTYPES.values() else np.dtype(dtype).name
+    return next((short for short in _STORED if DTYPES[short] == name), None)
 
 
 class UnavailableError(NotImplementedError):

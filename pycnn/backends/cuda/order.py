@@ -24,7 +24,7 @@ from pycnn.backends.cuda.plan import Plan
 from pycnn.shape import Conv2dShape, Problem
 from pycnn.tuning import Candidate, Table
 
-__all__ = ["candidate", "family_of", "first_tiers", "least", "take"]
+__all__ = ["candidate", "family_of", "first_tiers", "least", "take", "without_copies"]
 
 Choice = tuple[Plan, str]  # what is taken, and why
 Rule = Callable[[str, Conv2dShape, Sequence[Plan]], Choice | None]
@@ -65,6 +65,17 @@ def take(operator: str, shape: Conv2dShape, able: Sequence[Plan], table: Table |
             return found
     plan = least(able)
     return plan, f"the only family that can run it: {plan.why}"
+
+
+def without_copies(able: Sequence[Plan]) -> list[Plan]:
+    """The plans that read arrays as they lie, for images of 16 bits that are channels-last; all if there are none.
+
+    The others would be given copies.  A copy moves each element there and back, half of the way against the order of
+    memory, and the result is NCHW: the next layer would copy again, or read one by one the channels that it could read
+    16 bytes at a time.  Who lays a network's images channels-last does not want that of one layer, not even of a
+    depthwise one, whose work would be less.
+    """
+    return [plan for plan in able if plan.strided] or list(able)
 
 
 def least(plans: Sequence[Plan]) -> Plan:
@@ -118,7 +129,10 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
         )
     else:
         what = f"{filters} filters a group: a product's narrowest tile, 32 wide, would be mostly idle"
-    return least(direct), what
+    plan, tensor = least(direct), _of("im2col_tensor", able)
+    if tensor and least(tensor).cost < plan.cost:  # fast enough to idle
+        return None
+    return plan, what
 
 
 def _tensor(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
@@ -169,6 +183,8 @@ def _direct(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice |
     if not direct:
         return None
     plan = least(direct)
+    if _of("im2col_tensor", able):
+        return plan, f"less work than on tensor cores, whose tiles idle; {plan.why}"
     return plan, f"no implicit product can run it; {plan.why}" if _others(able) else plan.why
 
 

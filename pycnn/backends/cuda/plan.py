@@ -3,7 +3,8 @@
 A family is a module (`direct`, ...) with
 
     KERNELS                            the kernels it launches, by name
-    plans(operator, shape, sources)    its plans, those that cannot run the problem included
+    plans(operator, shape, sources)    its plans, those that cannot run the problem included; the modules that have
+                                       kernels of 16 bits also take the `ending` that `HostBase.ending` gives a dtype
 
 Its plans are asked for by the family's name, by a plan's name, or by anything between ("im2col", "im2col_implicit",
 "im2col_implicit_128x128"): the words before an underscore.
@@ -20,14 +21,16 @@ from typing import ClassVar
 from pycnn.backends.cuda.device import Argument, Array, Reads
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import NARROW
-from pycnn.jit.sources import Instance
+from pycnn.jit.sources import Instance, Sources
 
-__all__ = ["Epilogue", "Operands", "Plan", "past_32_bits"]
+__all__ = ["Epilogue", "Operands", "Plan", "instances_of", "past_32_bits"]
 
 
 # Multiply-adds that an H100 does while it moves one float to memory and back: 33 against 0.84 * 10^12 a second, and two
 # ways.  What an algorithm moves between its own kernels counts as so many.
 MOVED = 80
+
+_ENDINGS = ("", "_f16", "_bf16")  # of the names of instances, by the member `type` of their tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +102,12 @@ class Plan(ABC):
     def answers_to(self, algo: str) -> bool:
         """Whether the plan is one of several that `algo` asks for."""
         return self.name.startswith(f"{algo}_")
+
+
+def instances_of(sources: Sources, kernel: str, ending: str) -> dict[str, Instance]:
+    """A kernel's instances for arrays of one dtype, by their names without its `ending` (see `HostBase.ending`)."""
+    found = sources.of(kernel).values()
+    return {each.name.removesuffix(ending): each for each in found if _ENDINGS[each.tile.get("type", 0)] == ending}
 
 
 def past_32_bits(indices: Mapping[str, int]) -> str | None:

@@ -19,7 +19,7 @@ def adder(sources: Sources, ending: str = "") -> Instance:
 def sum_slices(host: HostBase, slices: Array, out: Array) -> None:
     """Write into `out` the sum of slices[0], slices[1], ...; each has as many elements as `out`, dense.
 
-    The slices are float32; the sum is rounded once where `out` is float16 or bfloat16.
+    The slices are float32; the sum, be it of one, is rounded once where `out` is float16 or bfloat16.
     """
     count, size = int(slices.shape[0]), int(out.size)
     if size == 0:
