@@ -49,14 +49,16 @@ def prove(
     hashes = ledger.source_hashes()
     due = [task for task in tasks.plan(quick) if only_slice in (None, task.slice)]
     waiting = [task for task in due if not book.holds(task, hashes)]
+    waiting.sort(key=lambda task: book.failed(task, hashes))  # last, for it may take the GPU with it
     print(f"{device['device']}: {len(due) - len(waiting)} of {len(due)} tasks hold already; evidence in {book.path}")
     if waiting:
         place.prepare()
     failures = done = 0
     for task in waiting:
         if clock() - start + task.seconds > budget:
-            break
+            continue  # a shorter one may fit
         began = clock()
+        book.write(task, hashes, False, {"error": "did not end"}, 0.0)  # stands where the process is killed
         try:
             ok, result = True, task.work(place)
         except (AssertionError, RuntimeError, MemoryError) as error:

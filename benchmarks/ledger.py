@@ -58,10 +58,16 @@ class Ledger:
 
     def holds(self, task: Task, hashes: dict[str, str]) -> bool:
         """Whether the task has succeeded with the sources as they are."""
-        result = self.content["results"].get(task.name)
-        return bool(
-            result and result["ok"] and result["sources"] == {kernel: hashes[kernel] for kernel in task.kernels}
-        )
+        return self._of(task, hashes).get("ok", False)
+
+    def failed(self, task: Task, hashes: dict[str, str]) -> bool:
+        """Whether the task has failed with the sources as they are."""
+        return not self._of(task, hashes).get("ok", True)
+
+    def _of(self, task: Task, hashes: dict[str, str]) -> dict[str, Any]:
+        """The task's result, empty where there is none or the sources were others."""
+        result: dict[str, Any] = self.content["results"].get(task.name, {"sources": None})
+        return result if result["sources"] == {kernel: hashes[kernel] for kernel in task.kernels} else {}
 
     def write(self, task: Task, hashes: dict[str, str], ok: bool, result: dict[str, Any], seconds: float) -> None:
         """Add one result and save everything."""

@@ -109,9 +109,9 @@ def test_plan_proves_every_algorithm_on_some_problem() -> None:
     assert [task.slice for task in planned] == sorted(task.slice for task in planned)
 
 
-def test_every_plan_on_tensor_cores_runs_some_problem() -> None:
-    """Of every arithmetic and pass, in one layout or the other; and among them are all instances of their kernels."""
-    reached, ran, listed = set(), set(), set()
+def test_every_plan_beside_those_of_float32_runs_some_problem() -> None:
+    """Of every arithmetic and pass, in one layout or the other; all instances, with full tiles, tails and steps."""
+    reached, ran, listed, filled = set(), set(), set(), set()
     for kind, operator in product(KINDS, PASSES):
         about = kind.arithmetic, operator
         listed |= {(*about, plan.name) for plan in kind.plans(Problem.parse(f"n1c1h1_k1r1_{operator}"), "sm_90a")}
@@ -121,9 +121,16 @@ def test_every_plan_on_tensor_cores_runs_some_problem() -> None:
             assert (problem.operator, problem.dtype, problem.layout) == (operator, kind.dtype, kind.layout)
             ran.add((*about, algo))
             reached |= set(plan.kernels)
+            if isinstance(plan, tensor.TensorPlan):
+                tile = plan.instance.tile
+                if min(plan.tiles) > 1 and plan.length > tile["stages"] * tile["tile_k"]:
+                    filled.add(plan.instance)
     assert ran == listed
+    assert filled == {each for each in installed().instances if each.kernel in tensor.KERNELS}
     kernels = (*tensor.KERNELS, *tensor_product.KERNELS)
     assert {each for each in installed().instances if each.kernel in kernels} <= reached
+    halves = {each for each in installed().instances if each.kernel.startswith("conv2d") and "f16" in each.name}
+    assert halves <= reached
 
 
 def test_every_arithmetic_is_timed_on_twenty_layers_and_backward_where_it_matters() -> None:
@@ -202,6 +209,23 @@ def test_budget_stops_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.Ca
             break
     assert done == everything
     assert runs > 2
+
+
+def test_what_took_the_gpu_with_it_does_not_keep_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for left in (True, False):
+        place = Place(fails="memcheck convert", error=CUDARuntimeError)
+        assert prove(place, tmp_path, only=tasks.REST) == evidence.FAILED
+        assert place.asked[-1] == "memcheck convert"
+        assert ("; 0 left" not in capsys.readouterr().out) == left
+    assert len(results(tmp_path)) == sum(task.slice == tasks.REST for task in tasks.plan(quick=True))
+
+
+def test_a_task_that_does_not_fit_does_not_keep_shorter_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = {"long": 300, "short": 5}
+    made = [tasks.Task(name, (), 1, seconds, lambda place: {}) for name, seconds in lengths.items()]
+    monkeypatch.setattr(tasks, "plan", lambda quick=False: made)
+    assert prove(Place(), tmp_path, budget=100) == evidence.OK
+    assert set(results(tmp_path)) == {"short"}
 
 
 def test_what_holds_is_not_proven_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,8 +362,9 @@ def test_rehearsal_runs_the_real_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.undo()
-    assert evidence.main(["--device", "sim", "--slice", "1", "--out", str(tmp_path)]) == evidence.OK
-    assert "0 failed; 0 left" in capsys.readouterr().out
+    for number in ("1", "2"):
+        assert evidence.main(["--device", "sim", "--slice", number, "--out", str(tmp_path)]) == evidence.OK
+        assert "0 failed; 0 left" in capsys.readouterr().out
     assert evidence.main(["status", "--out", str(tmp_path)]) == evidence.OK
     assert "never proven on a GPU" in capsys.readouterr().out
 
@@ -369,7 +394,9 @@ def test_interrupt_keeps_what_was_done(
     monkeypatch.setattr(evidence, "_place", lambda name: Place(fails="memcheck tensor", error=KeyboardInterrupt))
     assert evidence.main(["--slice", "3", "--out", str(tmp_path), "--budget", "1e9"]) == evidence.INTERRUPTED
     assert "interrupted; what was done is written" in capsys.readouterr().err
-    assert results(tmp_path)
+    written = results(tmp_path)
+    assert written.pop("sanitizer/memcheck/tensor")["error"] == "did not end"
+    assert [result["ok"] for result in written.values()] == [True]  # the planted bug's, which came first
 
 
 def test_damaged_evidence_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
