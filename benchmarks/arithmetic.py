@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from pycnn import use_precision
-from pycnn.backends.cuda import tensor, winograd
+from pycnn.backends.cuda import conv, tensor, winograd
 from pycnn.backends.cuda.plan import Plan
 from pycnn.jit.sources import installed
 from pycnn.shape import DTYPES, Problem
@@ -67,12 +67,14 @@ class Kind:
         return self.of(replace(problem, shape=replace(s, C=_up(s.C, chunk), K=_up(s.K, chunk))))
 
     def plans(self, problem: Problem, arch: str) -> list[Plan]:
-        """Every plan on tensor cores, of `fitted` problems on a GPU; those that cannot run included."""
+        """Every plan beside float32's, those that cannot run included: on tensor cores, and direct in 16 bits."""
         if self.arithmetic not in ARITHMETICS:
             return []
         setting = tensor.Setting(self.arithmetic, self.layout == "nhwc", arch)
         found = tensor.plans(problem.operator, problem.shape, installed(), setting)
-        if self == Kind("3xtf32"):  # Winograd makes its arrays dense first
+        if self.layout == "nchw" and self.dtype != "float32":  # direct makes its arrays dense first
+            found += conv.plans(problem.operator, problem.shape, installed(), f"_{self.arithmetic}")
+        if self == Kind("3xtf32"):  # so does Winograd
             found += winograd.split_plans(problem.operator, problem.shape, installed(), arch)
         return found
 

@@ -7,6 +7,7 @@ on, in the same process, on the same arrays, with TF32 off but in the calls that
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import math
 import shutil
@@ -267,7 +268,8 @@ class Gpu:
         return lambda: self.host.conv2d_wgrad(left, right, s.w_shape, *how, algo=algo)
 
     def _release(self) -> None:
-        """Give what nobody uses back to the GPU: CuPy and torch each keep what they once had."""
+        """Give what nobody uses back to the GPU: cycles keep arrays, and CuPy and torch each what they once had."""
+        gc.collect()
         self.cupy.get_default_memory_pool().free_all_blocks()
         torch = _torch()
         if torch:

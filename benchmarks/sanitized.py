@@ -155,13 +155,15 @@ def _on_tensor_cores(backend: Any, kind: Kind, texts: tuple[str, ...], family: s
 
 
 def _every_plan(backend: Any, planner: Any, sources: Sources, passes: tuple[str, ...]) -> None:
-    for text in PROBLEMS:
-        for operator in passes:
-            problem = replace(Problem.parse(text), operator=operator)
-            operands = float_operands(problem)
-            for plan in planner.plans(operator, problem.shape, sources):
-                if plan.reason is None:
-                    run(backend, problem, operands, plan.name)
+    endings = {"float32": "", "float16": "_f16", "bfloat16": "_bf16"}
+    dtypes = ["float32", *map(str, half_dtypes() if planner in conv.HALF_PLANNERS else ())]
+    for text, operator, dtype in product(PROBLEMS, passes, dtypes):
+        problem = replace(Problem.parse(text), operator=operator, dtype=dtype)
+        operands = float_operands(problem)
+        how = (operator, problem.shape, sources)
+        for plan in planner.plans(*how, endings[dtype]) if endings[dtype] else planner.plans(*how):
+            if plan.reason is None:
+                run(backend, problem, operands, plan.name)
 
 
 if __name__ == "__main__":

@@ -49,10 +49,10 @@ __all__ = [
     "Place",
     "Task",
     "able",
+    "kernels_in",
     "launched_by",
     "plan",
     "subject",
-    "tensor_kernels",
 ]
 
 # The layers timed first: every filter size, stride and tile shape, from 3 channels to 512, the largest of each network.
@@ -77,6 +77,9 @@ TIMED = (
 
 MOST_MACS = 20_000_000  # of a layer on which every plan on tensor cores is proven
 ODD = ("tail", "one channel", "groups", "depthwise")  # problems whose channels are no whole chunks of 16 bytes
+
+# Full tiles and tails, and more steps than a pipeline has stages, for the largest tile in every pass.
+TILES = "n3c264h17_k264r1"
 
 # Problems whose Winograd products fill the largest tile, with as few channels to sum over as the oracle likes.
 PRODUCTS = {"fprop": "n2c4h64_k256r3_pd1", "dgrad": "n2c256h64_k4r3_pd1"}
@@ -180,7 +183,7 @@ class Task:
 def plan(quick: bool = False) -> list[Task]:
     """Every task, most important first; `quick` keeps to a few small ones, for the rehearsal."""
     found: dict[str, Task] = {}
-    proofs = (*_fragments(), _peaks(), *_tensor_proofs(quick), *_proofs(quick))
+    proofs = (*_fragments(), _peaks(), *_other_proofs(quick), *_proofs(quick))
     times = (*_first_times(quick), *_steps(quick))
     for task in (*proofs, *_sanitized(ON_TENSOR_CORES), *times, *_sanitized(LAUNCHERS), *_times(quick)):
         found.setdefault(task.name, task)
@@ -259,12 +262,12 @@ def _proofs(quick: bool) -> Iterator[Task]:
         yield Task(f"repeat/{problem}", convolving, 1, 20, _repeat(problem))
 
 
-def _tensor_proofs(quick: bool) -> Iterator[Task]:
-    """Everything on tensor cores, a task for each pass, arithmetic and layout."""
+def _other_proofs(quick: bool) -> Iterator[Task]:
+    """Every plan beside float32's, a task for each pass, arithmetic and layout."""
     for kind in KINDS[1::5] if quick else KINDS:
         for operator in PASSES:
-            work = _correct_on_tensor_cores(kind, operator, quick)
-            yield Task(f"correct/{operator}/{kind.name}", tensor_kernels(kind, operator), RIGHT, 20, work)
+            work = _correct_in(kind, operator, quick)
+            yield Task(f"correct/{operator}/{kind.name}", kernels_in(kind, operator), RIGHT, 20, work)
     dtypes = {str(each): each for each in (np.dtype(np.float32), *half_dtypes())}
     for kind in (FLOAT32, *(each for each in KINDS if each.layout == "nchw" and each.dtype in dtypes)):
         dtype = dtypes[kind.dtype]
@@ -284,8 +287,8 @@ def _sanitized(launchers: tuple[ModuleType, ...]) -> Iterator[Task]:
 
 
 @cache
-def tensor_kernels(kind: Kind, operator: str) -> tuple[str, ...]:
-    """The kernels that a pass launches on tensor cores for one problem or another of the lists."""
+def kernels_in(kind: Kind, operator: str) -> tuple[str, ...]:
+    """The kernels that a pass launches in this arithmetic for one problem or another of the lists."""
     asked = [kind.fitted(replace(problem, operator=operator)) for problem in problems()]
     plans = [plan for problem in asked for plan in kind.plans(problem, _ANY_ARCH)]
     return tuple(dict.fromkeys(instance.kernel for plan in plans for instance in plan.kernels))
@@ -296,7 +299,8 @@ def able(kind: Kind, operator: str, arch: str, quick: bool = False) -> Iterator[
 
     Channels-last arrays with whole chunks of channels are for the plans that read chunks; others for the others.
     """
-    listed = problems("plain")[:1] if quick else problems() + layers(most_macs=MOST_MACS)
+    full = [*problems(), *layers(most_macs=MOST_MACS), Problem.parse(TILES)]
+    listed = problems("plain")[:1] if quick else full
     asked = [(each, True) for each in listed]
     if kind.layout == "nhwc" and not quick:
         asked += [(each, False) for each in problems(*ODD)]
@@ -351,7 +355,7 @@ def _correct(algo: str, able: list[Problem]) -> Callable[[Place], dict[str, Any]
     return work
 
 
-def _correct_on_tensor_cores(kind: Kind, operator: str, quick: bool) -> Callable[[Place], dict[str, Any]]:
+def _correct_in(kind: Kind, operator: str, quick: bool) -> Callable[[Place], dict[str, Any]]:
     def work(place: Place) -> dict[str, Any]:
         proven = Counter[str]()
         for problem, algo in able(kind, operator, place.arch, quick):
@@ -458,7 +462,7 @@ def _times(quick: bool) -> Iterator[Task]:
 
 def _time(problem: Problem, number: int, batch: int, kind: Kind = FLOAT32, quick: bool = False) -> Task:
     layer = replace(problem, shape=replace(problem.shape, N=1 if quick else batch))
-    kernels = set(tensor_kernels(kind, layer.operator))
+    kernels = set(kernels_in(kind, layer.operator))
     if layer.dtype == "float32":  # whose own kernels may be taken in any precision
         kernels |= {kernel for operator, _, names in _algorithms() if operator == layer.operator for kernel in names}
     name = f"{layer}" if kind.precision == "float32" else f"{kind.precision}/{layer}"

@@ -268,7 +268,7 @@ class Ndarray:
     def get(self) -> np.ndarray:
         host = self._used
         Gpu.playing.transfer("get")
-        return np.array(host)
+        return np.array(host, order="C")
 
     def item(self) -> Any:
         host = self._used
