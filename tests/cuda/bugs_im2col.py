@@ -17,6 +17,7 @@ from pycnn.testing import exact_operands, run
 
 FPROP, DGRAD, WGRAD = "conv2d_fprop_im2col.cu", "conv2d_dgrad_im2col.cu", "conv2d_wgrad_im2col.cu"
 SHARED, CORE, COLUMNS, PARITY = "im2col.cuh", "gemm.cuh", "im2col.cu", "parity.cuh"
+PLACES = "places.cuh"
 
 
 class Fused(NamedTuple):
@@ -107,9 +108,9 @@ BUGS: dict[str, Bug] = {
     "place of a tap one tile late": InKernel(
         SHARED, "prepare<threads>(tile, place_of_)", "prepare<threads>(tile - 1, place_of_)", FORWARD
     ),
-    "ring of two tiles": InKernel(SHARED, "(tile) & 3][k];", "(tile) & 1][k];", FORWARD),
+    "ring of two tiles": InKernel(PLACES, "(tile) & 3][k];", "(tile) & 1][k];", FORWARD),
     "places prepared by too few threads": InKernel(
-        SHARED, "if (k < tile_k) place", "if (k < tile_k - 1) place", FORWARD
+        PLACES, "if (k < tile_k) place", "if (k < tile_k - 1) place", FORWARD
     ),
     "tap past the last one": InKernel(FPROP, "if (tap >= taps) return", "if (tap > taps) return", FORWARD),
     "rows not tested": InKernel(SHARED, "inside(h_ + tap.h, H_) && ", "", FORWARD),

@@ -43,7 +43,7 @@ ROWS, COLUMNS = Probing("ldmatrix", LOAD), Probing("ldmatrix.trans", LOAD)
 FLOAT16, BFLOAT16, TF32 = (Probing(f"mma {number}", MMA) for number in ("float16", "bfloat16", "tf32"))
 TURING = Probing("mma float16", MMA, "sm_75")
 NARROW, NARROW_B = Probing("narrow float16", HALF), Probing("narrow bfloat16", HALF)
-NARROW_B_TURING = Probing("narrow bfloat16", HALF, "sm_75")
+NARROW_TURING, NARROW_B_TURING = (Probing(f"narrow {number}", HALF, "sm_75") for number in ("float16", "bfloat16"))
 WIDEN, ROUND = Probing("widen float16", HALF), Probing("round tf32", MMA)
 CASES = {
     "rows": ROWS,
@@ -54,6 +54,7 @@ CASES = {
     "tf32": TF32,
     "narrow float16": NARROW,
     "narrow bfloat16": NARROW_B,
+    "narrow float16 one by one": NARROW_TURING,
     "narrow bfloat16 without the instruction": NARROW_B_TURING,
     "widen float16": WIDEN,
     "round tf32": ROUND,
@@ -92,8 +93,10 @@ BUGS: dict[str, Bug] = {
     "not transposed by the simulator": InKernel(LOAD, "sim::ldmatrix<true>", "sim::ldmatrix<false>", COLUMNS),
     "matrices exchanged": InKernel(LOAD, "{%0, %1, %2, %3}, [%4]", "{%0, %2, %1, %3}, [%4]", ROWS),
     "row two bytes further": InKernel(LOAD, ': "r"(place)', ': "r"(place + 2)', ROWS),
-    "float16 rounded toward zero": InKernel(HALF, "cvt.rn.f16.f32", "cvt.rz.f16.f32", NARROW),
-    "bfloat16 rounded toward zero": InKernel(HALF, "cvt.rn.bf16.f32", "cvt.rz.bf16.f32", NARROW_B),
+    "float16 rounded toward zero": InKernel(HALF, "cvt.rn.f16.f32", "cvt.rz.f16.f32", NARROW_TURING),
+    "two float16 rounded toward zero": InKernel(HALF, "cvt.rn.f16x2.f32", "cvt.rz.f16x2.f32", NARROW),
+    "two bfloat16 rounded toward zero": InKernel(HALF, "cvt.rn.bf16x2.f32", "cvt.rz.bf16x2.f32", NARROW_B),
+    "two float16 exchanged": InKernel(HALF, '"f"(high), "f"(low)', '"f"(low), "f"(high)', NARROW),
     "bfloat16 cut off": InKernel(HALF, "(bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16", "bits >> 16", NARROW_B),
     "ties of bfloat16 away from zero": InKernel(HALF, "0x7FFFu + (bits >> 16 & 1u)", "0x8000u", NARROW_B_TURING),
     "NaN of bfloat16 rounded": InKernel(HALF, "value != value ? 0x7FFFu : rounded", "rounded", NARROW_B_TURING),
