@@ -20,8 +20,8 @@
 //
 // Launch      one block of `warps` warps for each tile; block index = ((slice*groups + g)*tiles_p + tp)*tiles_c + tc,
 //             so that neighbours in time share their pixels; past 2^31 - 1 blocks it goes on along y.
-// Shared      FpropTensorShared: dynamic past 48 KiB.  No bank conflicts, see tensor_gemm.cuh; but for the elements of 32
-//             bits that are copied one by one, four to a bank.
+// Shared      FpropTensorShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
+//             tensor_gemm.cuh); elements of 32 bits that are copied one by one come four to a bank.
 // Determinism each output of a slice is summed in one order; slices are added in order.
 // Cost        N*K*P*Q*(C/groups)*R*S multiply-adds, the tiles rounded up to whole ones.
 // Limit       the tensor cores with `vectors`: a chunk of eight channels costs one copy, two bounds and an address.

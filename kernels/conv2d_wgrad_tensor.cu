@@ -20,8 +20,8 @@
 //
 // Launch      one block of `warps` warps for each tile; block index = ((slice*groups + g)*tiles_p + tp)*tiles_c + tc,
 //             tp counting tiles of taps; past 2^31 - 1 blocks it goes on along y.
-// Shared      WgradTensorShared: dynamic past 48 KiB.  No bank conflicts, see tensor_gemm.cuh; but for the elements of 32
-//             bits that are copied one by one, four to a bank.
+// Shared      WgradTensorShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
+//             tensor_gemm.cuh); elements of 32 bits that are copied one by one come four to a bank.
 // Determinism each result of a slice is summed in one order; slices are added in order.
 // Cost        N*P*Q*K*(C/groups)*R*S multiply-adds, the tiles rounded up to whole ones.
 // Limit       as conv2d_fprop_tensor.

@@ -37,6 +37,7 @@ from pycnn.testing import (
     run,
 )
 from pycnn.testing.ptx import PtxDevice
+from pycnn.testing.ptx.machine import Machine
 from pycnn.testing.regimes import split_operands
 
 pytestmark = pytest.mark.simulator
@@ -728,6 +729,40 @@ def test_ptx_is_exact(operator: str, instance: str) -> None:
         device = PtxDevice(arch)
         assert exactly(instance, problem, device)
         assert f"conv2d_{operator}_tensor[{instance}]" in map(str, device.launches)
+
+
+def times_to_a_bank(addresses: np.ndarray, lanes: np.ndarray, size: int, matrices: bool) -> int:
+    """How often an access of these lanes goes to one bank at most: a warp's by 128 bytes, a matrix's by its rows."""
+    together = lanes // (8 if matrices else 128 // max(size, 4))
+    most = 0
+    for part in np.unique(together):
+        words = np.unique(addresses[together == part][:, None] // 4 + np.arange(max(size // 4, 1)))
+        most = max(most, int(np.bincount(words % 32).max()))
+    return most
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("instance", ["f16_64x64", "f16_strided_64x64", "3xtf32_64x64", "3xtf32_strided_64x64"])
+@pytest.mark.parametrize("operator", PASSES)
+def test_copies_and_fragments_meet_no_bank_twice(operator: str, instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, int] = {}
+    memory = Machine.memory
+
+    def watched(self: Machine, instruction: Any, space: str, addresses: np.ndarray, size: int, writing: bool) -> Any:
+        if space == "shared":
+            name = instruction.text.split()[0]
+            times = times_to_a_bank(addresses, np.asarray(self.active), size, "ldmatrix" in name)
+            found[name] = max(found.get(name, 0), times)
+        return memory(self, instruction, space, addresses, size, writing)
+
+    monkeypatch.setattr(Machine, "memory", watched)
+    assert exactly(instance, of(instance, PTX[operator], operator), PtxDevice("sm_90a"))
+    for name, times in found.items():
+        if name.startswith(("ldmatrix", "st.shared.v4")) or (name.startswith("cp.async") and ".cg." in name):
+            assert times == 1, name
+        if name.startswith("cp.async") and ".ca." in name:
+            assert times == 4, name
+    assert any(name.startswith(("ldmatrix", "cp.async", "st.shared.v4")) for name in found)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
