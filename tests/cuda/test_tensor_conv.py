@@ -742,7 +742,13 @@ def times_to_a_bank(addresses: np.ndarray, lanes: np.ndarray, size: int, matrice
 
 
 @pytest.mark.nvrtc
-@pytest.mark.parametrize("instance", ["f16_64x64", "f16_strided_64x64", "3xtf32_64x64", "3xtf32_strided_64x64"])
+@pytest.mark.parametrize(
+    "instance",
+    [
+        *("f16_64x64", "3xtf32_64x64"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("f16_strided_64x64", "3xtf32_strided_64x64")),
+    ],
+)
 @pytest.mark.parametrize("operator", PASSES)
 def test_copies_and_fragments_meet_no_bank_twice(operator: str, instance: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found: dict[str, int] = {}
