@@ -7,6 +7,8 @@ from typing import Any
 from bugs_wgrad import BiasGradient, NotANumber
 from seeded import Bug, Convolution, InHost, InKernel, InLaunch, block_too_small, grid_too_small, swapped
 
+from pycnn.jit.sources import Instance, Sources
+
 DEPTHWISE = "conv2d_depthwise_direct.cu"
 
 # Blocks that are cut off, several images, rows that are no multiple of a thread's, two filters a channel.
@@ -17,6 +19,11 @@ ANY = Convolution("direct_depthwise_any_narrow", "n2c3h14w13_k6r3s4_st3x2pd2.1.4
 ANY_DGRAD = Convolution("direct_depthwise_any_narrow", "n2c3h14w13_k6r3s4_st3x2pd2.1.4.2dl2x1g3_dgrad", DEPTHWISE)
 ANY_WGRAD = BiasGradient("direct_depthwise_any_narrow", "n9c3h14w33_k6r3s4_st3x2pd2.1.4.2dl2x1g3_wgrad", DEPTHWISE)
 NOT_A_NUMBER = NotANumber("direct_depthwise_r3s3_st1", "n1c2h9w9_k2r3s3_pd1g2_wgrad", DEPTHWISE)
+# bfloat16 has 8 bits, less than these sums of 25 products take, or those of a slice.
+HALF_FPROP = Convolution("direct_depthwise_r5s5_st1", "n2c3h9w9_k6r5s5_pd2g3_bf16", DEPTHWISE)
+HALF_DGRAD = Convolution("direct_depthwise_any_narrow", "n2c3h9w9_k6r5s5_pd2g3_bf16_dgrad", DEPTHWISE)
+HALF_WGRAD = BiasGradient("direct_depthwise_r3s3_st1", "n9c5h14w33_k10r3s3_pd1.0.2.1g5_bf16_wgrad", DEPTHWISE)
+ONE_SLICE = BiasGradient("direct_depthwise_r3s3_st1", "n1c2h5w5_k2r3s3_pd1g2_f16_wgrad", DEPTHWISE)
 CASES = {
     "fprop": FPROP,
     "dgrad": DGRAD,
@@ -25,6 +32,10 @@ CASES = {
     "any dgrad": ANY_DGRAD,
     "any wgrad": ANY_WGRAD,
     "NaN": NOT_A_NUMBER,
+    "fprop of 16 bits": HALF_FPROP,
+    "dgrad of 16 bits": HALF_DGRAD,
+    "wgrad of 16 bits": HALF_WGRAD,
+    "one slice of 16 bits": ONE_SLICE,
 }
 
 
@@ -36,6 +47,13 @@ def longer_slices(call: Any) -> Any:
     return change
 
 
+def another_type(call: Any) -> Any:
+    def change(sources: Sources, kernel: str, ending: str) -> dict[str, Instance]:
+        return call(sources, kernel, {"_f16": "_bf16", "_bf16": "_f16"}.get(ending, ending))
+
+    return change
+
+
 BUGS: dict[str, Bug] = {
     "filter taken for its channel": InKernel(
         DEPTHWISE, "quotient(place.channel, grid.multiplier)", "place.channel", FPROP
@@ -43,9 +61,7 @@ BUGS: dict[str, Bug] = {
     "no guard on the last row": InKernel(DEPTHWISE, "if (place.tile * T.rows + i >= shape.P) break;", "", FPROP),
     "no guard on the last thread": InKernel(DEPTHWISE, "if (index >= grid.threads) return;", "", FPROP),
     "stride forgotten in the window": InKernel(DEPTHWISE, "in[i * T.stride_h + r]", "in[i + r]", FPROP),
-    "swapped taps": InKernel(
-        DEPTHWISE, "const float tap = taps[r * T.S + s];", "const float tap = taps[s * T.S + r];", FPROP
-    ),
+    "swapped taps": InKernel(DEPTHWISE, "to_float(taps[r * T.S + s])", "to_float(taps[s * T.S + r])", FPROP),
     "one column of taps too few": InKernel(
         DEPTHWISE, "for (int s = 0; s < T.S; ++s) {", "for (int s = 1; s < T.S; ++s) {", FPROP
     ),
@@ -75,6 +91,31 @@ BUGS: dict[str, Bug] = {
         "shared.part[kTapsAtOnce][0];\n            __syncthreads();",
         "shared.part[kTapsAtOnce][0];",
         ANY_WGRAD,
+    ),
+    "16 bits: a sum rounded at every tap": InKernel(
+        DEPTHWISE,
+        "sum[i] = fmaf(in[i * T.stride_h + r], tap, sum[i]);",
+        "sum[i] = to_float(from_float<Stored<T>>(fmaf(in[i * T.stride_h + r], tap, sum[i])));",
+        HALF_FPROP,
+    ),
+    "16 bits: a sum rounded at every filter": InKernel(
+        DEPTHWISE,
+        "const int64 k = static_cast<int64>(place.channel) * multiplier + j;",
+        "const int64 k = static_cast<int64>(place.channel) * multiplier + j; "
+        "sum[0] = to_float(from_float<Stored<T>>(sum[0]));",
+        HALF_DGRAD,
+    ),
+    "16 bits: slices rounded": InKernel(
+        DEPTHWISE,
+        "dw[(slice * shape.K + k) * taps + tap] = shared.part[tap][0];",
+        "dw[(slice * shape.K + k) * taps + tap] = to_float(from_float<Stored<T>>(shared.part[tap][0]));",
+        HALF_WGRAD,
+    ),
+    "16 bits: one slice is not rounded": InHost(
+        "pycnn.backends.cuda.direct_wgrad._adds", lambda call: lambda slices, sums: slices > 1, ONE_SLICE
+    ),
+    "16 bits: the kernel of the other type": InHost(
+        "pycnn.backends.cuda.direct_depthwise.instances_of", another_type, HALF_FPROP
     ),
     "argument order": InLaunch(swapped(2, 3), WGRAD),
     "grid too small": InLaunch(grid_too_small, DGRAD),

@@ -21,6 +21,9 @@ TURNED = Convolution("direct_r3s3_st1_8x8", "n2c70h9w10_k10r3s3_pd0.1.4.1_dgrad"
 TURNED_GROUPS = Convolution("direct_r3s3_st1_8x8", "n1c12h7w7_k8r3s3_pd1g2_dgrad", DGRAD_KERNEL)
 DGRAD = Convolution("direct_any_narrow", "n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad", DGRAD_KERNEL)
 DGRAD_GROUPS = Convolution("direct_any_narrow", "n1c6h7w7_k8r3s3_st2pd1g2_dgrad", DGRAD_KERNEL)
+# bfloat16 has 8 bits, less than these sums take.
+HALF = Convolution("direct_any_narrow", "n1c40h5w7_k9r3s3_pd1_bf16", FPROP)
+HALF_DGRAD = Convolution("direct_any_narrow", "n1c9h5w7_k40r3s3_pd1_bf16_dgrad", DGRAD_KERNEL)
 CASES = {
     "tiled": TILED,
     "groups": GROUPS,
@@ -29,6 +32,8 @@ CASES = {
     "turned groups": TURNED_GROUPS,
     "dgrad": DGRAD,
     "dgrad groups": DGRAD_GROUPS,
+    "16 bits": HALF,
+    "dgrad of 16 bits": HALF_DGRAD,
 }
 
 
@@ -160,6 +165,18 @@ BUGS: dict[str, Bug] = {
         TURNED,
     ),
     "unsigned test forgotten": InKernel(HEADER, "static_cast<uint32>(i) < static_cast<uint32>(n)", "i < n", ANY),
+    "16 bits: a sum rounded before its bias": InKernel(
+        FPROP, "epilogue(sum[i][k], ", "epilogue(to_float(from_float<Stored<T>>(sum[i][k])), ", HALF
+    ),
+    "16 bits: weights beside each other": InKernel(
+        FPROP, "all_taps + tap0 + t])", "all_taps + (tap0 + t) / 2 * 2])", HALF
+    ),
+    "dgrad of 16 bits: a sum rounded at every tap": InKernel(
+        DGRAD_KERNEL,
+        "sum[i][c] = fmaf(in, weight[c], sum[i][c]);",
+        "sum[i][c] = to_float(from_float<Stored<T>>(fmaf(in, weight[c], sum[i][c])));",
+        HALF_DGRAD,
+    ),
     "argument order": InLaunch(swapped(2, 3), TILED),
     "grid too small": InLaunch(grid_too_small, TILED),
     "block too small": InLaunch(block_too_small, TILED),

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device import Argument, Extent
 from pycnn.backends.cuda.device_sim import SimDevice
 from pycnn.backends.sim import Simulated
 from pycnn.shape import Conv2dShape, Problem
+from pycnn.testing import Operands, half_dtypes, oracle
+from pycnn.testing.regimes import dtype_of
 
 ORDERS = ("forward", "reverse", "random")
 DEVICES = {order: Simulated(Host(SimDevice(order=order, seed=7))) for order in ORDERS}
@@ -40,11 +44,38 @@ def random_problems(count: int) -> list[Problem]:
     return found
 
 
+HALVES = tuple(str(dtype) for dtype in half_dtypes())
+
+
+def ending(problem: Problem) -> str:
+    """How the names of the instances end that are for the problem's dtype."""
+    return str(DEVICES["forward"].host.ending("a convolution", problem.dtype))
+
+
+def in_halves(given: Iterable[Problem]) -> list[Problem]:
+    """The problems in float16 and in bfloat16."""
+    return [replace(problem, dtype=dtype) for dtype in HALVES for problem in given]
+
+
+def by_cost(problem: Problem, most_macs: int = 60_000) -> tuple[()] | pytest.MarkDecorator:
+    """Of 16 bits the fast run has small problems, and no bfloat16, which differs from float16 in conversions alone."""
+    fast = problem.dtype == "float32" or (problem.dtype == "float16" and problem.shape.macs <= most_macs)
+    return () if fast else pytest.mark.slow
+
+
+def rounded(problem: Problem, operands: Operands) -> np.ndarray:
+    """The exact result, rounded once."""
+    return oracle(problem, operands).astype(dtype_of(problem))
+
+
 class Ends(SimDevice):
-    """Runs the first and the last block of every launch, for arrays too large to go through."""
+    """Runs the first and the last block of every launch, for arrays too large to go through, and those `also` named."""
+
+    also: tuple[int, ...] = ()
 
     def launch(self, kernel: Any, grid: Extent, block: Extent, shared: int, arguments: Sequence[Argument]) -> None:
-        self.blocks = sorted({0, grid[0] * grid[1] * grid[2] - 1})
+        last = grid[0] * grid[1] * grid[2] - 1
+        self.blocks = sorted({0, last, *(block for block in self.also if block < last)})
         super().launch(kernel, grid, block, shared, arguments)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import DEVICES, ORDERS
+from simulated import DEVICES, HALVES, ORDERS, Ends, by_cost, ending, in_halves, rounded, view_off_by_one
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, direct_depthwise
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.simulator
 
 
 def able(problem: Problem) -> list[str]:
-    plans = direct_depthwise.plans(problem.operator, problem.shape, installed())
+    plans = direct_depthwise.plans(problem.operator, problem.shape, installed(), ending(problem))
     return [plan.name for plan in plans if plan.reason is None]
 
 
@@ -39,9 +39,10 @@ def few(problem: Problem, algo: str) -> bool:
     return problem.shape.macs < (10_000 if "_any_" in algo else 40_000)
 
 
+LISTED = every_pass([*problems("depthwise"), *problems("one channel")])
 EVERYTHING = [
-    pytest.param(problem, algo, marks=() if few(problem, algo) else pytest.mark.slow)
-    for problem in every_pass([*problems("depthwise"), *problems("one channel")])
+    pytest.param(problem, algo, marks=by_cost(problem) if few(problem, algo) else pytest.mark.slow)
+    for problem in [*LISTED, *in_halves(LISTED)]
     for algo in able(problem)
 ]
 
@@ -56,12 +57,14 @@ SHAPES = {
     "direct_depthwise_any_wide": "n2c3h14w13_k6r3s4_st3x2pd2.1.4.2dl2x1g3",
 }
 EVERY_PASS = [(replace(Problem.parse(text), operator=op), algo) for algo, text in SHAPES.items() for op in PASSES]
+EVERY_DTYPE = EVERY_PASS + [(half, algo) for problem, algo in EVERY_PASS for half in in_halves([problem])]
 
 
 def test_every_instance_has_a_problem() -> None:
     for operator in PASSES:
-        plans = direct_depthwise.plans(operator, Problem.parse("n1c1h1_k1r1").shape, installed())
-        assert set(SHAPES) == {plan.name for plan in plans}
+        for dtype in ("", "_f16", "_bf16"):
+            plans = direct_depthwise.plans(operator, Problem.parse("n1c1h1_k1r1").shape, installed(), dtype)
+            assert set(SHAPES) == {plan.name for plan in plans}
 
 
 @pytest.mark.parametrize(("problem", "algo"), EVERYTHING, ids=str)
@@ -70,31 +73,43 @@ def test_problem_list(problem: Problem, algo: str) -> None:
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize(("problem", "algo"), EVERY_PASS, ids=str)
+@pytest.mark.parametrize(("problem", "algo"), [pytest.param(*each, marks=by_cost(each[0])) for each in EVERY_DTYPE])
 def test_every_instance_in_every_order(problem: Problem, algo: str, order: str) -> None:
     check_conv2d(DEVICES[order], problem, algo)
 
 
 @pytest.mark.nvrtc
-@pytest.mark.parametrize(("problem", "algo"), EVERY_PASS, ids=str)
+@pytest.mark.parametrize(("problem", "algo"), EVERY_DTYPE, ids=str)
 def test_ptx_is_exact(problem: Problem, algo: str) -> None:
     operands = exact_operands(problem, algo)
     found = run(Simulated(Host(PtxDevice())), problem, operands, algo)
-    assert np.array_equal(found, run(reference, problem, operands, "auto"))
+    assert np.array_equal(found, rounded(problem, operands))
 
 
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
 @pytest.mark.parametrize("algo", SHAPES)
-def test_epilogue_and_bias_gradient(algo: str) -> None:
-    check_epilogue(DEVICES["random"], SHAPES[algo], algo)
-    check_bias_gradient(DEVICES["random"], SHAPES[algo], algo)
+def test_epilogue_and_bias_gradient(algo: str, dtype: str) -> None:
+    problem = replace(Problem.parse(SHAPES[algo]), dtype=dtype)
+    check_epilogue(DEVICES["random"], problem, algo)
+    check_bias_gradient(DEVICES["random"], problem, algo)
 
 
+@pytest.mark.parametrize("algo", ["direct_depthwise_r3s3_st2", "direct_depthwise_any_narrow"])
+def test_16_bits_at_any_even_address(algo: str) -> None:
+    for problem in in_halves(every_pass([Problem.parse(SHAPES[algo])])):
+        operands, device = exact_operands(problem, algo, bias=False), SimDevice()
+        views = {each: view_off_by_one(device, getattr(operands, each)) for each in ("left", "right")}
+        found = run(Host(device), problem, replace(operands, **views), algo)
+        assert np.array_equal(np.array(found), rounded(problem, operands)), problem
+
+
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
 @pytest.mark.parametrize("operator", PASSES)
 @pytest.mark.parametrize("filters", [1, 2])
 @pytest.mark.parametrize("window", ["r3s3_pd1", "r3s3_st2pd1", "r5s5_pd2", "r7s7_pd3", "r3s3_pd2dl2", "r1s1"])
-def test_auto_takes_no_tile_of_filters(window: str, filters: int, operator: str) -> None:
+def test_auto_takes_no_tile_of_filters(window: str, filters: int, operator: str, dtype: str) -> None:
     shape = Problem.parse(f"n8c32h28w28_k{32 * filters}{window}{'g32' if '_' in window else '_g32'}").shape
-    name, why = DEVICES["forward"].conv2d_choose(operator, shape, "float32")
+    name, why = DEVICES["forward"].conv2d_choose(operator, shape, dtype)
     assert name.startswith("direct_depthwise_")
     assert "one channel" in why
 
@@ -112,39 +127,42 @@ def test_refusals_name_the_problem() -> None:
     assert plans[2].reason == "it is compiled for filter 5x5, and the problem has 3x3"
 
 
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
 @pytest.mark.parametrize("algo", ["direct_depthwise_r3s3_st2", "direct_depthwise_any_narrow"])
-def test_nan_and_infinity_reach_exactly_what_they_meet(algo: str) -> None:
+def test_nan_and_infinity_reach_exactly_what_they_meet(algo: str, dtype: str) -> None:
     backend, rest = DEVICES["forward"], ((2, 2), (1, 1, 1, 1), (1, 1), 2)
     x, w, dy = np.ones((1, 2, 11, 11), np.float32), np.ones((2, 1, 3, 3), np.float32), np.ones((1, 2, 6, 6), np.float32)
+
+    def check(operator: str, left: np.ndarray, right: np.ndarray, *how: object) -> None:
+        # Sums of ones, which every dtype here holds.
+        found = getattr(backend, operator)(left.astype(dtype), right.astype(dtype), *how, algo=algo).astype(np.float32)
+        assert np.array_equal(found, getattr(reference, operator)(left, right, *how), equal_nan=True)
+
     for place in ((0, 0, 10, 3), (0, 1, 0, 10), (0, 0, 5, 5)):
         x[place] = np.nan
-        y = backend.conv2d_fprop(x, w, None, *rest, algo=algo)
-        assert np.array_equal(y, reference.conv2d_fprop(x, w, None, *rest), equal_nan=True)
-        dw = backend.conv2d_wgrad(dy, x, w.shape, *rest, algo=algo)
-        assert np.array_equal(dw, reference.conv2d_wgrad(dy, x, w.shape, *rest), equal_nan=True)
+        check("conv2d_fprop", x, w, None, *rest)
+        check("conv2d_wgrad", dy, x, w.shape, *rest)
     w[0, 0, 0, 1], dy[0, 1, 5, 5] = np.inf, np.nan  # an infinite tap only where it meets a pixel
-    dx = backend.conv2d_dgrad(dy, w, x.shape, *rest, algo=algo)
-    assert np.array_equal(dx, reference.conv2d_dgrad(dy, w, x.shape, *rest), equal_nan=True)
+    check("conv2d_dgrad", dy, w, x.shape, *rest)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("operator", PASSES)
-def test_more_blocks_than_one_row_of_a_grid_holds(operator: str) -> None:
+def test_more_blocks_than_one_row_of_a_grid_holds(operator: str, dtype: str) -> None:
     """Past 2^31 channels of one pixel, and so elements: the first block and the last."""
     channels = 2**31 * 128 + 5 if operator != "wgrad" else 2**31 + 5
     shape = Conv2dShape(1, channels, 1, 1, channels, 1, 1, groups=channels)
-    device = SimDevice()
+    device = Ends()
+    host: ConvHost = Host(device)
     (plan,) = (
         plan
-        for plan in direct_depthwise.plans(operator, shape, installed())
+        for plan in direct_depthwise.plans(operator, shape, installed(), host.ending("it", dtype))
         if plan.name == "direct_depthwise_any_wide"
     )
     assert plan.reason is None
-    left, w = device.alloc(shape.x_shape, np.float32), device.alloc(shape.w_shape, np.float32)
+    left, w = device.alloc(shape.x_shape, np.dtype(dtype)), device.alloc(shape.w_shape, np.dtype(dtype))
     left[0, 0], left[0, -1], w[0], w[-1] = 3, 5, 2, 4
-    last = plan.grid[0] * plan.grid[1] - 1
-    blocks = -(-channels // 128) if operator != "wgrad" else channels
-    device.blocks = [0, blocks - 1, last]
-    host: ConvHost = Host(device)
+    device.also = (-(-channels // 128) - 1 if operator != "wgrad" else channels - 1,)  # the last row is ragged
     how = (shape.stride, shape.padding, shape.dilation, channels)
     if operator == "fprop":
         found = host.conv2d_fprop(left, w, None, *how, algo=plan.name)

@@ -7,7 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from simulated import DEVICES, ORDERS, random_problems
+from simulated import (
+    DEVICES,
+    HALVES,
+    ORDERS,
+    Ends,
+    by_cost,
+    ending,
+    in_halves,
+    random_problems,
+    rounded,
+    view_off_by_one,
+)
 
 import pycnn
 from pycnn import ops
@@ -26,16 +37,22 @@ ALGOS = ("direct_any_narrow", "direct_any_wide")
 
 
 def able(problem: Problem) -> list[str]:
-    return [plan.name for plan in direct.plans("dgrad", problem.shape, installed()) if plan.reason is None]
+    plans = direct.plans("dgrad", problem.shape, installed(), ending(problem))
+    return [plan.name for plan in plans if plan.reason is None]
 
 
 def of_dgrad(given: list[Problem]) -> list[Problem]:
     return [replace(problem, operator="dgrad") for problem in given]
 
 
-@pytest.mark.parametrize(
-    ("problem", "algo"), [(problem, algo) for problem in of_dgrad(problems()) for algo in able(problem)], ids=str
-)
+EVERYTHING = [
+    pytest.param(problem, algo, marks=by_cost(problem))
+    for problem in of_dgrad([*problems(), *in_halves(problems())])
+    for algo in able(problem)
+]
+
+
+@pytest.mark.parametrize(("problem", "algo"), EVERYTHING, ids=str)
 def test_problem_list(problem: Problem, algo: str) -> None:
     check_conv2d(DEVICES["random"], problem, algo)
 
@@ -45,6 +62,37 @@ def test_problem_list(problem: Problem, algo: str) -> None:
 def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
     # Three tiles of channels and of pixels in each of six classes, five stages of taps, tails everywhere.
     check_conv2d(DEVICES[order], "n2c70h37w41_k19r3s5_st2x3pd1.0.2.1g1_dgrad", algo)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_16_bits_in_every_order(algo: str, dtype: str, order: str) -> None:
+    backend, problem = DEVICES[order], Problem.parse("n2c35h17w21_k19r3s5_st2x3pd1.0.2.1g1_dgrad")
+    problem = replace(problem, dtype=dtype)
+    before = len(backend.host.device.launches)
+    check_conv2d(backend, problem, algo)
+    ran = {instance.name for instance in backend.host.device.launches[before:]}
+    assert ran == {algo.removeprefix("direct_any_") + ending(problem)}
+
+
+@pytest.mark.nvrtc
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_ptx_of_16_bits_is_exact(algo: str, dtype: str) -> None:
+    problem = replace(Problem.parse("n2c35h9w14_k19r3s4_st2x3pd1.0.2.1dl1x2_dgrad"), dtype=dtype)
+    operands = exact_operands(problem, algo)
+    dx = run(Simulated(Host(PtxDevice())), problem, operands, algo)
+    assert np.array_equal(dx, rounded(problem, operands))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_16_bits_at_any_even_address(dtype: str) -> None:
+    problem, device = replace(Problem.parse("n2c9h9w14_k5r3s4_st2pd1_dgrad"), dtype=dtype), SimDevice()
+    operands = exact_operands(problem)
+    dy, w = (view_off_by_one(device, each) for each in (operands.left, operands.right))
+    found = run(Host(device), problem, replace(operands, left=dy, right=w), "direct")
+    assert np.array_equal(np.array(found), rounded(problem, operands))
 
 
 # For each instance: two full tiles and a tail along H, W and C, and several stages of filters with a tail.
@@ -96,6 +144,13 @@ def test_random_problem(problem: Problem) -> None:
     check_conv2d(DEVICES["random"], problem, "auto")
 
 
+@pytest.mark.parametrize("problem", of_dgrad(in_halves(random_problems(8))), ids=str)
+def test_random_problem_of_16_bits_is_exact_by_every_algorithm(problem: Problem) -> None:
+    operands = exact_operands(problem)
+    for algo in able(problem):
+        assert np.array_equal(run(DEVICES["random"], problem, operands, algo), rounded(problem, operands)), algo
+
+
 TRANSPOSED = [
     # x, w, stride, padding, output_padding, groups, dilation
     ((2, 6, 5, 7), (6, 4, 3, 3), 2, 1, 1, 1, 1),
@@ -128,29 +183,31 @@ def test_pixels_that_no_tap_meets_are_zero() -> None:
     assert (dx[0, 0, ::3, ::4] == 1).all()
 
 
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
 @pytest.mark.parametrize("algo", ALGOS)
-def test_nan_and_infinity_reach_exactly_their_windows(algo: str) -> None:
+def test_nan_and_infinity_reach_exactly_their_windows(algo: str, dtype: str) -> None:
     dy = np.ones((1, 2, 6, 6), np.float32)
     dy[0, 0, 2, 3], dy[0, 1, 5, 5] = np.nan, np.inf
     w = np.ones((2, 3, 3, 3), np.float32)
     rest = ((1, 3, 12, 12), (2, 2), (1, 1, 1, 1), (1, 1), 1)
-    dx = DEVICES["forward"].conv2d_dgrad(dy, w, *rest, algo=algo)
-    assert np.array_equal(dx, reference.conv2d_dgrad(dy, w, *rest), equal_nan=True)
+    dx = DEVICES["forward"].conv2d_dgrad(dy.astype(dtype), w.astype(dtype), *rest, algo=algo)
+    assert np.array_equal(dx.astype(np.float32), reference.conv2d_dgrad(dy, w, *rest), equal_nan=True)
 
 
-def test_past_two_to_the_31_elements() -> None:
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
+def test_past_two_to_the_31_elements(dtype: str) -> None:
     """dy and dx of 2^31 elements and more, in mappings that nobody touches but the first and the last block."""
     height, width = 4, 2**29 + 40
     shape = Conv2dShape(1, 1, height, width, 1, 1, 1)
-    device = SimDevice()
-    found = {plan.name: plan for plan in direct.plans("dgrad", shape, installed())}
+    device = Ends()
+    dtypes = Host(device).ending("it", dtype)
+    found = {plan.name: plan for plan in direct.plans("dgrad", shape, installed(), dtypes)}
     narrow, wide = (found[algo] for algo in ALGOS)
     assert "counts in 32 bits" in str(narrow.reason)
-    dy, w = device.alloc(shape.y_shape, np.float32), device.alloc(shape.w_shape, np.float32)
+    dy, w = (device.alloc(each, np.dtype(dtype)) for each in (shape.y_shape, shape.w_shape))
     w[...] = 2
     dy[0, 0, 0, :5] = 1, 2, 3, 4, 5
     dy[0, 0, 3, -5:] = 6, 7, 8, 9, 10
-    device.blocks = [0, wide.grid[0] * wide.grid[1] - 1]
     dx = Host(device).conv2d_dgrad(dy, w, shape.x_shape, (1, 1), (0, 0, 0, 0), (1, 1), 1, algo=wide.name)
     assert dx[0, 0, 0, :5].tolist() == [2, 4, 6, 8, 10]
     assert dx[0, 0, 3, -5:].tolist() == [12, 14, 16, 18, 20]

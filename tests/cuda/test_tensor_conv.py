@@ -646,13 +646,16 @@ def test_what_is_not_refused_runs_on_the_oldest_arch() -> None:
         y = result(Host(device), problem, on(device, operands.left, layout), on(device, operands.right, layout))
         assert np.array_equal(y, rounded(problem, operands))
         assert "tensor" in str(device.launches[0])
-    simulated, how = Simulated(Host(SimDevice("sm_75"))), ((1, 1), (0, 0, 0, 0), (1, 1), 1)
+    rest = (None, (1, 1), (0, 0, 0, 0), (1, 1), 1)
     with pytest.raises(ValueError, match="it is for sm_80 and later, this is sm_75"):
-        simulated.conv2d_fprop(*_ones(ml_dtypes.bfloat16), None, *how, algo="im2col_tensor")
+        Host(SimDevice("sm_75")).conv2d_fprop(*_ones(ml_dtypes.bfloat16), *rest, algo="im2col")
+    device = SimDevice("sm_75")
+    assert (Simulated(Host(device)).conv2d_fprop(*_ones(ml_dtypes.bfloat16), *rest) == 144).all()
+    assert [str(each) for each in device.launches] == ["conv2d_fprop_direct_any[narrow_bf16]"]
+    device = SimDevice("sm_75")
     with use_precision("tf32"):  # the least exact that it may be
-        simulated.conv2d_fprop(*_ones(np.float32), None, *how)
-    assert len(simulated.host.device.launches) > 0
-    assert "tensor" not in "".join(map(str, simulated.host.device.launches))
+        Simulated(Host(device)).conv2d_fprop(*_ones(np.float32), *rest)
+    assert "tensor" not in str(device.launches)
 
 
 def _ones(dtype: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import DEVICES, ORDERS, random_problems
+from simulated import (
+    DEVICES,
+    HALVES,
+    ORDERS,
+    Ends,
+    by_cost,
+    ending,
+    in_halves,
+    random_problems,
+    rounded,
+    view_off_by_one,
+)
 
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, direct_wgrad
@@ -20,19 +31,23 @@ from pycnn.testing.ptx import PtxDevice
 pytestmark = pytest.mark.simulator
 
 
-def plans(shape: Conv2dShape) -> dict[str, direct_wgrad.WgradPlan]:
-    return {plan.name: plan for plan in direct_wgrad.plans("wgrad", shape, installed())}
+def plans(shape: Conv2dShape, dtype: str = "") -> dict[str, direct_wgrad.WgradPlan]:
+    return {plan.name: plan for plan in direct_wgrad.plans("wgrad", shape, installed(), dtype)}
 
 
 def able(problem: Problem) -> list[str]:
-    return [name for name, plan in plans(problem.shape).items() if plan.reason is None]
+    return [name for name, plan in plans(problem.shape, ending(problem)).items() if plan.reason is None]
 
 
 def of_wgrad(given: list[Problem]) -> list[Problem]:
     return [replace(problem, operator="wgrad") for problem in given]
 
 
-EVERYTHING = [(problem, algo) for problem in of_wgrad(problems()) for algo in able(problem)]
+EVERYTHING = [
+    pytest.param(problem, algo, marks=by_cost(problem))
+    for problem in of_wgrad([*problems(), *in_halves(problems())])
+    for algo in able(problem)
+]
 
 # For each instance: two full tiles and a tail of filters and channels (where a layer has so many), tiles of pixels cut
 # off at both edges, and several slices of several tiles.
@@ -52,8 +67,14 @@ TILES = {
 }
 
 
+# All that there are in 16 bits.
+ANY = ("direct_any_narrow", "direct_any_wide")
+
+
 def test_every_instance_has_a_problem_of_several_slices() -> None:
-    assert set(TILES) == set(plans(Problem.parse("n1c1h1_k1r1").shape))
+    shape = Problem.parse("n1c1h1_k1r1").shape
+    assert set(TILES) == set(plans(shape))
+    assert set(ANY) == set(plans(shape, "_f16")) == set(plans(shape, "_bf16"))
     for algo, text in TILES.items():
         assert plans(Problem.parse(text).shape)[algo].slices > 1, algo
 
@@ -73,18 +94,42 @@ def test_full_tiles_and_tails_in_every_order(algo: str, order: str) -> None:
     assert ran == {algo.removeprefix("direct_").removeprefix("any_"), "w8"}
 
 
-@pytest.mark.parametrize("algo", TILES)
-def test_bias_gradient(algo: str) -> None:
-    check_bias_gradient(DEVICES["random"], TILES[algo], algo)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("algo", ANY)
+def test_16_bits_in_every_order(algo: str, dtype: str, order: str) -> None:
+    problem, backend = replace(Problem.parse(TILES[algo]), dtype=dtype), DEVICES[order]
+    before = len(backend.host.device.launches)
+    check_conv2d(backend, problem, algo)
+    ran = {instance.name for instance in backend.host.device.launches[before:]}
+    assert ran == {algo.removeprefix("direct_any_") + ending(problem), "w8" + ending(problem)}
+
+
+@pytest.mark.parametrize(
+    ("algo", "dtype"), [(algo, "float32") for algo in TILES] + [(algo, half) for algo in ANY for half in HALVES]
+)
+def test_bias_gradient(algo: str, dtype: str) -> None:
+    check_bias_gradient(DEVICES["random"], replace(Problem.parse(TILES[algo]), dtype=dtype), algo)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_16_bits_at_any_even_address(dtype: str) -> None:
+    problem, device = replace(Problem.parse(TILES["direct_any_narrow"]), dtype=dtype), SimDevice()
+    operands = exact_operands(problem)
+    dy, x = (view_off_by_one(device, each) for each in (operands.left, operands.right))
+    found = run(Host(device), problem, replace(operands, left=dy, right=x), "direct")
+    assert np.array_equal(np.array(found), rounded(problem, operands))
 
 
 @pytest.mark.nvrtc
-@pytest.mark.parametrize("algo", TILES)
-def test_ptx_is_exact(algo: str) -> None:
-    problem = Problem.parse(TILES[algo])
+@pytest.mark.parametrize(
+    ("algo", "dtype"), [(algo, "float32") for algo in TILES] + [(algo, half) for algo in ANY for half in HALVES]
+)
+def test_ptx_is_exact(algo: str, dtype: str) -> None:
+    problem = replace(Problem.parse(TILES[algo]), dtype=dtype)
     operands = exact_operands(problem, algo)
     dw = run(Simulated(Host(PtxDevice())), problem, operands, algo)
-    assert np.array_equal(dw, run(reference, problem, operands, "auto"))
+    assert np.array_equal(dw, rounded(problem, operands))
 
 
 @pytest.mark.parametrize("problem", of_wgrad(layers(most_macs=6_000_000)), ids=str)
@@ -92,24 +137,32 @@ def test_layer_by_auto(problem: Problem) -> None:
     check_conv2d(DEVICES["forward"], problem, "auto")
 
 
-@pytest.mark.parametrize("problem", of_wgrad(random_problems(30)), ids=str)
+@pytest.mark.parametrize("problem", of_wgrad([*random_problems(30), *in_halves(random_problems(8))]), ids=str)
 def test_random_problem_is_exact_by_every_algorithm(problem: Problem) -> None:
     operands = exact_operands(problem)
-    expected = run(reference, problem, operands, "auto")
+    expected = rounded(problem, operands)
     for algo in able(problem):
         assert np.array_equal(run(DEVICES["random"], problem, operands, algo), expected), algo
 
 
-@pytest.mark.parametrize("algo", ["direct_r3s3_st1_4x16", "direct_r3s3_st1_8x8", "direct_any_narrow"])
-def test_nan_and_infinity_reach_exactly_their_taps(algo: str) -> None:
+@pytest.mark.parametrize(
+    ("algo", "dtype"),
+    [
+        ("direct_r3s3_st1_4x16", "float32"),
+        ("direct_r3s3_st1_8x8", "float32"),
+        *(("direct_any_narrow", dtype) for dtype in ("float32", *HALVES)),
+    ],
+)
+def test_nan_and_infinity_reach_exactly_their_taps(algo: str, dtype: str) -> None:
     # 6 columns: the last two pixels of a row go one at a time, and columns past them hold what they must not meet.
     rest = ((1, 1), (0, 0, 0, 0), (1, 1), 1)
     for place in ((0, 0, 0, 0), (0, 1, 7, 7), (0, 1, 3, 7), (0, 0, 7, 3)):
         x, dy = np.ones((1, 2, 8, 8), np.float32), np.ones((1, 3, 6, 6), np.float32)
         x[place], dy[0, 1, 5, 5] = np.nan, np.inf
-        dw, db = DEVICES["forward"].conv2d_wgrad(dy, x, (3, 2, 3, 3), *rest, algo=algo, bias=True)
-        assert np.array_equal(dw, reference.conv2d_wgrad(dy, x, (3, 2, 3, 3), *rest), equal_nan=True)
-        assert np.array_equal(db, [36, np.inf, 36])
+        given = dy.astype(dtype), x.astype(dtype), (3, 2, 3, 3)
+        dw, db = DEVICES["forward"].conv2d_wgrad(*given, *rest, algo=algo, bias=True)
+        assert np.array_equal(dw.astype(np.float32), reference.conv2d_wgrad(dy, x, (3, 2, 3, 3), *rest), equal_nan=True)
+        assert np.array_equal(db.astype(np.float32), [36, np.inf, 36])
 
 
 def test_slices_depend_on_the_shape_and_partial_results_are_bounded() -> None:
@@ -130,11 +183,23 @@ def test_one_slice_is_written_in_place() -> None:
     assert {instance.name for instance in backend.host.device.launches[before:]} == {"r3s3_st1_8x8"}
 
 
-def test_x_past_two_to_the_31_elements() -> None:
+@pytest.mark.parametrize("dtype", HALVES)
+def test_one_slice_of_16_bits_is_rounded(dtype: str) -> None:
+    problem, backend = replace(Problem.parse("n1c3h5w5_k4r3s3_pd1_wgrad"), dtype=dtype), DEVICES["forward"]
+    plan = plans(problem.shape, ending(problem))["direct_any_narrow"]
+    assert (plan.slices, plan.workspace) == (1, 4 * (4 * 3 * 9 + 4))
+    before = len(backend.host.device.launches)
+    check_bias_gradient(backend, problem, plan.name)
+    ran = [instance.name for instance in backend.host.device.launches[before:]]
+    assert ran == [name + ending(problem) for name in ("narrow", "w8", "w8", "narrow", "w8")]
+
+
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
+def test_x_past_two_to_the_31_elements(dtype: str) -> None:
     """Two columns of pixels at the ends of rows of 2^29 elements: coordinates fit 32 bits, offsets do not."""
     shape = Conv2dShape(1, 1, 4, 2**29 + 40, 1, 1, 1, (1, 2**29 + 39))
     device = SimDevice()
-    x, dy = device.alloc(shape.x_shape, np.float32), device.alloc(shape.y_shape, np.float32)
+    x, dy = (device.alloc(each, np.dtype(dtype)) for each in (shape.x_shape, shape.y_shape))
     x[0, 0, 0, 0], x[0, 0, 3, -1] = 3, 5
     dy[...] = [[[[2, 1], [1, 1], [1, 1], [1, 7]]]]
     how = (shape.stride, shape.padding, shape.dilation, 1)
@@ -142,28 +207,28 @@ def test_x_past_two_to_the_31_elements() -> None:
         assert Host(device).conv2d_wgrad(dy, x, shape.w_shape, *how, algo=algo).item() == 41
 
 
-def test_dy_past_two_to_the_31_elements() -> None:
+@pytest.mark.parametrize("dtype", ["float32", *HALVES])
+def test_dy_past_two_to_the_31_elements(dtype: str) -> None:
     filters = 2**29 + 40
     shape = Conv2dShape(1, 1, 1, 4, filters, 1, 1)
-    device = SimDevice()
-    plan = plans(shape)["direct_any_wide"]
-    x, dy = device.alloc(shape.x_shape, np.float32), device.alloc(shape.y_shape, np.float32)
+    device = Ends()
+    x, dy = (device.alloc(each, np.dtype(dtype)) for each in (shape.x_shape, shape.y_shape))
     x[...], dy[0, 0], dy[0, -1] = [1, 2, 3, 4], 1, 2
-    device.blocks = [0, plan.grid[0] * plan.grid[1] - 1]
     how = (shape.stride, shape.padding, shape.dilation, 1)
     dw, db = Host(device).conv2d_wgrad(dy, x, shape.w_shape, *how, algo="direct_any_wide", bias=True)
     assert (dw[0].item(), dw[-1].item()) == (10, 20)
     assert (db[0].item(), db[-1].item()) == (4, 8)
 
 
-def test_more_blocks_than_one_row_of_a_grid_holds() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_more_blocks_than_one_row_of_a_grid_holds(dtype: str) -> None:
     groups = 2**31 + 5
     shape = Conv2dShape(1, groups, 1, 1, groups, 1, 1, groups=groups)
-    device = SimDevice()
-    x, dy = device.alloc(shape.x_shape, np.float32), device.alloc(shape.y_shape, np.float32)
+    device = Ends()
+    x, dy = (device.alloc(each, np.dtype(dtype)) for each in (shape.x_shape, shape.y_shape))
     for place, value in ((0, 3), (2**30, 5), (-1, 7)):
         x[0, place], dy[0, place] = value, 2
-    device.blocks = [0, 2**30, groups - 1, groups]
+    device.also = (2**30 // 256, 2**30, groups - 1, groups)  # the first: where 16 bits are rounded
     how = (shape.stride, shape.padding, shape.dilation, groups)
     dw = Host(device).conv2d_wgrad(dy, x, shape.w_shape, *how, algo="direct_any_wide")
     assert (dw[0].item(), dw[2**30].item(), dw[-1].item()) == (6, 10, 14)
