@@ -129,10 +129,9 @@ def _few_channels(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Ch
         )
     else:
         what = f"{filters} filters a group: a product's narrowest tile, 32 wide, would be mostly idle"
-    plan, tensor = least(direct), _of("im2col_tensor", able)
-    if tensor and least(tensor).cost < plan.cost:  # fast enough to idle
+    if _tensor(operator, shape, able) is not None:  # fast enough to idle
         return None
-    return plan, what
+    return least(direct), what
 
 
 def _tensor(operator: str, shape: Conv2dShape, able: Sequence[Plan]) -> Choice | None:
