@@ -17,6 +17,7 @@ from benchmarks.steps import STEPS
 from pycnn.backends.cuda import LAUNCHERS, Host, conv, convert, optim, pool, tensor, tensor_product
 from pycnn.backends.cuda.device_trace import TraceDevice
 from pycnn.backends.cuda.host import HostBase
+from pycnn.backends.cuda.plan import Plan
 from pycnn.jit.sources import Instance, installed
 from pycnn.shape import PASSES, Problem
 from pycnn.testing import (
@@ -240,13 +241,13 @@ def _accumulate(number: str) -> Callable[[Place], dict[str, Any]]:
 
 
 def _proofs(quick: bool) -> Iterator[Task]:
-    chosen = _chosen(quick)
-    for operator, algo, kernels in _algorithms():
-        able = chosen[operator, algo]
-        if quick:
-            able = sorted(able, key=lambda problem: problem.shape.macs or 2**63)[:1]
-        yield Task(f"correct/{operator}/{algo}", kernels, RIGHT, 20, _correct(algo, able))
     for short, dtype in {"": np.dtype(np.float32), **{f"/{each}": each for each in half_dtypes()}}.items():
+        chosen = _chosen(quick, str(dtype))
+        for operator, algo, kernels in _algorithms(str(dtype)):
+            able = chosen[operator, algo]
+            if quick:
+                able = sorted(able, key=lambda problem: problem.shape.macs or 2**63)[:1]
+            yield Task(f"correct/{operator}/{algo}{short}", kernels, RIGHT, 20, _correct(algo, able))
         yield Task(f"correct/pool2d{short}", pool.KERNELS, RIGHT, 20, _correct_pooling(quick, dtype))
         for launcher in LAUNCHERS:
             functions = launched_by(launcher)
@@ -319,25 +320,32 @@ def able(kind: Kind, operator: str, arch: str, quick: bool = False) -> Iterator[
 
 
 @cache
-def _algorithms() -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+def _algorithms(dtype: str = "float32") -> tuple[tuple[str, str, tuple[str, ...]], ...]:
     """Every pass and algorithm of convolution, and the kernels it launches for one problem or another of the lists."""
     found: dict[tuple[str, str], dict[str, None]] = {}
     for problem in every_pass(problems()):
-        for each in conv.plans(problem.operator, problem.shape, installed()):
+        for each in _plans(replace(problem, dtype=dtype)):
             of_plan = found.setdefault((problem.operator, each.name), {})
             of_plan |= dict.fromkeys(instance.kernel for instance in each.kernels)
     return tuple((operator, name, tuple(kernels)) for (operator, name), kernels in found.items())
 
 
-def _chosen(quick: bool) -> dict[tuple[str, str], list[Problem]]:
-    """The problems that each algorithm of each pass can run, of the lists and of the layers that are small."""
-    asked = problems() if quick else problems() + layers(most_macs=50_000_000)
+def _chosen(quick: bool, dtype: str) -> dict[tuple[str, str], list[Problem]]:
+    """The problems that each algorithm of each pass can run, of the lists and, in float32, of the small layers."""
+    asked = problems() if quick or dtype != "float32" else problems() + layers(most_macs=50_000_000)
     found: dict[tuple[str, str], list[Problem]] = defaultdict(list)
-    for problem in every_pass(asked):
-        for each in conv.plans(problem.operator, problem.shape, installed()):
+    for given in every_pass(asked):
+        problem = replace(given, dtype=dtype)
+        for each in _plans(problem):
             if each.reason is None:
                 found[problem.operator, each.name].append(problem)
     return found
+
+
+def _plans(problem: Problem) -> list[Plan]:
+    """Every plan in the problem's dtype but those on tensor cores."""
+    ending = Host(TraceDevice()).ending("a convolution", problem.dtype)
+    return conv.plans(problem.operator, problem.shape, installed(), ending)
 
 
 def _repeat_problems(quick: bool) -> list[Problem]:

@@ -11,7 +11,9 @@ from simulated import DEVICES, HALVES, ORDERS, Ends, by_cost, ending, in_halves,
 from pycnn.backends import reference
 from pycnn.backends.cuda import Host, direct_depthwise
 from pycnn.backends.cuda.conv import ConvHost
+from pycnn.backends.cuda.device import Array
 from pycnn.backends.cuda.device_sim import SimDevice
+from pycnn.backends.cuda.tensor import is_channels_last
 from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Conv2dShape, Problem
@@ -101,6 +103,39 @@ def test_16_bits_at_any_even_address(algo: str) -> None:
         views = {each: view_off_by_one(device, getattr(operands, each)) for each in ("left", "right")}
         found = run(Host(device), problem, replace(operands, **views), algo)
         assert np.array_equal(np.array(found), rounded(problem, operands)), problem
+
+
+class Watched(SimDevice):
+    """Counts what is copied."""
+
+    fills = 0
+
+    def fill(self, array: Array, value: Array | float) -> None:
+        self.fills += 1
+        super().fill(array, value)
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_channels_last_images_of_16_bits_are_copied_only_by_name(operator: str) -> None:
+    problem = replace(Problem.parse("n2c8h9w7_k16r3s3_pd1g8_f16"), operator=operator)
+    operands = exact_operands(problem, bias=False)
+    for algo in ("auto", "direct"):
+        device = Watched()
+        left, right = (
+            device.alloc((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
+            for array in (operands.left, operands.right)
+            for n, c, h, w in (array.shape,)
+        )
+        left[...], right[...] = operands.left, operands.right
+        found = run(Host(device), problem, replace(operands, left=left, right=right), algo)
+        assert np.array_equal(np.array(found), rounded(problem, operands))
+        first = device.launches[0].kernel
+        if algo == "auto":
+            assert (first, device.fills) == (f"conv2d_{operator}_tensor", 0)
+            assert is_channels_last(found)
+        else:  # x, w with one channel is both; dy and x
+            assert (first, device.fills) == (f"conv2d_{operator}_depthwise", 2 if operator == "wgrad" else 1)
+            assert found.flags.c_contiguous
 
 
 @pytest.mark.parametrize("dtype", ["float32", *HALVES])

@@ -97,11 +97,13 @@ def test_plan_proves_every_algorithm_on_some_problem() -> None:
     names = [task.name for task in planned]
     assert len(set(names)) == len(names)
     shape = Problem.parse("n1c1h1_k1r1").shape
-    chosen = tasks._chosen(quick=False)
-    for operator in PASSES:
-        for plan in conv.plans(operator, shape, installed()):
-            assert f"correct/{operator}/{plan.name}" in names
-            assert chosen[operator, plan.name], plan.name
+    for dtype, ending in {"float32": "", "float16": "_f16", "bfloat16": "_bf16"}.items():
+        chosen = tasks._chosen(quick=False, dtype=dtype)
+        for operator in PASSES:
+            for plan in conv.plans(operator, shape, installed(), ending):
+                assert f"correct/{operator}/{plan.name}{f'/{dtype}' if ending else ''}" in names
+                assert chosen[operator, plan.name], plan.name
+                assert {problem.dtype for problem in chosen[operator, plan.name]} == {dtype}
     proven = {kernel for task in planned if task.name.startswith("correct/") for kernel in task.kernels}
     assert proven == {instance.kernel for instance in installed().instances}
     of_wgrad = {task.name: task.kernels for task in planned if task.name.startswith("correct/wgrad/")}

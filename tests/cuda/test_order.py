@@ -201,6 +201,31 @@ RULES: dict[str, tuple[str, dict[str, float], str, str]] = {
     ),
     "depthwise": ("n1c9h9_k9r3_g9", {"direct_a": 500, "im2col_implicit_a": 1}, "direct_a", "depthwise"),
     "few channels, not direct": ("n1c3h9_k8r3", {"im2col_implicit_a": 5}, "im2col_implicit_a", "columns never stored"),
+    "few channels, tensor cores idle for less": (
+        "n1c3h9_k8r3",
+        {"direct_a": 500, "im2col_tensor_a": 499},
+        "im2col_tensor_a",
+        "im2col_tensor_a's reason",
+    ),
+    "few channels, tensor cores idle for more": (
+        "n1c3h9_k8r3",
+        {"direct_a": 500, "im2col_tensor_a": 501},
+        "direct_a",
+        "3 channels a group",
+    ),
+    "few channels, neither tensor cores nor direct": (
+        "n1c3h9_k8r3",
+        {"direct_a": 500, "im2col_tensor_a": 400, "im2col_implicit_a": 300},
+        "direct_a",
+        "3 channels a group",
+    ),
+    "depthwise, on tensor cores": ("n1c9h9_k9r3_g9", {"direct_a": 5, "im2col_tensor_a": 50}, "direct_a", "depthwise"),
+    "less than on tensor cores": (
+        "",
+        {"direct_a": 30, "im2col_tensor_a": 40},
+        "direct_a",
+        "less work than on tensor cores, whose tiles idle; direct_a's reason",
+    ),
     "nothing to do": ("n0c3h9_k8r3", {"im2col_implicit_a": 50, "direct_a": 5}, "direct_a", "nothing is launched"),
 }
 
@@ -276,6 +301,51 @@ TAKEN = {
 def test_what_is_taken_for_layers_of_networks(text: str) -> None:
     shape = Problem.parse(text).shape
     assert tuple(HOST.conv2d_choose(operator, shape, "float32")[0] for operator in PASSES) == TAKEN[text]
+
+
+# Of 16 bits, in NCHW: what tensor cores compute, if only they are busy enough, is theirs.
+TAKEN_IN_16_BITS = {
+    "n32c3h227_k96r11_st4": ("im2col_tensor_strided_128x128", "im2col_tensor_strided_64x64"),
+    "n1c3h224_k64r7_st2pd3": ("im2col_tensor_strided_64x64", "im2col_tensor_strided_64x64"),
+    "n32c128h14_k128r3_pd1g32": ("im2col_tensor_strided_64x64", "im2col_tensor_strided_64x64"),
+    "n1c8h7_k8r3": ("im2col_tensor_strided_64x64", "im2col_tensor_strided_64x64"),
+    "n1c64h7_k64r3_pd1": ("im2col_tensor_strided_64x64", "im2col_tensor_strided_64x64"),
+    "n1c1h28_k6r5_pd2": ("direct_depthwise_r5s5_st1", "direct_depthwise_r5s5_st1"),
+    "n64c1h28_k32r5_pd2": ("im2col_tensor_strided_64x64", "direct_depthwise_r5s5_st1"),
+    "n8c64h56_k64r3_pd1g64": ("direct_depthwise_r3s3_st1", "direct_depthwise_r3s3_st1"),
+    "n8c64h56_k128r3_st2pd1g64": ("direct_depthwise_r3s3_st2", "direct_depthwise_r3s3_st2"),
+    "n32c32h7_k32r7_pd3g32": ("direct_depthwise_any_narrow", "direct_depthwise_any_narrow"),
+    "n1c64h8w33554432_k64r1": ("im2col_tensor_wide", "im2col_tensor_wide"),
+    "n1c4h8w1073741824_k4r1_g2": ("direct_any_wide", "direct_any_wide"),  # two of 32 steps of a product
+}
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("text", TAKEN_IN_16_BITS)
+def test_what_is_taken_of_16_bits(text: str, dtype: str) -> None:
+    shape = Problem.parse(text).shape
+    assert tuple(HOST.conv2d_choose(operator, shape, dtype)[0] for operator in PASSES[:2]) == TAKEN_IN_16_BITS[text]
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_nothing_of_16_bits_takes_more_work_than_on_tensor_cores(operator: str) -> None:
+    for problem in [*problems(), *map(Problem.parse, (*TAKEN, *TAKEN_IN_16_BITS))]:
+        table = {
+            name: cost for name, reason, _, cost in HOST.conv2d_table(operator, problem.shape, "float16") if not reason
+        }
+        name, _ = HOST.conv2d_choose(operator, problem.shape, "float16")
+        best = min(cost for each, cost in table.items() if each.startswith("im2col_tensor"))
+        assert table[name] <= best or not problem.shape.N, problem
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_channels_last_images_of_16_bits_are_read_as_they_lie(operator: str) -> None:
+    for problem in problems():
+        if problem.shape.N:
+            assert HOST.conv2d_choose(operator, problem.shape, "float16", True)[0].startswith("im2col_tensor")
+    turing = Host(TraceDevice("sm_75"))  # whose tensor cores have no bfloat16
+    shape = Problem.parse("n8c64h56_k64r3_pd1").shape
+    assert turing.conv2d_choose(operator, shape, "bfloat16", True)[0] == "direct_any_narrow"
 
 
 def test_explain_lists_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,15 +60,16 @@ class Weighing(TraceDevice):
         self.most = max(self.most, self.bytes)
 
 
-def operands_of(operator: str, s: Conv2dShape, bias: bool) -> Operands:
-    x, w, y, k = (hollow(shape, "float32") for shape in (s.x_shape, s.w_shape, s.y_shape, (s.K,)))
+def operands_of(operator: str, s: Conv2dShape, bias: bool, dtype: str = "float32") -> Operands:
+    x, w, y, k = (hollow(shape, dtype) for shape in (s.x_shape, s.w_shape, s.y_shape, (s.K,)))
     if operator == "fprop":
-        return Operands(x=x, w=w, y=y, epilogue=Epilogue(k, k, hollow(s.y_shape, "float32")))
+        each = hollow((s.K,), "float32")
+        return Operands(x=x, w=w, y=y, epilogue=Epilogue(each, each, hollow(s.y_shape, dtype)))
     return Operands(dy=y, w=w, dx=x) if operator == "dgrad" else Operands(dy=y, x=x, dw=w, db=k if bias else None)
 
 
-def able(operator: str, shape: Conv2dShape) -> Iterator[Plan]:
-    return (plan for plan in conv.plans(operator, shape, installed()) if plan.reason is None)
+def able(operator: str, shape: Conv2dShape, ending: str = "") -> Iterator[Plan]:
+    return (plan for plan in conv.plans(operator, shape, installed(), ending) if plan.reason is None)
 
 
 def test_columns_of_a_chunk_take_64_mebibytes_at_most() -> None:
@@ -78,12 +79,13 @@ def test_columns_of_a_chunk_take_64_mebibytes_at_most() -> None:
         assert plan.images == images
 
 
+@pytest.mark.parametrize(("dtype", "ending"), [("float32", ""), ("float16", "_f16")])
 @pytest.mark.parametrize("operator", PASSES)
-def test_workspace_and_kernels_are_what_a_run_takes(operator: str) -> None:
+def test_workspace_and_kernels_are_what_a_run_takes(operator: str, dtype: str, ending: str) -> None:
     for problem in EVERYTHING:
-        for plan in able(operator, problem.shape):
+        for plan in able(operator, problem.shape, ending):
             where, device = f"{operator} {problem.shape} {plan.name}", Weighing()
-            plan.run(Host(device), operands_of(operator, problem.shape, plan.bias_gradient))
+            plan.run(Host(device), operands_of(operator, problem.shape, plan.bias_gradient, dtype))
             assert device.most == plan.workspace, where
             assert set(device.launches) == set(plan.kernels), where
             assert device.bytes == 0, where
@@ -206,6 +208,19 @@ wgrad n9c3h41w40_k20r7s7_st2pd3: direct_r7s7_st2_2x16_c3 99+12+1 68124672; direc
 wgrad n1c200h5w6_k130r4s2_st1pd0dl1x2: direct_any_narrow 75 2457600; direct_any_wide 75 2457600;
     im2col_implicit_128x128 26 16777216; im2col_implicit_64x128 39 9227468; im2col_implicit_64x64 75 5242880;
     im2col_implicit_32x128 65 5662310; im2col_implicit_wide 75 8388608; im2col_explicit 7+75+813 2688000
+fprop n3c13h17w19_k37r3s3_pd1_f16: direct_any_narrow 18 184025088; direct_any_wide 36 184025088
+fprop n2c24h15w17_k24r5s5_st2pd2g24_f16: direct_any_narrow 48 39321600; direct_any_wide 96 39321600;
+    direct_depthwise_r5s5_st2 7 345600; direct_depthwise_any_narrow 7 691200; direct_depthwise_any_wide 7 1382400
+fprop n64c16h33w20_k20r3s3_st2pd1g2_f16: direct_any_narrow 256 226492416; direct_any_wide 384 339738624
+dgrad n3c13h17w19_k37r3s3_pd1_f16: direct_any_narrow 9 523763712; direct_any_wide 18 523763712
+dgrad n2c24h15w17_k24r5s5_st2pd2g24_f16: direct_any_narrow 192 21233664; direct_any_wide 384 42467328;
+    direct_depthwise_r5s5_st2 26 326400; direct_depthwise_any_narrow 96 612000; direct_depthwise_any_wide 96 1224000
+dgrad n64c16h33w20_k20r3s3_st2pd1g2_f16: direct_any_narrow 1024 503316480; direct_any_wide 1536 754974720
+wgrad n3c13h17w19_k37r3s3_pd1_f16: direct_any_narrow 22+17+1 138555019; direct_any_wide 22+17+1 277110039
+wgrad n2c24h15w17_k24r5s5_st2pd2g24_f16: direct_depthwise_r5s5_st2 24+3+1 345600; direct_depthwise_any_narrow 24+3+1
+    691200; direct_depthwise_any_wide 24+3+1 1382400; direct_any_narrow 48+3+1 113246208; direct_any_wide 48+3+1
+    226492416
+wgrad n64c16h33w20_k20r3s3_st2pd1g2_f16: direct_any_narrow 680+6+1 534773760; direct_any_wide 680+6+1 1069547520
 """
 
 
@@ -226,9 +241,10 @@ def test_blocks_of_every_launch_and_work(entry: str) -> None:
     head, _, rest = " ".join(entry.split()).partition(": ")
     operator, text = head.split()
     shape = Problem.parse(text).shape
+    dtype = Problem.parse(text).dtype
     found = []
-    for plan in able(operator, shape):
+    for plan in able(operator, shape, "" if dtype == "float32" else "_f16"):
         device = Counting()
-        plan.run(Host(device), operands_of(operator, shape, plan.bias_gradient))
+        plan.run(Host(device), operands_of(operator, shape, plan.bias_gradient, dtype))
         found.append(f"{plan.name} {'+'.join(map(str, device.blocks))} {plan.cost}")
     assert found == rest.split("; ")

@@ -28,8 +28,8 @@ KERNELS = TILED, ANY, DGRAD_TILED, DGRAD = (
 _WARP = 32
 
 # What a multiply-add of the kernels for any problem takes, against one of a tile in registers: they read one operand
-# from L1, at a place that is worked out for eight of them.
-_GENERAL = 3
+# from L1, at a place that is worked out for eight of them, in 64 bits by twice as many instructions.
+_GENERAL, _GENERAL_WIDE = 3, 6
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,10 @@ def general_work(tile: Mapping[str, int], multiplies: int, blocks: int) -> int:
     In 16 bits it is compared with that of plans on tensor cores, so it counts as they do: in multiply-adds of a tile,
     those included that the blocks a GPU has room for might have done.
     """
-    return _GENERAL * multiplies * max(blocks, BUSY_BLOCKS) // max(blocks, 1) if tile["type"] else multiplies
+    if not tile["type"]:
+        return multiplies
+    slower = _GENERAL_WIDE if tile["wide"] else _GENERAL
+    return slower * multiplies * max(blocks, BUSY_BLOCKS) // max(blocks, 1)
 
 
 def _tiled(shape: Conv2dShape, instance: Instance) -> DirectPlan:

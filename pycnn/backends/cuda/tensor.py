@@ -320,7 +320,8 @@ def _plan(
     sums = adder(sources, ending)
     words = instance.name.removeprefix(f"{setting.arithmetic}_")
     weight = COST[setting.arithmetic] * (_WEIGHTS.get(words) or _STRIDED[words][setting.arithmetic])
-    work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * length * weight
+    steps = -(-length // tile["tile_k"]) * tile["tile_k"]
+    work = max(blocks * slices, BUSY_BLOCKS) / slices * tile["tile_m"] * tile["tile_n"] * steps * weight
     parts = 4 * _SPLIT.get(setting.arithmetic, 0) * _part(operator, shape, setting, instance)
     partial = 4 * slices * result if slices > 1 else 0
     named = words if setting.chunk == 8 else f"{setting.arithmetic}_{words}"
