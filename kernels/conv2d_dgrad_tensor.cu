@@ -122,18 +122,11 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
     dy += group * group_filters * grid.image.c;
     w += group * group_filters * grid.filters.n + c0 * grid.filters.c;
-    Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_dy)> load_dy(dy, where_dy,
-                                                                                                           true, 0);
-    Loader<Shared::FilterTile::is_split ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(),
-           Index, decltype(where_w)>
-        load_w(w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
+    Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_dy)> load_dy(dy,
+                                                                                                           where_dy);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_tap); };
-    const Index tiles = (taps + T.tile_k - 1) / T.tile_k;
     TensorSums<T.gemm()> sums;
-    if constexpr (T.vectors)
-        tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_dy, load_w, prepare);
-    else
-        tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_w, load_dy, prepare);
+    multiply_filters<T>(sums, shared, (taps + T.tile_k - 1) / T.tile_k, load_dy, w, where_w, grid, prepare);
 
     const auto pixel_place = [&](int i) { return shared.pixel[i].result; };
     const auto channel_place = [&](int i) -> Index {

@@ -110,18 +110,10 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 
     x += group * group_channels * grid.image.c;
     w += first_filter * grid.filters.n;
-    Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_x)> load_x(x, where_x,
-                                                                                                         true, 0);
-    Loader<Shared::FilterTile::is_split ? kVectors : kEither, typename Shared::FilterTile, Shared::parts, T.threads(),
-           Index, decltype(where_w)>
-        load_w(w, where_w, grid.chunks != 0 && aligned16(w), grid.part);
+    Loader<T.vectors ? kVectors : kElements, PixelTile, 1, T.threads(), Index, decltype(where_x)> load_x(x, where_x);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_tap); };
-    const Index tiles = (taps + T.tile_k - 1) / T.tile_k;
     TensorSums<T.gemm()> sums;
-    if constexpr (T.vectors)
-        tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_x, load_w, prepare);
-    else
-        tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_w, load_x, prepare);
+    multiply_filters<T>(sums, shared, (taps + T.tile_k - 1) / T.tile_k, load_x, w, where_w, grid, prepare);
 
     const bool first = slice == 0;
     const EpilogueOf<ElementOf<T>> epilogue{scale, first ? b : nullptr, first ? residual : nullptr, relu};

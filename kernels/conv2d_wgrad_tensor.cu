@@ -105,9 +105,9 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     };
 
     Loader<access, typename Shared::FilterTile, 1, T.threads(), Index, decltype(where_dy)> load_dy(
-        dy + first_filter * grid.gradient.c, where_dy, true, 0);
+        dy + first_filter * grid.gradient.c, where_dy);
     Loader<access, typename Shared::TapTile, 1, T.threads(), Index, decltype(where_x)> load_x(
-        x + group * group_channels * grid.image.c, where_x, true, 0);
+        x + group * group_channels * grid.image.c, where_x);
     const auto prepare = [&](Index tile) { shared.ring.template prepare<T.threads()>(tile, place_of_pixel); };
     TensorSums<T.gemm()> sums;
     tensor_mainloop<T.gemm()>(sums, shared.stages, (pixels + T.tile_k - 1) / T.tile_k, load_dy, load_x, prepare);

@@ -76,7 +76,7 @@ struct TensorGrid {
 enum Access {
     kVectors,   // chunks of 16 bytes: a thread serves one column of chunks
     kElements,  // one by one: a thread serves one row
-    kEither     // as the launch says: chunks, or one by one, at once
+    kAtOnce     // one by one, and no sooner than they are needed: a thread serves one column of chunks
 };
 
 // Brings one operand's tiles.  where(tile, row, column) is where an element of the tile lies, counted from `from`, or
@@ -87,8 +87,8 @@ class Loader {
 
   public:
     // `part` is the distance between the parts of an operand that came split.
-    __device__ __forceinline__ Loader(const Element* from, const Where& where, bool chunks, int64 part)
-        : from_(from), where_(where), chunks_(chunks), part_(part) {}
+    __device__ __forceinline__ Loader(const Element* from, const Where& where, int64 part = 0)
+        : from_(from), where_(where), part_(part) {}
 
     __device__ __forceinline__ void fetch(Index tile, Tile (&to)[parts]) {
         if constexpr (access == kElements)
@@ -137,7 +137,7 @@ class Loader {
 #pragma unroll
         for (int i = 0; i < Tile::rows; i += rows_at_once) {
             const int row = static_cast<int>(threadIdx.x) / Tile::columns + i;
-            if (access == kVectors || chunks_) {
+            if constexpr (access == kVectors) {
                 const Index at = where_(tile, row, column * Tile::chunk);
 #pragma unroll
                 for (int part = 0; part < parts; ++part)
@@ -148,10 +148,7 @@ class Loader {
                 for (int j = 0; j < Tile::chunk; ++j) {
                     const Index at = where_(tile, row, column * Tile::chunk + j);
                     if constexpr (sizeof(Element) == 4)
-#pragma unroll
-                        for (int part = 0; part < parts; ++part)
-                            cp_async<4>(to[part].at(row, column) + j, from_ + (at < 0 ? 0 : at + part * part_),
-                                        at < 0 ? 0 : 4);
+                        cp_async<4>(to[0].at(row, column) + j, from_ + (at < 0 ? 0 : at), at < 0 ? 0 : 4);
                     else
                         bits[j] = at < 0 ? 0 : from_[at].bits;
                 }
@@ -172,10 +169,28 @@ class Loader {
 
     const Element* from_;
     const Where& where_;
-    const bool chunks_;
     const int64 part_;
     unsigned short held_[held][Tile::chunk];
 };
+
+// Adds up the products of pixels and filters.  The filters come by chunks, or, where they do not lie in chunks, one by
+// one, which nobody waits for in the loop of those that do.
+template <TensorConvTile T, typename Shared, typename Index, typename Pixels, typename Where, typename Prepare>
+__device__ __forceinline__ void multiply_filters(TensorSums<T.gemm()>& sums, Shared& shared, Index tiles,
+                                                 Pixels& load_pixels, const ElementOf<T>* w, const Where& where_w,
+                                                 const TensorGrid& grid, const Prepare& prepare) {
+    using Tile = typename Shared::FilterTile;
+    const auto multiply = [&](auto load_w) {
+        if constexpr (T.vectors)
+            tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_pixels, load_w, prepare);
+        else
+            tensor_mainloop<T.gemm()>(sums, shared.stages, tiles, load_w, load_pixels, prepare);
+    };
+    if (Tile::is_split || (grid.chunks != 0 && aligned16(w)))
+        multiply(Loader<kVectors, Tile, Shared::parts, T.threads(), Index, Where>(w, where_w, grid.part));
+    else if constexpr (!Tile::is_split)
+        multiply(Loader<kAtOnce, Tile, 1, T.threads(), Index, Where>(w, where_w));
+}
 
 // A pixel across: the corner that tap (0, 0) meets, its row and column, and where its result goes (negative: nowhere).
 template <typename Index>

@@ -61,10 +61,10 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         const int k = tile * T.tile_k + row;
         return k < K && column < columns ? k * N + column : -1;
     };
-    Loader<kVectors, typename Shared::TileA, 2, T.threads(), int, decltype(where_a)> load_a(
-        a + matrix * K * pitch + m0, where_a, true, product.part);
+    Loader<kVectors, typename Shared::TileA, 2, T.threads(), int, decltype(where_a)> load_a(a + matrix * K * pitch + m0,
+                                                                                            where_a, product.part);
     Loader<kVectors, typename Shared::TileB, 1, T.threads(), int, decltype(where_b)> load_b(b + matrix * K * N + n0,
-                                                                                            where_b, true, 0);
+                                                                                            where_b);
     TensorSums<T.gemm()> sums;
     tensor_mainloop<T.gemm()>(sums, shared.stages, (K + T.tile_k - 1) / T.tile_k, load_a, load_b, [](int) {});
 
