@@ -50,7 +50,8 @@ struct DepthwiseTile {
     int rows;                      // results a thread owns, or (wgrad) pixels at a time; in dgrad a multiple of
                                    // stride_h, and 1 for any problem; in wgrad 1 for any problem
     int warps;                     // warps in a block
-    int blocks;                    // dgrad: blocks an SM should hold: what a thread may have of its registers
+    int blocks;                    // dgrad, wgrad: blocks an SM should hold: what a thread may have of its registers;
+                                   // 0 leaves it to the compiler
 
     constexpr int threads() const { return warps * kWarp; }
     constexpr bool any() const { return R == 0; }
@@ -257,7 +258,7 @@ __device__ __forceinline__ void add_halves(DepthwiseSums<T>& shared, int count) 
 
 // dw and db have one slice after another, float32 whatever is stored.  db may be null.
 template <DepthwiseTile T>
-__global__ void __launch_bounds__(T.threads())
+__global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ dy,
                            const Stored<T>* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
     using Index = typename IndexOf<T.wide>::type;

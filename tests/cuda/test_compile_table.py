@@ -68,7 +68,7 @@ def test_instance_compiles_and_fits(instance: Instance, arch: str) -> None:
     assert compiled.max_threads == threads
     assert compiled.shared <= STATIC_SHARED + RESERVED_SHARED
     # Registers are handed out by 8 a thread; as many blocks as the instance asks for must fit.
-    blocks = instance.tile.get("blocks", 1)
+    blocks = instance.tile.get("blocks", 1) or 1
     assert -(-compiled.registers // 8) * 8 * threads * blocks <= REGISTERS
 
 
