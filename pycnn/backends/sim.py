@@ -10,7 +10,7 @@ import numpy as np
 
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device_sim import SimDevice
-from pycnn.backends.cuda.tensor import is_channels_last
+from pycnn.memory_format import is_dense, new_array, wants_channels_last
 
 __all__ = ["Simulated"]
 
@@ -38,11 +38,8 @@ class Simulated:
         if not isinstance(value, np.ndarray):
             return value
         device = self.host.device
-        if value.flags.c_contiguous:
-            array = device.alloc(value.shape, value.dtype)
-        elif value.ndim == 4 and is_channels_last(value):
-            n, c, h, w = value.shape
-            array = device.alloc((n, h, w, c), value.dtype).transpose(0, 3, 1, 2)
+        if is_dense(value):
+            array = new_array(device.alloc, value.shape, value.dtype, wants_channels_last(value))
         else:  # stays an array with gaps, for the host code to deal with
             array = device.alloc((*value.shape[:-1], 2 * value.shape[-1]), value.dtype)[..., ::2]
         device.fill(array, value)
@@ -51,7 +48,9 @@ class Simulated:
 
 def _out(result: Any) -> Any:
     if isinstance(result, np.ndarray):
-        return np.array(result)
+        copy = new_array(np.empty, result.shape, result.dtype, wants_channels_last(result))
+        copy[...] = result
+        return copy
     return tuple(map(_out, result)) if isinstance(result, tuple) else result
 
 

@@ -24,6 +24,7 @@ from pycnn.backends.cuda.device import Array, Device
 from pycnn.backends.cuda.host import FLOAT32, HostBase
 from pycnn.backends.cuda.plan import Epilogue, Operands, Plan
 from pycnn.jit.sources import Sources
+from pycnn.memory_format import wants_channels_last
 from pycnn.shape import PASSES, Conv2dShape, Padding, Pair
 from pycnn.tuning import Identity, Table
 
@@ -82,10 +83,11 @@ class ConvHost(HostBase):
         """As `pycnn.backends.reference.conv2d_fprop`; `algo` is "auto" or (part of) a name of `conv2d_algorithms`."""
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
         plan = self._plan("fprop", shape, x.dtype, algo, x)
-        y = self._alloc(shape.y_shape, x, plan)
+        y = self._result(shape.y_shape, plan, x, w)
         if shape.N:
             scale, b = (None if each is None else self._dense(convert(self, each, FLOAT32)) for each in (scale, b))
-            epilogue = Epilogue(scale, b, None if residual is None else self._as(residual, y), relu)
+            residual = None if residual is None else self._dense(residual, wants_channels_last(y))
+            epilogue = Epilogue(scale, b, residual, relu)
             plan.run(self, Operands(x=self._placed(x, plan), w=self._placed(w, plan), y=y, epilogue=epilogue))
         return y
 
@@ -104,7 +106,7 @@ class ConvHost(HostBase):
         """As `pycnn.backends.reference.conv2d_dgrad`; `algo` as in `conv2d_fprop`."""
         shape = Conv2dShape.of(tuple(x_shape), tuple(w.shape), stride, padding, dilation, groups)
         plan = self._plan("dgrad", shape, dy.dtype, algo, dy)
-        dx = self._alloc(shape.x_shape, dy, plan)
+        dx = self._result(shape.x_shape, plan, dy, w)
         if shape.N:
             plan.run(self, Operands(dy=self._placed(dy, plan), w=self._placed(w, plan), dx=dx))
         return dx
@@ -128,7 +130,7 @@ class ConvHost(HostBase):
         """
         shape = Conv2dShape.of(tuple(x.shape), tuple(w_shape), stride, padding, dilation, groups)
         plan = self._plan("wgrad", shape, dy.dtype, algo, dy, x)
-        dw = self._alloc(shape.w_shape, x, plan)
+        dw = self._result(shape.w_shape, plan, x, dy)
         db = self.device.alloc((shape.K,), dy.dtype) if bias and (plan.bias_gradient or not shape.N) else None
         if shape.N:
             dy = self._placed(dy, plan)
@@ -141,27 +143,13 @@ class ConvHost(HostBase):
             return dw
         return dw, self.channel_sum(dy) if db is None else db
 
-    def _alloc(self, shape: tuple[int, ...], like: Array, plan: Plan) -> Array:
-        """A result: channels-last where the plan can and the image `like` is so and not also NCHW."""
-        if not plan.strided or like.flags.c_contiguous or not tensor.is_channels_last(like):
-            return self.device.alloc(shape, like.dtype)
-        n, c, h, w = shape
-        return self.device.alloc((n, h, w, c), like.dtype).transpose(0, 3, 1, 2)
+    def _result(self, shape: tuple[int, ...], plan: Plan, *operands: Array) -> Array:
+        """Where a result goes: channels-last where the operands, an image first, ask for it and the plan can."""
+        return self._new(shape, operands[0].dtype, plan.strided and wants_channels_last(*operands))
 
     def _placed(self, array: Array, plan: Plan) -> Array:
         """An operand as the plan takes it."""
-        return array if plan.strided and tensor.is_channels_last(array) else self._dense(array)
-
-    def _as(self, array: Array, other: Array) -> Array:
-        """`array` with the strides of `other`, whose shape and dtype it has."""
-        if array.strides == other.strides:
-            return array
-        if other.flags.c_contiguous:
-            return self._dense(array)
-        n, c, h, w = other.shape
-        placed = self.device.alloc((n, h, w, c), other.dtype).transpose(0, 3, 1, 2)
-        self.device.fill(placed, array)
-        return placed
+        return self._dense(array, plan.strided and wants_channels_last(array))
 
     def conv2d_algorithms(
         self, operator: str, shape: Conv2dShape, dtype: Any, channels_last: bool = False

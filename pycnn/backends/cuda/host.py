@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NoReturn
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from pycnn.backends.cuda.device import Argument, Array, Device, Extent, Reads
 from pycnn.jit.sources import Instance, Sources, installed
+from pycnn.memory_format import lies_as, new_array
 from pycnn.shape import DTYPES
 
 FLOAT32 = np.dtype(np.float32)
@@ -49,16 +50,21 @@ class HostBase:
         self.device = device
         self.sources = sources or installed()
 
-    def _dense(self, array: Array) -> Array:
-        if array.flags.c_contiguous:
+    def _new(self, shape: Sequence[int], dtype: Any, last: bool = False) -> Array:
+        """An array, in C order or, of four axes, channels-last."""
+        return new_array(self.device.alloc, tuple(shape), dtype, last)
+
+    def _dense(self, array: Array, last: bool = False) -> Array:
+        """The array in C order, or channels-last: itself if it lies so, else a copy."""
+        if lies_as(array, last):
             return array
-        dense = self.device.alloc(tuple(array.shape), array.dtype)
+        dense = self._new(array.shape, array.dtype, last)
         self.device.fill(dense, array)
         return dense
 
-    def _reads(self, name: str, array: Array | None) -> Reads:
+    def _reads(self, name: str, array: Array | None, last: bool = False) -> Reads:
         """An operand, made dense; None is a null pointer."""
-        return Reads(name, None if array is None else self._dense(array))
+        return Reads(name, None if array is None else self._dense(array, last))
 
     def _launch(self, instance: Instance, blocks: int, *arguments: Argument) -> None:
         """Start a kernel on so many blocks of its tile's warps."""

@@ -21,6 +21,7 @@ from pycnn.backends.cuda.plan import MOVED, Operands, Plan
 from pycnn.backends.cuda.slices import adder, sum_slices
 from pycnn.backends.cuda.tensor_product import padded, split, split_size, splitter
 from pycnn.jit.sources import Instance, Sources
+from pycnn.memory_format import is_channels_last
 from pycnn.shape import Conv2dShape
 
 KERNELS = ("conv2d_fprop_tensor", "conv2d_dgrad_tensor", "conv2d_wgrad_tensor")
@@ -82,11 +83,6 @@ def has(arithmetic: str, arch: str, sources: Sources) -> bool:
     """Whether the tensor cores of a GPU compute in this arithmetic."""
     instances = sources.of("conv2d_fprop_tensor").values()
     return any(each.name.startswith(f"{arithmetic}_") and arch in each.archs for each in instances)
-
-
-def is_channels_last(array: Array) -> bool:
-    """Whether neighbouring channels are neighbours in memory, then columns, rows and images, without gaps."""
-    return bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
 
 
 def reads_chunks(array: Array) -> bool:

@@ -1,0 +1,100 @@
+"""How the four axes (N, C, H, W) of an array lie in memory: as NCHW, or channels-last, as N, H, W, C.
+
+Strides alone say it; no array carries a mark.  Where C = 1 or H = W = 1 both are the same memory, and the strides of
+the axes of size 1, which no element's place depends on, say what its maker meant: canonical ones are
+
+                     n        c        h        w
+    NCHW             C*H*W    H*W      W        1
+    channels-last    H*W*C    1        W*C      C
+
+Reference: PyTorch, c10/core/MemoryFormat.h, is_channels_last_strides_2d, for telling them apart by strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+__all__ = [
+    "MemoryFormat",
+    "channels_last",
+    "contiguous_format",
+    "is_channels_last",
+    "is_dense",
+    "lie_alike",
+    "lies_as",
+    "new_array",
+    "wants_channels_last",
+]
+
+Array = Any
+
+
+class MemoryFormat(Enum):
+    """PyTorch's names for the two; `pycnn.channels_last` and `pycnn.contiguous_format` are its members."""
+
+    contiguous_format = "contiguous_format"
+    channels_last = "channels_last"
+
+    def __repr__(self) -> str:
+        return f"pycnn.{self.value}"
+
+
+contiguous_format, channels_last = MemoryFormat.contiguous_format, MemoryFormat.channels_last
+
+
+def is_channels_last(array: Array) -> bool:
+    """Whether neighbouring channels are neighbours in memory, then columns, rows and images, without gaps.
+
+    >>> import numpy as np
+    >>> is_channels_last(np.zeros((2, 5, 5, 3)).transpose(0, 3, 1, 2)), is_channels_last(np.zeros((2, 3, 5, 5)))
+    (True, False)
+    """
+    return array.ndim == 4 and bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
+
+
+def is_dense(array: Array) -> bool:
+    """Whether its elements are one piece of memory, in C order or channels-last."""
+    return bool(array.flags.c_contiguous) or is_channels_last(array)
+
+
+def lies_as(array: Array, last: bool) -> bool:
+    """Whether it is dense and channels-last (`last`) or in C order."""
+    return is_channels_last(array) if last else bool(array.flags.c_contiguous)
+
+
+def lie_alike(a: Array, b: Array) -> bool:
+    """Whether two arrays of one shape are dense and have the same element at the same place, whatever their dtypes."""
+    return bool(a.flags.c_contiguous and b.flags.c_contiguous) or (is_channels_last(a) and is_channels_last(b))
+
+
+def wants_channels_last(*arrays: Array) -> bool:
+    """Whether what is computed from these is to be channels-last.
+
+    The first that is dense in one way only decides; if there is none, the strides of the first.
+
+    >>> import numpy as np
+    >>> last = np.zeros((2, 5, 5, 3)).transpose(0, 3, 1, 2)
+    >>> wants_channels_last(last), wants_channels_last(np.zeros((2, 3, 1, 1)), last)
+    (True, True)
+    """
+    first = arrays[0]
+    if first.ndim != 4:
+        return False
+    for array in arrays:
+        last = is_channels_last(array)
+        if last != bool(array.flags.c_contiguous):
+            return last
+    step = first.dtype.itemsize
+    _, c, h, w = (int(stride) for stride in first.strides)
+    _, _, height, width = first.shape
+    return c == step and w >= step and (c, h, w) != (height * width * step, width * step, step)
+
+
+def new_array(empty: Callable[[tuple[int, ...], Any], Array], shape: tuple[int, ...], dtype: Any, last: bool) -> Array:
+    """What ``empty(shape, dtype)`` gives; seen as channels-last where it is to be so."""
+    if not last:
+        return empty(tuple(shape), dtype)
+    n, c, h, w = shape
+    return empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
