@@ -40,8 +40,9 @@ struct PoolAxis {
 
 // A pooling problem.  Passed by value; pycnn/backends/cuda/layout.py packs the same fields in the same order.
 struct Pool2dShape {
-    int64 planes;  // N*C
+    int64 planes;  // N*C; or N, where arrays lie channels-last
     PoolAxis rows, columns;
+    Divisor channels;  // beside one another in memory: 1; or C
 };
 
 // n / d for 0 <= n: by multiplication where an index has 32 bits, by division where it has 64.

@@ -13,6 +13,9 @@
 //     adaptive   floor(p*H/P) ... ceil((p + 1)*H/P) - 1; the windows that hold pixel h are then floor(h*P/H) ...
 //                ceil((h + 1)*P/H) - 1, the same formula with the sizes exchanged
 //
+// Layout: `channels` neighbours in memory are neighbouring channels, and pixels are that far apart: all C of arrays that
+// lie channels-last, whose planes are their N images; or 1 in NCHW, whose planes are N*C.
+//
 // Who owns what: a thread owns one element of the output, a warp 32 neighbours in memory.
 //
 //        forward: a window of x, gathered             backward: the windows that reach a pixel, gathered
@@ -26,8 +29,8 @@
 //      +--------------------------------+             +----------------------------------+
 //        windows overlap where stride < window
 //
-// Launch      blocks of warps*32 threads, one thread an element of the output: ((n*C + c)*P + p)*Q + q.  A grid of more
-//             than 2^31 - 1 blocks continues along y.
+// Launch      blocks of warps*32 threads, one thread an element of the output in the order of memory:
+//             ((plane*P + p)*Q + q)*channels + channel.  A grid of more than 2^31 - 1 blocks continues along y.
 // Shared      none: what overlapping windows share is in L1.
 // Determinism one thread sums each element, row by row in scan order: bit for bit the same in every run.  No atomics.
 // Cost        4 bytes an element of x, y, dx and dy, or 2, each read or written once from HBM, and 8 an index; a window's
@@ -68,16 +71,18 @@ struct Span {
 // Where one element of an output lies.
 template <typename Index>
 struct PoolPlace {
-    Index plane, row, column;
+    Index plane, row, column, channel;
 };
 
 // The calling thread's element of an array of `rows` x `columns` planes.  The last block reaches past the last plane.
 template <PoolTile T>
-__device__ __forceinline__ PoolPlace<PoolIndex<T>> pool_place(const Divisor& rows, const Divisor& columns) {
+__device__ __forceinline__ PoolPlace<PoolIndex<T>> pool_place(const Divisor& rows, const Divisor& columns,
+                                                              const Divisor& channels) {
     using Index = PoolIndex<T>;
     const Index block = static_cast<Index>(blockIdx.y) * static_cast<Index>(gridDim.x) + static_cast<Index>(blockIdx.x);
     PoolPlace<Index> place;
     place.plane = block * T.threads() + static_cast<Index>(threadIdx.x);
+    place.channel = take_digit(place.plane, channels);
     place.column = take_digit(place.plane, columns);
     place.row = take_digit(place.plane, rows);
     return place;
@@ -85,9 +90,16 @@ __device__ __forceinline__ PoolPlace<PoolIndex<T>> pool_place(const Divisor& row
 
 // The offset of an element from the start of its array, whose planes are `rows` x `columns`.
 template <typename Index>
-__device__ __forceinline__ int64 pool_offset(const PoolPlace<Index>& place, const Divisor& rows,
-                                             const Divisor& columns) {
-    return (place.plane * rows.value + place.row) * columns.value + place.column;
+__device__ __forceinline__ int64 pool_offset(const PoolPlace<Index>& place, const Divisor& rows, const Divisor& columns,
+                                             const Divisor& channels) {
+    return ((place.plane * rows.value + place.row) * columns.value + place.column) * channels.value + place.channel;
+}
+
+// The offset of the first pixel of a place's plane and channel, in an array whose planes are `rows` x `columns`.
+template <typename Index>
+__device__ __forceinline__ int64 pool_base(const PoolPlace<Index>& place, const Divisor& rows, const Divisor& columns,
+                                           const Divisor& channels) {
+    return place.plane * rows.value * columns.value * channels.value + place.channel;
 }
 
 // Part i of `count` that share `size` evenly; neighbours overlap by one where they do not come out even.
@@ -137,19 +149,19 @@ __global__ void __launch_bounds__(T.threads(), 1)
     max_pool2d_fwd(const Pool2dShape shape, const Stored<T>* __restrict__ x, Stored<T>* __restrict__ y,
                    int64* __restrict__ indices) {
     using Index = PoolIndex<T>;
-    const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out);
+    const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out, shape.channels);
     if (place.plane >= shape.planes) return;
 
     const Span<Index> rows = pixels_of<T>(place.row, shape.rows);
     const Span<Index> columns = pixels_of<T>(place.column, shape.columns);
-    const int64 W = shape.columns.size.value;
-    const Stored<T>* image = x + place.plane * shape.rows.size.value * W;
+    const int64 W = shape.columns.size.value, C = shape.channels.value;
+    const Stored<T>* image = x + pool_base(place, shape.rows.size, shape.columns.size, shape.channels);
     float best = -positive_infinity();
     int64 index = -1;
     for (Index h = rows.begin; h < rows.end; h += rows.step) {
         for (Index w = columns.begin; w < columns.end; w += columns.step) {
             const int64 pixel = h * W + w;
-            const float value = to_float(image[pixel]);
+            const float value = to_float(image[pixel * C]);
             const bool is_nan = value != value;
             if (index < 0 || value > best || is_nan) {
                 best = value;
@@ -158,7 +170,7 @@ __global__ void __launch_bounds__(T.threads(), 1)
         }
     }
 
-    const int64 offset = pool_offset(place, shape.rows.out, shape.columns.out);
+    const int64 offset = pool_offset(place, shape.rows.out, shape.columns.out, shape.channels);
     y[offset] = from_float<Stored<T>>(best);
     if (indices != nullptr) indices[offset] = index;
 }
@@ -168,21 +180,22 @@ __global__ void __launch_bounds__(T.threads(), 1)
     max_pool2d_bwd(const Pool2dShape shape, const Stored<T>* __restrict__ dy, const int64* __restrict__ indices,
                    Stored<T>* __restrict__ dx) {
     using Index = PoolIndex<T>;
-    const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size);
+    const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size, shape.channels);
     if (place.plane >= shape.planes) return;
 
     const Span<Index> rows = windows_over<T>(place.row, shape.rows);
     const Span<Index> columns = windows_over<T>(place.column, shape.columns);
     const int64 pixel = place.row * shape.columns.size.value + place.column;
+    const int64 windows = pool_base(place, shape.rows.out, shape.columns.out, shape.channels);
     float sum = 0.0f;
     for (Index p = rows.begin; p < rows.end; ++p) {
 #pragma unroll 1
         for (Index q = columns.begin; q < columns.end; ++q) {
-            const int64 window = (place.plane * shape.rows.out.value + p) * shape.columns.out.value + q;
+            const int64 window = windows + (p * shape.columns.out.value + q) * shape.channels.value;
             if (indices[window] == pixel) sum += to_float(dy[window]);
         }
     }
-    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = from_float<Stored<T>>(sum);
+    dx[pool_offset(place, shape.rows.size, shape.columns.size, shape.channels)] = from_float<Stored<T>>(sum);
 }
 
 // 0 where the index is -1; NaN where it is outside the plane.
@@ -190,14 +203,17 @@ template <PoolTile T>
 __global__ void __launch_bounds__(T.threads(), 1)
     plane_take(const Pool2dShape shape, const Stored<T>* __restrict__ x, const int64* __restrict__ indices,
                Stored<T>* __restrict__ y) {
-    const PoolPlace<PoolIndex<T>> place = pool_place<T>(shape.rows.out, shape.columns.out);
+    const PoolPlace<PoolIndex<T>> place = pool_place<T>(shape.rows.out, shape.columns.out, shape.channels);
     if (place.plane >= shape.planes) return;
 
-    const int64 offset = pool_offset(place, shape.rows.out, shape.columns.out);
+    const int64 offset = pool_offset(place, shape.rows.out, shape.columns.out, shape.channels);
     const int64 pixels = shape.rows.size.value * shape.columns.size.value;
     const int64 index = indices[offset];
     float value = index == -1 ? 0.0f : quiet_nan();
-    if (inside(index, pixels)) value = to_float(x[place.plane * pixels + index]);
+    if (inside(index, pixels)) {
+        value = to_float(
+            x[pool_base(place, shape.rows.size, shape.columns.size, shape.channels) + index * shape.channels.value]);
+    }
     y[offset] = from_float<Stored<T>>(value);
 }
 
@@ -228,24 +244,25 @@ __global__ void __launch_bounds__(T.threads(), 1)
     avg_pool2d_fwd(const Pool2dShape shape, const Averaging averaging, const Stored<T>* __restrict__ x,
                    Stored<T>* __restrict__ y) {
     using Index = PoolIndex<T>;
-    const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out);
+    const PoolPlace<Index> place = pool_place<T>(shape.rows.out, shape.columns.out, shape.channels);
     if (place.plane >= shape.planes) return;
 
     const Span<Index> rows = pixels_of<T>(place.row, shape.rows);
     const Span<Index> columns = pixels_of<T>(place.column, shape.columns);
-    const int64 W = shape.columns.size.value;
-    const Stored<T>* image = x + place.plane * shape.rows.size.value * W;
+    const int64 W = shape.columns.size.value, C = shape.channels.value;
+    const Stored<T>* image = x + pool_base(place, shape.rows.size, shape.columns.size, shape.channels);
     float sum = 0.0f;
     for (Index h = rows.begin; h < rows.end; ++h) {
         float row = 0.0f;  // of its own, so that the sum over a large window loses less
-        for (Index w = columns.begin; w < columns.end; ++w) row += to_float(image[h * W + w]);
+        for (Index w = columns.begin; w < columns.end; ++w) row += to_float(image[(h * W + w) * C]);
         sum += row;
     }
 
     int64 divisor = averaging.divisor;
     if (divisor == 0)
         divisor = counted<T>(place.row, shape.rows, averaging) * counted<T>(place.column, shape.columns, averaging);
-    y[pool_offset(place, shape.rows.out, shape.columns.out)] = from_float<Stored<T>>(sum / static_cast<float>(divisor));
+    y[pool_offset(place, shape.rows.out, shape.columns.out, shape.channels)] =
+        from_float<Stored<T>>(sum / static_cast<float>(divisor));
 }
 
 template <PoolTile T>
@@ -253,11 +270,12 @@ __global__ void __launch_bounds__(T.threads(), 1)
     avg_pool2d_bwd(const Pool2dShape shape, const Averaging averaging, const Stored<T>* __restrict__ dy,
                    Stored<T>* __restrict__ dx) {
     using Index = PoolIndex<T>;
-    const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size);
+    const PoolPlace<Index> place = pool_place<T>(shape.rows.size, shape.columns.size, shape.channels);
     if (place.plane >= shape.planes) return;
 
     const Span<Index> rows = windows_over<T>(place.row, shape.rows);
     const Span<Index> columns = windows_over<T>(place.column, shape.columns);
+    const int64 windows = pool_base(place, shape.rows.out, shape.columns.out, shape.channels);
     float sum = 0.0f;
 #pragma unroll 1
     for (Index p = rows.begin; p < rows.end; ++p) {
@@ -266,11 +284,11 @@ __global__ void __launch_bounds__(T.threads(), 1)
         for (Index q = columns.begin; q < columns.end; ++q) {
             int64 divisor = averaging.divisor;
             if (divisor == 0) divisor = row_count * counted<T>(q, shape.columns, averaging);
-            const int64 window = (place.plane * shape.rows.out.value + p) * shape.columns.out.value + q;
+            const int64 window = windows + (p * shape.columns.out.value + q) * shape.channels.value;
             sum += to_float(dy[window]) / static_cast<float>(divisor);
         }
     }
-    dx[pool_offset(place, shape.rows.size, shape.columns.size)] = from_float<Stored<T>>(sum);
+    dx[pool_offset(place, shape.rows.size, shape.columns.size, shape.channels)] = from_float<Stored<T>>(sum);
 }
 
 }  // namespace pycnn

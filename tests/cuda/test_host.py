@@ -63,10 +63,10 @@ def test_pooling_shape_is_packed_in_the_order_of_common_cuh() -> None:
     axis = header[header.index("struct PoolAxis {") :].split("};")[0]
     fields = [name for line in axis.splitlines()[1:] for name in re.findall(r"\w+", line.split("//")[0])]
     assert fields == ["Divisor", "size", "out", "stride", "int64", "window", "before", "after", "dilation"]
-    assert "int64 planes;  // N*C\n    PoolAxis rows, columns;" in header
+    assert re.search(r"int64 planes;.*\n    PoolAxis rows, columns;\n    Divisor channels;", header)
     rows, columns = PoolAxis(11, 12, 13, 14, 15, 16, 17), PoolAxis(21, 22, 23, 24, 25, 26, 27)
-    packed = struct.unpack("<q" + 2 * "qIIqIIqIIqqqq", pack_pool2d_shape(9, rows, columns))
-    assert packed[0] == 9
+    packed = struct.unpack("<q" + 2 * "qIIqIIqIIqqqq" + "qII", pack_pool2d_shape(9, rows, columns, 5))
+    assert (packed[0], packed[27]) == (9, 5)
     for first, values in ((1, range(11, 18)), (14, range(21, 28))):
         assert [packed[first + i] for i in (0, 3, 6, 9, 10, 11, 12)] == list(values)
 

@@ -6,6 +6,7 @@ from pycnn.backends.cuda.device import Array, Writes
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import Rows, pack_int64
 from pycnn.jit.sources import Instance
+from pycnn.memory_format import wants_channels_last
 
 KERNELS = ("unary", "binary", "softmax_fwd", "softmax_bwd")
 
@@ -71,40 +72,51 @@ class ActivationHost(HostBase):
 
     def _unary(self, name: str, x: Array) -> Array:
         ending = self.ending(name, x.dtype)
-        y = self.device.alloc(tuple(x.shape), x.dtype)
+        last = wants_channels_last(x)
+        y = self._new(x.shape, x.dtype, last)
         if x.size:
             instance = self.sources.of("unary")[name + ending]
             blocks = stretch_blocks(instance, x.size)
-            self._launch(instance, blocks, pack_int64(x.size), self._reads("x", x), Writes("y", y))
+            self._launch(instance, blocks, pack_int64(x.size), self._reads("x", x, last), Writes("y", y))
         return y
 
     def _binary(self, name: str, a: Array, b: Array) -> Array:
         ending = self.ending(name, a.dtype)
-        y = self.device.alloc(tuple(a.shape), a.dtype)
+        last = wants_channels_last(a, b)
+        y = self._new(a.shape, a.dtype, last)
         if a.size:
             instance = self.sources.of("binary")[name + ending]
-            operands = (self._reads("a", a), self._reads("b", b))
+            operands = (self._reads("a", a, last), self._reads("b", b, last))
             self._launch(instance, stretch_blocks(instance, a.size), pack_int64(a.size), *operands, Writes("y", y))
         return y
 
     def _softmax_fwd(self, name: str, x: Array, axis: int, logarithm: bool) -> Array:
         ending = self.ending(name, x.dtype)
-        y = self.device.alloc(tuple(x.shape), x.dtype)
+        last = wants_channels_last(x)
+        y = self._new(x.shape, x.dtype, last)
         if x.size:
             instance = self.sources.of("softmax_fwd")["w8" + ending]
             threads = 32 * instance.tile["warps"]
-            rows = Rows.of(x.shape, axis, threads)
+            rows = _rows(x, axis, last, threads)
             numbers = (rows.pack(), pack_int64(logarithm))
-            self._launch(instance, rows.blocks(threads), *numbers, self._reads("x", x), Writes("y", y))
+            self._launch(instance, rows.blocks(threads), *numbers, self._reads("x", x, last), Writes("y", y))
         return y
 
     def _softmax_bwd(self, name: str, dy: Array, y: Array, axis: int, logarithm: bool) -> Array:
         ending = self.ending(name, dy.dtype)
-        dx = self.device.alloc(tuple(dy.shape), dy.dtype)
+        last = wants_channels_last(dy, y)
+        dx = self._new(dy.shape, dy.dtype, last)
         if dy.size:
             instance = self.sources.of("softmax_bwd")["w8" + ending]
             threads = 32 * instance.tile["warps"]
-            rows = Rows.of(dy.shape, axis, threads)
-            numbers, operands = (rows.pack(), pack_int64(logarithm)), (self._reads("dy", dy), self._reads("y", y))
+            rows = _rows(dy, axis, last, threads)
+            numbers = (rows.pack(), pack_int64(logarithm))
+            operands = (self._reads("dy", dy, last), self._reads("y", y, last))
             self._launch(instance, rows.blocks(threads), *numbers, *operands, Writes("dx", dx))
         return dx
+
+
+def _rows(array: Array, axis: int, last: bool, threads: int) -> Rows:
+    """`array` seen along `axis` in the order in which its axes lie."""
+    order = (0, 2, 3, 1) if last else tuple(range(array.ndim))
+    return Rows.of([array.shape[i] for i in order], order.index(axis % array.ndim), threads)

@@ -9,6 +9,7 @@ import numpy as np
 from pycnn.backends.cuda.device import Array, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, short_name
 from pycnn.backends.cuda.layout import pack_int64
+from pycnn.memory_format import wants_channels_last
 
 KERNELS = ("convert",)
 
@@ -18,7 +19,7 @@ def convert(host: HostBase, array: Array, dtype: Any) -> Array:
 
     Args:
         host: whose device holds it.
-        array: of any strides.
+        array: of any strides; the result is channels-last where it is, else in C order.
         dtype: the dtype wanted.
 
     Raises:
@@ -30,11 +31,12 @@ def convert(host: HostBase, array: Array, dtype: Any) -> Array:
     given, wanted = short_name(array.dtype), short_name(dtype)
     if given is None or wanted is None:
         host._unavailable(f"conversion of {array.dtype} to {dtype}")
-    y = host.device.alloc(tuple(array.shape), dtype)
+    last = wants_channels_last(array)
+    y = host._new(array.shape, dtype, last)
     if array.size:
         instance = host.sources.of("convert")[f"{given}_{wanted}"]
         elements = 256 * instance.tile["warps"] * instance.tile["vectors"]
-        arrays = (host._reads("x", array), Writes("y", y))
+        arrays = (host._reads("x", array, last), Writes("y", y))
         host._launch(instance, -(-array.size // elements), pack_int64(array.size), *arrays)
     return y
 

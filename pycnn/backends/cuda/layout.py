@@ -44,9 +44,9 @@ class PoolAxis:
     dilation: int = 1
 
 
-def pack_pool2d_shape(planes: int, rows: PoolAxis, columns: PoolAxis) -> bytes:
+def pack_pool2d_shape(planes: int, rows: PoolAxis, columns: PoolAxis, channels: int = 1) -> bytes:
     """`Pool2dShape` of kernels/common.cuh."""
-    return struct.pack("<q", planes) + _pool_axis(rows) + _pool_axis(columns)
+    return struct.pack("<q", planes) + _pool_axis(rows) + _pool_axis(columns) + pack_divisors((channels,))
 
 
 def _pool_axis(axis: PoolAxis) -> bytes:

@@ -10,8 +10,9 @@ from pycnn.backends.cuda.convert import ConvertHost
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.host import FLOAT32
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
-from pycnn.backends.cuda.reduce import ChannelSlices
+from pycnn.backends.cuda.reduce import ChannelSlices, by_channel
 from pycnn.jit.sources import Instance
+from pycnn.memory_format import wants_channels_last
 
 KERNELS = (
     "batch_norm_moments",
@@ -54,13 +55,14 @@ class NormHost(ActivationHost, ConvertHost):
             self.device.fill(mean, math.nan)
             self.device.fill(var, math.nan)
             return self.device.alloc(tuple(x.shape), x.dtype), mean, var
-        x = self._dense(x)
-        slices, partial = self._reduce("batch_norm_moments", x, [Reads("x", x)])
+        last = wants_channels_last(x)
+        x = self._dense(x, last)
+        slices, partial = self._reduce("batch_norm_moments", x, last, [Reads("x", x)])
         merge = self.sources.of("batch_norm_statistics")["w4" + ending]
         given = (slices.pack(), pack_int64(slices.count), Reads("x", x), Reads("partial", partial))
         written = (Writes("mean", mean), Writes("low", low), Writes("var", var))
         self._launch(merge, _thread_blocks(merge, channels), *given, *written)
-        y = self._channel_map(x, eps, residual, relu, mean=mean, low=low, var=var, scale=weight, shift=bias)
+        y = self._channel_map(x, last, eps, residual, relu, mean=mean, low=low, var=var, scale=weight, shift=bias)
         return y, mean, var
 
     def batch_norm_bwd(
@@ -79,21 +81,21 @@ class NormHost(ActivationHost, ConvertHost):
         """
         self.ending("batch_norm_bwd", dy.dtype)
         dy = dy if y is None else self.relu_bwd(dy, y)
-        channels = x.shape[1]
-        dx = self.device.alloc(tuple(x.shape), dy.dtype)
+        channels, last = x.shape[1], wants_channels_last(x, dy)
+        dx = self._new(x.shape, dy.dtype, last)
         dweight, dbias = (self.device.alloc((channels,), FLOAT32) for _ in range(2))
         if x.size == 0:
             self.device.fill(dweight, 0.0)
             self.device.fill(dbias, 0.0)
             return dx, dweight, dbias
-        operands = [self._reads("dy", dy), self._reads("x", x)]
+        operands = [self._reads("dy", dy, last), self._reads("x", x, last)]
         of_mean, of_var = self._coefficients("mean", mean), self._coefficients("var", var)
-        slices, partial = self._reduce("batch_norm_slopes", x, [*operands, of_mean])
+        slices, partial = self._reduce("batch_norm_slopes", x, last, [*operands, of_mean])
         merge = self._only("batch_norm_gradients")
         given = (pack_int64(channels), pack_int64(slices.count), pack_float32(eps), Reads("partial", partial))
         sums = (Writes("dweight", dweight), Writes("dbias", dbias))
         self._launch(merge, _thread_blocks(merge, channels), *given, of_var, *sums)
-        instance, grid = self._channel_grid("batch_norm_dx", x)
+        instance, grid = self._channel_grid("batch_norm_dx", x, last)
         coefficients = [
             *(self._coefficients("weight", weight), of_mean, of_var),
             *(Reads("dweight", dweight), Reads("dbias", dbias)),
@@ -108,12 +110,12 @@ class NormHost(ActivationHost, ConvertHost):
     ) -> Array:
         """(x - mean) / sqrt(var + eps) * weight + bias, with statistics that are given."""
         self.ending("batch_norm_eval", x.dtype)
-        return self._channel_map(x, eps, mean=mean, var=var, scale=weight, shift=bias)
+        return self._channel_map(x, wants_channels_last(x), eps, mean=mean, var=var, scale=weight, shift=bias)
 
     def channel_affine(self, x: Array, scale: Array | None, shift: Array) -> Array:
         """x * scale[c] + shift[c]; a scale of None is 1."""
         self.ending("channel_affine", x.dtype)
-        return self._channel_map(x, 0.0, scale=scale, shift=shift)
+        return self._channel_map(x, wants_channels_last(x), 0.0, scale=scale, shift=shift)
 
     def lrn_fwd(self, x: Array, size: int, alpha: float, beta: float, k: float) -> Array:
         """y[c] = x[c] / (k + alpha/size * sum of x^2 over channels c - size//2 .. c + (size - 1)//2)^beta."""
@@ -139,39 +141,46 @@ class NormHost(ActivationHost, ConvertHost):
         self._lrn("lrn_bwd", size, ending, x.shape, power, [*operands, Reads("slopes", slopes), Writes("dx", dx)])
         return dx
 
-    def _reduce(self, kernel: str, x: Array, operands: list[Reads]) -> tuple[ChannelSlices, Array]:
+    def _reduce(self, kernel: str, x: Array, last: bool, operands: list[Reads]) -> tuple[ChannelSlices, Array]:
         """Two values of each slice of each channel of `x`, [slice][2][C]."""
         instances = self.sources.of(kernel)
-        slices = ChannelSlices.of(x.shape, 32 * instances["planes"].tile["warps"], 16 // x.dtype.itemsize)
+        threads, vector = 32 * instances["planes"].tile["warps"], 16 // x.dtype.itemsize
+        slices = ChannelSlices.of(by_channel(x.shape, last), threads, vector)
         partial = self.device.alloc((slices.count, 2, slices.C), "float32")
         instance = instances[slices.layout + self.ending(kernel, x.dtype)]
         self._launch_on(instance, slices.grid, slices.pack(), *operands, Writes("partial", partial))
         return slices, partial
 
     def _channel_map(
-        self, x: Array, eps: float, residual: Array | None = None, relu: bool = False, **coefficients: Array | None
+        self,
+        x: Array,
+        last: bool,
+        eps: float,
+        residual: Array | None = None,
+        relu: bool = False,
+        **coefficients: Array | None,
     ) -> Array:
-        y = self.device.alloc(tuple(x.shape), x.dtype)
+        y = self._new(x.shape, x.dtype, last)
         if x.size == 0:
             return y
-        instance, grid = self._channel_grid("channel_map", x)
+        instance, grid = self._channel_grid("channel_map", x, last)
         order = ("mean", "low", "var", "scale", "shift")
         given = [self._coefficients(name, coefficients.get(name)) for name in order]
         finish = bool(instance.tile["finish"])
-        arguments: list[Argument] = [grid, pack_float32(eps), self._reads("x", x), *given]
-        arguments += [self._reads("residual", residual if finish else None), pack_int64(relu and finish)]
+        arguments: list[Argument] = [grid, pack_float32(eps), self._reads("x", x, last), *given]
+        arguments += [self._reads("residual", residual if finish else None, last), pack_int64(relu and finish)]
         self._launch(instance, stretch_blocks(instance, x.size), *arguments, Writes("y", y))
         if finish:
             return y
         y = y if residual is None else self.add(y, residual)
         return self.relu_fwd(y) if relu else y
 
-    def _channel_grid(self, kernel: str, x: Array) -> tuple[Instance, bytes]:
+    def _channel_grid(self, kernel: str, x: Array, last: bool) -> tuple[Instance, bytes]:
         """The instance, counting in 32 bits where that reaches, and `ChannelGrid` of kernels/channels.cuh."""
         instances, ending = self.sources.of(kernel), self.ending(kernel, x.dtype)
         chunk = stretch_of(instances["narrow" + ending])
         narrow = -(-x.size // chunk) * chunk < NARROW
-        grid = pack_int64(x.size) + pack_divisors((x.shape[1], math.prod(x.shape[2:])))
+        grid = pack_int64(x.size) + pack_divisors(by_channel(x.shape, last)[1:])
         return instances[("narrow" if narrow else "wide") + ending], grid
 
     def _lrn(

@@ -10,6 +10,7 @@ from pycnn.backends.cuda.device import Argument, Array, Extent, Writes
 from pycnn.backends.cuda.host import HostBase, grid_of
 from pycnn.backends.cuda.layout import NARROW, PoolAxis, pack_pool2d_shape
 from pycnn.jit.sources import Instance, Sources
+from pycnn.memory_format import wants_channels_last
 from pycnn.shape import Padding, Pair, Pool2dShape
 
 KERNELS = ("max_pool2d_fwd", "max_pool2d_bwd", "plane_take", "avg_pool2d_fwd", "avg_pool2d_bwd")
@@ -126,10 +127,12 @@ class PoolHost(HostBase):
 
     def plane_take(self, x: Array, indices: Array) -> Array:
         """y[n, c, p, q] = x[n, c] at the flat index indices[n, c, p, q]; 0 where that is -1."""
-        y = self.device.alloc(tuple(indices.shape), x.dtype)
+        last = wants_channels_last(x, indices)
+        y = self._new(indices.shape, x.dtype, last)
         ones = (1, 1)
         problem = PoolProblem.windows(x.shape, indices.shape[2:], ones, ones, (0, 0, 0, 0), ones)
-        self._pool("plane_take", problem, y, [self._reads("x", x), self._reads("indices", indices), Writes("y", y)])
+        given = [self._reads("x", x, last), self._reads("indices", indices, last)]
+        self._pool("plane_take", problem, last, y, [*given, Writes("y", y)])
         return y
 
     def avg_pool2d_fwd(
@@ -172,37 +175,43 @@ class PoolHost(HostBase):
 
     def _max_fwd(self, x: Array, problem: PoolProblem, return_indices: bool) -> tuple[Array, Array | None]:
         y_shape = (*x.shape[:2], problem.rows.out, problem.columns.out)
-        y = self.device.alloc(y_shape, x.dtype)
-        indices = self.device.alloc(y_shape, "int64") if return_indices else None
-        self._pool("max_pool2d_fwd", problem, y, [self._reads("x", x), Writes("y", y), Writes("indices", indices)])
+        last = wants_channels_last(x)
+        y = self._new(y_shape, x.dtype, last)
+        indices = self._new(y_shape, "int64", last) if return_indices else None
+        given = self._reads("x", x, last)
+        self._pool("max_pool2d_fwd", problem, last, y, [given, Writes("y", y), Writes("indices", indices)])
         return y, indices
 
     def _max_bwd(self, dy: Array, indices: Array, x_shape: Shape4, problem: PoolProblem) -> Array:
-        dx = self.device.alloc(tuple(x_shape), dy.dtype)
-        given = [self._reads("dy", dy), self._reads("indices", indices)]
-        self._pool("max_pool2d_bwd", problem, dx, [*given, Writes("dx", dx)])
+        last = wants_channels_last(indices, dy)
+        dx = self._new(x_shape, dy.dtype, last)
+        given = [self._reads("dy", dy, last), self._reads("indices", indices, last)]
+        self._pool("max_pool2d_bwd", problem, last, dx, [*given, Writes("dx", dx)])
         return dx
 
     def _avg_fwd(self, x: Array, problem: PoolProblem, include_pad: bool = True, divisor: int | None = None) -> Array:
-        y = self.device.alloc((*x.shape[:2], problem.rows.out, problem.columns.out), x.dtype)
+        last = wants_channels_last(x)
+        y = self._new((*x.shape[:2], problem.rows.out, problem.columns.out), x.dtype, last)
         averaging = _averaging(include_pad, divisor)
-        self._pool("avg_pool2d_fwd", problem, y, [averaging, self._reads("x", x), Writes("y", y)])
+        self._pool("avg_pool2d_fwd", problem, last, y, [averaging, self._reads("x", x, last), Writes("y", y)])
         return y
 
     def _avg_bwd(
         self, dy: Array, x_shape: Shape4, problem: PoolProblem, include_pad: bool = True, divisor: int | None = None
     ) -> Array:
-        dx = self.device.alloc(tuple(x_shape), dy.dtype)
+        last = wants_channels_last(dy)
+        dx = self._new(x_shape, dy.dtype, last)
         averaging = _averaging(include_pad, divisor)
-        self._pool("avg_pool2d_bwd", problem, dx, [averaging, self._reads("dy", dy), Writes("dx", dx)])
+        self._pool("avg_pool2d_bwd", problem, last, dx, [averaging, self._reads("dy", dy, last), Writes("dx", dx)])
         return dx
 
-    def _pool(self, kernel: str, problem: PoolProblem, output: Any, arguments: list[Argument]) -> None:
+    def _pool(self, kernel: str, problem: PoolProblem, last: bool, output: Any, arguments: list[Argument]) -> None:
         ending = self.ending(kernel, output.dtype)
         if output.size == 0:
             return
         plan = pool_plan(kernel, problem, output.size, self.sources, ending)
-        packed = pack_pool2d_shape(problem.planes, problem.rows, problem.columns)
+        channels = int(output.shape[1]) if last else 1
+        packed = pack_pool2d_shape(problem.planes // channels, problem.rows, problem.columns, channels)
         self.device.launch(self.device.load(plan.instance), plan.grid, plan.block, 0, [packed, *arguments])
 
 

@@ -10,6 +10,7 @@ from pycnn.backends.cuda.device import Array, Extent, Writes
 from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
 from pycnn.backends.cuda.layout import pack_int64
 from pycnn.backends.cuda.slices import sum_slices
+from pycnn.memory_format import wants_channels_last
 
 KERNELS = ("channel_sum",)
 
@@ -79,6 +80,12 @@ class ChannelSlices:
         return pack_int64(self.N, self.C, self.L, self.samples, self.columns, self.column_slices, self.across)
 
 
+def by_channel(shape: Sequence[int], last: bool) -> tuple[int, ...]:
+    """(N, C, L) of an array; (N*H*W, C, 1) of one that lies channels-last."""
+    inner = math.prod(shape[2:])
+    return (shape[0] * inner, shape[1], 1) if last else (shape[0], shape[1], inner)
+
+
 class ReduceHost(HostBase):
     """`channel_sum`, and what other reductions over channels share with it."""
 
@@ -90,9 +97,11 @@ class ReduceHost(HostBase):
             self.device.fill(total, 0.0)
             return total
         instances = self.sources.of("channel_sum")
-        slices = ChannelSlices.of(dy.shape, 32 * instances["planes"].tile["warps"], 16 // dy.dtype.itemsize)
+        last = wants_channels_last(dy)
+        threads, vector = 32 * instances["planes"].tile["warps"], 16 // dy.dtype.itemsize
+        slices = ChannelSlices.of(by_channel(dy.shape, last), threads, vector)
         partial = self.device.alloc((slices.count, slices.C), FLOAT32)
-        arrays = (self._reads("dy", dy), Writes("partial", partial))
+        arrays = (self._reads("dy", dy, last), Writes("partial", partial))
         self._launch_on(instances[slices.layout + ending], slices.grid, slices.pack(), *arrays)
         sum_slices(self, partial, total)
         return total

@@ -13,6 +13,7 @@ from pycnn.backends.cuda.device import Array, Pointers, Writes
 from pycnn.backends.cuda.host import HostBase
 from pycnn.backends.cuda.layout import NARROW, pack_arrays, pack_divisors, pack_int64
 from pycnn.jit.sources import Instance
+from pycnn.memory_format import wants_channels_last
 from pycnn.shape import Padding
 
 KERNELS = ("pad2d", "concat")
@@ -28,11 +29,14 @@ class ShapingHost(HostBase):
         self.ending("pad2d", x.dtype)
         top, bottom, left, right = padding
         n, c, h, w = x.shape
-        y = self.device.alloc((n, c, top + h + bottom, left + w + right), x.dtype)
+        last = wants_channels_last(x)
+        y = self._new((n, c, top + h + bottom, left + w + right), x.dtype, last)
         if y.size:
             instance = self._fitting("pad2d", y.size, x.dtype)
-            shape = pack_int64(y.size) + pack_divisors(y.shape[2:]) + pack_int64(h, w, top, left)
-            arrays = (self._reads("x", x), Writes("y", y))
+            step = c if last else 1  # a column of a channels-last plane is as many neighbours
+            planes = pack_divisors((y.shape[2], y.shape[3] * step))
+            shape = pack_int64(y.size) + planes + pack_int64(h, w * step, top, left * step)
+            arrays = (self._reads("x", x, last), Writes("y", y))
             self._launch(instance, stretch_blocks(instance, y.size), shape, _word(value, x.dtype), *arrays)
         return y
 
@@ -43,13 +47,15 @@ class ShapingHost(HostBase):
             self.ending("concat", array.dtype)
         axis %= len(first.shape)
         width = sum(array.shape[axis] for array in arrays)
-        y = self.device.alloc((*first.shape[:axis], width, *first.shape[axis + 1 :]), first.dtype)
-        inner = math.prod(first.shape[axis + 1 :])
+        last = wants_channels_last(*arrays)
+        y = self._new((*first.shape[:axis], width, *first.shape[axis + 1 :]), first.dtype, last)
+        order = (0, 2, 3, 1) if last else tuple(range(len(first.shape)))
+        inner = math.prod(first.shape[i] for i in order[order.index(axis) + 1 :])
         parts, offset = [], 0
         for array in arrays:
             length = array.shape[axis] * inner
             if array.size:
-                parts.append((self._dense(array), length, offset))
+                parts.append((self._dense(array, last), length, offset))
             offset += length
         for begin in range(0, len(parts), PARTS):
             self._concat(parts[begin : begin + PARTS], offset, y)
