@@ -55,6 +55,8 @@ from pycnn.machine import get_isa as get_isa
 from pycnn.machine import get_num_threads as get_num_threads
 from pycnn.machine import set_isa as set_isa
 from pycnn.machine import set_num_threads as set_num_threads
+from pycnn.memory_format import channels_last as channels_last
+from pycnn.memory_format import contiguous_format as contiguous_format
 from pycnn.random import manual_seed as manual_seed
 from pycnn.tensor import Tensor as Tensor
 from pycnn.tensor import ones as ones

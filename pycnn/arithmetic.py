@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.arrays import beside, device_of, is_half, module_of, place
+from pycnn.arrays import beside, copied, device_of, is_half, module_of, place
 from pycnn.graph import Function
 from pycnn.large import cast, concatenate, plus, product
 
@@ -300,13 +300,15 @@ class Move(Function):
 
 
 class Clone(Function):
+    """A copy, channels-last or (not `last`) in C order."""
+
     @staticmethod
-    def forward(ctx: Any, x: Array) -> Array:
-        return x.copy()
+    def forward(ctx: Any, x: Array, last: bool) -> Array:
+        return copied(x, last)
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
-        return dy
+        return dy, None
 
 
 class Full(Function):

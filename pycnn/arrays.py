@@ -12,13 +12,17 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.memory_format import lies_as, new_array, wants_channels_last
+
 __all__ = [
     "beside",
+    "copied",
     "device_of",
     "is_array",
     "is_device",
     "is_half",
     "is_host",
+    "laid",
     "module_of",
     "parse_device",
     "place",
@@ -68,8 +72,12 @@ def device_of(array: Array) -> str:
 
 
 def to_host(array: Array) -> np.ndarray:
-    """The array in NumPy: itself, or a copy of what a GPU holds, once that is computed."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    """The array in NumPy: itself, or a copy of what a GPU holds, once that is computed, which lies as that does."""
+    if isinstance(array, np.ndarray):
+        return array
+    if wants_channels_last(array):  # CuPy copies into C order
+        return array.transpose(0, 2, 3, 1).get().transpose(0, 3, 1, 2)
+    return array.get()
 
 
 def same_elements(a: Array, b: Array) -> bool:
@@ -137,7 +145,7 @@ def is_device(value: Any) -> bool:
 
 
 def place(array: Array, device: str) -> Array:
-    """`array` on `device` (a full name): itself where it lies there, else a copy.
+    """`array` on `device` (a full name): itself where it lies there, else a copy, channels-last where it is.
 
     Raises MissingToolError where there is no CuPy, no driver or no such GPU.
     """
@@ -147,4 +155,31 @@ def place(array: Array, device: str) -> Array:
         return to_host(array)
     from pycnn.backends.cuda.device_cupy import put
 
-    return put(array, int(device.partition(":")[2]))
+    number = int(device.partition(":")[2])
+    if wants_channels_last(array):
+        return put(array.transpose(0, 2, 3, 1), number).transpose(0, 3, 1, 2)
+    return put(array, number)
+
+
+def copied(array: Array, last: bool, dtype: Any = None) -> Array:
+    """A copy, channels-last or in C order; in another dtype, if one is given."""
+    if not last:
+        return array.copy() if dtype is None else array.astype(dtype, order="C", copy=True)
+    copy = new_array(module_of(array).empty, array.shape, array.dtype if dtype is None else dtype, True)
+    copy[...] = array
+    return copy
+
+
+def laid(array: Array, last: bool) -> Array:
+    """`array` channels-last, or in C order: itself if it lies so; a view where both are the same memory; else a copy.
+
+    Raises ValueError for channels-last if it has not four axes.
+    """
+    if last and array.ndim != 4:
+        raise ValueError(f"only arrays of 4 axes lie channels-last, got shape {tuple(array.shape)}")
+    if lies_as(array, last) and wants_channels_last(array) == last:
+        return array
+    if lies_as(array, not last) and lies_as(array, last):  # one channel, or one pixel: the same memory
+        n, c, h, w = array.shape
+        return array.reshape(n, h, w, c).transpose(0, 3, 1, 2) if last else array.reshape(-1).reshape(n, c, h, w)
+    return copied(array, last)

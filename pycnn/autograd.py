@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pycnn import _cpu, random
-from pycnn.arrays import is_array
+from pycnn.arrays import copied, is_array
 from pycnn.graph import (
     Function,
     Saved,
@@ -34,6 +34,7 @@ from pycnn.graph import (
     wrap,
 )
 from pycnn.large import add_to
+from pycnn.memory_format import lie_alike, wants_channels_last
 
 if TYPE_CHECKING:
     from pycnn.tensor import Tensor
@@ -175,7 +176,10 @@ def _is_unshared(array: Array) -> bool:
 def _has_memory_of_its_own(array: Array) -> bool:
     if type(array) is np.ndarray:
         return array.flags.writeable and (array.base is None or _cpu.made(array))
-    return is_array(array) and array.base is None
+    if not is_array(array):
+        return False
+    base = array.base  # of a channels-last result the same memory, in the order of its axes, which nobody else holds
+    return base is None or (base.base is None and base.size == array.size and getrefcount(base) == 3)
 
 
 def _are_alike(a: Array, b: Array) -> bool:
@@ -239,7 +243,8 @@ def _accumulate(leaf: Variable, gradient: Tensor, alone: bool, create_graph: boo
         if alone and array.dtype == leaf._data.dtype and getrefcount(array) == 3 and _has_memory_of_its_own(array):
             leaf._grad = gradient if gradient._node is None else wrap(array)
         else:
-            leaf._grad = wrap(array.astype(leaf._data.dtype, order="C", copy=True))
+            last = lie_alike(array, leaf._data) and wants_channels_last(leaf._data)
+            leaf._grad = wrap(copied(array, last, leaf._data.dtype))
     elif leaf._grad._node is not None:
         leaf._grad = wrap(leaf._grad._data + array)
     else:

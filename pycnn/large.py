@@ -1,7 +1,7 @@
 """What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library.
 
 Arrays of 16 bits on a GPU are added, converted and multiplied as matrices by our own kernels: CuPy knows bfloat16 in
-parts.
+parts.  So are channels-last ones added and joined: what CuPy computes comes in C order.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pycnn import backends
 from pycnn.arrays import is_array, is_half, is_host, module_of
 from pycnn.backends import cpu
 from pycnn.backends.cpu import half
+from pycnn.memory_format import wants_channels_last
 
 __all__ = ["add_to", "cast", "concatenate", "plus", "product"]
 
@@ -31,6 +32,8 @@ def plus(a: Array, b: Array) -> Array:
     """a + b."""
     if _are_halves(a, b):
         return _sum_of_halves(a, b)
+    if _are_channels_last(a, b):
+        return backends.get("cuda").add(a, b)
     return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else a + b
 
 
@@ -72,6 +75,8 @@ def cast(array: Array, dtype: Any) -> Array:
 def concatenate(arrays: Sequence[Array], axis: int) -> Array:
     """The arrays one after another along `axis`."""
     first = arrays[0]
+    if all(_are_channels_last(array, array) and array.dtype == first.dtype for array in arrays):
+        return backends.get("cuda").concat(arrays, axis)
     if any(map(_is_large, arrays)) and all(_is_like(array, first) for array in arrays):
         return cpu.concat(arrays, axis)
     return module_of(first).concatenate(arrays, axis)
@@ -87,6 +92,14 @@ def _are_halves(a: Array, b: Array) -> bool:
     if a.dtype.itemsize != 2 or not is_half(a) or type(b) is not type(a) or a.dtype != b.dtype or a.shape != b.shape:
         return False
     return _is_on_a_gpu(a) or (_is_for_the_engine(a) and _is_like(b, a))
+
+
+def _are_channels_last(a: Array, b: Array) -> bool:
+    """Whether they are arrays on a GPU, alike in shape and dtype, of which kernels make a channels-last one."""
+    if type(a) is np.ndarray or getattr(a, "ndim", 0) != 4 or not _is_on_a_gpu(a) or type(b) is not type(a):
+        return False
+    alike = a.shape == b.shape and a.dtype == b.dtype and a.dtype.name in _STORED
+    return alike and wants_channels_last(a, b)
 
 
 def _is_on_a_gpu(array: Array) -> bool:

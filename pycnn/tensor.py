@@ -19,6 +19,7 @@ from pycnn import arithmetic as op
 from pycnn import autograd, graph
 from pycnn.arrays import (
     beside,
+    copied,
     device_of,
     is_array,
     is_device,
@@ -29,6 +30,14 @@ from pycnn.arrays import (
     to_host,
 )
 from pycnn.graph import Variable, Versions
+from pycnn.memory_format import (
+    MemoryFormat,
+    channels_last,
+    contiguous_format,
+    is_channels_last,
+    lies_as,
+    wants_channels_last,
+)
 
 __all__ = ["Tensor", "ones", "tensor", "zeros"]
 
@@ -272,9 +281,9 @@ class Tensor(Variable):
         if self._node is not None:
             raise RuntimeError("only leaves can be deep-copied; detach() the tensor first")
         copy = object.__new__(type(self))
-        Tensor.__init__(copy, self._data.copy(), self._requires_grad)
+        Tensor.__init__(copy, _copied(self._data), self._requires_grad)
         if self._grad is not None:
-            copy._grad = graph.wrap(self._grad._data.copy())
+            copy._grad = graph.wrap(_copied(self._grad._data))
         memo[id(self)] = copy
         return copy
 
@@ -703,24 +712,67 @@ class Tensor(Variable):
         shape = tuple([self._data.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted)])
         return op.Expand.apply(self, shape)
 
-    def contiguous(self) -> Tensor:
-        """The tensor itself if it lies in C order, else a copy that does."""
-        return self if self._data.flags.c_contiguous else op.Clone.apply(self)
+    def is_contiguous(self, memory_format: MemoryFormat = contiguous_format) -> bool:
+        """Whether the elements are one piece of memory in C order or, asked for it, channels-last.
+
+        >>> ones(2, 3, 4, 4).is_contiguous(), ones(2, 3, 4, 4).is_contiguous(channels_last)
+        (True, False)
+        """
+        return lies_as(self._data, is_last(memory_format))
+
+    def contiguous(self, memory_format: MemoryFormat = contiguous_format) -> Tensor:
+        """The tensor itself if it lies in C order or, asked for it, channels-last; else a copy that does.
+
+        The convolutions on a GPU's tensor cores, and all other operators on images there, read a channels-last tensor
+        as it lies, and their results lie so too.  On the CPU each operator makes its own copy in C order.
+
+        Args:
+            memory_format: `pycnn.channels_last`, of 4 dimensions (N, C, H, W) whose memory is (N, H, W, C); or
+                `pycnn.contiguous_format`.
+
+        Raises:
+            ValueError: channels_last for a tensor that has not 4 dimensions.
+            TypeError: something that is no memory format.
+
+        >>> ones(2, 3, 4, 5).contiguous(memory_format=channels_last).data.strides
+        (240, 4, 60, 12)
+        """
+        array = self._data
+        if not is_last(memory_format):
+            return self if array.flags.c_contiguous else op.Clone.apply(self, False)
+        if array.ndim != 4:
+            raise ValueError(f"only tensors of 4 dimensions lie channels-last, got shape {tuple(array.shape)}")
+        if not is_channels_last(array):
+            return op.Clone.apply(self, True)
+        if wants_channels_last(array):
+            return self
+        n, c, h, w = array.shape  # one channel or one pixel: the same memory, seen otherwise
+        return op.Permute.apply(op.Reshape.apply(self, (n, h, w, c)), (0, 3, 1, 2))
 
     def clone(self) -> Tensor:
-        """A copy; the gradient passes through."""
-        return op.Clone.apply(self)
+        """A copy, channels-last if the tensor is, else in C order; the gradient passes through."""
+        last = not self._data.flags.c_contiguous and wants_channels_last(self._data)
+        return op.Clone.apply(self, last)
 
-    def to(self, *wanted: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> Tensor:
-        """On another device, in another dtype, or both; the tensor itself if it is there already.
+    def to(
+        self,
+        *wanted: Any,
+        dtype: Any = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        memory_format: MemoryFormat | None = None,
+    ) -> Tensor:
+        """On another device, in another dtype, lying otherwise in memory; the tensor itself if it is all of it already.
 
         Args:
             *wanted: a device ("cpu", "cuda", "cuda:1"), a dtype, one after the other, or a Tensor to be like.
             dtype, device: the same by name.
             non_blocking: as PyTorch has it; a copy to a GPU is always in the order of its stream.
+            memory_format: as `contiguous` has it; None leaves it as it is.
 
         Raises:
             ValueError: a device of another name.  MissingToolError: no CuPy, no driver or no such GPU.
+            TypeError: something that is no memory format.
 
         >>> ones(2).to(np.float64).dtype
         dtype('float64')
@@ -731,7 +783,9 @@ class Tensor(Variable):
         result = self
         if device is not None and (name := parse_device(device)) != device_of(self._data):
             result = op.Move.apply(result, name)
-        return result if dtype is None or dtype == result._data.dtype else op.Cast.apply(result, dtype)
+        if dtype is not None and dtype != result._data.dtype:
+            result = op.Cast.apply(result, dtype)
+        return result if memory_format is None else result.contiguous(memory_format)
 
     def cuda(self, device: int | str | None = None) -> Tensor:
         """On a GPU: the current one, or the one of this number or name."""
@@ -957,6 +1011,20 @@ def _array(data: Any) -> Array:
     if array.dtype.kind not in "fiubV" or array.dtype.names is not None:
         raise TypeError(f"a tensor holds numbers, got {type(data).__name__} of dtype {array.dtype}")
     return array
+
+
+def is_last(memory_format: Any) -> bool:
+    """Whether it is channels_last.  Raises TypeError if it is no memory format."""
+    if not isinstance(memory_format, MemoryFormat):
+        raise TypeError(
+            f"memory_format must be pycnn.channels_last or pycnn.contiguous_format, got {memory_format!r:.60}"
+        )
+    return memory_format is channels_last
+
+
+def _copied(array: Array) -> Array:
+    """A copy that is channels-last where the array is."""
+    return copied(array, not array.flags.c_contiguous and wants_channels_last(array))
 
 
 def _is_floating(array: Array) -> bool:

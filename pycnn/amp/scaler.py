@@ -12,6 +12,7 @@ import numpy as np
 from pycnn import graph
 from pycnn.arrays import device_of, is_half, place, to_host
 from pycnn.large import cast
+from pycnn.memory_format import is_dense
 from pycnn.nn.parameter import changed
 from pycnn.optim import Optimizer
 from pycnn.optim._device import Scaling, host_of, is_fused
@@ -288,7 +289,7 @@ class GradScaler:
         else:
             dense: list[Array] = []
             for gradient in gradients:
-                if gradient.dtype == np.float32 and gradient.flags.c_contiguous:
+                if gradient.dtype == np.float32 and is_dense(gradient):
                     dense.append(gradient)
                 else:
                     self._look_by_arithmetic(gradient, found, write)

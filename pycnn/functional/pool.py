@@ -8,6 +8,7 @@ from typing import Any
 from pycnn import ops
 from pycnn.functional._arrays import expect_arrays, of_one_image
 from pycnn.graph import Function
+from pycnn.memory_format import channels_last, wants_channels_last
 from pycnn.ops._checks import flag
 
 __all__ = ["adaptive_avg_pool2d", "adaptive_max_pool2d", "avg_pool2d", "max_pool2d"]
@@ -92,15 +93,21 @@ class PlaneTake(Function):
         return ctx.opposite.apply(dy, ctx.saved[0], *ctx.geometry), None, None, None
 
 
+def _laid_as(last: bool, dy: Any) -> Any:
+    """dy as y lay: of one pixel a channel it may have lost that on the way, and dx, far larger, is to lie as x."""
+    return dy.contiguous(memory_format=channels_last) if last else dy
+
+
 class AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, *how: Any) -> Array:
         y = ops.avg_pool2d(x, *how)
-        ctx.x_shape, ctx.how = tuple(x.shape), how
+        ctx.x_shape, ctx.how, ctx.last = tuple(x.shape), how, wants_channels_last(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
+        dy = _laid_as(ctx.last, dy)
         return AvgPool2dBackward.apply(dy, ctx.x_shape, *ctx.how), *(None,) * len(ctx.how)
 
 
@@ -118,12 +125,13 @@ class AvgPool2dBackward(Function):
 class AdaptiveAvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, out_size: tuple[int, int]) -> Array:
-        ctx.x_shape = tuple(x.shape)
-        return ops.adaptive_avg_pool2d(x, out_size)
+        y = ops.adaptive_avg_pool2d(x, out_size)
+        ctx.x_shape, ctx.last = tuple(x.shape), wants_channels_last(y)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
-        return AdaptiveAvgPool2dBackward.apply(dy, ctx.x_shape), None
+        return AdaptiveAvgPool2dBackward.apply(_laid_as(ctx.last, dy), ctx.x_shape), None
 
 
 class AdaptiveAvgPool2dBackward(Function):

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from pycnn.arrays import device_of, is_array, parse_device, place
+from pycnn.arrays import device_of, is_array, laid, parse_device, place
 from pycnn.autograd import no_grad
+from pycnn.memory_format import MemoryFormat
 from pycnn.nn.parameter import Parameter
-from pycnn.tensor import Tensor, destination
+from pycnn.tensor import Tensor, destination, is_last
 
 __all__ = ["HookHandle", "Incompatible", "Module", "evaluating"]
 
@@ -275,21 +276,32 @@ class Module:
         function(self)
         return self
 
-    def to(self: M, *wanted: Any, dtype: Any = None, device: Any = None, non_blocking: bool = False) -> M:
-        """Move parameters, buffers and gradients to a device, or convert the floating ones to a dtype, or both.
+    def to(
+        self: M,
+        *wanted: Any,
+        dtype: Any = None,
+        device: Any = None,
+        non_blocking: bool = False,
+        memory_format: MemoryFormat | None = None,
+    ) -> M:
+        """Move parameters, buffers and gradients to a device, convert the floating ones to a dtype, lay them otherwise.
 
-        The parameters stay the same objects, so an optimiser that was made before keeps them.
+        The parameters stay the same objects, so an optimiser that was made before keeps them.  What has 4 dimensions,
+        filters above all, can lie channels-last, as (K, R, S, C): then gradients, optimiser state and images of the
+        network do, without a copy, if its input does and a GPU's tensor cores convolve (16 bits, or a `precision` that
+        allows them); see `Tensor.contiguous`.  What is saved of the network is the same.
 
         Args:
             *wanted: a device ("cpu", "cuda", "cuda:1"), a floating dtype, one after the other, or a Tensor to be like.
             dtype, device: the same by name.
             non_blocking: as PyTorch has it; a copy to a GPU is always in the order of its stream.
+            memory_format: `pycnn.channels_last` or `pycnn.contiguous_format`; None leaves all as it is.
 
         Returns:
             this module.
 
         Raises:
-            TypeError: a dtype that is not floating.
+            TypeError: a dtype that is not floating, or something that is no memory format.
             ValueError: a device of another name.
             MissingToolError: no CuPy, no driver or no such GPU.
 
@@ -301,11 +313,14 @@ class Module:
         if dtype is not None and dtype.kind != "f" and str(dtype) != "bfloat16":
             raise TypeError(f"dtype must be a floating dtype, got {dtype}")
         name = None if device is None else parse_device(device)
+        last = None if memory_format is None else is_last(memory_format)
 
         def moved(array: Any) -> Any:
             if dtype is not None and array.dtype.kind in "fV" and array.dtype != dtype:
                 array = array.astype(dtype)
-            return array if name is None else place(array, name)
+            if name is not None:
+                array = place(array, name)
+            return array if last is None or array.ndim != 4 else laid(array, last)
 
         for tensor in [*self.parameters(), *self.buffers()]:
             array = moved(tensor.data)

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pycnn import backends, graph
-from pycnn.arrays import beside, device_of, is_array, is_half, is_host, module_of, place
+from pycnn.arrays import beside, device_of, is_array, is_half, is_host, laid, module_of, place
 from pycnn.backends.replay import CaptureError, active
 from pycnn.large import cast
+from pycnn.memory_format import is_channels_last, is_dense, new_array, wants_channels_last
 from pycnn.nn.parameter import changed
 from pycnn.tensor import Tensor
 
@@ -48,12 +49,12 @@ class Scaling(NamedTuple):
 def is_fused(parameter: Tensor) -> bool:
     """Whether the kernels step it, or its master copy: dense float32 and a gradient of float32, or 16 bits.
 
-    Both are on the same kind of device.
+    Both are on the same kind of device.  Dense is C-contiguous; on a GPU, channels-last too.
     """
     p, g = parameter._data, parameter._grad
     if g is None or is_host(g._data) != is_host(p):
         return False
-    if not p.flags.c_contiguous:
+    if not (p.flags.c_contiguous or (not is_host(p) and is_channels_last(p))):
         return False
     if is_half(p):
         return g._data.dtype == np.float32 or is_half(g._data)
@@ -79,7 +80,7 @@ def masters(parameters: list[Tensor], states: list[dict[str, Any]]) -> list[Any]
         stepped[i] = Tensor(kept)
         gradient = parameter._grad
         if gradient is not None and is_half(gradient._data):
-            wide = module_of(kept).empty(kept.shape, kept.dtype)
+            wide = new_array(module_of(kept).empty, kept.shape, kept.dtype, wants_channels_last(kept))
             halves.append((wide, gradient._data))
             gradient = graph.wrap(wide)
         stepped[i].grad = gradient
@@ -98,12 +99,16 @@ def write_back(stepped: list[Any], parameters: list[Tensor]) -> None:
 
 def _each(pairs: list[tuple[Array, Array]], kernel: str, by_one: Callable[[Array, Array], None]) -> None:
     """For all pairs of a written and a read array, of which one has 16 bits: `kernel` on a GPU, else `by_one`."""
-    together = [pair for pair in pairs if not is_host(pair[0]) and pair[0].flags.c_contiguous]
+    together = [pair for pair in pairs if _is_for_a_kernel(pair[0])]
     if together:
         getattr(host_of(together[0][0]), kernel)(*(list(arrays) for arrays in zip(*together, strict=True)))
     for written, read in pairs:
-        if is_host(written) or not written.flags.c_contiguous:
+        if not _is_for_a_kernel(written):
             by_one(written, read)
+
+
+def _is_for_a_kernel(array: Array) -> bool:
+    return not is_host(array) and is_dense(array)
 
 
 def _copy(to: Array, array: Array) -> None:
@@ -116,7 +121,7 @@ def _take_over(kept: Array, p: Array) -> None:
 
 def _widened(p: Array) -> Array:
     wide = cast(p, np.float32)
-    return wide if wide.flags.c_contiguous else wide.copy(order="C")
+    return wide if is_dense(wide) else wide.copy(order="C")
 
 
 def host_of(array: Array) -> Any:
@@ -149,11 +154,13 @@ class Settings:
 
 
 def follow(states: Iterable[dict[str, Any]], parameters: Iterable[Tensor]) -> None:
-    """Bring what is remembered of parameters to where they are now, if they have moved since."""
+    """Bring what is remembered of parameters to where they are now, and lay it as they lie, if that changed since."""
     for state, parameter in zip(states, parameters, strict=True):
+        p = parameter.data
         for name, value in state.items():
             if is_array(value):
-                state[name] = beside(value, parameter.data)
+                value = beside(value, p)
+                state[name] = laid(value, wants_channels_last(p)) if value.shape == p.shape else value
 
 
 def shared_steps(states: Iterable[dict[str, Any]], like: Array) -> list[tuple[Array, list[int]]]:

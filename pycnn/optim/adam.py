@@ -8,6 +8,7 @@ from typing import Any
 
 from pycnn.arrays import module_of
 from pycnn.backends.cpu import optim as cpu
+from pycnn.memory_format import new_array, wants_channels_last
 from pycnn.optim._device import host_of, shared_steps
 from pycnn.optim.optimizer import Optimizer, blocks
 
@@ -152,5 +153,6 @@ class AdamW(Adam):
 
 
 def _begin(state: dict[str, Any], p: Any) -> None:
-    xp = module_of(p)
-    state.update(step=0, exp_avg=xp.zeros_like(p, order="C"), exp_avg_sq=xp.zeros_like(p, order="C"))
+    zeros, last = module_of(p).zeros, wants_channels_last(p)
+    first, second = (new_array(zeros, p.shape, p.dtype, last) for _ in range(2))
+    state.update(step=0, exp_avg=first, exp_avg_sq=second)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pycnn.arrays import is_half, is_host, module_of
+from pycnn.memory_format import is_dense
 from pycnn.nn.parameter import changed
 from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import blocks
@@ -105,7 +106,7 @@ def _clip_on_device(gradients: list[Tensor], most: float, power: float, error_if
     """The same without a number of the host's in between."""
     if power <= 0:
         raise ValueError(f"norm_type must be above 0, got {power}")
-    if power == 2 and all(gradient.dtype == "float32" and gradient.data.flags.c_contiguous for gradient in gradients):
+    if power == 2 and all(gradient.dtype == "float32" and is_dense(gradient.data) for gradient in gradients):
         host, arrays = host_of(gradients[0].data), [gradient.data for gradient in gradients]
         norm = host.gradient_norm(arrays)
         _expect_finite(norm, error_if_nonfinite)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pycnn.arrays import module_of
 from pycnn.backends.cpu import optim as cpu
+from pycnn.memory_format import new_array, wants_channels_last
 from pycnn.optim._device import host_of
 from pycnn.optim.optimizer import Optimizer, blocks
 
@@ -124,7 +125,8 @@ def _lists(
     fresh = [i for i, state in enumerate(states) if "momentum_buffer" not in state]
     known = [i for i, state in enumerate(states) if "momentum_buffer" in state]
     if fresh:
-        buffers = [alloc(parameters[i].shape, parameters[i].dtype) for i in fresh]
+        arrays = [parameters[i].data for i in fresh]
+        buffers = [new_array(alloc, p.shape, p.dtype, wants_channels_last(p)) for p in arrays]
         yield [parameters[i].data for i in fresh], [parameters[i].grad.data for i in fresh], buffers, True
         for i, buffer in zip(fresh, buffers, strict=True):  # once they hold something
             states[i]["momentum_buffer"] = buffer

@@ -268,7 +268,7 @@ class Ndarray:
     def get(self) -> np.ndarray:
         host = self._used
         Gpu.playing.transfer("get")
-        return np.array(host, order="C")
+        return np.array(host, order="C")  # whatever the order of the original
 
     def item(self) -> Any:
         host = self._used
@@ -447,11 +447,16 @@ def _do(work: Callable[[], None]) -> None:
 
 
 def _compute(function: Callable[[], Any], order: str = "C") -> Ndarray:
-    """A new array of what `function` gives; while a stream captures, of its shape, and the values come in a replay."""
+    """A new array of what `function` gives; while a stream captures, of its shape, and the values come in a replay.
+
+    It is in C order, as CuPy's ufuncs have it, unless the caller of a copy asked for that of the original ("K").
+    """
     with np.errstate(all="ignore"):
         value = np.asarray(function())
-    out = empty(value.shape, value.dtype)
-    host = out._used
+    axes = sorted(range(value.ndim), key=lambda i: -value.strides[i]) if order == "K" else range(value.ndim)
+    inner = empty([value.shape[i] for i in axes], value.dtype)
+    host = inner._used.transpose(np.argsort(axes))
+    out = inner if order != "K" else Ndarray(host, inner.block)
 
     def work() -> None:
         host[...] = value

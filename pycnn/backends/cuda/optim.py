@@ -21,6 +21,7 @@ from pycnn.backends.cuda.device import Array, Pointers, Reads, Writes
 from pycnn.backends.cuda.host import HostBase, short_name
 from pycnn.backends.cuda.layout import pack_arrays, pack_float32, pack_int64
 from pycnn.jit.sources import Instance
+from pycnn.memory_format import lies_as, wants_channels_last
 
 KERNELS = (
     *("sgd_step", "adam_step", "squares", "norm_total", "clip", "unscale", "count_step", "next_scale"),
@@ -45,7 +46,11 @@ def adam_settings(lr: float, betas: tuple[float, float], eps: float, weight_deca
 
 
 class OptimHost(HostBase):
-    """Steps of the optimisers in `pycnn.optim`, in place, on lists of dense float32 arrays."""
+    """Steps of the optimisers in `pycnn.optim`, in place, on lists of dense float32 arrays.
+
+    Of four axes they may be channels-last: an element is stepped by itself, wherever it lies.  What is only read is
+    brought to the parameter's order.
+    """
 
     def sgd_step(
         self,
@@ -199,6 +204,7 @@ class OptimHost(HostBase):
         """
         lists = {**written, **read}
         models = next(iter(lists.values()))
+        lasts = [wants_channels_last(model) for model in models]
         for name, arrays in lists.items():
             self._expect_like(name, arrays, models, dense=name in written, float32=name != half)
         chunk = 256 * instance.tile["warps"] * instance.tile["vectors"] if half else stretch_of(instance)
@@ -212,7 +218,7 @@ class OptimHost(HostBase):
                 table,
                 blocks,
                 {
-                    name: Pointers(name, [self._dense(arrays[i]) for i in numbers], name in written, ARRAYS)
+                    name: Pointers(name, [self._dense(arrays[i], lasts[i]) for i in numbers], name in written, ARRAYS)
                     for name, arrays in lists.items()
                 },
             )
@@ -226,8 +232,10 @@ class OptimHost(HostBase):
                 self._expect_float32(f"an optimiser's {name}", array.dtype)
             if tuple(array.shape) != tuple(model.shape):
                 raise ValueError(f"{name}[{i}] has shape {tuple(array.shape)}, its parameter {tuple(model.shape)}")
-            if dense and not array.flags.c_contiguous:
-                raise ValueError(f"{name}[{i}] is changed in place, so it must be C-contiguous")
+            if dense and not lies_as(array, wants_channels_last(model)):
+                raise ValueError(
+                    f"{name}[{i}] is changed in place, so it must be C-contiguous, or channels-last with its parameter"
+                )
 
 
 def _expect_one(**given: Array | None) -> None:
