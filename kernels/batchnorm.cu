@@ -32,7 +32,7 @@
 //             (channels.cuh), half of either in 16 bits; the maps vectors * 16 bytes (stream.cuh), and divide an index
 //             once for a vector.
 // Reference   Ioffe & Szegedy, "Batch normalization", 2015; Chan, Golub & LeVeque, 1979 (reduce.cuh).
-#include "channels.cuh"
+#include "batchnorm.cuh"
 
 namespace pycnn {
 
@@ -105,28 +105,6 @@ __global__ void __launch_bounds__(T.threads())
     var[channel] = moments.squares / static_cast<float>(moments.count);
 }
 
-// Coefficients of a channel: y = ((x - mean) - low) * scale + shift.
-struct ChannelCoefficients {
-    const float* mean;
-    const float* low;
-    const float* var;
-    const float* scale;
-    const float* shift;
-    float eps;
-};
-
-struct ChannelLine {
-    float mean, low, scale, shift;
-
-    __device__ __forceinline__ ChannelLine(const ChannelCoefficients& given, int64 channel) {
-        mean = given.mean == nullptr ? 0.0f : given.mean[channel];
-        low = given.low == nullptr ? 0.0f : given.low[channel];
-        scale = given.scale == nullptr ? 1.0f : given.scale[channel];
-        if (given.var != nullptr) scale *= rsqrtf(given.var[channel] + given.eps);
-        shift = given.shift == nullptr ? 0.0f : given.shift[channel];
-    }
-};
-
 template <ChannelMapTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     channel_map(const ChannelGrid grid, const float eps, const Stored<T>* __restrict__ x,
@@ -147,7 +125,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         for (int v = 0; v < width; ++v) {
             if (v > 0 && cursor.advance(grid)) line = ChannelLine(given, cursor.channel);
             float& each = value[i][v];
-            each = fmaf((each - line.mean) - line.low, line.scale, line.shift);
+            each = line.at(each);
             if (T.finish && residual != nullptr) each += added[i][v];
             if (T.finish && relu && each <= 0.0f) each = 0.0f;  // NaN stays
         }
@@ -201,11 +179,6 @@ __global__ void __launch_bounds__(T.threads())
     dweight[channel] = sums.second * rsqrtf(var[channel] + eps);
 }
 
-// dx = ((dy - level) - (x - mean) * tilt) * scale, with what the channel's sums come to.
-struct ChannelTangent {
-    float mean, level, tilt, scale;
-};
-
 template <ChannelMapTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     batch_norm_dx(const ChannelGrid grid, const float eps, const float per_element, const Stored<T>* __restrict__ dy,
@@ -213,12 +186,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
                   const float* __restrict__ var, const float* __restrict__ dweight, const float* __restrict__ dbias,
                   Stored<T>* __restrict__ dx) {
     constexpr int width = vector_width<Stored<T>>();
-    const auto tangent_of = [&](int64 channel) {
-        const float inverse = rsqrtf(var[channel] + eps);
-        const float factor = weight == nullptr ? 1.0f : weight[channel];
-        return ChannelTangent{mean[channel], dbias[channel] * per_element, dweight[channel] * inverse * per_element,
-                              factor * inverse};
-    };
+    const ChannelSlopes given{weight, mean, var, dweight, dbias, eps, per_element};
     const Stretch<T.threads(), T.vectors, width> stretch(block_number(), grid.size, aligned16(dy, x, dx));
     float slope[T.vectors][width], value[T.vectors][width];
     stretch.read(dy, slope);
@@ -226,12 +194,11 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll
     for (int i = 0; i < T.vectors; ++i) {
         ChannelCursor<T.wide> cursor(stretch.place(i), grid);
-        ChannelTangent tangent = tangent_of(cursor.channel);
+        ChannelTangent tangent(given, cursor.channel);
 #pragma unroll
         for (int v = 0; v < width; ++v) {
-            if (v > 0 && cursor.advance(grid)) tangent = tangent_of(cursor.channel);
-            const float distance = value[i][v] - tangent.mean;
-            slope[i][v] = fmaf(-distance, tangent.tilt, slope[i][v] - tangent.level) * tangent.scale;
+            if (v > 0 && cursor.advance(grid)) tangent = ChannelTangent(given, cursor.channel);
+            slope[i][v] = tangent.at(slope[i][v], value[i][v]);
         }
     }
     stretch.write(dx, slope);

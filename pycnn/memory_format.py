@@ -51,7 +51,18 @@ def is_channels_last(array: Array) -> bool:
     >>> is_channels_last(np.zeros((2, 5, 5, 3)).transpose(0, 3, 1, 2)), is_channels_last(np.zeros((2, 3, 5, 5)))
     (True, False)
     """
-    return array.ndim == 4 and bool(array.transpose(0, 2, 3, 1).flags.c_contiguous)
+    if array.ndim != 4:
+        return False
+    n, c, h, w = array.shape
+    if array.flags.c_contiguous:  # then both only where the order of the axes does not matter
+        return bool(n == 0 or c <= 1 or h * w <= 1)
+    step = array.dtype.itemsize
+    to_n, to_c, to_h, to_w = array.strides
+    for size, stride in ((c, to_c), (w, to_w), (h, to_h), (n, to_n)):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
 
 
 def is_dense(array: Array) -> bool:
@@ -87,9 +98,9 @@ def wants_channels_last(*arrays: Array) -> bool:
         if last != bool(array.flags.c_contiguous):
             return last
     step = first.dtype.itemsize
-    _, c, h, w = (int(stride) for stride in first.strides)
+    _, c, h, w = first.strides
     _, _, height, width = first.shape
-    return c == step and w >= step and (c, h, w) != (height * width * step, width * step, step)
+    return bool(c == step and w >= step and (c, h, w) != (height * width * step, width * step, step))
 
 
 def new_array(empty: Callable[[tuple[int, ...], Any], Array], shape: tuple[int, ...], dtype: Any, last: bool) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
+from pycnn.arrays import is_array
 from pycnn.functional._arrays import expect_arrays, of_one_image
 from pycnn.graph import Function
 from pycnn.memory_format import channels_last, wants_channels_last
@@ -93,6 +94,10 @@ class PlaneTake(Function):
         return ctx.opposite.apply(dy, ctx.saved[0], *ctx.geometry), None, None, None
 
 
+def _lies_last(y: Array) -> bool:
+    return is_array(y) and wants_channels_last(y)
+
+
 def _laid_as(last: bool, dy: Any) -> Any:
     """dy as y lay: of one pixel a channel it may have lost that on the way, and dx, far larger, is to lie as x."""
     return dy.contiguous(memory_format=channels_last) if last else dy
@@ -102,7 +107,7 @@ class AvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, *how: Any) -> Array:
         y = ops.avg_pool2d(x, *how)
-        ctx.x_shape, ctx.how, ctx.last = tuple(x.shape), how, wants_channels_last(y)
+        ctx.x_shape, ctx.how, ctx.last = tuple(x.shape), how, _lies_last(y)
         return y
 
     @staticmethod
@@ -126,7 +131,7 @@ class AdaptiveAvgPool2d(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, out_size: tuple[int, int]) -> Array:
         y = ops.adaptive_avg_pool2d(x, out_size)
-        ctx.x_shape, ctx.last = tuple(x.shape), wants_channels_last(y)
+        ctx.x_shape, ctx.last = tuple(x.shape), _lies_last(y)
         return y
 
     @staticmethod

@@ -34,6 +34,11 @@ def short_name(dtype: Any) -> str | None:
     return next((short for short in _STORED if DTYPES[short] == name), None)
 
 
+def address(array: Array) -> int:
+    """Where its first element is."""
+    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+
+
 class UnavailableError(NotImplementedError):
     """The backend has no kernel for this; it never falls back to another backend by itself."""
 

@@ -10,7 +10,7 @@ from pycnn.backends.cuda.convert import ConvertHost
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.host import FLOAT32
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
-from pycnn.backends.cuda.reduce import ChannelSlices, by_channel
+from pycnn.backends.cuda.reduce import ChannelSlices, LastSlices, by_channel, goes_by_vectors
 from pycnn.jit.sources import Instance
 from pycnn.memory_format import wants_channels_last
 
@@ -21,6 +21,10 @@ KERNELS = (
     "batch_norm_slopes",
     "batch_norm_gradients",
     "batch_norm_dx",
+    "batch_norm_moments_last",
+    "channel_map_last",
+    "batch_norm_slopes_last",
+    "batch_norm_dx_last",
     "lrn_fwd",
     "lrn_slopes",
     "lrn_bwd",
@@ -57,9 +61,9 @@ class NormHost(ActivationHost, ConvertHost):
             return self.device.alloc(tuple(x.shape), x.dtype), mean, var
         last = wants_channels_last(x)
         x = self._dense(x, last)
-        slices, partial = self._reduce("batch_norm_moments", x, last, [Reads("x", x)])
+        merging, slices, partial = self._reduce("batch_norm_moments", last, [Reads("x", x)])
         merge = self.sources.of("batch_norm_statistics")["w4" + ending]
-        given = (slices.pack(), pack_int64(slices.count), Reads("x", x), Reads("partial", partial))
+        given = (merging, pack_int64(slices), Reads("x", x), Reads("partial", partial))
         written = (Writes("mean", mean), Writes("low", low), Writes("var", var))
         self._launch(merge, _thread_blocks(merge, channels), *given, *written)
         y = self._channel_map(x, last, eps, residual, relu, mean=mean, low=low, var=var, scale=weight, shift=bias)
@@ -90,19 +94,17 @@ class NormHost(ActivationHost, ConvertHost):
             return dx, dweight, dbias
         operands = [self._reads("dy", dy, last), self._reads("x", x, last)]
         of_mean, of_var = self._coefficients("mean", mean), self._coefficients("var", var)
-        slices, partial = self._reduce("batch_norm_slopes", x, last, [*operands, of_mean])
+        _, slices, partial = self._reduce("batch_norm_slopes", last, operands, of_mean)
         merge = self._only("batch_norm_gradients")
-        given = (pack_int64(channels), pack_int64(slices.count), pack_float32(eps), Reads("partial", partial))
+        given = (pack_int64(channels), pack_int64(slices), pack_float32(eps), Reads("partial", partial))
         sums = (Writes("dweight", dweight), Writes("dbias", dbias))
         self._launch(merge, _thread_blocks(merge, channels), *given, of_var, *sums)
-        instance, grid = self._channel_grid("batch_norm_dx", x, last)
         coefficients = [
             *(self._coefficients("weight", weight), of_mean, of_var),
             *(Reads("dweight", dweight), Reads("dbias", dbias)),
         ]
-        numbers = (grid, pack_float32(eps), pack_float32(channels / x.size))
-        blocks = stretch_blocks(instance, x.size)
-        self._launch(instance, blocks, *numbers, *operands, *coefficients, Writes("dx", dx))
+        numbers = (pack_float32(eps), pack_float32(channels / x.size))
+        self._map("batch_norm_dx", last, dx, operands, [*numbers, *operands, *coefficients])
         return dx, dweight, dbias
 
     def batch_norm_eval(
@@ -141,15 +143,26 @@ class NormHost(ActivationHost, ConvertHost):
         self._lrn("lrn_bwd", size, ending, x.shape, power, [*operands, Reads("slopes", slopes), Writes("dx", dx)])
         return dx
 
-    def _reduce(self, kernel: str, x: Array, last: bool, operands: list[Reads]) -> tuple[ChannelSlices, Array]:
-        """Two values of each slice of each channel of `x`, [slice][2][C]."""
-        instances = self.sources.of(kernel)
-        threads, vector = 32 * instances["planes"].tile["warps"], 16 // x.dtype.itemsize
-        slices = ChannelSlices.of(by_channel(x.shape, last), threads, vector)
-        partial = self.device.alloc((slices.count, 2, slices.C), "float32")
-        instance = instances[slices.layout + self.ending(kernel, x.dtype)]
-        self._launch_on(instance, slices.grid, slices.pack(), *operands, Writes("partial", partial))
-        return slices, partial
+    def _reduce(self, kernel: str, last: bool, operands: list[Reads], *more: Reads) -> tuple[bytes, int, Array]:
+        """Two values of each slice of each channel, [slice][2][C]; `ChannelSlices` for their merging, and their count.
+
+        `operands` are dense arrays of one shape, `more` what else the kernel takes.
+        """
+        x = operands[0].array
+        assert x is not None
+        ending, vector = self.ending(kernel, x.dtype), 16 // x.dtype.itemsize
+        slices: ChannelSlices | LastSlices
+        if self._by_vectors(last, operands):
+            instance = self.sources.of(f"{kernel}_last")["w8" + ending]
+            slices = LastSlices.of(x.shape, 32 * instance.tile["warps"], vector)
+            merging = slices.pack_for_merging()
+        else:
+            instances = self.sources.of(kernel)
+            slices = ChannelSlices.of(by_channel(x.shape, last), 32 * instances["planes"].tile["warps"], vector)
+            instance, merging = instances[slices.layout + ending], slices.pack()
+        partial = self.device.alloc((slices.count, 2, x.shape[1]), FLOAT32)
+        self._launch_on(instance, slices.grid, slices.pack(), *operands, *more, Writes("partial", partial))
+        return merging, slices.count, partial
 
     def _channel_map(
         self,
@@ -163,25 +176,37 @@ class NormHost(ActivationHost, ConvertHost):
         y = self._new(x.shape, x.dtype, last)
         if x.size == 0:
             return y
-        instance, grid = self._channel_grid("channel_map", x, last)
+        images = [self._reads("x", x, last), self._reads("residual", residual, last)]
         order = ("mean", "low", "var", "scale", "shift")
         given = [self._coefficients(name, coefficients.get(name)) for name in order]
-        finish = bool(instance.tile["finish"])
-        arguments: list[Argument] = [grid, pack_float32(eps), self._reads("x", x, last), *given]
-        arguments += [self._reads("residual", residual if finish else None, last), pack_int64(relu and finish)]
-        self._launch(instance, stretch_blocks(instance, x.size), *arguments, Writes("y", y))
+        # In float32 a sum of its own rounds no more, and the kernel that has it in itself is for vectors alone.
+        finish = x.dtype != FLOAT32 or self._by_vectors(last, images)
+        if not finish:
+            images[1] = Reads("residual", None)
+        finishing = (images[1], pack_int64(relu and finish))
+        self._map("channel_map", last, y, images, [pack_float32(eps), images[0], *given, *finishing])
         if finish:
             return y
         y = y if residual is None else self.add(y, residual)
         return self.relu_fwd(y) if relu else y
 
-    def _channel_grid(self, kernel: str, x: Array, last: bool) -> tuple[Instance, bytes]:
-        """The instance, counting in 32 bits where that reaches, and `ChannelGrid` of kernels/channels.cuh."""
-        instances, ending = self.sources.of(kernel), self.ending(kernel, x.dtype)
+    def _map(self, kernel: str, last: bool, y: Array, images: list[Reads], arguments: list[Argument]) -> None:
+        """A kernel that makes `y` of `images` and, behind `ChannelGrid` or `LastSlices`, these arguments."""
+        ending = self.ending(kernel, y.dtype)
+        if self._by_vectors(last, images):
+            instance = self.sources.of(f"{kernel}_last")["w8" + ending]
+            slices = LastSlices.of(y.shape, 32 * instance.tile["warps"], 16 // y.dtype.itemsize)
+            self._launch_on(instance, slices.grid, slices.pack(), *arguments, Writes(_result_of(kernel), y))
+            return
+        instances = self.sources.of(kernel)
         chunk = stretch_of(instances["narrow" + ending])
-        narrow = -(-x.size // chunk) * chunk < NARROW
-        grid = pack_int64(x.size) + pack_divisors(by_channel(x.shape, last)[1:])
-        return instances[("narrow" if narrow else "wide") + ending], grid
+        narrow = -(-y.size // chunk) * chunk < NARROW
+        instance = instances[("narrow" if narrow else "wide") + ending]
+        grid = pack_int64(y.size) + pack_divisors(by_channel(y.shape, last)[1:])
+        self._launch(instance, stretch_blocks(instance, y.size), grid, *arguments, Writes(_result_of(kernel), y))
+
+    def _by_vectors(self, last: bool, images: list[Reads]) -> bool:
+        return goes_by_vectors(last, *(each.array for each in images if each.array is not None))
 
     def _lrn(
         self, kernel: str, size: int, ending: str, shape: Sequence[int], power: bytes, arrays: list[Argument]
@@ -194,6 +219,10 @@ class NormHost(ActivationHost, ConvertHost):
         segments = -(-C // channels)
         packed = pack_int64(N, C, L, segments, channels, size)
         self._launch(instance, _thread_blocks(instance, N * segments * L), packed, power, *arrays)
+
+
+def _result_of(kernel: str) -> str:
+    return "dx" if kernel == "batch_norm_dx" else "y"
 
 
 def _power(size: int, alpha: float, beta: float, k: float) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.gemm import BUSY_BLOCKS, slices_of
-from pycnn.backends.cuda.host import FLOAT32, HostBase, grid_of
+from pycnn.backends.cuda.host import FLOAT32, HostBase, address, grid_of
 from pycnn.backends.cuda.layout import NARROW, pack_conv2d_shape, pack_divisors, pack_int64
 from pycnn.backends.cuda.plan import MOVED, Operands, Plan
 from pycnn.backends.cuda.slices import adder, sum_slices
@@ -87,11 +87,7 @@ def has(arithmetic: str, arch: str, sources: Sources) -> bool:
 
 def reads_chunks(array: Array) -> bool:
     """Whether an image's channels can be read 16 bytes at a time, as far as its memory goes."""
-    return is_channels_last(array) and _address(array) % 16 == 0
-
-
-def _address(array: Array) -> int:
-    return int(array.ctypes.data if isinstance(array, np.ndarray) else array.data.ptr)
+    return is_channels_last(array) and address(array) % 16 == 0
 
 
 @dataclass(frozen=True)
