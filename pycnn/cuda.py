@@ -28,6 +28,7 @@ from pycnn.arrays import beside, is_array, parse_device
 from pycnn.backends.replay import CaptureError, Replay
 from pycnn.graph import Variable
 from pycnn.jit.errors import MissingToolError
+from pycnn.memory_format import new_array, wants_channels_last
 
 __all__ = ["CaptureError", "Captured", "capture", "device", "device_count", "is_available", "synchronize"]
 
@@ -134,7 +135,10 @@ class _Run:
 
     def __init__(self, step: Callable[..., Any], host: Any, leaves: list[Any]) -> None:
         self._step, self._host = step, host
-        self._buffers = [host.device.alloc(leaf.shape, leaf.dtype) for leaf in map(_array, leaves)]
+        self._buffers = [
+            new_array(host.device.alloc, leaf.shape, leaf.dtype, wants_channels_last(leaf))
+            for leaf in map(_array, leaves)
+        ]
         self._recorder = host.device.recorder()
         self.replay = Replay(host)
         self.ready = False
@@ -200,7 +204,7 @@ def _flatten(value: Any, leaves: list[Any]) -> Any:
             raise ValueError("an input of a captured step cannot require a gradient; parameters are no inputs")
         leaves.append(value)
         array = _array(value)
-        return (isinstance(value, Variable), tuple(array.shape), str(array.dtype))
+        return (isinstance(value, Variable), tuple(array.shape), str(array.dtype), wants_channels_last(array))
     if isinstance(value, (tuple, list)):
         return (type(value), *[_flatten(one, leaves) for one in value])
     if isinstance(value, dict):

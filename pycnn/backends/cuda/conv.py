@@ -144,8 +144,11 @@ class ConvHost(HostBase):
         return dw, self.channel_sum(dy) if db is None else db
 
     def _result(self, shape: tuple[int, ...], plan: Plan, *operands: Array) -> Array:
-        """Where a result goes: channels-last where the operands, an image first, ask for it and the plan can."""
-        return self._new(shape, operands[0].dtype, plan.strided and wants_channels_last(*operands))
+        """Where a result goes: channels-last where one of the operands is and the plan can, as PyTorch has it.
+
+        So a network whose filters lie so takes images as they come.
+        """
+        return self._new(shape, operands[0].dtype, plan.strided and any(map(wants_channels_last, operands)))
 
     def _placed(self, array: Array, plan: Plan) -> Array:
         """An operand as the plan takes it."""
