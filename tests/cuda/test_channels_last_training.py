@@ -148,7 +148,7 @@ def test_a_step_changes_no_layout(policy: str, kind: str, gpu: Gpu, monkeypatch:
     assert seen.copies == []
     maps = {name for name in seen.launches if name.startswith(("batch_norm", "channel_", "max_", "avg_", "dropout"))}
     vectors = {"batch_norm_moments_last", "channel_map_last", "batch_norm_slopes_last", "batch_norm_dx_last"}
-    merging = {"batch_norm_statistics", "batch_norm_gradients", "channel_sum_last"}
+    merging = {"batch_norm_statistics", "batch_norm_gradients", "channel_sum_last", "channel_sum"}  # of fc, the last
     pooling = {f"{name}_pool2d_{way}" for name in ("max", "avg") for way in ("fwd", "bwd")}
     assert maps == vectors | merging | pooling | {"dropout_last"}
     for parameter in training.net.parameters():

@@ -82,7 +82,7 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_fprop`; `algo` is "auto" or (part of) a name of `conv2d_algorithms`."""
         shape = Conv2dShape.of(tuple(x.shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("fprop", shape, x.dtype, algo, x)
+        plan = self._plan("fprop", shape, x.dtype, algo, x, filters=w)
         y = self._result(shape.y_shape, plan, x, w)
         if shape.N:
             scale, b = (None if each is None else self._dense(convert(self, each, FLOAT32)) for each in (scale, b))
@@ -105,7 +105,7 @@ class ConvHost(HostBase):
     ) -> Array:
         """As `pycnn.backends.reference.conv2d_dgrad`; `algo` as in `conv2d_fprop`."""
         shape = Conv2dShape.of(tuple(x_shape), tuple(w.shape), stride, padding, dilation, groups)
-        plan = self._plan("dgrad", shape, dy.dtype, algo, dy)
+        plan = self._plan("dgrad", shape, dy.dtype, algo, dy, filters=w)
         dx = self._result(shape.x_shape, plan, dy, w)
         if shape.N:
             plan.run(self, Operands(dy=self._placed(dy, plan), w=self._placed(w, plan), dx=dx))
@@ -195,11 +195,20 @@ class ConvHost(HostBase):
         able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
         return {plan.name: table.seconds(operator, order.candidate(plan, shape)) for plan in able}
 
-    def _plan(self, operator: str, shape: Conv2dShape, dtype: Any, algo: str, *images: Array) -> Plan:
-        """The plan for a call on these images (not filters); known from the second call on."""
+    def _plan(
+        self,
+        operator: str,
+        shape: Conv2dShape,
+        dtype: Any,
+        algo: str,
+        *images: Array,
+        filters: Array | None = None,
+    ) -> Plan:
+        """The plan for a call on these images and filters; known from the second call on."""
         on_tensor_cores = tensor.arithmetic_of(dtype, precision()) is not None
         chunks = on_tensor_cores and all(map(tensor.reads_chunks, images))
-        last = on_tensor_cores and any(not each.flags.c_contiguous and tensor.is_channels_last(each) for each in images)
+        operands = images if filters is None else (*images, filters)
+        last = on_tensor_cores and any(map(wants_channels_last, operands))
         table = tuning.in_force(self.identity)
         key = (operator, shape, dtype, algo, chunks, last, accuracy(), precision(), workspace_limit(), table)
         plan = self._chosen.get(key)
@@ -221,7 +230,7 @@ class ConvHost(HostBase):
     ) -> tuple[Plan, str]:
         """The plan that `algo` stands for, and why it and no other.
 
-        `chunks`: whether all images are as `tensor.Setting` has it; `last`: whether one is channels-last and not NCHW.
+        `chunks`: whether all images are as `tensor.Setting` has it; `last`: whether an operand is channels-last.
         """
         plans, limit = self._plans(operator, shape, dtype, chunks), workspace_limit()
         asked = plans if algo == "auto" else _asked(algo, plans)
@@ -241,7 +250,7 @@ class ConvHost(HostBase):
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
         if algo == "auto":  # the tables were measured with float32's own arithmetic
             measured = tensor.arithmetic_of(dtype, precision()) is None
-            if last and dtype != FLOAT32:
+            if last and not measured:
                 able = order.without_copies(able)
             return order.take(operator, shape, able, table if measured else None)
         plan = order.least(able)

@@ -68,7 +68,7 @@ def take(operator: str, shape: Conv2dShape, able: Sequence[Plan], table: Table |
 
 
 def without_copies(able: Sequence[Plan]) -> list[Plan]:
-    """The plans that read arrays as they lie, for images of 16 bits that are channels-last; all if there are none.
+    """The plans that read arrays as they lie, for what is channels-last and tensor cores compute; all if none do.
 
     The others would be given copies.  A copy moves each element there and back, half of the way against the order of
     memory, and the result is NCHW: the next layer would copy again, or read one by one the channels that it could read
