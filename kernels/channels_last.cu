@@ -19,15 +19,15 @@
 //      v
 //
 // Whatever belongs to a channel, an origin, sums, coefficients, is in the registers of its threads from the first row to
-// the last.  A thread asks for several rows, `kAhead` / arrays, before it uses the first.
+// the last.  A thread asks for several rows of each array before it uses the first.
 //
 // Launch      grid (tiles of lanes vectors, slices), blocks of warps * 32 threads.
 // Shared      reductions: a value of a channel a warp and lane; vectors meet channel after channel in the same place.
 // Determinism rows in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
 // Cost        bytes an element: 4 for sums and moments, 8 for slopes and channel_map, 4 more with a residual, 12 for dx;
 //             half of that in 16 bits.
-// Limit       bandwidth: kAhead * 16 bytes a thread in flight.  In moments one merge of a few flops an element is for
-//             only kAhead rows.
+// Limit       bandwidth: 64 bytes a thread in flight, 64 of each array in the maps.  In moments one merge, of a few flops
+//             a channel, is for four rows.
 // Reference   as in batchnorm.cu.
 #include "batchnorm.cuh"
 
@@ -49,8 +49,6 @@ struct LastSlices {
     int64 lanes;   // threads side by side
 };
 
-enum { kAhead = 4 };
-
 // The calling thread's part of its block's slice: vectors of channels at `channel` in rows first, first + step, ... below
 // end.  A thread past the last channel has none.
 template <LastTile T>
@@ -71,27 +69,27 @@ struct LastPlace {
 };
 
 // The same vector of channels in several rows of several arrays; those that do not exist are zero.
-template <LastTile T, int arrays>
+template <LastTile T, int arrays, int ahead>
 struct LastRows {
-    static constexpr int width = vector_width<Stored<T>>(), most = kAhead / arrays;
+    static constexpr int width = vector_width<Stored<T>>(), most = ahead;
 
     float value[arrays][most][width];
     int64 row;  // of the first
     int count;
 };
 
-// visit(LastRows) for all rows of a thread, in order.  A null pointer reads zeros.
-template <LastTile T, int arrays, typename Visit>
+// visit(LastRows) for all rows of a thread, in order, `ahead` at a time.  A null pointer reads zeros.
+template <LastTile T, int ahead, int arrays, typename Visit>
 __device__ __forceinline__ void walk_rows(const LastSlices& s, const LastPlace<T>& place,
                                           const Stored<T>* const (&from)[arrays], const Visit& visit) {
-    constexpr int width = vector_width<Stored<T>>(), most = LastRows<T, arrays>::most;
+    constexpr int width = vector_width<Stored<T>>();
 #pragma unroll 1
-    for (int64 n = place.first; n < place.end; n += most * place.step) {
-        LastRows<T, arrays> rows;
+    for (int64 n = place.first; n < place.end; n += ahead * place.step) {
+        LastRows<T, arrays, ahead> rows;
         rows.row = n;
         rows.count = 0;
 #pragma unroll
-        for (int i = 0; i < most; ++i) {
+        for (int i = 0; i < ahead; ++i) {
             const bool exists = n + i * place.step < place.end;
             const int64 at = (n + i * place.step) * s.channels + place.channel;
             if (exists) ++rows.count;
@@ -134,7 +132,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const LastPlace<T> place(slices);
     Sum sums[width] = {};
     const Stored<T>* const from[] = {dy};
-    walk_rows<T>(slices, place, from, [&](const auto& rows) {
+    walk_rows<T, 4>(slices, place, from, [&](const auto& rows) {
 #pragma unroll
         for (int v = 0; v < width; ++v) {
             float part = 0.0f;  // what is absent is zero
@@ -160,7 +158,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     if (place.channel < slices.channels) read_vector(x + place.channel, origin);
     Moments moments[width] = {};
     const Stored<T>* const from[] = {x};
-    walk_rows<T>(slices, place, from, [&](const auto& rows) {
+    walk_rows<T, 4>(slices, place, from, [&](const auto& rows) {
 #pragma unroll
         for (int v = 0; v < width; ++v) {
             float sum = 0.0f, squares = 0.0f;
@@ -201,7 +199,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     }
     TwoSums sums[width] = {};
     const Stored<T>* const from[] = {dy, x};
-    walk_rows<T>(slices, place, from, [&](const auto& rows) {
+    walk_rows<T, 2>(slices, place, from, [&](const auto& rows) {
 #pragma unroll
         for (int v = 0; v < width; ++v) {
             TwoSums part{0.0f, 0.0f};
@@ -251,7 +249,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll
     for (int v = 0; v < width; ++v) line[v] = ChannelLine(given, place.channel + v);
     const Stored<T>* const from[] = {x, residual};
-    walk_rows<T>(slices, place, from, [&](const auto& rows) {
+    walk_rows<T, 4>(slices, place, from, [&](const auto& rows) {
         write_rows<T>(slices, place, rows, y, [&](int i, int v) {
             float value = line[v].at(rows.value[0][i][v]);
             if (residual != nullptr) value += rows.value[1][i][v];
@@ -274,7 +272,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll
     for (int v = 0; v < width; ++v) tangent[v] = ChannelTangent(given, place.channel + v);
     const Stored<T>* const from[] = {dy, x};
-    walk_rows<T>(slices, place, from, [&](const auto& rows) {
+    walk_rows<T, 4>(slices, place, from, [&](const auto& rows) {
         write_rows<T>(slices, place, rows, dx,
                       [&](int i, int v) { return tangent[v].at(rows.value[0][i][v], rows.value[1][i][v]); });
     });

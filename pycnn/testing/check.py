@@ -10,6 +10,7 @@ import numpy as np
 from pycnn import backends
 from pycnn.custom.dispatch import answering
 from pycnn.custom.registry import stands_for
+from pycnn.memory_format import wants_channels_last
 from pycnn.shape import Problem
 from pycnn.testing.regimes import (
     Operands,
@@ -108,10 +109,9 @@ def _check(
     assert before == after, f"{where}: an input was modified"
     assert y.shape == y64.shape, f"{where}: shape {y.shape}, expected {y64.shape}"
     assert y.dtype == operands.left.dtype, f"{where}: dtype {y.dtype}, expected {operands.left.dtype}"
-    image = operands.right if problem.operator == "wgrad" else operands.left
-    # In 16 bits `auto` takes an algorithm that reads channels-last images as they are where it would copy them.
+    # In 16 bits `auto` takes an algorithm that reads channels-last arrays as they are where it would copy them.
     as_they_are = "im2col_tensor" in where or (algo == "auto" and not y.flags.c_contiguous)
-    last = as_they_are and not image.flags.c_contiguous and image.transpose(0, 2, 3, 1).flags.c_contiguous
+    last = as_they_are and any(map(wants_channels_last, (operands.left, operands.right)))
     dense = y.transpose(0, 2, 3, 1) if last else y
     assert dense.flags.c_contiguous, f"{where}: the result is not contiguous as it should be, strides {y.strides}"
     assert not any(np.shares_memory(y, a) for a in (operands.left, operands.right, again)), f"{where}: memory shared"

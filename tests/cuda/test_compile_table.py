@@ -265,6 +265,28 @@ def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: 
     assert " RED" not in code
 
 
+# Kernels of channels_last.cu: how many vectors a thread asks for before it uses the first.
+ROWS = {
+    "channel_sum_last": 4,
+    "batch_norm_moments_last": 4,
+    "batch_norm_slopes_last": 4,  # two of either array
+    "channel_map_last": 8,  # four of x and four of the residual
+    "batch_norm_dx_last": 8,
+}
+
+
+@pytest.mark.parametrize("instance", of_source("channels_last.cu"), ids=str)
+def test_machine_code_of_channels_last_reads_rows_ahead(instance: Instance) -> None:
+    code = listing(instance)
+    loop, is_map = longest_loop(code, " LDG.E.128"), ROWS[instance.kernel] == 8
+    assert loop.count(" LDG.E.128") == ROWS[instance.kernel]
+    assert loop.count(" STG.E.128") in ((4, 8) if is_map else (0,)), "apart with and without a ReLU, or not"
+    assert (" SHFL.BFLY" in code) == (not is_map)
+    assert " I2F.U64.RP" not in code, "a 64-bit division"
+    assert " STL" not in code
+    assert " ATOM" not in code
+
+
 @pytest.mark.parametrize("instance", of_source("conv2d_winograd_staged.cu"), ids=str)
 def test_machine_code_of_winograds_transforms_stays_in_registers(instance: Instance) -> None:
     """All points of a tile are in registers, and results are stored in vectors where they may be."""

@@ -10,7 +10,7 @@ from pycnn.backends.cuda.convert import ConvertHost
 from pycnn.backends.cuda.device import Argument, Array, Reads, Writes
 from pycnn.backends.cuda.host import FLOAT32
 from pycnn.backends.cuda.layout import NARROW, pack_divisors, pack_float32, pack_int64
-from pycnn.backends.cuda.reduce import ChannelSlices, LastSlices, by_channel, goes_by_vectors
+from pycnn.backends.cuda.reduce import BLOCKS, ChannelSlices, LastSlices, by_channel, goes_by_vectors
 from pycnn.jit.sources import Instance
 from pycnn.memory_format import wants_channels_last
 
@@ -195,7 +195,7 @@ class NormHost(ActivationHost, ConvertHost):
         ending = self.ending(kernel, y.dtype)
         if self._by_vectors(last, images):
             instance = self.sources.of(f"{kernel}_last")["w8" + ending]
-            slices = LastSlices.of(y.shape, 32 * instance.tile["warps"], 16 // y.dtype.itemsize)
+            slices = LastSlices.of(y.shape, 32 * instance.tile["warps"], 16 // y.dtype.itemsize, most=BLOCKS)
             self._launch_on(instance, slices.grid, slices.pack(), *arguments, Writes(_result_of(kernel), y))
             return
         instances = self.sources.of(kernel)

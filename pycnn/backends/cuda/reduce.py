@@ -16,7 +16,7 @@ KERNELS = ("channel_sum", "channel_sum_last")
 
 # How many blocks a reduction is cut into where it has the work for them: several for each SM of the largest GPUs.  The
 # same on every GPU, for the order of a sum must not depend on the machine.
-_BLOCKS = 1024
+BLOCKS = 1024
 _MOST_SLICES = 256
 _LEAST_ELEMENTS = 4096  # of a slice of one channel, where neighbours in memory are in one channel
 _LEAST_SAMPLES = 64  # of a slice of 32 channels, where they are in 32
@@ -51,7 +51,7 @@ class ChannelSlices:
         N, C, L = shape[0], shape[1], math.prod(shape[2:])
         tiles = C if L > 1 else -(-C // 32)
         worth = -(-N * L // _LEAST_ELEMENTS) if L > 1 else -(-N // _LEAST_SAMPLES)
-        wanted = max(1, min(-(-_BLOCKS // tiles), worth, _MOST_SLICES), -(-N * L // _MOST_ELEMENTS))
+        wanted = max(1, min(-(-BLOCKS // tiles), worth, _MOST_SLICES), -(-N * L // _MOST_ELEMENTS))
         samples = -(-N // min(N, wanted))
         beside = max(1, wanted // -(-N // samples)) if L > 1 else 1
         columns = -(-L // beside)
@@ -97,14 +97,17 @@ class LastSlices:
     vector: int
 
     @staticmethod
-    def of(shape: Sequence[int], threads: int, vector: int) -> LastSlices:
-        """Slices enough to fill a GPU, each with work enough to pay for its merging; `vector` elements are 16 bytes."""
+    def of(shape: Sequence[int], threads: int, vector: int, most: int = _MOST_SLICES) -> LastSlices:
+        """At most so many slices, enough to fill a GPU, each with work enough to pay for what a thread sets out with.
+
+        `vector` elements are 16 bytes.
+        """
         rows, channels, _ = by_channel(shape, last=True)
         vectors = channels // vector
         lanes = 1 << (-(-vectors // -(-vectors // 32)) - 1).bit_length()
         tiles = -(-vectors // lanes)
         worth = -(-rows * lanes // (_LEAST_ROWS * threads))
-        wanted = max(1, min(-(-_BLOCKS // tiles), worth, _MOST_SLICES))
+        wanted = max(1, min(-(-BLOCKS // tiles), worth, most))
         return LastSlices(rows, channels, -(-rows // wanted), lanes, vector)
 
     @property
