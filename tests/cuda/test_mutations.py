@@ -14,6 +14,7 @@ import bugs_direct
 import bugs_gemm
 import bugs_halves
 import bugs_im2col
+import bugs_last
 import bugs_ops
 import bugs_pointwise
 import bugs_pool
@@ -34,6 +35,7 @@ FAMILIES = {
     "gemm": bugs_gemm,
     "halves": bugs_halves,
     "im2col": bugs_im2col,
+    "channels-last": bugs_last,
     "ops": bugs_ops,
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,

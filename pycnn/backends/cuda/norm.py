@@ -1,4 +1,7 @@
-"""Normalisation on the CUDA backend, over the batch and across channels: kernels/batchnorm.cu and lrn.cu."""
+"""Normalisation on the CUDA backend: over the batch by kernels/batchnorm.cu and channels_last.cu, across channels lrn.cu.
+
+LRN works on copies in C order of what is channels-last: its threads walk the channels of a pixel, side by side.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Reductions to a value a channel on the CUDA backend: how channels are cut into slices, and kernels/channel_sum.cu."""
+"""Reductions to a value a channel on the CUDA backend: how channels are cut into slices, and the sum of each.
+
+The kernels are those of channel_sum.cu and, where arrays lie channels-last and are whole vectors, channels_last.cu.
+"""
 
 from __future__ import annotations
 
