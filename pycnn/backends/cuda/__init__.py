@@ -4,7 +4,7 @@
 backend functions in `bound`; bound to the simulator they are those of `pycnn.backends.sim`.
 
 Images that lie channels-last (`pycnn.memory_format`) are read as they lie, and results lie so: by convolution on tensor
-cores and by every other function but LRN and the losses, which like the rest of convolution are given copies in C order.
+cores and by every other function but LRN and the losses, which like the rest of convolution get copies in C order.
 
     device.py          the five calls; device_cupy.py is a GPU, device_sim.py the simulator, device_trace.py writes down
     bound.py           the backend functions of the GPU that holds the arrays

@@ -1,4 +1,4 @@
-"""Negative log-likelihood on the CUDA backend: kernels/nll.cu.  Scores that lie channels-last are copied into C order."""
+"""Negative log-likelihood on the CUDA backend: kernels/nll.cu.  It copies channels-last scores into C order."""
 
 from __future__ import annotations
 

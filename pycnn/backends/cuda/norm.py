@@ -1,6 +1,6 @@
-"""Normalisation on the CUDA backend: over the batch by kernels/batchnorm.cu and channels_last.cu, across channels lrn.cu.
+"""Normalisation on the CUDA backend: over the batch by kernels/batchnorm.cu and channels_last.cu, LRN by lrn.cu.
 
-LRN works on copies in C order of what is channels-last: its threads walk the channels of a pixel, side by side.
+Across channels it works on copies in C order of what is channels-last: LRN's threads walk the channels of a pixel, side by side.
 """
 
 from __future__ import annotations
