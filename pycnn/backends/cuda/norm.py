@@ -1,6 +1,6 @@
 """Normalisation on the CUDA backend: over the batch by kernels/batchnorm.cu and channels_last.cu, LRN by lrn.cu.
 
-Across channels it works on copies in C order of what is channels-last: LRN's threads walk the channels of a pixel, side by side.
+LRN works on copies in C order of what is channels-last: neighbouring threads walk the channels of neighbouring pixels.
 """
 
 from __future__ import annotations
