@@ -5,13 +5,14 @@ Every `backward` is written with Tensor operations, so each of them can be diffe
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from pycnn.arrays import beside, copied, device_of, is_half, module_of, place
 from pycnn.graph import Function
-from pycnn.large import cast, concatenate, plus, product
+from pycnn.large import by_element, cast, concatenate, plus, product
 
 Array = Any
 
@@ -101,7 +102,7 @@ class Add(Function):
 class Sub(Function):
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array) -> Array:
-        y = _as_array(a - b)
+        y = _as_array(by_element(operator.sub, a, b))
         ctx.meta = _meta(a, y), _meta(b, y)
         return y
 
@@ -114,7 +115,7 @@ class Sub(Function):
 class Mul(Function):
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array) -> Array:
-        y = _as_array(a * b)
+        y = _as_array(by_element(operator.mul, a, b))
         ctx.meta = _meta(a, y), _meta(b, y)
         da, db = ctx.needs_input_grad
         ctx.save(b if da else None, a if db else None)
@@ -130,7 +131,7 @@ class Mul(Function):
 class Div(Function):
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array) -> Array:
-        y = _as_array(a / b)
+        y = _as_array(by_element(operator.truediv, a, b))
         ctx.meta = _meta(a, y), _meta(b, y)
         ctx.save(b, a if ctx.needs_input_grad[1] else None)
         return y
@@ -148,7 +149,7 @@ class Div(Function):
 class Neg(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
-        return _as_array(-x)
+        return _as_array(by_element(operator.neg, x))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -162,7 +163,7 @@ class PowNumber(Function):
     def forward(ctx: Any, x: Array, exponent: float) -> Array:
         ctx.save(x)
         ctx.exponent = exponent
-        return _as_array(x**exponent)
+        return _as_array(by_element(operator.pow, x, exponent))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -178,7 +179,7 @@ class Pow(Function):
 
     @staticmethod
     def forward(ctx: Any, a: Array, b: Array) -> Array:
-        y = _as_array(a**b)
+        y = _as_array(by_element(operator.pow, a, b))
         ctx.meta = _meta(a, y), _meta(b, y)
         ctx.save(a, b)
         return y
@@ -227,7 +228,7 @@ class Matmul(Function):
 class Exp(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
-        y = _as_array(module_of(x).exp(x))
+        y = _as_array(by_element(module_of(x).exp, x))
         ctx.save(y)
         return y
 
@@ -242,7 +243,7 @@ class Log(Function):
         ctx.save(x)
         module = module_of(x)
         with np.errstate(divide="ignore", invalid="ignore"):  # log(0) = -inf and log(-1) = nan, silently as PyTorch
-            return _as_array(module.log(x))
+            return _as_array(by_element(module.log, x))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:
@@ -253,7 +254,7 @@ class Sqrt(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
-            y = _as_array(module_of(x).sqrt(x))
+            y = _as_array(by_element(module_of(x).sqrt, x))
         ctx.save(y)
         return y
 
@@ -266,7 +267,7 @@ class Abs(Function):
     @staticmethod
     def forward(ctx: Any, x: Array) -> Array:
         ctx.save(module_of(x).sign(x) if ctx.needs_input_grad[0] else None)
-        return _as_array(abs(x))
+        return _as_array(by_element(abs, x))
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

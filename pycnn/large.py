@@ -1,12 +1,13 @@
 """What Tensors do with whole arrays: by the CPU engine where these are large and dense, else by their own library.
 
 Arrays of 16 bits on a GPU are added, converted and multiplied as matrices by our own kernels: CuPy knows bfloat16 in
-parts.  So are channels-last ones added and joined: what CuPy computes comes in C order.
+parts.  So are channels-last ones added and joined.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pycnn.backends import cpu
 from pycnn.backends.cpu import half
 from pycnn.memory_format import wants_channels_last
 
-__all__ = ["add_to", "cast", "concatenate", "plus", "product"]
+__all__ = ["add_to", "by_element", "cast", "concatenate", "plus", "product"]
 
 Array = Any
 
@@ -34,7 +35,7 @@ def plus(a: Array, b: Array) -> Array:
         return _sum_of_halves(a, b)
     if _are_channels_last(a, b):
         return backends.get("cuda").add(a, b)
-    return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else a + b
+    return cpu.add(a, b) if _is_large(a) and _is_like(b, a) and a.shape == b.shape else by_element(operator.add, a, b)
 
 
 def add_to(a: Array, b: Array) -> None:
@@ -47,6 +48,21 @@ def add_to(a: Array, b: Array) -> None:
         cpu.add_to(a, b)
     else:
         a += b
+
+
+def by_element(function: Callable[..., Array], *operands: Any) -> Array:
+    """``function(*operands)`` of NumPy's or CuPy's, element by element; channels-last where operands on a GPU are.
+
+    CuPy's own results come in C order; so it is shown channels-last arrays with their axes in the order of memory.
+    """
+    if type(operands[0]) is np.ndarray:
+        return function(*operands)
+    images = [one for one in operands if getattr(one, "ndim", 0) == 4]
+    others = any(getattr(one, "ndim", 0) not in (0, 4) for one in operands)
+    if not images or others or not all(map(_is_on_a_gpu, images)) or not wants_channels_last(*images):
+        return function(*operands)
+    views = [one.transpose(0, 2, 3, 1) if getattr(one, "ndim", 0) else one for one in operands]
+    return function(*views).transpose(0, 3, 1, 2)
 
 
 def product(a: Array, b: Array) -> Array:

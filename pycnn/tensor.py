@@ -723,8 +723,9 @@ class Tensor(Variable):
     def contiguous(self, memory_format: MemoryFormat = contiguous_format) -> Tensor:
         """The tensor itself if it lies in C order or, asked for it, channels-last; else a copy that does.
 
-        The convolutions on a GPU's tensor cores, and all other operators on images there, read a channels-last tensor
-        as it lies, and their results lie so too.  On the CPU each operator makes its own copy in C order.
+        On a GPU what computes with images, LRN and losses excepted, reads a channels-last tensor as it lies, and its
+        results lie so too: convolutions if they run on tensor cores, in 16 bits or in a `precision` that allows them.
+        All else there, and each operator on the CPU, makes its own copy in C order.
 
         Args:
             memory_format: `pycnn.channels_last`, of 4 dimensions (N, C, H, W) whose memory is (N, H, W, C); or

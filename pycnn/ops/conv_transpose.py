@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pycnn.algorithms import of_call
+from pycnn.arrays import copied
 from pycnn.custom.dispatch import answering
+from pycnn.memory_format import wants_channels_last
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import check_algo, expect_rank, expect_shape, shape_of
 from pycnn.ops.conv import IntPair, Padding
@@ -128,7 +130,8 @@ def conv_transpose2d_dgrad(
     how = (shape.stride, shape.padding, shape.dilation, shape.groups)
     dx = answering(call.backend, algo).conv2d_fprop(dy, w, None, *how, algo=algo)
     if any(rest):
-        dx = dx[:, :, : shape.P - rest[0], : shape.Q - rest[1]].copy()
+        dx = dx[:, :, : shape.P - rest[0], : shape.Q - rest[1]]
+        dx = copied(dx, wants_channels_last(dx))
     return call.back(dx)
 
 

@@ -233,6 +233,17 @@ def test_layouts_move_with_tensors(gpu: Gpu) -> None:
     assert there.cpu().is_contiguous(pycnn.channels_last)
     np.testing.assert_array_equal(there.cpu().numpy(), images())
     assert (there + there).is_contiguous(pycnn.channels_last)
+    gate = pycnn.tensor(images()[:, :, :1, :1].copy(), device="cuda")
+    for y, expected in (
+        (there * gate, images() * images()[:, :, :1, :1]),
+        (2.0 - there, 2 - images()),
+        (-there / gate, -images() / images()[:, :, :1, :1]),
+        ((there + gate) ** 2, (images() + images()[:, :, :1, :1]) ** 2),
+        (there.exp().sqrt(), np.sqrt(np.exp(images()))),
+    ):
+        assert y.is_contiguous(pycnn.channels_last)
+        np.testing.assert_array_equal(y.cpu().numpy(), expected)
+    assert not (there * pycnn.tensor(images()[0, 0], device="cuda")).is_contiguous(pycnn.channels_last)
     assert pycnn.cat([there, there], 1).is_contiguous(pycnn.channels_last)
     assert there.clone().is_contiguous(pycnn.channels_last)
     assert there.half().is_contiguous(pycnn.channels_last)
