@@ -39,7 +39,7 @@ class Step:
         peer: whether it is torch's.
         captured: of ours, whether one CUDA graph is replayed.
         timeline: of ours, whether each launch is timed, instead of the step.
-        channels_last: of torch's, its tensors' layout.
+        channels_last: how images and filters lie.
         compiled: of torch's, by torch.compile.
         seconds: a generous guess of how long all of it takes.
     """
@@ -61,21 +61,22 @@ class Step:
 STEPS = {
     "float32": Step(),
     "torch float32": Step(peer=True),
-    "bfloat16": Step("bfloat16"),
+    "bfloat16 channels-last": Step("bfloat16", channels_last=True),
     "torch bfloat16 channels-last": Step("bfloat16", peer=True, channels_last=True),
-    "3xtf32": Step("3xtf32"),
-    "3xfp16": Step("3xfp16"),
+    "3xtf32 channels-last": Step("3xtf32", channels_last=True),
+    "3xfp16 channels-last": Step("3xfp16", channels_last=True),
     "torch bfloat16 channels-last compiled": Step(
         "bfloat16", peer=True, channels_last=True, compiled=True, seconds=150
     ),
     "float32 kernels": Step(captured=False, timeline=True),
-    "bfloat16 kernels": Step("bfloat16", captured=False, timeline=True),
-    "tf32": Step("tf32"),
+    "bfloat16 channels-last kernels": Step("bfloat16", captured=False, timeline=True, channels_last=True),
+    "tf32 channels-last": Step("tf32", channels_last=True),
     "torch tf32": Step("tf32", peer=True),
     "float32 eager": Step(captured=False),
     "torch float32 compiled": Step(peer=True, compiled=True, seconds=150),
     "torch float32 channels-last": Step(peer=True, channels_last=True),
-    "float16": Step("float16"),
+    "float16 channels-last": Step("float16", channels_last=True),
+    "bfloat16": Step("bfloat16"),
 }
 
 
@@ -104,6 +105,9 @@ class Training:
         pycnn.manual_seed(0)
         self._net = getattr(pycnn.models, size.network)().train().to(device)
         self._data = [pycnn.Tensor(array).to(device) for array in size.data()]
+        if step.channels_last:
+            self._net.to(memory_format=pycnn.channels_last)
+            self._data[0] = self._data[0].to(memory_format=pycnn.channels_last)
         self._optimizer = pycnn.optim.SGD(self._net.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
         self._scaler = pycnn.amp.GradScaler(enabled=step.arithmetic == "float16")
         self._step = step

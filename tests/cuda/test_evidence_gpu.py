@@ -143,7 +143,10 @@ def test_operands_are_drawn_in_the_problems_dtype_and_layout(place: gpu.Gpu) -> 
     assert len(set(left.get().ravel()[:8]) & set(right.get().ravel()[:8])) < 8
 
 
-@pytest.mark.parametrize("name", ["float32", "float16", "bfloat16", "float32 eager", "3xfp16"])
+@pytest.mark.parametrize(
+    "name",
+    ["float32", "float16 channels-last", "bfloat16", "bfloat16 channels-last", "float32 eager", "3xfp16 channels-last"],
+)
 def test_step_is_timed(place: gpu.Gpu, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "STEP", SMALL_STEP)
     monkeypatch.setattr(steps, "RUNS", 2)
@@ -166,7 +169,7 @@ def test_step_is_timed(place: gpu.Gpu, name: str, monkeypatch: pytest.MonkeyPatc
     ("name", "kernels"),
     [
         ("float32 kernels", {"conv2d_fprop_direct", "sgemm"}),
-        ("bfloat16 kernels", {"conv2d_fprop_tensor", "conv2d_wgrad_tensor", "convert"}),
+        ("bfloat16 channels-last kernels", {"conv2d_fprop_tensor", "conv2d_wgrad_tensor", "convert"}),
     ],
 )
 def test_timeline_has_every_launch_of_a_step(
