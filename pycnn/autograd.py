@@ -179,7 +179,9 @@ def _has_memory_of_its_own(array: Array) -> bool:
     if not is_array(array):
         return False
     base = array.base  # of a channels-last result the same memory, in the order of its axes, which nobody else holds
-    return base is None or (base.base is None and base.size == array.size and getrefcount(base) == 3)
+    if base is None or type(base) is not type(array):
+        return base is None
+    return base.base is None and base.size == array.size and getrefcount(base) == 3
 
 
 def _are_alike(a: Array, b: Array) -> bool:
