@@ -2,10 +2,6 @@
 
 NumPy arrays go to the backends as they are.  torch CPU tensors, JAX arrays and anything else with ``__dlpack__`` are
 looked at through a zero-copy NumPy view, and the result is wrapped back into the caller's kind; CuPy arrays stay CuPy.
-        if self._half and self._dtype.name not in ("float16", "bfloat16"):
-            raise TypeError(
-                f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
-            )
 """
 
 from __future__ import annotations
