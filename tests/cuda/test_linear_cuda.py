@@ -71,6 +71,32 @@ def test_an_empty_sum_and_an_empty_batch() -> None:
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_linear_layer_without_inputs_or_outputs(kind: str) -> None:
+    """It has a bias yet, as in float32's own arithmetic."""
+    dtype, precision = KINDS[kind]
+    b = np.arange(3, dtype=np.float32)
+    with use_precision(precision):
+        y = DEVICES["forward"].linear_fwd(np.ones((2, 0), dtype), np.ones((3, 0), dtype), b)
+        none = DEVICES["forward"].linear_fwd(np.ones((2, 0), dtype), np.ones((3, 0), dtype), None)
+        narrow = DEVICES["forward"].linear_fwd(np.ones((2, 5), dtype), np.ones((0, 5), dtype), None)
+    assert y.dtype == none.dtype == narrow.dtype == dtype
+    assert np.array_equal(y, [[0, 1, 2]] * 2)
+    assert np.array_equal(none, np.zeros((2, 3)))
+    assert narrow.shape == (2, 0)
+
+
+def test_bfloat16_where_there_are_no_such_tensor_cores() -> None:
+    backend = Simulated(Host(SimDevice("sm_75")))
+    a, b = (whole(*shape, dtype=ml_dtypes.bfloat16, seed=0) for shape in ((5, 12), (7, 12)))
+    exact = (a.astype(np.float64) @ b.astype(np.float64).T).astype(a.dtype)
+    assert np.array_equal(backend.linear_fwd(a, b, None), exact)
+    assert np.array_equal(backend.gemm(a, b, False, True), exact)
+    assert np.array_equal(backend.gemm(a, np.ascontiguousarray(b.T), False, False), exact)
+    assert np.array_equal(backend.gemm(np.ascontiguousarray(a.T), np.ascontiguousarray(b.T), True, False), exact)
+    assert not any(each.kernel.endswith("_tensor") for each in backend.host.device.launches)
+
+
 def test_float32_stays_float32_where_there_are_no_such_tensor_cores() -> None:
     backend = Simulated(Host(SimDevice("sm_75")))
     x = np.full((8, 8), 1 + 2.0**-20, np.float32)
