@@ -21,7 +21,8 @@
 //              | | | | | | |                                            \__|__/ y1   ...
 //              | | | | | | |
 //      Reads of x go to L1, which has what the neighbouring lanes and columns of taps read.  Of 16 bits they are single
-//      elements too: where a window begins an element further, so does every pair in it.
+//      elements too: where a window begins an element further, so does every pair in it.  Images of 16 bits are read and
+//      written as they lie; in channels-last ones the lanes of a warp own neighbouring channels instead of columns.
 //
 //      dgrad: the rows of a thread begin where h + pad_top is a multiple of the stride, so which taps meet which row is
 //      known when the kernel is compiled; which columns of taps meet its column is not: half of them idle at stride 2.
@@ -36,7 +37,8 @@
 //             depends on the shape alone: bit for bit the same in every run.  A result of 16 bits is rounded once;
 //             slices are float32.
 // Cost        N*K*P*Q*R*S multiply-adds.
-// Limit       bandwidth: x (or dy) and y (or dx) once each through DRAM, about S times through L1.
+// Limit       bandwidth: x (or dy) and y (or dx) once each through DRAM, about S times through L1.  wgrad of channels-last
+//             images: L2, of whose 32 bytes a block uses a channel's two; the blocks of the others follow at once.
 // Reference   Howard et al., "MobileNets", 2017, section 3.1, for what it is used for.
 #include "direct.cuh"
 #include "epilogue.cuh"
@@ -67,15 +69,73 @@ struct DepthwiseGrid {
     int64 step_h, step_w;  // dgrad: whole strides in a dilation
 };
 
+// Distances in elements between neighbours in n, c, h and w.
+struct DepthwiseSteps {
+    int64 n, c, h, w;
+};
+
+// Arrays of float32 are dense NCHW.  Images of 16 bits are read and written as they lie: x or dx, y or dy; `last`: they
+// are channels-last, so that lanes own neighbouring channels.
+template <int type>
+struct DepthwiseGridOf : DepthwiseGrid {
+    DepthwiseSteps x, y;
+    int64 last;
+};
+template <>
+struct DepthwiseGridOf<0> : DepthwiseGrid {};
+
+// The pixels of one channel of an image.
+template <typename Element, typename Index>
+struct DepthwisePlane {
+    Element* first;
+    Index row, column;  // distances
+
+    __device__ __forceinline__ Element& operator()(Index h, Index w) const { return first[h * row + w * column]; }
+};
+
+template <DepthwiseTile T>
+using DepthwiseIndex = typename IndexOf<T.wide>::type;
+
+template <DepthwiseTile T>
+__device__ __forceinline__ DepthwisePlane<const Stored<T>, DepthwiseIndex<T>> x_plane(
+    const Stored<T>* x, const Conv2dShape& shape, const DepthwiseGridOf<T.type>& grid, int64 n, int64 c) {
+    using Index = DepthwiseIndex<T>;
+    if constexpr (T.type == 0) {
+        return {x + (n * shape.C + c) * shape.H * shape.W, static_cast<Index>(shape.W), 1};
+    } else {
+        return {x + n * grid.x.n + c * grid.x.c, static_cast<Index>(grid.x.h), static_cast<Index>(grid.x.w)};
+    }
+}
+template <DepthwiseTile T>
+__device__ __forceinline__ DepthwisePlane<const Stored<T>, DepthwiseIndex<T>> y_plane(
+    const Stored<T>* y, const Conv2dShape& shape, const DepthwiseGridOf<T.type>& grid, int64 n, int64 k) {
+    using Index = DepthwiseIndex<T>;
+    if constexpr (T.type == 0) {
+        return {y + (n * shape.K + k) * shape.P * shape.Q, static_cast<Index>(shape.Q), 1};
+    } else {
+        return {y + n * grid.y.n + k * grid.y.c, static_cast<Index>(grid.y.h), static_cast<Index>(grid.y.w)};
+    }
+}
+
 // The thread's column: the image, the channel (of the result), the tile of rows and the column.
 template <typename Index>
 struct DepthwiseColumn {
     Index n, channel, tile, column;
 };
 
-template <typename Index>
-__device__ __forceinline__ DepthwiseColumn<Index> depthwise_column(Index index, const DepthwiseGrid& grid) {
-    DepthwiseColumn<Index> place;
+template <DepthwiseTile T>
+__device__ __forceinline__ DepthwiseColumn<DepthwiseIndex<T>> depthwise_column(DepthwiseIndex<T> index,
+                                                                               const DepthwiseGridOf<T.type>& grid) {
+    DepthwiseColumn<DepthwiseIndex<T>> place;
+    if constexpr (T.type != 0) {
+        if (grid.last != 0) {
+            place.channel = take_digit(index, grid.channels);
+            place.column = take_digit(index, grid.columns);
+            place.tile = take_digit(index, grid.tiles_rows);
+            place.n = index;
+            return place;
+        }
+    }
     place.column = take_digit(index, grid.columns);
     place.tile = take_digit(index, grid.tiles_rows);
     place.channel = take_digit(index, grid.channels);
@@ -85,19 +145,19 @@ __device__ __forceinline__ DepthwiseColumn<Index> depthwise_column(Index index, 
 
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads())
-    conv2d_fprop_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ x,
+    conv2d_fprop_depthwise(const Conv2dShape shape, const DepthwiseGridOf<T.type> grid, const Stored<T>* __restrict__ x,
                            const Stored<T>* __restrict__ w, const float* __restrict__ scale,
                            const float* __restrict__ b, const Stored<T>* __restrict__ residual, const int relu,
                            Stored<T>* __restrict__ y) {
     using Index = typename IndexOf<T.wide>::type;
     const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
     if (index >= grid.threads) return;
-    const auto place = depthwise_column(index, grid);
+    const auto place = depthwise_column<T>(index, grid);
     const Index H = static_cast<Index>(shape.H), W = static_cast<Index>(shape.W);
     const Index h0 = place.tile * T.rows * static_cast<Index>(shape.stride_h) - static_cast<Index>(shape.pad_top);
     const Index w0 = place.column * static_cast<Index>(shape.stride_w) - static_cast<Index>(shape.pad_left);
     const int64 channel = quotient(place.channel, grid.multiplier);
-    const Stored<T>* plane = x + (place.n * shape.C + channel) * shape.H * shape.W;
+    const auto plane = x_plane<T>(x, shape, grid, place.n, channel);
     const Stored<T>* taps = w + place.channel * shape.R * shape.S;
 
     float sum[T.rows] = {};
@@ -111,7 +171,7 @@ __global__ void __launch_bounds__(T.threads())
                 for (int i = 0; i < T.rows; ++i) {
                     const Index h =
                         h0 + i * static_cast<Index>(shape.stride_h) + r * static_cast<Index>(shape.dilation_h);
-                    const float in = real && inside(h, H) ? to_float(plane[h * W + column]) : 0.0f;
+                    const float in = real && inside(h, H) ? to_float(plane(h, column)) : 0.0f;
                     sum[i] = fmaf(in, tap, sum[i]);
                 }
             }
@@ -123,8 +183,7 @@ __global__ void __launch_bounds__(T.threads())
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int i = 0; i < reach; ++i)
-                in[i] = real && inside(h0 + i, H) ? to_float(plane[(h0 + i) * W + w0 + s]) : 0.0f;
+            for (int i = 0; i < reach; ++i) in[i] = real && inside(h0 + i, H) ? to_float(plane(h0 + i, w0 + s)) : 0.0f;
 #pragma unroll
             for (int r = 0; r < T.R; ++r) {
                 const float tap = to_float(taps[r * T.S + s]);
@@ -139,7 +198,13 @@ __global__ void __launch_bounds__(T.threads())
 #pragma unroll
     for (int i = 0; i < T.rows; ++i) {
         if (place.tile * T.rows + i >= shape.P) break;
-        const int64 at = (first + i) * shape.Q + place.column;
+        int64 at;
+        if constexpr (T.type == 0) {
+            at = (first + i) * shape.Q + place.column;
+        } else {
+            at = place.n * grid.y.n + place.channel * grid.y.c + (place.tile * T.rows + i) * grid.y.h +
+                 place.column * grid.y.w;
+        }
         y[at] = from_float<Stored<T>>(epilogue(sum[i], place.channel, at));
     }
 }
@@ -158,12 +223,13 @@ __device__ __forceinline__ void back_up(Index& out, Index& rest, Index step, Ind
 
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ dy,
-                           const Stored<T>* __restrict__ w, Stored<T>* __restrict__ dx) {
+    conv2d_dgrad_depthwise(const Conv2dShape shape, const DepthwiseGridOf<T.type> grid,
+                           const Stored<T>* __restrict__ dy, const Stored<T>* __restrict__ w,
+                           Stored<T>* __restrict__ dx) {
     using Index = typename IndexOf<T.wide>::type;
     const Index index = (static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x) * T.threads() + threadIdx.x;
     if (index >= grid.threads) return;
-    const auto place = depthwise_column(index, grid);
+    const auto place = depthwise_column<T>(index, grid);
     const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
     const Index pad_top = static_cast<Index>(shape.pad_top), pad_left = static_cast<Index>(shape.pad_left);
     // The first row of the first tile is above the image where pad_top is no multiple of the stride.
@@ -180,7 +246,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     float sum[T.rows] = {};
     for (Index j = 0; j < multiplier; ++j) {
         const int64 k = static_cast<int64>(place.channel) * multiplier + j;
-        const Stored<T>* plane = dy + (place.n * shape.K + k) * shape.P * shape.Q;
+        const auto plane = y_plane<T>(dy, shape, grid, place.n, k);
         const Stored<T>* taps = w + k * shape.R * shape.S;
         if (T.any()) {
             Index q = q0, rest_w = column - q0 * stride_w;  // the column is rest_w past what output column q looks at
@@ -191,7 +257,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll 1
                     for (Index r = 0; r < static_cast<Index>(shape.R); ++r) {
                         const bool met = rest_h == 0 && inside(p, P);
-                        const float in = met ? to_float(plane[p * Q + q]) : 0.0f;
+                        const float in = met ? to_float(plane(p, q)) : 0.0f;
                         const float tap = met ? to_float(taps[r * static_cast<Index>(shape.S) + s]) : 0.0f;
                         sum[0] = fmaf(in, tap, sum[0]);
                         back_up(p, rest_h, step_h, part_h, stride_h);
@@ -214,7 +280,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
 #pragma unroll
                 for (int i = 0; i < reach; ++i) {
                     met[i] = real && inside(first + i, P);
-                    in[i] = met[i] ? to_float(plane[(first + i) * Q + q]) : 0.0f;
+                    in[i] = met[i] ? to_float(plane(first + i, q)) : 0.0f;
                 }
 #pragma unroll
                 for (int r = 0; r < T.R; ++r) {
@@ -233,8 +299,14 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int64 first = (place.n * shape.C + place.channel) * shape.H;
 #pragma unroll
     for (int i = 0; i < T.rows; ++i)
-        if (inside(h0 + i, static_cast<Index>(shape.H)))
-            dx[(first + h0 + i) * shape.W + place.column] = from_float<Stored<T>>(sum[i]);
+        if (inside(h0 + i, static_cast<Index>(shape.H))) {
+            if constexpr (T.type == 0) {
+                dx[(first + h0 + i) * shape.W + place.column] = sum[i];
+            } else {
+                dx[place.n * grid.x.n + place.channel * grid.x.c + (h0 + i) * grid.x.h + place.column * grid.x.w] =
+                    from_float<Stored<T>>(sum[i]);
+            }
+        }
 }
 
 enum : int { kTapsAtOnce = 8 };  // where the filter's size is not known
@@ -259,8 +331,9 @@ __device__ __forceinline__ void add_halves(DepthwiseSums<T>& shared, int count) 
 // dw and db have one slice after another, float32 whatever is stored.  db may be null.
 template <DepthwiseTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
-    conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGrid grid, const Stored<T>* __restrict__ dy,
-                           const Stored<T>* __restrict__ x, float* __restrict__ dw, float* __restrict__ db) {
+    conv2d_wgrad_depthwise(const Conv2dShape shape, const DepthwiseGridOf<T.type> grid,
+                           const Stored<T>* __restrict__ dy, const Stored<T>* __restrict__ x, float* __restrict__ dw,
+                           float* __restrict__ db) {
     using Index = typename IndexOf<T.wide>::type;
     PYCNN_SHARED(DepthwiseSums<T>, shared);
     Index slice = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -271,7 +344,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const int thread = static_cast<int>(threadIdx.x);
     const int64 channel = quotient(k, grid.multiplier);
     const Index H = static_cast<Index>(shape.H), W = static_cast<Index>(shape.W);
-    const Index P = static_cast<Index>(shape.P), Q = static_cast<Index>(shape.Q);
+    const Index P = static_cast<Index>(shape.P);
     const Index stride_h = static_cast<Index>(shape.stride_h), stride_w = static_cast<Index>(shape.stride_w);
 
     if (T.any()) {
@@ -288,12 +361,17 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             for (Index i = static_cast<Index>(first) + thread; i < end; i += T.threads()) {
                 Index n = i;
                 const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows);
-                const float gradient = to_float(dy[((n * shape.K + k) * shape.P + p) * shape.Q + q]);
-                const Stored<T>* plane = x + (n * shape.C + channel) * shape.H * shape.W;
+                float gradient;
+                if constexpr (T.type == 0) {
+                    gradient = dy[((n * shape.K + k) * shape.P + p) * shape.Q + q];
+                } else {
+                    gradient = to_float(y_plane<T>(dy, shape, grid, n, k)(p, q));
+                }
+                const auto plane = x_plane<T>(x, shape, grid, n, channel);
 #pragma unroll
                 for (int j = 0; j < kTapsAtOnce; ++j) {
                     const Index h = p * stride_h + dh[j], column = q * stride_w + dw_[j];
-                    const float in = inside(h, H) && inside(column, W) ? to_float(plane[h * W + column]) : 0.0f;
+                    const float in = inside(h, H) && inside(column, W) ? to_float(plane(h, column)) : 0.0f;
                     sum[j] = fmaf(gradient, in, sum[j]);
                 }
                 sum[kTapsAtOnce] += gradient;
@@ -316,12 +394,12 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
         const Index q = take_digit(n, grid.columns), p = take_digit(n, grid.tiles_rows) * T.rows;
         const Index h0 = p * stride_h - static_cast<Index>(shape.pad_top);
         const Index w0 = q * stride_w - static_cast<Index>(shape.pad_left);
-        const Stored<T>* output = dy + (n * shape.K + k) * shape.P * shape.Q;
-        const Stored<T>* input = x + (n * shape.C + channel) * shape.H * shape.W;
+        const auto output = y_plane<T>(dy, shape, grid, n, k);
+        const auto input = x_plane<T>(x, shape, grid, n, channel);
         float gradient[T.rows];
 #pragma unroll
         for (int j = 0; j < T.rows; ++j) {
-            gradient[j] = p + j < P ? to_float(output[(p + j) * Q + q]) : 0.0f;
+            gradient[j] = p + j < P ? to_float(output(p + j, q)) : 0.0f;
             sum[taps] += gradient[j];
         }
         const int rows = P - p < T.rows ? static_cast<int>(P - p) : T.rows;
@@ -330,8 +408,7 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int j = 0; j < reach; ++j)
-                in[j] = real && inside(h0 + j, H) ? to_float(input[(h0 + j) * W + w0 + s]) : 0.0f;
+            for (int j = 0; j < reach; ++j) in[j] = real && inside(h0 + j, H) ? to_float(input(h0 + j, w0 + s)) : 0.0f;
 #pragma unroll
             for (int r = 0; r < T.R; ++r)
 #pragma unroll

@@ -109,8 +109,9 @@ def _check(
     assert before == after, f"{where}: an input was modified"
     assert y.shape == y64.shape, f"{where}: shape {y.shape}, expected {y64.shape}"
     assert y.dtype == operands.left.dtype, f"{where}: dtype {y.dtype}, expected {operands.left.dtype}"
-    # In 16 bits `auto` takes an algorithm that reads channels-last arrays as they are where it would copy them.
-    as_they_are = "im2col_tensor" in where or (algo == "auto" and not y.flags.c_contiguous)
+    # In 16 bits some read channels-last arrays as they are, and `auto` takes one of them where others would copy.
+    may = algo == "auto" or y.dtype.itemsize == 2
+    as_they_are = "im2col_tensor" in where or (may and not y.flags.c_contiguous)
     last = as_they_are and any(map(wants_channels_last, (operands.left, operands.right)))
     dense = y.transpose(0, 2, 3, 1) if last else y
     assert dense.flags.c_contiguous, f"{where}: the result is not contiguous as it should be, strides {y.strides}"

@@ -23,6 +23,8 @@ NOT_A_NUMBER = NotANumber("direct_depthwise_r3s3_st1", "n1c2h9w9_k2r3s3_pd1g2_wg
 HALF_FPROP = Convolution("direct_depthwise_r5s5_st1", "n2c3h9w9_k6r5s5_pd2g3_bf16", DEPTHWISE)
 HALF_DGRAD = Convolution("direct_depthwise_any_narrow", "n2c3h9w9_k6r5s5_pd2g3_bf16_dgrad", DEPTHWISE)
 HALF_WGRAD = BiasGradient("direct_depthwise_r3s3_st1", "n9c5h14w33_k10r3s3_pd1.0.2.1g5_bf16_wgrad", DEPTHWISE)
+LAST = Convolution("direct_depthwise_r3s3_st2", "n2c3h9w8_k6r3s3_st2pd1g3_f16_nhwc", DEPTHWISE)
+LAST_DGRAD = Convolution("direct_depthwise_r3s3_st2", "n2c3h9w8_k3r3s3_st2pd1g3_f16_dgrad_nhwc", DEPTHWISE)
 ONE_SLICE = BiasGradient("direct_depthwise_r3s3_st1", "n1c2h5w5_k2r3s3_pd1g2_f16_wgrad", DEPTHWISE)
 CASES = {
     "fprop": FPROP,
@@ -36,6 +38,8 @@ CASES = {
     "dgrad of 16 bits": HALF_DGRAD,
     "wgrad of 16 bits": HALF_WGRAD,
     "one slice of 16 bits": ONE_SLICE,
+    "channels-last": LAST,
+    "dgrad of channels-last": LAST_DGRAD,
 }
 
 
@@ -116,6 +120,24 @@ BUGS: dict[str, Bug] = {
     ),
     "16 bits: the kernel of the other type": InHost(
         "pycnn.backends.cuda.direct_depthwise.instances_of", another_type, HALF_FPROP
+    ),
+    "channels-last: rows a plane apart": InKernel(
+        DEPTHWISE, "static_cast<Index>(grid.x.h), static_cast<Index>(grid.x.w)", "static_cast<Index>(shape.W), 1", LAST
+    ),
+    "channels-last: y stored as NCHW": InKernel(
+        DEPTHWISE, "place.channel * grid.y.c +", "place.channel * shape.P * shape.Q +", LAST
+    ),
+    "channels-last: channels and columns swapped": InKernel(
+        DEPTHWISE,
+        "place.column = take_digit(index, grid.columns);\n            place.tile",
+        "place.column = place.channel;\n            place.tile",
+        LAST,
+    ),
+    "channels-last: dx with the distances of dy": InKernel(
+        DEPTHWISE, "(h0 + i) * grid.x.h", "(h0 + i) * grid.y.h", LAST_DGRAD
+    ),
+    "channels-last: distances of the other image": InHost(
+        "pycnn.backends.cuda.direct_depthwise.steps_of", lambda call: lambda array: (*call(array)[:2], 1, 1), LAST
     ),
     "argument order": InLaunch(swapped(2, 3), WGRAD),
     "grid too small": InLaunch(grid_too_small, DGRAD),

@@ -22,6 +22,7 @@ from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import Sources, installed
 from pycnn.shape import Problem
 from pycnn.testing import exact_operands, oracle, run
+from pycnn.testing.check import laid_out
 from pycnn.testing.ptx import PtxDevice, PtxError
 from pycnn.testing.regimes import dtype_of
 
@@ -60,7 +61,7 @@ class Convolution(NamedTuple):
         operands = exact_operands(problem, self.algo)
         if backend is reference:
             return [oracle(problem, operands).astype(dtype_of(problem))]  # rounded once
-        return [run(backend, problem, operands, self.algo)]
+        return [run(backend, problem, laid_out(problem, operands), self.algo)]
 
 
 Change = Callable[[Extent, Extent, int, list[Argument]], tuple[Extent, Extent, int, list[Argument]]]

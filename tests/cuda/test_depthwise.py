@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import PASSES, Conv2dShape, Problem
 from pycnn.testing import (
+    Operands,
     check_bias_gradient,
     check_conv2d,
     check_epilogue,
@@ -26,6 +28,7 @@ from pycnn.testing import (
     problems,
     run,
 )
+from pycnn.testing.check import laid_out
 from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
@@ -59,7 +62,13 @@ SHAPES = {
     "direct_depthwise_any_wide": "n2c3h14w13_k6r3s4_st3x2pd2.1.4.2dl2x1g3",
 }
 EVERY_PASS = [(replace(Problem.parse(text), operator=op), algo) for algo, text in SHAPES.items() for op in PASSES]
-EVERY_DTYPE = EVERY_PASS + [(half, algo) for problem, algo in EVERY_PASS for half in in_halves([problem])]
+HALF_PASSES = [
+    (replace(half, layout=layout), algo)
+    for layout in ("nchw", "nhwc")
+    for problem, algo in EVERY_PASS
+    for half in in_halves([problem])
+]
+EVERY_DTYPE = EVERY_PASS + HALF_PASSES
 
 
 def test_every_instance_has_a_problem() -> None:
@@ -84,7 +93,7 @@ def test_every_instance_in_every_order(problem: Problem, algo: str, order: str) 
 @pytest.mark.parametrize(("problem", "algo"), EVERY_DTYPE, ids=str)
 def test_ptx_is_exact(problem: Problem, algo: str) -> None:
     operands = exact_operands(problem, algo)
-    found = run(Simulated(Host(PtxDevice())), problem, operands, algo)
+    found = run(Simulated(Host(PtxDevice())), problem, laid_out(problem, operands), algo)
     assert np.array_equal(found, rounded(problem, operands))
 
 
@@ -94,6 +103,8 @@ def test_epilogue_and_bias_gradient(algo: str, dtype: str) -> None:
     problem = replace(Problem.parse(SHAPES[algo]), dtype=dtype)
     check_epilogue(DEVICES["random"], problem, algo)
     check_bias_gradient(DEVICES["random"], problem, algo)
+    if dtype in HALVES:
+        check_epilogue(DEVICES["random"], replace(problem, layout="nhwc"), algo)
 
 
 @pytest.mark.parametrize("algo", ["direct_depthwise_r3s3_st2", "direct_depthwise_any_narrow"])
@@ -115,27 +126,43 @@ class Watched(SimDevice):
         super().fill(array, value)
 
 
+@pytest.mark.parametrize("layouts", [*product(("nchw", "nhwc"), repeat=2)], ids="-".join)
 @pytest.mark.parametrize("operator", PASSES)
-def test_channels_last_images_of_16_bits_are_copied_only_by_name(operator: str) -> None:
-    problem = replace(Problem.parse("n2c8h9w7_k16r3s3_pd1g8_f16"), operator=operator)
-    operands = exact_operands(problem, bias=False)
-    for algo in ("auto", "direct"):
-        device = Watched()
-        left, right = (
-            device.alloc((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
-            for array in (operands.left, operands.right)
-            for n, c, h, w in (array.shape,)
-        )
-        left[...], right[...] = operands.left, operands.right
-        found = run(Host(device), problem, replace(operands, left=left, right=right), algo)
-        assert np.array_equal(np.array(found), rounded(problem, operands))
-        first = device.launches[0].kernel
-        if algo == "auto":
-            assert (first, device.fills) == (f"conv2d_{operator}_tensor", 0)
-            assert is_channels_last(found)
-        else:  # x, w with one channel is both; dy and x
-            assert (first, device.fills) == (f"conv2d_{operator}_depthwise", 2 if operator == "wgrad" else 1)
-            assert found.flags.c_contiguous
+def test_images_of_16_bits_are_read_as_they_lie(operator: str, layouts: tuple[str, str]) -> None:
+    problem = replace(Problem.parse("n2c8h9w7_k16r3s3_st2x1pd1g8_f16"), operator=operator)
+    operands, device = exact_operands(problem, bias=False), Watched()
+    placed = []
+    for array, layout in zip((operands.left, operands.right), layouts, strict=True):
+        n, c, h, w = array.shape
+        last = device.alloc((n, h, w, c), array.dtype).transpose(0, 3, 1, 2)
+        placed.append(last if layout == "nhwc" else device.alloc(array.shape, array.dtype))
+        placed[-1][...] = array
+    found = run(Host(device), problem, replace(operands, left=placed[0], right=placed[1]), "auto")
+    assert np.array_equal(np.array(found), rounded(problem, operands))
+    assert device.launches[0].kernel == f"conv2d_{operator}_depthwise"
+    assert device.fills == 0
+    assert operator == "wgrad" or found.flags.c_contiguous == (layouts[0] == "nchw")
+    assert operator == "wgrad" or is_channels_last(found) == (layouts[0] == "nhwc")
+
+
+@pytest.mark.parametrize("operator", PASSES)
+def test_channels_last_images_past_two_to_the_31_elements(operator: str) -> None:
+    """Planes are small, but from row to row it is 2^26 elements; the first block and the last."""
+    channels = 2**20
+    s = Conv2dShape(1, channels, 64, 64, channels, 1, 1, (63, 63), groups=channels)
+    host = Host(device := Ends())
+    reasons = dict(host.conv2d_algorithms(operator, s, "float16", True))
+    what = "threads" if operator == "dgrad" else "elements of an image"  # or there would be more pixels than that
+    assert f"counts in 32 bits, and the {what} go up to" in str(reasons["direct_depthwise_any_narrow"])
+    x, y = (device.alloc((n, h, w, c), np.dtype("f2")).transpose(0, 3, 1, 2) for n, c, h, w in (s.x_shape, s.y_shape))
+    y[...], taps = 0, device.alloc(s.w_shape, np.dtype("f2"))
+    for image, first, last in ((x, 3, 5), (y, 2, 4)):
+        image[0, 0, 0, 0], image[0, -1, -1, -1] = first, last
+    taps[0], taps[-1] = 2, 4
+    left, right = {"fprop": (x, taps), "dgrad": (y, taps), "wgrad": (y, x)}[operator]
+    found = run(host, Problem(s, operator, "float16"), Operands(left, right), "direct_depthwise")
+    ends = found[0, 0, 0, 0].item(), (found[-1] if operator == "wgrad" else found[0])[-1, -1, -1].item()
+    assert ends == ((4, 16) if operator == "dgrad" else (6, 20))
 
 
 @pytest.mark.parametrize("dtype", ["float32", *HALVES])

@@ -26,6 +26,7 @@ from pycnn.backends.sim import Simulated
 from pycnn.jit.sources import installed
 from pycnn.shape import Conv2dShape, Problem
 from pycnn.testing import check_conv2d, check_epilogue, exact_operands, layers, problems, run
+from pycnn.testing.check import laid_out
 from pycnn.testing.ptx import PtxDevice
 
 pytestmark = pytest.mark.simulator
@@ -105,6 +106,16 @@ def test_ptx_of_16_bits_is_exact(algo: str, dtype: str) -> None:
     operands = exact_operands(problem, algo)
     y = run(Simulated(Host(PtxDevice())), problem, operands, algo)
     assert np.array_equal(y, rounded(problem, operands))
+
+
+def test_channels_last_images_are_copied_by_name_alone() -> None:
+    problem, backend = Problem.parse("n1c8h6w5_k8r3s3_pd1_f16_nhwc"), DEVICES["forward"]
+    operands = laid_out(problem, exact_operands(problem, bias=False))
+    for algo, kernel in {"auto": "conv2d_fprop_tensor", "direct": "conv2d_fprop_direct_any"}.items():
+        y = run(backend, problem, operands, algo)
+        assert np.array_equal(y, rounded(problem, operands))
+        assert backend.host.device.launches[-1].kernel == kernel
+        assert y.flags.c_contiguous == (algo == "direct")
 
 
 @pytest.mark.parametrize("dtype", HALVES)

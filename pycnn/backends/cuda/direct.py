@@ -56,13 +56,17 @@ class DirectPlan(Plan):
 
     def run(self, host: HostBase, operands: Operands) -> None:
         """Launch it."""
-        arguments: list[Argument] = [pack_conv2d_shape(self.shape), self.geometry]
+        arguments: list[Argument] = [pack_conv2d_shape(self.shape), self._divided(operands)]
         if operands.dx is not None:
             arguments += [Reads("dy", operands.dy), Reads("w", operands.w), Writes("dx", operands.dx)]
         else:
             arguments += [Reads("x", operands.x), Reads("w", operands.w)]
             arguments += [*operands.epilogue.arguments, Writes("y", operands.y)]
         host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
+
+    def _divided(self, operands: Operands) -> bytes:
+        """The kernel's second argument."""
+        return self.geometry
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[DirectPlan]:

@@ -1,15 +1,20 @@
-"""Launch plans for kernels/conv2d_depthwise_direct.cu: convolutions whose groups have one channel each."""
+"""Launch plans for kernels/conv2d_depthwise_direct.cu: convolutions whose groups have one channel each.
+
+In 16 bits the kernels read and write images as they lie, channels-last ones too, as those on tensor cores do.
+"""
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 from pycnn.backends.cuda.direct import DirectPlan, mismatch
 from pycnn.backends.cuda.direct_wgrad import WgradPlan, slices_of, workspace_of
 from pycnn.backends.cuda.host import grid_of
-from pycnn.backends.cuda.layout import pack_divisors
-from pycnn.backends.cuda.plan import instances_of, past_32_bits
+from pycnn.backends.cuda.layout import pack_divisors, pack_int64
+from pycnn.backends.cuda.plan import Operands, instances_of, past_32_bits
 from pycnn.backends.cuda.slices import adder
+from pycnn.backends.cuda.tensor import is_channels_last, steps_of
 from pycnn.jit.sources import Instance, Sources
 from pycnn.shape import Conv2dShape
 
@@ -20,6 +25,35 @@ _WHY = "groups of one channel leave most of a tile of filters idle"
 # How many multiply-adds of a tile in registers take as long as one of these, whose operands come from L1: about one
 # load each, and with coordinates of their own where the filter is not known to the compiler.
 _SLOWER, _SLOWER_ANY, _SLOWER_WIDE = 4, 8, 16
+
+
+@dataclass(frozen=True)
+class LaidPlan(DirectPlan):
+    """Of 16 bits."""
+
+    strided = True
+
+    def _divided(self, operands: Operands) -> bytes:
+        return self.geometry + _lie(operands)
+
+
+@dataclass(frozen=True)
+class LaidWgradPlan(WgradPlan):
+    """Of 16 bits."""
+
+    strided = True
+
+    def _divided(self, operands: Operands) -> bytes:
+        return self.geometry + _lie(operands)
+
+
+def _lie(operands: Operands) -> bytes:
+    """What DepthwiseGridOf has beyond DepthwiseGrid: how x (or dx) and y (or dy) lie."""
+    x = operands.x if operands.dx is None else operands.dx
+    y = operands.y if operands.dy is None else operands.dy
+    assert x is not None
+    last = is_channels_last(x) and not x.flags.c_contiguous
+    return pack_int64(*steps_of(x), *steps_of(y), last)
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[DirectPlan | WgradPlan]:
@@ -51,7 +85,10 @@ def _plan(operator: str, shape: Conv2dShape, name: str, instance: Instance, sums
         length = rounds * threads
     blocks = slices * channels if operator == "wgrad" else -(-items // threads)
     if reason is None and not tile["wide"]:
-        reason = past_32_bits(_indices(shape, tiles_rows * rows, columns, max(items, blocks) + max(threads, length)))
+        indices = _indices(shape, tiles_rows * rows, columns, max(items, blocks) + max(threads, length))
+        if tile["type"]:  # where they are channels-last, a plane's last element is the image's
+            indices["elements of an image"] = indices["elements of a plane"] * max(shape.C, shape.K)
+        reason = past_32_bits(indices)
     multiplier = shape.K // shape.C if shape.C <= shape.K else 1
     steps = (dilation // stride for dilation, stride in zip(shape.dilation, shape.stride, strict=True))
     geometry = pack_divisors((columns, tiles_rows, channels, multiplier, *shape.stride))
@@ -60,7 +97,7 @@ def _plan(operator: str, shape: Conv2dShape, name: str, instance: Instance, sums
     results = items * rows * (channels if operator == "wgrad" else shape.K // channels)
     cost = slower * results * shape.R * shape.S
     if operator == "wgrad":
-        return WgradPlan(
+        return (LaidWgradPlan if tile["type"] else WgradPlan)(
             name=f"direct_depthwise_{name}",
             instance=instance,
             tier=0,
@@ -76,7 +113,7 @@ def _plan(operator: str, shape: Conv2dShape, name: str, instance: Instance, sums
             sums=sums,
             cost=cost,
         )
-    return DirectPlan(
+    return (LaidPlan if tile["type"] else DirectPlan)(
         name=f"direct_depthwise_{name}",
         instance=instance,
         tier=0,

@@ -63,7 +63,7 @@ class WgradPlan(Plan):
                 name: None if out is None else host.device.alloc((self.slices, *out.shape), FLOAT32)
                 for name, out in outputs.items()
             }
-        arguments: list[Argument] = [pack_conv2d_shape(self.shape), self.geometry]
+        arguments: list[Argument] = [pack_conv2d_shape(self.shape), self._divided(operands)]
         arguments += [Reads("dy", operands.dy), Reads("x", operands.x)]
         arguments += [Writes(name, part) for name, part in parts.items()]
         host.device.launch(host.device.load(self.instance), self.grid, self.block, 0, arguments)
@@ -71,6 +71,10 @@ class WgradPlan(Plan):
             for name, out in outputs.items():
                 if out is not None:
                     sum_slices(host, parts[name], out)
+
+    def _divided(self, operands: Operands) -> bytes:
+        """The kernel's second argument."""
+        return self.geometry
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[WgradPlan]:

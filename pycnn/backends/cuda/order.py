@@ -72,8 +72,7 @@ def without_copies(able: Sequence[Plan]) -> list[Plan]:
 
     The others would be given copies.  A copy moves each element there and back, half of the way against the order of
     memory, and the result is NCHW: the next layer would copy again, or read one by one the channels that it could read
-    16 bytes at a time.  Who lays a network's images channels-last does not want that of one layer, not even of a
-    depthwise one, whose work would be less.
+    16 bytes at a time.  Who lays a network's images channels-last does not want that of one layer.
     """
     return [plan for plan in able if plan.strided] or list(able)
 

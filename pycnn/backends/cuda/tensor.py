@@ -137,10 +137,10 @@ class TensorPlan(Plan):
         }[self.operator]
         assert image is not None
         assert result is not None
-        gradient = _steps(operands.dy) if self.operator == "wgrad" else (0, 0, 0, 0)
+        gradient = steps_of(operands.dy) if self.operator == "wgrad" else (0, 0, 0, 0)
         filters, filter_steps, part, chunks = self._filters(host, operands.w)
         grid = pack_int64(k_slice, int(result.size) if slices > 1 else 0) + self._digits()
-        grid += pack_int64(*_steps(image), *filter_steps, *gradient, *_steps(result))
+        grid += pack_int64(*steps_of(image), *filter_steps, *gradient, *steps_of(result))
         grid += pack_int64(part, chunks, self._way(result))
         partial = host.device.alloc((slices, result.size), FLOAT32) if slices > 1 else None
         arguments: list[Argument] = [pack_conv2d_shape(s), grid]
@@ -166,12 +166,12 @@ class TensorPlan(Plan):
             return None, (0, 0, 0, 0), 0, False
         channels, vectors = s.C // s.groups, bool(self.instance.tile["vectors"])
         if self.split is None:
-            steps = _steps(w)
+            steps = steps_of(w)
             run = 3 if self.operator == "fprop" and not vectors else 1  # axes of what is read side by side
             return w, steps, 0, _in_chunks(steps, w.shape, run, 16 // int(w.dtype.itemsize))
         inner = vectors or self.operator == "dgrad"
         halves = self.instance.tile["arithmetic"] == 5
-        parts = split(host, w, s.K, (channels, s.R, s.S), _steps(w), inner, halves)
+        parts = split(host, w, s.K, (channels, s.R, s.S), steps_of(w), inner, halves)
         pitch = padded(channels if inner else channels * s.R * s.S)
         row = (s.S * pitch, pitch)
         steps = (s.R * row[0], 1, *row) if inner else (pitch, s.R * s.S, s.S, 1)
@@ -190,7 +190,7 @@ class TensorPlan(Plan):
 
     def _way(self, result: Array) -> int:
         """How results may go out."""
-        s, steps = self.shape, _steps(result)
+        s, steps = self.shape, steps_of(result)
         vectors = self.instance.tile["vectors"]
         if self.operator == "wgrad":  # gemm_n are taps, in the order r, s, c or c, r, s
             if not vectors:
@@ -209,7 +209,7 @@ class TensorPlan(Plan):
         return _BY_CHUNKS if dense and unit and plane % 8 == 0 else _BY_COLUMNS
 
 
-def _steps(array: Array | None) -> Steps:
+def steps_of(array: Array | None) -> Steps:
     """Distances of an array's four axes, in elements."""
     assert array is not None
     n, c, h, w = (int(stride) // int(array.dtype.itemsize) for stride in array.strides)
