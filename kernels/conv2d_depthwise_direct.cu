@@ -91,6 +91,13 @@ struct DepthwisePlane {
     Index row, column;  // distances
 
     __device__ __forceinline__ Element& operator()(Index h, Index w) const { return first[h * row + w * column]; }
+
+    // Element (h, w) where it is `real`, else zero.  The first one is always there: a branch around each load, which the
+    // longer way to its address would take, keeps the next one waiting.
+    __device__ __forceinline__ float or_zero(Index h, Index w, bool real) const {
+        const float value = to_float(first[real ? h * row + w * column : 0]);
+        return real ? value : 0.0f;
+    }
 };
 
 template <DepthwiseTile T>
@@ -183,7 +190,13 @@ __global__ void __launch_bounds__(T.threads())
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int i = 0; i < reach; ++i) in[i] = real && inside(h0 + i, H) ? to_float(plane(h0 + i, w0 + s)) : 0.0f;
+            for (int i = 0; i < reach; ++i) {
+                if constexpr (T.type == 0) {
+                    in[i] = real && inside(h0 + i, H) ? plane(h0 + i, w0 + s) : 0.0f;
+                } else {
+                    in[i] = plane.or_zero(h0 + i, w0 + s, real && inside(h0 + i, H));
+                }
+            }
 #pragma unroll
             for (int r = 0; r < T.R; ++r) {
                 const float tap = to_float(taps[r * T.S + s]);
@@ -408,7 +421,13 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
             const bool real = inside(w0 + s, W);
             float in[reach];
 #pragma unroll
-            for (int j = 0; j < reach; ++j) in[j] = real && inside(h0 + j, H) ? to_float(input(h0 + j, w0 + s)) : 0.0f;
+            for (int j = 0; j < reach; ++j) {
+                if constexpr (T.type == 0) {
+                    in[j] = real && inside(h0 + j, H) ? input(h0 + j, w0 + s) : 0.0f;
+                } else {
+                    in[j] = input.or_zero(h0 + j, w0 + s, real && inside(h0 + j, H));
+                }
+            }
 #pragma unroll
             for (int r = 0; r < T.R; ++r)
 #pragma unroll

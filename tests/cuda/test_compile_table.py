@@ -125,6 +125,24 @@ def test_machine_code_of_the_inner_loop_is_multiply_adds(instance: Instance) -> 
     assert not {"LDL", "STL", "LDG.E", "LDG.E.CONSTANT"}.intersection(loop)
 
 
+@pytest.mark.parametrize(
+    "instance", [each for each in of_source("conv2d_depthwise_direct.cu") if each.tile["type"]], ids=str
+)
+def test_machine_code_of_depthwise_in_16_bits_is_that_of_float32_and_a_conversion_each(instance: Instance) -> None:
+    code = listing(instance)
+    name = instance.name.removesuffix("_bf16").removesuffix("_f16")
+    float32 = listing(installed().of(instance.kernel)[name])
+    assert code.count(" FFMA ") == float32.count(" FFMA ")
+    assert code.count(" LDG.") == float32.count(" LDG.")
+    elements = code.count(" LDG.E.U16")
+    if instance.kernel != "conv2d_fprop_depthwise":  # which reads scale and b too
+        assert elements == code.count(" LDG.")
+    if instance.tile["type"] == 1:
+        assert code.count(" HADD2.F32") == elements
+    if instance.tile["R"]:
+        assert code.count(" BRA ") <= float32.count(" BRA ") + 4, "a branch around a load keeps the next one waiting"
+
+
 def labelled(code: str) -> list[str]:
     """The stretches between labels."""
     return re.split(r"^\.L_x_\d+:", code, flags=re.MULTILINE)
