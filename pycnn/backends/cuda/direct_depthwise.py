@@ -14,8 +14,9 @@ from pycnn.backends.cuda.host import grid_of
 from pycnn.backends.cuda.layout import pack_divisors, pack_int64
 from pycnn.backends.cuda.plan import Operands, instances_of, past_32_bits
 from pycnn.backends.cuda.slices import adder
-from pycnn.backends.cuda.tensor import is_channels_last, steps_of
+from pycnn.backends.cuda.tensor import steps_of
 from pycnn.jit.sources import Instance, Sources
+from pycnn.memory_format import wants_channels_last
 from pycnn.shape import Conv2dShape
 
 KERNELS = FPROP, DGRAD, WGRAD = "conv2d_fprop_depthwise", "conv2d_dgrad_depthwise", "conv2d_wgrad_depthwise"
@@ -51,9 +52,8 @@ def _lie(operands: Operands) -> bytes:
     """What DepthwiseGridOf has beyond DepthwiseGrid: how x (or dx) and y (or dy) lie."""
     x = operands.x if operands.dx is None else operands.dx
     y = operands.y if operands.dy is None else operands.dy
-    assert x is not None
-    last = is_channels_last(x) and not x.flags.c_contiguous
-    return pack_int64(*steps_of(x), *steps_of(y), last)
+    result = x if operands.y is None else y
+    return pack_int64(*steps_of(x), *steps_of(y), wants_channels_last(result))
 
 
 def plans(operator: str, shape: Conv2dShape, sources: Sources, ending: str = "") -> list[DirectPlan | WgradPlan]:
