@@ -59,7 +59,8 @@ struct DepthwiseTile {
     constexpr bool any() const { return R == 0; }
 };
 
-// How a column of results falls apart: ((n*channels + c)*tiles_rows + t)*columns + column.
+// How a column of results falls apart: ((n*channels + c)*tiles_rows + t)*columns + column, or where they are channels-last
+// ((n*tiles_rows + t)*columns + column)*channels + c.
 struct DepthwiseGrid {
     Divisor columns, tiles_rows, channels, multiplier;
     Divisor stride_h, stride_w;
