@@ -113,8 +113,8 @@ BUGS: dict[str, Bug] = {
     ),
     "window summed in 16 bits": InKernel(
         "pool2d.cu",
-        "row += to_float(image[h * W + w]);",
-        "row = to_float(from_float<Stored<T>>(row + to_float(image[h * W + w])));",
+        "row += to_float(image[(h * W + w) * C]);",
+        "row = to_float(from_float<Stored<T>>(row + to_float(image[(h * W + w) * C])));",
         CASES["average"],
     ),
     "planes of fours by eights": InKernel(
@@ -148,8 +148,8 @@ BUGS: dict[str, Bug] = {
     ),
     "maximum of the bits": InKernel(
         "pool2d.cu",
-        "const float value = to_float(image[pixel]);",
-        "const float value = __int_as_float(static_cast<int>(image[pixel].bits));",
+        "const float value = to_float(image[pixel * C]);",
+        "const float value = __int_as_float(static_cast<int>(image[pixel * C].bits));",
         CASES["max"],
     ),
 }

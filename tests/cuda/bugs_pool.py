@@ -71,8 +71,10 @@ BUGS: dict[str, Bug] = {
         "- 1)",
         CASES["max backward"],
     ),
-    "index -1 is read": InKernel(POOL, "if (inside(index, pixels)) value", "value", CASES["take"]),
-    "plane of the output in the input": InKernel(POOL, "x[place.plane * pixels + index]", "x[index]", CASES["take"]),
+    "index -1 is read": InKernel(POOL, "if (inside(index, pixels)) {", "{", CASES["take"]),
+    "plane of the output in the input": InKernel(
+        POOL, "+ index * shape.channels.value]", "* 0 + index * shape.channels.value]", CASES["take"]
+    ),
     "divisor beyond the padding": InKernel(
         POOL,
         "(end < most ? end : most) - begin",
