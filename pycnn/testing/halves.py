@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.memory_format import is_dense, new_array, wants_channels_last
+
 __all__ = ["check_conversions", "half_dtypes", "half_unit", "in_dtype", "rounded", "widened"]
 
 
@@ -36,7 +38,10 @@ def in_dtype(arguments: tuple[Any, ...], dtype: np.dtype[Any]) -> tuple[Any, ...
             return [one(each) for each in value]
         if not isinstance(value, np.ndarray) or value.dtype != np.float32 or (value.ndim == 1 and most > 1):
             return value
-        result = np.empty_like(value, dtype, subok=False) if value.flags.c_contiguous else _gapped(value.shape, dtype)
+        if is_dense(value):
+            result = new_array(np.empty, value.shape, dtype, wants_channels_last(value))
+        else:
+            result = _gapped(value.shape, dtype)
         result[...] = rounded(value, dtype)
         return result
 

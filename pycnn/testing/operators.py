@@ -16,6 +16,7 @@ import numpy as np
 
 from pycnn import backends
 from pycnn.backends import reference
+from pycnn.memory_format import is_dense, new_array
 from pycnn.testing.halves import half_unit, in_dtype, rounded, widened
 
 __all__ = ["Case", "check_operator", "operators"]
@@ -94,7 +95,7 @@ def _compare(
 ) -> None:
     stored = rounded(right, dtype)
     assert (y.shape, y.dtype) == (stored.shape, dtype), f"{where}: {y.dtype} {y.shape}, not {right.shape}"
-    assert y.flags.c_contiguous, f"{where}: the result is not dense"
+    assert is_dense(y), f"{where}: the result is not dense"
     assert y.tobytes() == again.tobytes(), f"{where}: two runs differ"
     if factor == 0:
         wrong = int((~((y == stored) | ((y != y) & (stored != stored)))).sum())
@@ -158,6 +159,13 @@ def _gap(array: np.ndarray) -> np.ndarray:
     room = np.zeros((*array.shape[:-1], 2 * array.shape[-1]), array.dtype)
     room[..., ::2] = array
     return room[..., ::2]
+
+
+def _last(array: np.ndarray) -> np.ndarray:
+    """The same values in an array that lies channels-last."""
+    placed = new_array(np.empty, array.shape, array.dtype, True)
+    placed[...] = array
+    return placed
 
 
 def _statistics(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -235,6 +243,44 @@ def _nll_bwd(reduction: str, weights: bool, images: int) -> Arguments:
     return (dy, _classes(images, 3, classes=10), weight, (images, 10, 3), -100, reduction)
 
 
+def _channels_last() -> Iterator[Case]:
+    """Whole vectors of channels, and channels that are none."""
+    for about, shape in (("vectors", (3, 24, 9, 11)), ("odd", (3, 5, 9, 11))):
+        c = shape[1]
+        yield Case("relu_fwd", f"channels-last, {about}", partial(_on_last, _special, shape))
+        yield Case("dropout", f"channels-last, {about}", partial(_on_last, _normal, shape, 0.5, 2**40 + 3, 17))
+        yield Case("channel_sum", f"channels-last, {about}", partial(_on_last, _whole, shape))
+        yield Case("pad2d", f"channels-last, {about}", partial(_on_last, _special, shape, (1, 0, 2, 3), -1.5))
+        yield Case("softmax_fwd", f"channels-last, {about}", partial(_on_last, _normal, shape, 1), _SUM)
+        yield Case(
+            "channel_affine",
+            f"channels-last, {about}",
+            partial(_on_last, _whole, shape, _whole(c, seed=1), _whole(c, seed=2)),
+        )
+        yield Case(
+            "batch_norm_fwd",
+            f"channels-last, residual, relu, {about}",
+            partial(_batch_norm_fwd_last, *shape),
+            _STATISTICS,
+        )
+        yield Case("batch_norm_bwd", f"channels-last, {about}", partial(_batch_norm_bwd_last, *shape), _STATISTICS)
+    yield Case("concat", "channels-last", lambda: ([_last(_special(2, c, 5, 7, seed=c)) for c in (8, 1, 16)], 1))
+
+
+def _on_last(values: Callable[..., np.ndarray], shape: Shape, *settings: Any) -> Arguments:
+    return (_last(values(*shape)), *settings)
+
+
+def _batch_norm_fwd_last(*shape: int) -> Arguments:
+    weight, bias = _normal(shape[1], seed=1), _normal(shape[1], seed=2)
+    return (_last(_normal(*shape)), weight, bias, 1e-5, _last(_normal(*shape, seed=3)), True)
+
+
+def _batch_norm_bwd_last(*shape: int) -> Arguments:
+    dy, x, *rest = _batch_norm_bwd(*shape)
+    return (_last(dy), _last(x), *rest)
+
+
 _CASES: tuple[Case, ...] = (
     *_activations(),
     *_softmaxes(),
@@ -306,4 +352,5 @@ _CASES: tuple[Case, ...] = (
     Case("gemm", "empty sum", lambda: (_whole(3, 0), _whole(0, 5), False, False)),
     Case("linear_fwd", "integers", lambda: (_whole(5, 400), _whole(120, 400, seed=1), _whole(120, seed=2))),
     Case("linear_fwd", "no bias", lambda: (_whole(129, 33), _whole(70, 33, seed=1), None)),
+    *_channels_last(),
 )

@@ -179,11 +179,18 @@ def gapped(value: Any) -> Any:
     return room[..., ::2]
 
 
+def in_c_order(value: Any) -> Any:
+    """The same values without gaps; sums of what is channels-last have another order than those of what has gaps."""
+    if isinstance(value, list):
+        return [in_c_order(one) for one in value]
+    return np.array(value, order="C") if isinstance(value, np.ndarray) else value
+
+
 @pytest.mark.simulator
 @pytest.mark.parametrize("function", sorted({case.function for case in operators()}))
 def test_arrays_with_gaps_are_as_good_as_dense_ones(function: str) -> None:
     for case in operators(function):
-        results = [getattr(sim, function)(*map(change, case.arguments())) for change in (gapped, lambda given: given)]
+        results = [getattr(sim, function)(*map(change, case.arguments())) for change in (gapped, in_c_order)]
         found, expected = (each if isinstance(each, tuple) else (each,) for each in results)
         assert [one.tobytes() for one in found] == [one.tobytes() for one in expected], case.name
 
