@@ -26,8 +26,8 @@
 // Determinism rows in ascending order a thread, a fixed tree a block (reduce.cuh), slices in order.
 // Cost        bytes an element: 4 for sums and moments, 8 for slopes and channel_map, 4 more with a residual, 12 for dx;
 //             half of that in 16 bits.
-// Limit       bandwidth: 64 bytes a thread in flight, 64 of each array in the maps.  In moments one merge, of a few flops
-//             a channel, is for four rows.
+// Limit       bandwidth: 64 bytes a thread in flight, 64 of each array in the maps.  Moments merge every four rows, with
+//             two divisions for all channels of a vector.
 // Reference   as in batchnorm.cu.
 #include "batchnorm.cuh"
 
@@ -156,25 +156,36 @@ __global__ void __launch_bounds__(T.threads(), T.blocks)
     const LastPlace<T> place(slices);
     float origin[width] = {};
     if (place.channel < slices.channels) read_vector(x + place.channel, origin);
-    Moments moments[width] = {};
+    int count = 0;
+    float mean[width] = {}, squares[width] = {};
     const Stored<T>* const from[] = {x};
     walk_rows<T, 4>(slices, place, from, [&](const auto& rows) {
+        // As Moments::merge has it; what depends on the counts alone is for all channels of the vector.
+        const float each = 1.0f / static_cast<float>(rows.count);
+        const float share = static_cast<float>(rows.count) / static_cast<float>(count + rows.count);
+        const float weight = static_cast<float>(count) * share;
+        count += rows.count;
 #pragma unroll
         for (int v = 0; v < width; ++v) {
-            float sum = 0.0f, squares = 0.0f;
+            float sum = 0.0f, around = 0.0f;
 #pragma unroll
             for (int i = 0; i < rows.most; ++i) {
                 if (i < rows.count) sum += rows.value[0][i][v] - origin[v];
             }
-            const float mean = sum / static_cast<float>(rows.count);
+            const float middle = sum * each;
 #pragma unroll
             for (int i = 0; i < rows.most; ++i) {
-                const float distance = (rows.value[0][i][v] - origin[v]) - mean;
-                if (i < rows.count) squares = fmaf(distance, distance, squares);
+                const float distance = (rows.value[0][i][v] - origin[v]) - middle;
+                if (i < rows.count) around = fmaf(distance, distance, around);
             }
-            moments[v].merge({rows.count, mean, squares});
+            const float distance = middle - mean[v];
+            squares[v] += around + distance * distance * weight;
+            mean[v] = fmaf(distance, share, mean[v]);
         }
     });
+    Moments moments[width];
+#pragma unroll
+    for (int v = 0; v < width; ++v) moments[v] = {count, mean[v], squares[v]};
     over_last_rows<T>(moments, slices);
     if (!writes_last(slices, place)) return;
     float* to = partial + 2 * blockIdx.y * slices.channels + place.channel;
