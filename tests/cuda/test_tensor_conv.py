@@ -310,6 +310,33 @@ def test_operands_begin_anywhere(operator: str, arithmetic: str, skews: tuple[in
         assert device.launches[0].tile["vectors"] == wanted
 
 
+@pytest.mark.parametrize("operator", PASSES)
+def test_a_plan_is_remembered_for_images_that_lie_alike(operator: str) -> None:
+    """One host, one shape: channels-last, the same 2 bytes further, NCHW."""
+    problem = replace(Problem.parse("n2c16h7w6_k24r3s3_pd1"), operator=operator, dtype="float16")
+    (operands,) = on_integers(problem, "float32")
+    device = SimDevice(order="random", seed=5)
+    host = Host(device)
+    for layout, skew in 2 * (("nhwc", 0), ("nhwc", 1), ("nchw", 0)):
+        given = [on(device, array, layout, skew) for array in (operands.left, operands.right)]
+        before = len(device.launches)
+        assert np.array_equal(result(host, problem, *given), rounded(problem, operands))
+        assert device.launches[before].tile["vectors"] == (layout == "nhwc" and not skew)
+
+
+def test_auto_remembers_a_depthwise_plan_for_each_layout() -> None:
+    """Channels-last images of 16 bits are read as they lie, even where chunks of 16 bytes cannot be."""
+    problem = Problem.parse("n1c16h9w9_k16r3s3_pd1g16_f16")
+    (operands,) = on_integers(problem, "float32")
+    device = SimDevice()
+    host = Host(device)
+    for layout in ("nchw", "nhwc", "nchw"):
+        given = [on(device, array, layout, 1) for array in (operands.left, operands.right)]
+        before = len(device.launches)
+        assert np.array_equal(result(host, problem, *given, "auto"), rounded(problem, operands))
+        assert device.launches[before].kernel.endswith("_tensor") == (layout == "nhwc")
+
+
 @pytest.mark.parametrize("skew", [0, 1])
 @pytest.mark.parametrize(
     "text", ["n2c16h6w4_k24r3s3_pd1", "n2c16h5w3_k19r3s2_pd1", "n2c8h4w6_k5r1s1", "n1c8h1w1_k8r1s1"]
@@ -632,6 +659,10 @@ def test_coordinates_past_32_bits(operator: str) -> None:
             "a part of w go up to 2160000000",
         ),
         ("n1c1h8w1073741824_k1r1_f16", "strided_64x64", {}, "it counts in 32 bits, and the rows or columns go up to"),
+        # The last tile's threads count past the last pixel; the first pixel's corner lies as far above the image as x
+        # has elements.
+        ("n2147483628c1h1_k1r1_f16", "strided_64x64", {}, "it counts in 32 bits, and the pixels go up to 2147483628"),
+        ("n1c8h16384w8192_k8r3_st3pd40000.0.0.0_f16", "64x64", {"chunks": True}, "and the elements of x go up to"),
     ],
 )
 def test_refusals_say_why(text: str, instance: str, given: dict[str, Any], sentence: str) -> None:
