@@ -89,6 +89,17 @@ def test_strict_accuracy_holds_by_a_table_too(host: Host) -> None:
         assert host.conv2d_choose("fprop", LAYER.shape, FLOAT32)[0] == "winograd_f2x2_3x3"
 
 
+@pytest.mark.parametrize(("dtype", "precision"), [("float16", "float32"), ("float32", "3xtf32")])
+def test_what_runs_on_tensor_cores_goes_by_the_rules(dtype: str, precision: str, host: Host) -> None:
+    """Tables are measured in float32's own arithmetic."""
+    given = (LAYER.shape, np.dtype(dtype))
+    with pycnn.use_precision(precision):
+        by_rules = host.conv2d_choose("fprop", *given)
+        with tuning.use(favouring("direct", measured={str(LAYER): {"direct_any_narrow": 1e-9}})):
+            assert host.conv2d_choose("fprop", *given) == by_rules
+            assert host.conv2d_predicted("fprop", *given) == {}
+
+
 @pytest.mark.simulator
 @pytest.mark.nvrtc
 def test_tune_measures_a_gpu(

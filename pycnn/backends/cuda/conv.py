@@ -188,9 +188,9 @@ class ConvHost(HostBase):
         return {one.name: (one.model, dict(one.work)) for one in found}
 
     def conv2d_predicted(self, operator: str, shape: Conv2dShape, dtype: Any) -> dict[str, float]:
-        """The seconds that each algorithm is predicted to take, by name; none where no table was calibrated."""
+        """The seconds that each algorithm is predicted to take, by name; none where no table was calibrated for it."""
         table = tuning.in_force(self.identity)
-        if not table.calibrated:
+        if not table.calibrated or not _is_measured(dtype):
             return {}
         able = [plan for plan in self._plans(operator, shape, dtype) if plan.reason is None]
         return {plan.name: table.seconds(operator, order.candidate(plan, shape)) for plan in able}
@@ -248,8 +248,8 @@ class ConvHost(HostBase):
         if not able:
             listed = "; ".join(f"{plan.name}: {plan.reason or _over(plan, limit)}" for plan in asked)
             raise ValueError(f"algo {algo!r} cannot run {operator} of {shape} ({listed})")
-        if algo == "auto":  # the tables were measured with float32's own arithmetic
-            measured = tensor.arithmetic_of(dtype, precision()) is None
+        if algo == "auto":
+            measured = _is_measured(dtype)
             if last and not measured:
                 able = order.without_copies(able)
             return order.take(operator, shape, able, table if measured else None)
@@ -268,6 +268,11 @@ class ConvHost(HostBase):
         if arithmetic == "3xtf32":
             found += winograd.split_plans(operator, shape, self.sources, self.device.arch)
         return found
+
+
+def _is_measured(dtype: Any) -> bool:
+    """Whether tables say anything of arrays of this dtype: they were measured with float32's own arithmetic."""
+    return tensor.arithmetic_of(dtype, precision()) is None
 
 
 def _over(plan: Plan, limit: int | None) -> str | None:
