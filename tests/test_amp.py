@@ -632,6 +632,24 @@ def test_gradients_are_clipped_as_they_are_and_not_as_they_were_scaled() -> None
     scaler.update()
 
 
+def test_a_scale_or_gradient_that_was_written_to_since_is_noticed() -> None:
+    """Backward would take what it is by then for what it was."""
+    p = pycnn.ones(2, requires_grad=True)
+    optimizer, scaler = optim.SGD([p], lr=0.0), amp.GradScaler(4.0, growth_interval=1)
+    scaler.scale((p * 3).sum()).backward()
+    late = scaler.scale((p * 3).sum())
+    q = pycnn.ones(2, requires_grad=True)
+    product = (q * p.grad).sum()
+    scaler.unscale_(optimizer)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        product.backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert scaler.get_scale() == 8.0
+    with pytest.raises(RuntimeError, match="changed in place"):
+        late.backward()
+
+
 def test_small_gradients_survive_in_float16() -> None:
     w = Tensor(np.ones((1, 1), np.float32), requires_grad=True)
     x, scaler = pycnn.ones(1, 1), amp.GradScaler(init_scale=2.0**16)
