@@ -69,9 +69,9 @@ def synchronize(number: int | None = None) -> None:
 def capture(step: Callable[..., Any], *, device: str = "cuda") -> Captured:
     """Make a function whose calls replay `step` as one CUDA graph.
 
-    Each call is one step.  The first ones, for each combination of input shapes, run `step` as it is, in a stream of
-    their own: until one of them needed no more memory than the one before.  The next is captured, and from then on a
-    call copies its inputs into the graph's own arrays and starts the graph.
+    Each call is one step.  The first ones, for each combination of input shapes and layouts, run `step` as it is, in a
+    stream of their own: until one of them needed no more memory than the one before.  The next is captured, and from
+    then on a call copies its inputs into the graph's own arrays and starts the graph.
 
     What `step` computes on the GPU is replayed; what it does in Python is not.  pycnn's optimisers read learning rate
     and step count, and dropout its place in the random stream, from device memory that is brought up to date before

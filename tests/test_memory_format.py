@@ -101,6 +101,18 @@ def test_tensors() -> None:
     assert wants_channels_last(pixel.contiguous(memory_format=pycnn.channels_last).data)
 
 
+def test_gradients_lie_as_what_they_are_of() -> None:
+    """If both arrive so; a copy is made here, for the two leaves may not share one."""
+    dy = values(2, 3, 4, 5, seed=1)
+    for given in (last(dy), dy):
+        leaves = [Tensor(last(values(2, 3, 4, 5)), requires_grad=True) for _ in range(2)]
+        (leaves[0] + leaves[1]).backward(Tensor(given))
+        for leaf in leaves:
+            assert leaf.grad is not None
+            assert leaf.grad.is_contiguous(pycnn.channels_last) == wants_channels_last(given)
+            np.testing.assert_array_equal(leaf.grad.numpy(), dy)
+
+
 def test_what_is_no_layout_is_refused() -> None:
     x = Tensor(values(2, 3))
     with pytest.raises(ValueError, match=r"only tensors of 4 dimensions lie channels-last, got shape \(2, 3\)"):

@@ -182,6 +182,24 @@ def test_a_captured_step_is_the_eager_one(gpu: Gpu) -> None:
     assert eager == captured
 
 
+def test_a_graph_keeps_the_layout_of_its_inputs(gpu: Gpu) -> None:
+    lay: list[bool] = []
+
+    def step(x: Any) -> Any:
+        lay.append(x.is_contiguous(pycnn.channels_last))
+        return pycnn.relu(x)
+
+    call, x = capture(step), pycnn.tensor(images(), device="cuda")
+    for memory_format in (pycnn.channels_last, pycnn.contiguous_format):
+        lay.clear()
+        for _ in range(4):
+            y = call(x.contiguous(memory_format=memory_format))
+            assert y.is_contiguous(memory_format)
+            np.testing.assert_array_equal(y.cpu().numpy(), np.maximum(images(), 0))
+        assert set(lay) == {memory_format is pycnn.channels_last}
+    assert call.graphs == 2
+
+
 def test_what_is_remembered_follows_the_parameters(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """A layout that changes between two steps takes momentum, moments and gradients along."""
     for kind in OPTIMIZERS:
