@@ -13,6 +13,7 @@ import numpy as np
 from pycnn.arrays import beside, copied, device_of, is_half, module_of, place
 from pycnn.graph import Function
 from pycnn.large import by_element, cast, concatenate, plus, product
+from pycnn.memory_format import new_array, wants_channels_last
 
 Array = Any
 
@@ -453,7 +454,7 @@ class PutItem(Function):
     def forward(ctx: Any, dy: Array, index: Any, shape: tuple[int, ...]) -> Array:
         ctx.index = index
         module = module_of(dy)
-        dx = module.zeros(shape, dy.dtype)
+        dx = new_array(module.zeros, shape, dy.dtype, len(shape) == 4 and wants_channels_last(dy))
         if _is_basic(index):
             dx[index] = dy
         else:

@@ -13,6 +13,7 @@ from pycnn.arithmetic import Concat, Where
 from pycnn.arrays import beside, module_of
 from pycnn.functional._arrays import composed, expect_arrays
 from pycnn.graph import Function, Variable
+from pycnn.memory_format import new_array, wants_channels_last
 from pycnn.ops._checks import integer, real
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
@@ -30,8 +31,8 @@ class Pad(Function):
     @staticmethod
     def forward(ctx: Any, x: Array, sides: tuple[tuple[int, int], ...], value: float) -> Array:
         ctx.inside = tuple([slice(before, before + size) for (before, _), size in zip(sides, x.shape, strict=True)])
-        shape = [size + before + after for (before, after), size in zip(sides, x.shape, strict=True)]
-        y = module_of(x).full(shape, value, x.dtype)
+        shape = tuple([size + before + after for (before, after), size in zip(sides, x.shape, strict=True)])
+        y = new_array(lambda *what: module_of(x).full(what[0], value, what[1]), shape, x.dtype, wants_channels_last(x))
         y[ctx.inside] = x
         return y
 

@@ -167,6 +167,34 @@ def test_it_learns_what_it_learns_in_nchw(policy: str, gpu: Gpu) -> None:
     assert losses[0][0] != losses[0][1]
 
 
+class Branches(nn.Module):
+    """What joins, pads, cuts, scales and spreads maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+        self.point, self.pool = nn.Conv2d(16, 8, 1), nn.Conv2d(16, 8, 1)
+        self.up, self.fc = nn.ConvTranspose2d(24, 8, 2, stride=2, output_padding=1), nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        x = pycnn.relu(self.stem(x))
+        maps = [self.point(x), pycnn.relu(self.wide(x)), self.pool(pycnn.max_pool2d(x, 3, 1, 1))]
+        x = pycnn.functional.pad(pycnn.cat(maps, 1), (1, 0, 0, 1))[:, :, 1:]
+        return self.fc(pycnn.adaptive_avg_pool2d(pycnn.sigmoid(self.up(x)) * 0.5, 1).flatten(1))
+
+
+def test_branches_keep_the_layout(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a slice of a gradient has between its channels is left out by a copy; that lies as the whole."""
+    pycnn.manual_seed(1)
+    net = Branches().cuda().to(memory_format=pycnn.channels_last)
+    x = pycnn.tensor(images(), device="cuda").contiguous(memory_format=pycnn.channels_last)
+    seen = Layouts(monkeypatch)
+    with amp.autocast("float16"):
+        loss = pycnn.cross_entropy(net(x), pycnn.tensor([1, 2], device="cuda"))
+    loss.backward()
+    assert seen.dense == set()
+
+
 def test_images_may_come_in_nchw(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where filters lie channels-last, the first convolution reads its image as it lies, and no other sees one so."""
     training = Training()
