@@ -356,6 +356,42 @@ def test_gradients_without_a_kernel_make_the_host_wait(gpu: Gpu) -> None:
     assert scaler.get_scale() == 2.0
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_gradients_with_gaps_are_divided_once(gpu: Gpu, early: bool) -> None:
+    """By arithmetic, where no kernel looks at them; one that overflows is not forgotten over the next."""
+    params = [pycnn.ones(2, 3).cuda().requires_grad_() for _ in range(2)]
+    optimizer, scaler = optim.SGD(params, lr=0.5), pycnn.amp.GradScaler(4.0)
+    for factor in (np.inf, 1.0):
+        for p, value in zip(params, (8.0 * factor, 8.0), strict=True):
+            p.grad = Tensor(np.full((2, 6), value, np.float32)).cuda()[:, ::2]
+        scale = scaler.get_scale()
+        given = [p.grad.numpy() for p in params]
+        assert not any(p.grad.data.flags.c_contiguous for p in params)
+        if early:
+            scaler.scale(pycnn.ones(1).cuda())  # so that it is where they are
+            scaler.unscale_(optimizer)
+            given = [g / scale for g in given]
+        scaler.step(optimizer)
+        scaler.update()
+        assert all(np.array_equal(p.grad.numpy(), g) for p, g in zip(params, given, strict=True))
+    assert scaler.get_scale() == 2.0
+    assert all(np.array_equal(p.detach().numpy(), np.full((2, 3), 1 - 0.5 * 8 / 2)) for p in params)
+
+
+def test_a_scaler_goes_where_the_network_goes(gpu: Gpu) -> None:
+    net = nn.Linear(2, 1, bias=False)
+    net.weight.data[...] = 1
+    optimizer, scaler = optim.SGD(net.parameters(), lr=0.5), pycnn.amp.GradScaler(8.0, growth_interval=2)
+    for device in ("cpu", "cuda", "cpu"):
+        net.to(device)
+        optimizer.zero_grad()
+        scaler.scale(net(pycnn.ones(1, 2).to(device)).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert net.weight.detach().numpy().tolist() == [[-0.5, -0.5]]
+    assert scaler.state_dict() | {"scale": 16.0, "_growth_tracker": 1} == scaler.state_dict()
+
+
 def test_each_shape_has_a_graph_of_its_own(gpu: Gpu) -> None:
     losses, state, graphs, _ = run(SGD, 12, True, counts=(4, 2))
     expected_losses, expected_state, _, _ = run(SGD, 12, False, counts=(4, 2))
