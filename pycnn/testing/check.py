@@ -55,10 +55,12 @@ def check_conv2d(backend: str | ModuleType, problem: Problem | str, algo: str = 
     chosen = stands_for(algo)
     own = chosen != algo  # a registered kernel: reads dense arrays, and a bias would hide where its result lies
     if algo == "auto":
-        chosen, _ = module.conv2d_choose(problem.operator, problem.shape, dtype_of(problem))
+        last = (problem.layout == "nhwc",) if module.__name__.endswith((".cuda", ".sim")) else ()
+        chosen, _ = module.conv2d_choose(problem.operator, problem.shape, dtype_of(problem), *last)
     where = f"{module.__name__} {problem} algo={algo} ({chosen})"
-    # What reads 16 bytes of channels at a time takes no other layout.
-    vectors = not own and chosen.startswith("im2col_tensor") and not ("strided" in chosen or "wide" in chosen)
+    # What reads 16 bytes of channels at a time takes no other layout; `auto` takes another algorithm.
+    chunks = chosen.startswith("im2col_tensor") and not ("strided" in chosen or "wide" in chosen)
+    vectors = chunks and algo != "auto" and not own
 
     exact = exact_operands(problem, chosen, seed, not own)
     y64 = oracle(problem, exact)

@@ -324,17 +324,24 @@ def test_a_plan_is_remembered_for_images_that_lie_alike(operator: str) -> None:
         assert device.launches[before].tile["vectors"] == (layout == "nhwc" and not skew)
 
 
-def test_auto_remembers_a_depthwise_plan_for_each_layout() -> None:
-    """Channels-last images of 16 bits are read as they lie, even where chunks of 16 bytes cannot be."""
-    problem = Problem.parse("n1c16h9w9_k16r3s3_pd1g16_f16")
-    (operands,) = on_integers(problem, "float32")
+def test_auto_remembers_a_plan_for_each_layout() -> None:
+    """Channels-last images are read as they lie, even where chunks of 16 bytes cannot be."""
+    problem = Problem.parse("n2c5h12w13_k8r1s5_pd2_wgrad")
+    (operands,) = on_integers(problem, "tf32")
     device = SimDevice()
     host = Host(device)
     for layout in ("nchw", "nhwc", "nchw"):
         given = [on(device, array, layout, 1) for array in (operands.left, operands.right)]
         before = len(device.launches)
-        assert np.array_equal(result(host, problem, *given, "auto"), rounded(problem, operands))
+        with use_precision("tf32"):
+            assert np.array_equal(result(host, problem, *given, "auto"), rounded(problem, operands))
         assert device.launches[before].kernel.endswith("_tensor") == (layout == "nhwc")
+
+
+def test_auto_is_held_to_the_bound_of_what_it_takes_in_that_layout() -> None:
+    """In tf32 channels-last images go to tensor cores where NCHW ones stay in float32."""
+    with use_precision("tf32"):
+        check_conv2d(DEVICES["forward"], "n2c5h12w13_k8r1s5_pd2_nhwc_wgrad", "auto")
 
 
 @pytest.mark.parametrize("skew", [0, 1])
