@@ -40,6 +40,13 @@ def test_strides_say_how_an_array_lies(shape: tuple[int, ...]) -> None:
     assert not is_dense(np.zeros((n + 1, c, h + 1, 2 * w))[..., ::2])
 
 
+@pytest.mark.parametrize("axis", range(4))
+def test_every_other_of_what_lies_channels_last_has_gaps(axis: int) -> None:
+    x = last(values(4, 6, 8, 10))
+    assert is_channels_last(x)
+    assert not is_dense(x[(slice(None),) * axis + (slice(None, None, 2),)])
+
+
 def test_marks_are_those_of_torch() -> None:
     torch = pytest.importorskip("torch")
     for shape in CANONICAL:

@@ -24,6 +24,7 @@ from pycnn.testing import (
     pools,
     random_pools,
 )
+from pycnn.testing.check import channels_last
 from pycnn.testing.halves import in_dtype, rounded
 from pycnn.testing.ptx import PtxDevice
 
@@ -75,6 +76,18 @@ def test_pooling_is_the_oracles_rounded_once(shape: Any, dtype: np.dtype) -> Non
 @pytest.mark.parametrize(("x_shape", "out"), ADAPTIVE_POOLS, ids=str)
 def test_adaptive_pooling_is_the_oracles_rounded_once(x_shape: Any, out: Any, dtype: np.dtype) -> None:
     check_adaptive_pool2d(SHIFTED, x_shape, out, dtype)
+
+
+@each_half
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_nan_goes_through_a_rectified_normalisation(layout: str, dtype: np.dtype) -> None:
+    x, residual = (np.random.default_rng(seed).standard_normal((2, 8, 3, 4)).astype(dtype) for seed in range(2))
+    residual[1, 3, 2, 1] = np.nan
+    if layout == "nhwc":
+        x, residual = channels_last(x), channels_last(residual)
+    y, _, _ = DEVICES["random"].batch_norm_fwd(x, None, None, 1e-5, residual, True)
+    assert np.array_equal(np.isnan(y), np.isnan(residual))
+    assert (y[~np.isnan(y)] >= 0).all()
 
 
 @each_half
