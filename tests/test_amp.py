@@ -809,6 +809,12 @@ def test_a_master_copy_follows_a_parameter_that_someone_else_wrote_to() -> None:
     give(params, [np.ones(3)], 1.0)
     optimizer.step()
     assert optimizer.state[p]["master"].tolist() == [1 - 3 * 2.0**-13, 5 - 2.0**-13, 1 - 3 * 2.0**-13]
+    for value, expected in ((np.nan, np.nan), (2.0, 2 - 2.0**-13)):  # and out of a NaN again
+        with pycnn.no_grad():
+            p[0] = value
+        give(params, [np.ones(3)], 1.0)
+        optimizer.step()
+        assert np.array_equal(optimizer.state[p]["master"][0], np.float32(expected), equal_nan=True)
 
 
 def test_a_model_in_16_bits_trains(low: np.dtype[Any]) -> None:

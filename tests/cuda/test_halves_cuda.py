@@ -66,6 +66,35 @@ def test_views_between_vectors(case: Any, dtype: np.dtype) -> None:
     check_operator(SHIFTED, case, dtype)
 
 
+@pytest.mark.nvrtc
+@each_half
+def test_one_view_among_arrays_that_are_whole_stretches(dtype: np.dtype) -> None:
+    """Each operand may be the one that begins between vectors, and the kernel has to ask for the address of each."""
+    backend = Simulated(Host(PtxDevice("sm_90a")))  # which says so, where the simulator reads on
+    rng, host = np.random.default_rng(0), backend.host
+    dy, x, residual = (rng.integers(-8, 9, (1, 2, 2**12)).astype(dtype) for _ in range(3))
+    mean, var = x.astype(np.float64).mean((0, 2)), x.astype(np.float64).var((0, 2))
+    normal = (x.astype(np.float64) - mean[:, None]) / np.sqrt(var + 1e-3)[:, None]
+    y = np.maximum(normal + residual.astype(np.float64), 0)
+    slope = dy.astype(np.float64)
+    dx = slope - slope.mean((0, 2))[:, None] - normal * (slope * normal).mean((0, 2))[:, None]
+    dx /= np.sqrt(var + 1e-3)[:, None]
+
+    def given(shifted: int, *arrays: np.ndarray) -> list[Any]:
+        return [
+            view_off_by_one(host.device, one) if i == shifted else backend.into(one) for i, one in enumerate(arrays)
+        ]
+
+    for shifted in range(3):
+        at_x, at_residual = given(shifted, x, residual)
+        found, *statistics = host.batch_norm_fwd(at_x, None, None, 1e-3, at_residual, True)
+        np.testing.assert_allclose(np.array(found).astype(np.float64), y, rtol=2.0**-8, atol=2.0**-8)
+        at_dy, at_x = given(shifted, dy, x)
+        found, _, _ = host.batch_norm_bwd(at_dy, at_x, None, *statistics, 1e-3)
+        # Rounded to 8 bits.  Sums in float32 are off by far less.
+        np.testing.assert_allclose(np.array(found).astype(np.float64), dx, rtol=2.0**-8, atol=2.0**-8)
+
+
 @each_half
 @pytest.mark.parametrize("shape", pools() + random_pools(10), ids=str)
 def test_pooling_is_the_oracles_rounded_once(shape: Any, dtype: np.dtype) -> None:
