@@ -10,8 +10,7 @@
 //     with u = (x - mean[c]) / sqrt(var[c] + eps)
 //
 // x, y, dy, dx and a residual are float32, float16 or bfloat16; whatever has one value a channel is float32, and so are
-// all sums.  16 bits are rounded once, when y or dx is stored; so a residual and a ReLU
-// have to come before that.
+// all sums.  16 bits are rounded once, when y or dx is stored; so a residual and a ReLU have to come before that.
 //
 // Statistics in one pass.  A thread takes the mean and the squared distances of up to 16 elements while they are in its
 // registers, then merges them into what it has (Chan et al.), so no sum of squares is ever taken far from the mean.

@@ -7,7 +7,7 @@
 //   planes (L > 1)   a block owns a slice of one channel.  Its threads are `across` columns, the power of two that
 //                    covers L, by threads / across samples:
 //
-//                        l ->  | thread 0 | 1 | 2 | ...          (four or eight columns each where 128-bit accesses may be)
+//                        l ->  | thread 0 | 1 | 2 | ...     (four or eight columns each where 128 bits may be)
 //                      n       | thread `across` | ...
 //                      |
 //                      v
@@ -113,8 +113,8 @@ __device__ __forceinline__ void walk(const ChannelSlices& s, int64 channel, cons
 }
 
 // The walk by 128-bit accesses where they may be: planes that are whole vectors, arrays that begin at multiples of 16
-// bytes.  In 16 bits planes of four, such as 14 x 14, go by 64.  The order of a sum is that of the walk, so a view that starts between vectors may round otherwise than a
-// copy of it.
+// bytes.  In 16 bits planes of four, such as 14 x 14, go by 64.  The order of a sum is that of the walk, so a view that
+// starts between vectors may round otherwise than a copy of it.
 template <ChannelTile T, int arrays, typename Visit>
 __device__ __forceinline__ void walk_channel(const ChannelSlices& s, int64 channel,
                                              const Stored<T>* const (&from)[arrays], const Visit& visit) {

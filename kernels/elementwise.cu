@@ -9,8 +9,8 @@
 //             sigmoid_bwd   dx = dy * y * (1 - y)
 //             add           y = a + b
 //
-// Who owns what: a thread owns `vectors` vectors of four neighbours, eight of 16 bits, `threads` vectors apart; stream.cuh has the
-// drawing.
+// Who owns what: a thread owns `vectors` vectors of four neighbours, eight of 16 bits, `threads` vectors apart;
+// stream.cuh has the drawing.
 //
 // Launch      ceil(size / (warps * 128 * vectors)) blocks of warps * 32 threads, half of that in 16 bits; past 2^31 - 1
 //             the grid goes on along y.  One stretch a block and no loop over stretches: blocks that end make room for others.

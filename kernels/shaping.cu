@@ -7,8 +7,8 @@
 // Who owns what: in pad2d a thread owns vectors of neighbours of y (stream.cuh) and gathers; in concat a block
 // owns a chunk of one array (tensors.cuh), a thread vectors of neighbours of it, which it sends to y.
 //
-// Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, half of that for 2 bytes, on along y past 2^31 - 1.  concat: one block a
-//             chunk of that size of each array.
+// Launch      pad2d: ceil(size of y / (warps * 128 * vectors)) blocks, half of that for 2 bytes, on along y past
+//             2^31 - 1.  concat: one block a chunk of that size of each array.
 // Shared      none.
 // Determinism copies.
 // Cost        pad2d: the bytes of y and of x; concat: twice those of y.

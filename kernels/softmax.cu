@@ -10,8 +10,8 @@
 //             threads / (rows * lanes); past 2^31 - 1 the grid goes on along y.
 // Shared      4 bytes a warp and lane, for rows that span warps.
 // Determinism a thread takes its elements in ascending order, rows meet in a fixed tree (reduce.cuh).
-// Cost        forward 8 bytes an element, backward 12, in 16 bits half of that.  The elements are read three times (two times backward), the
-//             later ones from L1 or L2: a block's share of a classifier's scores is some KiB.
+// Cost        forward 8 bytes an element, backward 12, in 16 bits half of that.  The elements are read three times (two times
+//             backward), the later ones from L1 or L2: a block's share of a classifier's scores is some KiB.
 // Limit       bandwidth, and for short axes the latency of two reductions: `blocks` * 256 threads on an SM at least,
 //             each with up to four loads in flight.  A row longer than L2 is read from memory each time.
 // Reference   the usual form with the maximum taken off; Goodfellow, Bengio & Courville, "Deep Learning", section 4.1.
