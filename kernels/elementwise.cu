@@ -13,7 +13,8 @@
 // stream.cuh has the drawing.
 //
 // Launch      ceil(size / (warps * 128 * vectors)) blocks of warps * 32 threads, half of that in 16 bits; past 2^31 - 1
-//             the grid goes on along y.  One stretch a block and no loop over stretches: blocks that end make room for others.
+//             the grid goes on along y.  One stretch a block and no loop over stretches: blocks that end make room for
+//             others.
 // Shared      none.
 // Determinism each element is computed by one thread from its own operands.
 // Cost        8 bytes an element of unary, 12 of binary; half of that in 16 bits.
