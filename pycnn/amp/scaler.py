@@ -251,9 +251,14 @@ class GradScaler:
         self._steady = place(np.array(steady, np.int64), self._place)
 
     def _follow(self, like: Array) -> None:
-        """Be where the losses are."""
+        """Be where the losses are.  Raises ValueError where that changes between the look at gradients and `update`."""
         device = device_of(like)
         if device != self._place:
+            if self._seen:
+                raise ValueError(
+                    "between two updates a GradScaler's losses and gradients must be on one device, got "
+                    f"{device} after {self._place}"
+                )
             scale, steady = self.get_scale(), int(to_host(self._steady))
             self._place = device
             self._put(scale, steady)

@@ -392,6 +392,19 @@ def test_a_scaler_goes_where_the_network_goes(gpu: Gpu) -> None:
     assert scaler.state_dict() | {"scale": 16.0, "_growth_tracker": 1} == scaler.state_dict()
 
 
+def test_a_scaler_does_not_go_while_it_remembers_gradients(gpu: Gpu) -> None:
+    here, there = (nn.Linear(2, 1, bias=False).to(device) for device in ("cpu", "cuda"))
+    scaler = pycnn.amp.GradScaler(8.0)
+    first = optim.SGD(here.parameters(), lr=0.5)
+    scaler.scale(here(pycnn.ones(1, 2)).sum()).backward()
+    scaler.unscale_(first)
+    with pytest.raises(ValueError, match="must be on one device, got cuda:0 after cpu"):
+        scaler.scale(there(pycnn.ones(1, 2).cuda()).sum())
+    scaler.step(first)  # what it knows is still there
+    scaler.update()
+    scaler.scale(there(pycnn.ones(1, 2).cuda()).sum())
+
+
 def test_each_shape_has_a_graph_of_its_own(gpu: Gpu) -> None:
     losses, state, graphs, _ = run(SGD, 12, True, counts=(4, 2))
     expected_losses, expected_state, _, _ = run(SGD, 12, False, counts=(4, 2))
