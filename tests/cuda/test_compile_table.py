@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ahead import FAST
 
 from pycnn.backends.cuda import tensor
 from pycnn.jit import cubin, nvrtc
@@ -20,7 +21,6 @@ from pycnn.shape import PASSES
 
 pytestmark = pytest.mark.nvrtc
 
-FAST = ("sm_75", "sm_90a")
 REGISTERS = 65536  # of one SM, on every arch here
 STATIC_SHARED = 48 * 1024
 RESERVED_SHARED = 1024  # what the system keeps of each block's shared memory, sm_90 and later; part of the section
