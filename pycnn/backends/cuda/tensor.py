@@ -28,8 +28,8 @@ KERNELS = ("conv2d_fprop_tensor", "conv2d_dgrad_tensor", "conv2d_wgrad_tensor")
 
 TIER = 10
 
-# What a multiply-add costs by arithmetic, against one on an H100's float32 pipes: the ratio of the peaks, twice what
-# this leaves out (mma.sync reaches some six tenths of the tensor cores' peak) for what is not a multiplication.
+# What a multiply-add costs by arithmetic, against one on an H100's float32 pipes: the ratio of the peaks, of which
+# mma.sync is taken to reach six tenths there (split products: three of them, less what they share).  Not calibrated.
 COST = {"f16": 0.11, "bf16": 0.11, "tf32": 0.22, "3xtf32": 0.6, "3xfp16": 0.5}
 # And by tile, against the largest: a smaller one reads more for each.  Elements that come one by one take a dozen
 # instructions each, which weigh the more the faster the product is.
