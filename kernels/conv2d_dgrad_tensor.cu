@@ -1,5 +1,5 @@
 // conv2d_dgrad_tensor: the gradient of the input as a matrix product on tensor cores whose columns are never stored;
-// float16, bfloat16, tf32 and 3xtf32, float32 sums.
+// float16, bfloat16, tf32, 3xtf32 and 3xfp16, float32 sums.
 //
 //     dx[n, c, h, w] = sum over k, r, s of dy[n, k, p, q] * w[k, c, r, s]
 //         where p*stride_h = h + pad_top - r*dilation_h and q*stride_w = w + pad_left - s*dilation_w

@@ -1,5 +1,5 @@
 // conv2d_fprop_tensor: the convolution as a matrix product on tensor cores whose columns are never stored; float16,
-// bfloat16, tf32 and 3xtf32, float32 sums.
+// bfloat16, tf32, 3xtf32 and 3xfp16, float32 sums.
 //
 //     y[n, k, p, q] = relu(scale[k] * sum + b[k] + residual[n, k, p, q])        each part where it is wanted, and
 //     sum = sum over c, r, s of

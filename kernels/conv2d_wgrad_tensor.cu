@@ -1,5 +1,5 @@
 // conv2d_wgrad_tensor: the gradient of the filters as a matrix product on tensor cores whose columns are never stored;
-// float16, bfloat16, tf32 and 3xtf32, float32 sums.
+// float16, bfloat16, tf32, 3xtf32 and 3xfp16, float32 sums.
 //
 //     dw[k, c, r, s] = sum over n, p, q of dy[n, k, p, q]
 //         * x[n, c, p*stride_h - pad_top + r*dilation_h, q*stride_w - pad_left + s*dilation_w]
