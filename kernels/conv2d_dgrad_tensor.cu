@@ -20,7 +20,7 @@
 // Launch      one block of `warps` warps for each tile; block index =
 //             ((((slice*groups + g)*classes_h + a)*classes_w + b)*tiles_p + tp)*tiles_c + tc; past 2^31 - 1 blocks it
 //             goes on along y.
-// Shared      DgradTensorShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
+// Shared      FiltersShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
 //             tensor_gemm.cuh); elements of 32 bits that are copied one by one come four to a bank.
 // Determinism each pixel of a slice is summed in one order; slices are added in order.
 // Cost        N*H*W*(C/groups)*K*R*S / (stride_h*stride_w) multiply-adds, the tiles rounded up to whole ones.
@@ -32,31 +32,17 @@
 namespace pycnn {
 
 template <TensorConvTile T>
-struct alignas(128) DgradTensorShared {
-    static constexpr int pixels = T.vectors ? T.tile_m : T.tile_n, channels = T.vectors ? T.tile_n : T.tile_m;
-    static constexpr int parts = T.arithmetic == 4 ? 2 : 1;  // of the filters, as split_filters leaves them
-    using PixelTile = OperandTile<ElementOf<T>, pixels, T.tile_k, true>;
-    using FilterTile = OperandTile<ElementOf<T>, channels, T.tile_k, false, Arithmetic<T.arithmetic>::split>;
-    static constexpr int step = T.vectors ? PixelTile::chunk : 1;  // taps of a place in the ring
-
-    typename Either<T.vectors, TensorStages<T.gemm(), PixelTile, 1, FilterTile, parts>,
-                    TensorStages<T.gemm(), FilterTile, parts, PixelTile, 1>>::type stages;
-    PlaceRing<T.tile_k / step, TensorIndex<T>> ring;
-    Pixel<TensorIndex<T>> pixel[pixels];
-};
-
-template <TensorConvTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_dgrad_tensor(const Conv2dShape shape, const TensorGrid grid, const ElementOf<T>* __restrict__ dy,
                         const ElementOf<T>* __restrict__ w, ElementOf<T>* __restrict__ dx,
                         float* __restrict__ partial) {
     using Index = TensorIndex<T>;
-    using Shared = DgradTensorShared<T>;
+    using Shared = FiltersShared<T, false>;
     using PixelTile = typename Shared::PixelTile;
     PYCNN_SHARED(Shared, shared);
 
     Index index = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
-    const Index c0 = take_digit(index, grid.tiles_c) * Shared::channels;
+    const Index c0 = take_digit(index, grid.tiles_c) * Shared::others;
     const Index pixel0 = take_digit(index, grid.tiles_p) * Shared::pixels;
     const Index w0 = take_digit(index, grid.classes_w);  // the first column and row of the class
     const Index h0 = take_digit(index, grid.classes_h);

@@ -20,7 +20,7 @@
 //
 // Launch      one block of `warps` warps for each tile; block index = ((slice*groups + g)*tiles_p + tp)*tiles_c + tc,
 //             so that neighbours in time share their pixels; past 2^31 - 1 blocks it goes on along y.
-// Shared      FpropTensorShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
+// Shared      FiltersShared: dynamic past 48 KiB.  Neither copies of 16 bytes nor fragments meet a bank twice (see
 //             tensor_gemm.cuh); elements of 32 bits that are copied one by one come four to a bank.
 // Determinism each output of a slice is summed in one order; slices are added in order.
 // Cost        N*K*P*Q*(C/groups)*R*S multiply-adds, the tiles rounded up to whole ones.
@@ -32,32 +32,18 @@
 namespace pycnn {
 
 template <TensorConvTile T>
-struct alignas(128) FpropTensorShared {
-    static constexpr int pixels = T.vectors ? T.tile_m : T.tile_n, filters = T.vectors ? T.tile_n : T.tile_m;
-    static constexpr int parts = T.arithmetic == 4 ? 2 : 1;  // of the filters, as split_filters leaves them
-    using PixelTile = OperandTile<ElementOf<T>, pixels, T.tile_k, true>;
-    using FilterTile = OperandTile<ElementOf<T>, filters, T.tile_k, true, Arithmetic<T.arithmetic>::split>;
-    static constexpr int step = T.vectors ? PixelTile::chunk : 1;  // taps of a place in the ring
-
-    typename Either<T.vectors, TensorStages<T.gemm(), PixelTile, 1, FilterTile, parts>,
-                    TensorStages<T.gemm(), FilterTile, parts, PixelTile, 1>>::type stages;
-    PlaceRing<T.tile_k / step, TensorIndex<T>> ring;
-    Pixel<TensorIndex<T>> pixel[pixels];
-};
-
-template <TensorConvTile T>
 __global__ void __launch_bounds__(T.threads(), T.blocks)
     conv2d_fprop_tensor(const Conv2dShape shape, const TensorGrid grid, const ElementOf<T>* __restrict__ x,
                         const ElementOf<T>* __restrict__ w, const float* __restrict__ scale,
                         const float* __restrict__ b, const ElementOf<T>* __restrict__ residual, const int relu,
                         ElementOf<T>* __restrict__ y, float* __restrict__ partial) {
     using Index = TensorIndex<T>;
-    using Shared = FpropTensorShared<T>;
+    using Shared = FiltersShared<T, true>;
     using PixelTile = typename Shared::PixelTile;
     PYCNN_SHARED(Shared, shared);
 
     Index index = static_cast<Index>(blockIdx.y) * gridDim.x + blockIdx.x;
-    const Index k0 = take_digit(index, grid.tiles_c) * Shared::filters;
+    const Index k0 = take_digit(index, grid.tiles_c) * Shared::others;
     const Index pixel0 = take_digit(index, grid.tiles_p) * Shared::pixels;
     const Index group = take_digit(index, grid.groups);
     const Index slice = index;

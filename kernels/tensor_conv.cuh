@@ -173,6 +173,28 @@ class Loader {
     unsigned short held_[held][Tile::chunk];
 };
 
+// A pixel across: the corner that tap (0, 0) meets, its row and column, and where its result goes (negative: nowhere).
+template <typename Index>
+struct alignas(16) Pixel {
+    Index offset, h, w, result;
+};
+
+// What a block shares that multiplies pixels, which lie along k, and filters, which lie along k or across.
+template <TensorConvTile T, bool along_k>
+struct alignas(128) FiltersShared {
+    static constexpr int pixels = T.vectors ? T.tile_m : T.tile_n;
+    static constexpr int others = T.vectors ? T.tile_n : T.tile_m;  // filters, or channels in dgrad
+    static constexpr int parts = T.arithmetic == 4 ? 2 : 1;         // of the filters, as split_filters leaves them
+    using PixelTile = OperandTile<ElementOf<T>, pixels, T.tile_k, true>;
+    using FilterTile = OperandTile<ElementOf<T>, others, T.tile_k, along_k, Arithmetic<T.arithmetic>::split>;
+    static constexpr int step = T.vectors ? PixelTile::chunk : 1;  // taps of a place in the ring
+
+    typename Either<T.vectors, TensorStages<T.gemm(), PixelTile, 1, FilterTile, parts>,
+                    TensorStages<T.gemm(), FilterTile, parts, PixelTile, 1>>::type stages;
+    PlaceRing<T.tile_k / step, TensorIndex<T>> ring;
+    Pixel<TensorIndex<T>> pixel[pixels];
+};
+
 // Adds up the products of pixels and filters.  The filters come by chunks, or, where they do not lie in chunks, one by
 // one, which nobody waits for in the loop of those that do.
 template <TensorConvTile T, typename Shared, typename Index, typename Pixels, typename Where, typename Prepare>
@@ -191,12 +213,6 @@ __device__ __forceinline__ void multiply_filters(TensorSums<T.gemm()>& sums, Sha
     else if constexpr (!Tile::is_split)
         multiply(Loader<kAtOnce, Tile, 1, T.threads(), Index, Where>(w, where_w));
 }
-
-// A pixel across: the corner that tap (0, 0) meets, its row and column, and where its result goes (negative: nowhere).
-template <typename Index>
-struct alignas(16) Pixel {
-    Index offset, h, w, result;
-};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Results
