@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 
 os.environ["PYCNN_TUNING"] = "off"  # what somebody measured on this machine is nobody's expectation
@@ -40,3 +42,11 @@ def engine_as_found() -> Iterator[None]:
     yield
     pycnn.set_isa("auto")
     pycnn.set_num_threads(0)
+
+
+@pytest.fixture(params=["float16", "bfloat16"])
+def low(request: pytest.FixtureRequest) -> np.dtype[Any]:
+    """A dtype of 16 bits."""
+    if request.param == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    return np.dtype(request.param)
