@@ -156,7 +156,7 @@ def test_summary_command(capsys):
         (["resnet19"], "no network is named 'resnet19'; did you mean"),
         (["vgg16", "--input", "224"], "--input must be CxHxW"),
         (["vgg16", "--input", "3x8x8"], "smaller than 1"),
-        (["vgg16", "--classes", "0"], "out_features must be between 1"),
+        (["vgg16", "--classes", "0"], "--classes must be between 1"),
     ],
 )
 def test_summary_command_with_bad_input(arguments, message, capsys):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from pycnn.cli._network import add_size_arguments, image_shape, settings_of
+
 __all__ = ["add_parser", "run"]
 
 
@@ -17,8 +19,7 @@ def add_parser(subparsers: Any) -> None:
         "field, for one image. Nothing is computed, so large networks take no longer than small ones.",
     )
     parser.add_argument("net", metavar="NET", nargs="?", help="a network's name; without it, the names are listed")
-    parser.add_argument("--classes", type=int, metavar="N", help="width of the output (default: the network's own)")
-    parser.add_argument("--input", metavar="CxHxW", help="size of the image (default: the network's own)")
+    add_size_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -34,9 +35,9 @@ def run(args: argparse.Namespace) -> None:
             print(f"{name:20} {'x'.join(map(str, entry.input_shape)):12} {entry.paper}")
         return
     entry = models.info(args.net)
-    shape = entry.input_shape if args.input is None else _shape(args.input)
+    shape = image_shape(args)
     with init.skip():
-        model = models.create(args.net, **({} if args.classes is None else {"num_classes": args.classes}))
+        model = models.create(args.net, **settings_of(args))
     rows = summary(model, shape)
     if args.json:
         import json
@@ -46,11 +47,3 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(f"{args.net} ({entry.paper})\n")
         print(format_rows(rows, shape))
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    try:
-        c, h, w = (int(part) for part in text.split("x"))
-    except ValueError:
-        raise ValueError(f"--input must be CxHxW, such as 3x224x224, got {text!r}") from None
-    return c, h, w

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pycnn.cli._network import add_size_arguments, image_shape, settings_of
+
 if TYPE_CHECKING:
     from pycnn.jit.bundle import Bundle
     from pycnn.jit.sources import Instance
@@ -41,8 +43,7 @@ def add_parser(subparsers: Any) -> None:
         help="images at a time; may be given several times (default: 1; with --train that of `pycnn train`, and 256, "
         "by which it evaluates)",
     )
-    parser.add_argument("--input", metavar="C,H,W", help="size of an image (default: the network's own)")
-    parser.add_argument("--classes", type=int, metavar="N", help="width of the output (default: the network's own)")
+    add_size_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -87,9 +88,7 @@ def _of_network(args: argparse.Namespace, archs: list[str]) -> dict[str, list[In
     from pycnn.nn import init
     from pycnn.shape import whole
 
-    entry = models.info(args.net)
-    shape = entry.input_shape if args.input is None else _shape(args.input)
-    settings = {} if args.classes is None else {"num_classes": whole("--classes", args.classes, 1)}
+    shape, settings = image_shape(args), settings_of(args)
     if args.batch is not None:
         batches = [whole("--batch", batch, 1) for batch in dict.fromkeys(args.batch)]
         passes = [(batch, args.train) for batch in batches]
@@ -117,14 +116,6 @@ def _usual(net: str) -> list[tuple[int, bool]]:
     from pycnn.training.trainer import EVALUATION_BATCH
 
     return [(recipe_for(net, "").batch, True), (EVALUATION_BATCH, False)]
-
-
-def _shape(text: str) -> tuple[int, int, int]:
-    try:
-        c, h, w = (int(part) for part in text.replace("x", ",").split(","))
-    except ValueError:
-        raise ValueError(f"--input must be C,H,W, such as 3,224,224, got {text!r}") from None
-    return c, h, w
 
 
 def _compile(wanted: dict[str, list[Instance]]) -> None:

@@ -9,6 +9,14 @@ size, with `values` for where things lie, `choose` for the algorithms and `arena
 from pycnn.compiler.files import CompiledFileError, load_compiled
 from pycnn.compiler.gpu import CompiledOnGpu
 from pycnn.compiler.graph import CompileError
-from pycnn.compiler.model import CompiledModel, compile
+from pycnn.compiler.model import CompiledModel, compile, graph_of
 
-__all__ = ["CompileError", "CompiledFileError", "CompiledModel", "CompiledOnGpu", "compile", "load_compiled"]
+__all__ = [
+    "CompileError",
+    "CompiledFileError",
+    "CompiledModel",
+    "CompiledOnGpu",
+    "compile",
+    "graph_of",
+    "load_compiled",
+]

@@ -23,7 +23,7 @@ from pycnn.compiler.tracer import trace
 from pycnn.graph import Variable
 from pycnn.nn.module import Module
 
-__all__ = ["CompiledModel", "compile"]
+__all__ = ["CompiledModel", "compile", "graph_of"]
 
 _PROGRAMS = 8  # batch sizes, layouts and instruction sets whose programs are kept
 _SHAPES = 64  # of inputs that are remembered as right
@@ -67,27 +67,43 @@ def compile(model: Module, example: Any, *, accuracy: str | None = None) -> Comp
     >>> fast(x).shape, fast(np.zeros((5, 3, 32, 32), np.float32)).shape
     ((1, 10), (5, 10))
     """
-    if not isinstance(model, Module):
-        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    examples = list(example) if isinstance(example, (tuple, list)) else [example]
+    examples = _examples(model, example)
     if _is_on_gpu(model, examples):
         return CompiledOnGpu(model)
     arrays, _ = arguments(examples)
+    compiled = CompiledModel(_followed(model, arrays), algorithms.accuracy() if accuracy is None else accuracy)
+    compiled.prepare(arrays[0].shape[0] or 1, channels_last=is_channels_last(arrays))
+    for node in compiled.graph.nodes:
+        if "w" in node.constants:
+            node.constants["w"].own()  # where no kernel has packed it as a whole
+    return compiled
+
+
+def graph_of(model: Module, example: Any) -> Graph:
+    """The network as `compile` sees it before it is made a program, after all passes.
+
+    Args, Raises: as `compile`; CompileError for a network on a GPU.
+    """
+    examples = _examples(model, example)
+    if _is_on_gpu(model, examples):
+        raise CompileError("the network is on a GPU: model.cpu() brings it to main memory")
+    return _followed(model, arguments(examples)[0])
+
+
+def _examples(model: Module, example: Any) -> list[Any]:
+    if not isinstance(model, Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    return list(example) if isinstance(example, (tuple, list)) else [example]
+
+
+def _followed(model: Module, arrays: Sequence[Any]) -> Graph:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if tensor.dtype.kind in "fV" and tensor.dtype != np.float32:
             raise CompileError(f"compiled networks are float32, {name} is {tensor.dtype}: model.float() converts it")
     for name, array in zip(names(len(arrays)), arrays, strict=True):
         if not array.ndim:
             raise CompileError(f"{name} must have a batch as its first dimension, got a single number")
-    compiled = CompiledModel(
-        optimized(trace(model, [array.shape[1:] for array in arrays])),
-        algorithms.accuracy() if accuracy is None else accuracy,
-    )
-    compiled.prepare(arrays[0].shape[0] or 1, channels_last=is_channels_last(arrays))
-    for node in compiled.graph.nodes:
-        if "w" in node.constants:
-            node.constants["w"].own()  # where no kernel has packed it as a whole
-    return compiled
+    return optimized(trace(model, [array.shape[1:] for array in arrays]))
 
 
 def _is_on_gpu(model: Module, examples: Sequence[Any]) -> bool:

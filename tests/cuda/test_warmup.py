@@ -84,7 +84,7 @@ def test_all_takes_every_instance_of_the_arch(tmp_path: Path, monkeypatch: pytes
         (["--arch", "sm_80"], "name either a network or --all"),
         (["lenet5", "--all", "--arch", "sm_80"], "name either a network or --all"),
         (["lenet5", "--arch", "sm_80", "--batch", "0"], "--batch must be between 1 and"),
-        (["lenet5", "--arch", "sm_80", "--input", "32"], "--input must be C,H,W, such as 3,224,224, got '32'"),
+        (["lenet5", "--arch", "sm_80", "--input", "32"], "--input must be CxHxW, such as 3x224x224, got '32'"),
         (["vgg16", "--arch", "sm_80", "--input", "3,4,4"], ""),
         (["lenet5", "--arch", "sm_80", "--out", "/no/such/folder/b"], "there is no folder /no/such/folder"),
     ],
