@@ -26,7 +26,7 @@ FLOORS = [
     ["large", "graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
     ["amp", "cuda", "nn", "optim", "data", "checkpoint"],
-    ["compiler", "models", "training", "testing"],
+    ["compiler", "models", "onnx", "training", "testing"],
     ["viz", "bench", "calibration"],
     ["cli", "examples"],
 ]
