@@ -36,6 +36,7 @@ def test_every_operation_is_in_the_policy() -> None:
 
 
 IMAGES = (2, 3, 6, 6)
+VOLUMES = (2, 3, 4, 4, 4)
 
 # By public function: the rule it follows, and a call of it with tensors of a dtype; parameters are always float32.
 PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -62,6 +63,22 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "adaptive_avg_pool2d": ("input", lambda d: F.adaptive_avg_pool2d(normal(*IMAGES, dtype=d), 2)),
     "dropout": ("input", lambda d: F.dropout(normal(5, 4, dtype=d), 0.5)),
     "pad": ("input", lambda d: F.pad(normal(5, 4, dtype=d), (1, 2))),
+    "conv1d": ("low", lambda d: F.conv1d(normal(2, 3, 6, dtype=d), normal(4, 3, 3), normal(4))),
+    "conv_transpose1d": ("low", lambda d: F.conv_transpose1d(normal(2, 3, 6, dtype=d), normal(3, 4, 3), normal(4))),
+    "max_pool1d": ("input", lambda d: F.max_pool1d(normal(2, 3, 6, dtype=d), 2)),
+    "avg_pool1d": ("input", lambda d: F.avg_pool1d(normal(2, 3, 6, dtype=d), 2)),
+    "adaptive_max_pool1d": ("input", lambda d: F.adaptive_max_pool1d(normal(2, 3, 6, dtype=d), 2)),
+    "adaptive_avg_pool1d": ("input", lambda d: F.adaptive_avg_pool1d(normal(2, 3, 6, dtype=d), 2)),
+    "max_pool3d": ("input", lambda d: F.max_pool3d(normal(*VOLUMES, dtype=d), 2)),
+    "avg_pool3d": ("input", lambda d: F.avg_pool3d(normal(*VOLUMES, dtype=d), 2)),
+    "adaptive_max_pool3d": ("input", lambda d: F.adaptive_max_pool3d(normal(*VOLUMES, dtype=d), 2)),
+    "adaptive_avg_pool3d": ("input", lambda d: F.adaptive_avg_pool3d(normal(*VOLUMES, dtype=d), 2)),
+    "lp_pool1d": ("float32", lambda d: F.lp_pool1d(normal(2, 3, 6, dtype=d), 2, 2)),
+    "lp_pool2d": ("float32", lambda d: F.lp_pool2d(normal(*IMAGES, dtype=d), 2, 2)),
+    "lp_pool3d": ("float32", lambda d: F.lp_pool3d(normal(*VOLUMES, dtype=d), 2, 2)),
+    "pixel_shuffle": ("input", lambda d: F.pixel_shuffle(normal(1, 4, 3, 3, dtype=d), 2)),
+    "pixel_unshuffle": ("input", lambda d: F.pixel_unshuffle(normal(*IMAGES, dtype=d), 2)),
+    "channel_shuffle": ("input", lambda d: F.channel_shuffle(normal(*IMAGES, dtype=d), 3)),
     "flatten": ("input", lambda d: F.flatten(normal(*IMAGES, dtype=d), 1)),
 }
 # What Tensors offer themselves, beside a float32 tensor where there are two.

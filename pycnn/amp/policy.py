@@ -23,6 +23,7 @@ from pycnn import arithmetic as op
 from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid, Softmax, Tanh
 from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
 from pycnn.functional.dropout import Dropout
+from pycnn.functional.edges import PadEdges, PadEdgesBackward
 from pycnn.functional.linear import Bias, ChannelSum, Gemm, Linear
 from pycnn.functional.loss import Mse, Nll, NllBackward, SquaredError
 from pycnn.functional.norm import BatchNorm, BatchNormEval, ChannelAffine, ChannelWindow, LocalResponseNorm
@@ -53,7 +54,7 @@ _FLOAT32 = [
 _WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat]
 _INPUT = [
     *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
-    *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, Dropout),
+    *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, PadEdges, Dropout),
     *(Relu, Tanh, Sigmoid),
     *(BatchNorm, BatchNormEval, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d),
@@ -61,6 +62,7 @@ _INPUT = [
     *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
     *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
+    *(PadEdgesBackward,),
 ]
 
 POLICY: dict[type[Function], Rule] = {

@@ -5,21 +5,35 @@ If no argument is a Tensor nothing is recorded and the result is an array of the
 
 from pycnn.functional.activation import log_softmax, relu, sigmoid, softmax, tanh
 from pycnn.functional.conv import conv2d, conv_transpose2d
+from pycnn.functional.conv1d import conv1d, conv_transpose1d
 from pycnn.functional.dropout import dropout
 from pycnn.functional.linear import bias, linear
 from pycnn.functional.loss import cross_entropy, mse_loss, nll_loss
+from pycnn.functional.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
 from pycnn.functional.norm import batch_norm, local_response_norm
 from pycnn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
+from pycnn.functional.pool1d import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, max_pool1d
+from pycnn.functional.pool3d import adaptive_avg_pool3d, adaptive_max_pool3d, avg_pool3d, max_pool3d
 from pycnn.functional.shaping import cat, flatten, pad, stack, where
+from pycnn.functional.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
+    "adaptive_avg_pool1d",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "avg_pool1d",
     "avg_pool2d",
+    "avg_pool3d",
     "batch_norm",
     "bias",
     "cat",
+    "channel_shuffle",
+    "conv1d",
     "conv2d",
+    "conv_transpose1d",
     "conv_transpose2d",
     "cross_entropy",
     "dropout",
@@ -27,10 +41,17 @@ __all__ = [
     "linear",
     "local_response_norm",
     "log_softmax",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
     "max_pool2d",
+    "max_pool3d",
     "mse_loss",
     "nll_loss",
     "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
     "relu",
     "sigmoid",
     "softmax",

@@ -28,10 +28,20 @@ def expect_arrays(**arrays: Any) -> None:
                 raise TypeError(f"{name} must be a Tensor or an array, got {found}") from None
 
 
-def of_one_image(function: Callable[..., Any], x: Any, *args: Any, **options: Any) -> Any:
-    """`function` of batches, of the one image `x`, (C, H, W): its result without the dimension of the batch."""
-    if x.ndim != 3:
-        raise ValueError(f"x must have 4 dimensions (N, C, H, W) or 3 (C, H, W), got shape {tuple(x.shape)}")
+_SPATIAL = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+
+def of_one_image(function: Callable[..., Any], x: Any, *args: Any, spatial: int = 2, **options: Any) -> Any:
+    """`function` of batches, of the one image `x`, (C, H, W): its result without the dimension of the batch.
+
+    `spatial` says how many dimensions there are beside the channels.
+    """
+    if len(x.shape) != spatial + 1:
+        axes = _SPATIAL[spatial]
+        raise ValueError(
+            f"x must have {spatial + 2} dimensions (N, C, {axes}) or {spatial + 1} (C, {axes}), "
+            f"got shape {tuple(x.shape)}"
+        )
     result = function(x.reshape(1, *x.shape), *args, **options)
     if isinstance(result, tuple):
         return tuple([one.reshape(*one.shape[1:]) for one in result])
@@ -41,7 +51,8 @@ def of_one_image(function: Callable[..., Any], x: Any, *args: Any, **options: An
 def composed(function: F) -> F:
     """Let `function`, written for Tensors, also take plain arrays only and then give the caller's kind back.
 
-    The first argument decides library and dtype; float16 and bfloat16 are computed in float32 and rounded once.
+    The first argument decides library and dtype; float16 and bfloat16 are computed in float32 and rounded once.  The
+    result may be a tuple.
     """
 
     first = function.__code__.co_varnames[0]
@@ -63,6 +74,8 @@ def composed(function: F) -> F:
                 *[_lift(value, array) for value in args],
                 **{name: _lift(value, array) for name, value in options.items()},
             )
+        if isinstance(result, tuple):
+            return tuple([call.back(one._data) for one in result])
         return call.back(result._data)
 
     return wrapped  # type: ignore[return-value]

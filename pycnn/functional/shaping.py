@@ -6,12 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from pycnn import ops
 from pycnn.arithmetic import Concat, Where
-from pycnn.arrays import beside, module_of
+from pycnn.arrays import module_of
 from pycnn.functional._arrays import composed, expect_arrays
+from pycnn.functional.edges import PadEdges, most_of
 from pycnn.graph import Function, Variable
 from pycnn.memory_format import new_array, wants_channels_last
 from pycnn.ops._checks import integer, real
@@ -21,8 +20,6 @@ from pycnn.tensor import Tensor
 __all__ = ["cat", "flatten", "pad", "stack", "where"]
 
 Array = Any
-
-_NUMPY_MODE = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
 class Pad(Function):
@@ -78,19 +75,16 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
             x = x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
             sides = [(max(a, 0), max(b, 0)) for a, b in sides]
         return Pad.apply(x, tuple(sides), value)
-    if mode not in _NUMPY_MODE:
+    if mode not in ("reflect", "replicate", "circular"):
         raise ValueError(f"mode must be constant, reflect, replicate or circular, got {mode!r}")
     for axis, (before, after) in enumerate(sides):
         size = x.shape[axis]
-        most = {"reflect": size - 1, "circular": size, "replicate": 2**40 if size else 0}[mode]
+        most = most_of(mode, size)
         if not (0 <= before <= most and 0 <= after <= most):
             raise ValueError(
-                f"{mode} padding must lie between 0 and {most} for a dimension of {size}, got {before, after}"
+                f"{mode} padding must lie between 0 and {most} for a dimension of {size}, got {before}, {after}"
             )
-        if before or after:
-            order = np.pad(np.arange(size), (before, after), mode=_NUMPY_MODE[mode])  # type: ignore[call-overload]
-            x = x[(slice(None),) * axis + (beside(order, x._data),)]
-    return x
+    return PadEdges.apply(x, tuple(sides), mode)
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:

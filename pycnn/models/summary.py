@@ -193,7 +193,7 @@ def _see(module: Module, field: _Field, x_shape: tuple[int, ...], whole: tuple[i
     """The field behind `module`, given the one before it."""
     if isinstance(module, nn.Conv2d):
         reach = [d * (k - 1) + 1 for k, d in zip(module.kernel_size, module.dilation, strict=True)]
-        return field.through((reach[0], reach[1]), module.stride)
+        return field.through((reach[0], reach[1]), (module.stride[0], module.stride[1]))
     if isinstance(module, PartialConv2d):
         return field.through((module.dense_shape[2], module.dense_shape[3]), (1, 1))
     if isinstance(module, Subsampling):

@@ -1,8 +1,7 @@
-"""The fully connected layer, and the small layers around it: flatten, identity, dropout, zero padding."""
+"""The fully connected layer, and the small layers around it: flatten, identity, dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from pycnn import functional as F
@@ -12,7 +11,7 @@ from pycnn.nn.parameter import Parameter, unset
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
 
-__all__ = ["Dropout", "Flatten", "Identity", "Linear", "ZeroPad2d"]
+__all__ = ["Dropout", "Flatten", "Identity", "Linear"]
 
 
 class Linear(Module):
@@ -104,25 +103,3 @@ class Dropout(Module):
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
-
-
-class ZeroPad2d(Module):
-    """Zeros around the last two axes; `padding` is an int or PyTorch's (left, right, top, bottom).
-
-    >>> import pycnn
-    >>> pycnn.nn.ZeroPad2d((1, 2, 0, 0))(pycnn.zeros(1, 1, 4, 4)).shape
-    (1, 1, 4, 7)
-    """
-
-    def __init__(self, padding: int | Sequence[int]) -> None:
-        super().__init__()
-        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
-        if len(sides) != 4:
-            raise ValueError(f"padding must be an int or (left, right, top, bottom), got {padding!r}")
-        self.padding = sides
-
-    def forward(self, x: Any) -> Tensor:
-        return F.pad(x, self.padding)
-
-    def extra_repr(self) -> str:
-        return f"{self.padding}"
