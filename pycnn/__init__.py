@@ -75,6 +75,7 @@ from pycnn.memory_format import channels_last as channels_last
 from pycnn.memory_format import contiguous_format as contiguous_format
 from pycnn.random import manual_seed as manual_seed
 from pycnn.tensor import Tensor as Tensor
+from pycnn.tensor import from_dlpack as from_dlpack
 from pycnn.tensor import ones as ones
 from pycnn.tensor import tensor as tensor
 from pycnn.tensor import zeros as zeros

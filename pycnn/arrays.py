@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import _dlpack
 from pycnn.memory_format import lies_as, new_array, wants_channels_last
 
 __all__ = [
     "beside",
     "copied",
     "device_of",
+    "from_others",
     "is_array",
     "is_device",
     "is_half",
@@ -159,6 +161,22 @@ def place(array: Array, device: str) -> Array:
     if wants_channels_last(array):
         return put(array.transpose(0, 2, 3, 1), number).transpose(0, 3, 1, 2)
     return put(array, number)
+
+
+def from_others(array: Any) -> Array:
+    """A view of another library's array, NumPy's or, of what a GPU holds, CuPy's; no copy.
+
+    Raises what the two libraries do, MissingToolError for a GPU's array without CuPy, or TypeError for bfloat16
+    without the package ml_dtypes.
+    """
+    try:
+        if not hasattr(array, "__dlpack__") or _dlpack.device(array)[0] == _dlpack.CUDA:
+            from pycnn.backends.cuda.device_cupy import shared
+
+            return shared(array)
+        return _dlpack.read(array, np.from_dlpack)
+    except ImportError:
+        raise TypeError("bfloat16 needs the package ml_dtypes") from None
 
 
 def copied(array: Array, last: bool, dtype: Any = None) -> Array:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import _dlpack, autograd, graph
 from pycnn import arithmetic as op
-from pycnn import autograd, graph
 from pycnn.arrays import (
     beside,
     copied,
     device_of,
+    from_others,
     is_array,
     is_device,
     module_of,
@@ -39,7 +40,7 @@ from pycnn.memory_format import (
     wants_channels_last,
 )
 
-__all__ = ["Tensor", "ones", "tensor", "zeros"]
+__all__ = ["Tensor", "from_dlpack", "ones", "tensor", "zeros"]
 
 Array = Any
 Dims = int | Sequence[int] | None
@@ -220,10 +221,18 @@ class Tensor(Variable):
             return array.astype(dtype)
         return array.copy() if copy else array
 
-    def __dlpack__(self, **options: Any) -> Any:
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
         if self._requires_grad:
             raise RuntimeError("exporting a tensor that requires a gradient would lose it; use .detach()")
-        return self._data.__dlpack__(**options)
+        asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+        return _dlpack.capsule(self._data, **{name: value for name, value in asked.items() if value is not None})
 
     def __dlpack_device__(self) -> Any:
         return self._data.__dlpack_device__()
@@ -960,6 +969,33 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False, device: An
     return Tensor(_placed(array.astype(dtype or array.dtype, copy=True), device), requires_grad)
 
 
+def from_dlpack(x: Any, *, device: Any = None, copy: bool | None = None) -> Tensor:
+    """A Tensor of an array of any library (NumPy, CuPy, torch, JAX, ...), which share their memory from then on.
+
+    Args:
+        x: an array with ``__dlpack__``, or with ``__cuda_array_interface__`` alone; bfloat16 too, with ml_dtypes.
+            What is read-only stays so: changing the Tensor in place raises ValueError.
+        device: where the Tensor is to be, as `Tensor.to` has it; None leaves it where it is.
+        copy: True always copies, False never; None only to another device.
+
+    Raises:
+        TypeError: no such array, or elements that are no numbers.
+        BufferError: memory that neither NumPy nor CuPy can see, or `copy=False` to another device.
+
+    >>> array = np.zeros(2, np.float32)
+    >>> from_dlpack(array)[0] = 5.0
+    >>> array
+    array([5., 0.], dtype=float32)
+    """
+    if not hasattr(x, "__dlpack__") and not hasattr(x, "__cuda_array_interface__"):
+        raise TypeError(f"x must be an array with __dlpack__ or __cuda_array_interface__, got {type(x).__name__}")
+    array = _array(x)
+    if copy is False and device is not None and parse_device(device) != device_of(array):
+        raise BufferError(f"x is on {device_of(array)}: it does not get to {device} without a copy")
+    placed = _placed(array, device)
+    return Tensor(_copied(placed) if copy and placed is array else placed)
+
+
 def zeros(*size: Any, dtype: Any = np.float32, requires_grad: bool = False, device: Any = None) -> Tensor:
     """A Tensor of zeros; the sizes one by one or as a tuple.
 
@@ -1003,8 +1039,8 @@ def _array(data: Any) -> Array:
         array = np.asarray(data)
     elif is_array(data):
         array = data
-    elif hasattr(data, "__dlpack__"):
-        array = np.from_dlpack(data.detach() if hasattr(data, "detach") else data)
+    elif hasattr(data, "__dlpack__") or hasattr(data, "__cuda_array_interface__"):
+        array = from_others(data.detach() if hasattr(data, "detach") else data)
     else:
         array = np.asarray(data)
         if array.dtype == np.float64:

@@ -31,7 +31,7 @@ FLOORS = [
     ["cli", "examples"],
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
-ANYWHERE = {"_extras", "_files", "_scoped"}  # helpers that import nothing of pycnn
+ANYWHERE = {"_dlpack", "_extras", "_files", "_scoped"}  # helpers that import nothing of pycnn
 
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 

@@ -1,7 +1,11 @@
 """Arrays in, arrays of the same kind out: what `ops` accepts and how it hands results back.
 
-NumPy arrays go to the backends as they are.  torch CPU tensors, JAX arrays and anything else with ``__dlpack__`` are
-looked at through a zero-copy NumPy view, and the result is wrapped back into the caller's kind; CuPy arrays stay CuPy.
+NumPy and CuPy arrays go to the backends as they are.  torch tensors, JAX arrays and anything else with ``__dlpack__``
+are looked at through a zero-copy view, NumPy's in main memory and CuPy's on a GPU, and the result is wrapped back into
+the caller's kind; so are arrays with nothing but ``__cuda_array_interface__``.
+
+On a GPU the streams are ordered as DLPack has it: CuPy's current stream waits for what the owner of an array has
+begun, and that one's stream waits for CuPy's when it takes the result.
 """
 
 from __future__ import annotations
@@ -13,14 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from pycnn import backends
+from pycnn import _dlpack, backends
+from pycnn.arrays import from_others
 from pycnn.backends.cpu import half
 
 Array = Any  # numpy.ndarray, cupy.ndarray, torch.Tensor, jax.Array: whatever the caller holds
 
 
 def kind(array: Array) -> str:
-    """Which library `array` belongs to: numpy, cupy, torch, jax or dlpack.  Raises TypeError for anything else."""
+    """Which library `array` belongs to: numpy, cupy, torch, jax, or another one's that is read by its protocol, dlpack
+    or cuda_array.  Raises TypeError for anything else.
+    """
     if isinstance(array, np.ndarray):
         if isinstance(array, np.ma.MaskedArray):
             raise TypeError("not a plain array: a masked array, whose mask would be lost")
@@ -35,6 +42,8 @@ def kind(array: Array) -> str:
         return "jax"
     if hasattr(array, "__dlpack__"):
         return "dlpack"
+    if hasattr(array, "__cuda_array_interface__"):
+        return "cuda_array"
     raise TypeError(f"not an array: {array!r:.60} of type {type(array).__name__}")
 
 
@@ -58,17 +67,17 @@ class Call:
             are where the backend's kernels read them, else widened to float32.
     """
 
-    __slots__ = ("_dtype", "_half", "_kind", "_unrounded", "arrays", "backend")
+    __slots__ = ("_dtype", "_half", "_kind", "_like", "_unrounded", "arrays", "backend")
 
     def __init__(self, *optional: str, per_channel: tuple[str, ...] = (), **arrays: Array | None) -> None:
         library, dtype, unrounded = _ready(optional, per_channel, arrays)
         if dtype is None:
-            self._look(optional, per_channel, arrays)
+            on_device = self._look(optional, per_channel, arrays)
         else:
             self._kind, self._dtype, self._half = library, dtype, dtype.char not in "fd"
-            self._unrounded = unrounded
+            self._unrounded, self._like = unrounded, None
             self.arrays: list[Any] = list(arrays.values())
-        on_device = self._kind == "cupy"
+            on_device = library == "cupy"
         name = backends.selected() or ("cuda" if on_device else "cpu")
         if on_device != (name == "cuda"):
             how = "; cupy.asarray or .cuda() moves them to a GPU" if name == "cuda" else ""
@@ -82,8 +91,8 @@ class Call:
         if self._half:
             self.arrays = [array if array is None else _as(array, _FLOAT32, self.backend) for array in self.arrays]
 
-    def _look(self, optional: tuple[str, ...], per_channel: tuple[str, ...], arrays: dict[str, Array | None]) -> None:
-        """Find out what the arrays are, and how to see them as the backends want them."""
+    def _look(self, optional: tuple[str, ...], per_channel: tuple[str, ...], arrays: dict[str, Array | None]) -> bool:
+        """Find out what the arrays are, and how to see them as the backends want them; whether that is on a GPU."""
         given: dict[str, Any] = {
             name: array for name, array in arrays.items() if array is not None or name not in optional
         }
@@ -98,11 +107,11 @@ class Call:
         self._kind = next(iter(kinds.values()))
         if any(found != self._kind for found in kinds.values()):
             raise TypeError(f"all arrays must come from one library, got {_listing(kinds)}")
-        if self._kind == "cupy":
-            places = {name: f"cuda:{array.device.id}" for name, array in given.items()}
-            if len(set(places.values())) > 1:
-                raise TypeError(f"all arrays must be on one GPU, got {_listing(places)}")
+        places = {name: _place(name, array, self._kind) for name, array in given.items()}
+        if len(set(places.values())) > 1:
+            raise TypeError(f"all arrays must be on one device, got {_listing(places)}")
         views = {name: _view(name, array, self._kind) for name, array in given.items()}
+        self._like = None if self._kind in ("numpy", "cupy") else next(iter(given.values()))
         self._dtype = next(iter(views.values())).dtype
         self._half = self._dtype.char not in "fd"  # asking for the character is forty times as fast as for the name
         self._unrounded = tuple(
@@ -116,6 +125,7 @@ class Call:
                 f"{next(iter(views))} must be float16, bfloat16, float32 or float64, got dtype {self._dtype}"
             )
         self.arrays = [views.get(name) for name in arrays]
+        return next(iter(places.values())) != _dlpack.CPU
 
     def index(self, name: str, array: Array) -> Any:
         """`array`, of the same library as the others, as int64 for the backend.  Raises TypeError if it is not."""
@@ -160,7 +170,7 @@ class Call:
         """
         if self._half and dtype != _FLOAT32 and result.dtype == _FLOAT32:
             result = _as(result, self._dtype, self.backend)
-        return _FROM_NUMPY[self._kind](result) if self._kind in _FROM_NUMPY else result
+        return result if self._like is None else _RETURNED[self._kind](result, self._like)
 
 
 _FLOAT16, _FLOAT32, _FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
@@ -233,30 +243,41 @@ def _listing(named: dict[str, str]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in named.items())
 
 
+def _place(name: str, array: Array, kind: str) -> str:
+    """Where `array` lies: "cpu", "cuda:0" and so on.  Raises TypeError for what neither backend can see."""
+    if kind == "numpy":
+        return "cpu"
+    if kind == "cupy":
+        return f"cuda:{array.device.id}"
+    if kind == "torch":
+        if array.device.type not in (_dlpack.CPU, _dlpack.CUDA):
+            raise TypeError(f"{name} is a torch tensor on {array.device}, neither on a CPU nor on a CUDA GPU")
+        if array.layout != sys.modules["torch"].strided:
+            raise TypeError(f"{name} must be a dense torch tensor, got layout {array.layout}")
+        return _dlpack.CPU if array.device.type == _dlpack.CPU else f"cuda:{array.device.index or 0}"
+    if kind == "cuda_array":
+        return _dlpack.CUDA
+    if isinstance(array, getattr(getattr(sys.modules.get("jax"), "core", None), "Tracer", ())):
+        raise TypeError(f"{name} is traced by JAX and has no elements yet; pycnn.jax has functions for that")
+    try:
+        place, number = _dlpack.device(array)
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
+    return place if place == _dlpack.CPU else f"{place}:{number}"
+
+
 def _view(name: str, array: Array, kind: str) -> Any:
+    """`array` as NumPy or, of a GPU, CuPy sees it, without a copy where the bytes lie in an order native code reads."""
     if kind == "cupy":
         return array
-    if kind == "numpy":
-        return _plain(array)
-    if kind == "jax":
-        return _plain(np.asarray(array))  # zero-copy and read-only on the CPU; JAX registers bfloat16 with NumPy itself
-    if kind == "torch":
-        torch = sys.modules["torch"]
-        if array.device.type != "cpu":
-            raise TypeError(f"{name} is a torch tensor on {array.device}; pass CUDA tensors through cupy.from_dlpack")
-        if array.layout != torch.strided:
-            raise TypeError(f"{name} must be a dense torch tensor, got layout {array.layout}")
-        array = array.detach().resolve_neg()
-        if array.dtype == torch.bfloat16:  # NumPy's DLPack does not know bfloat16; its bits travel as int16
-            try:
-                import ml_dtypes
-            except ImportError:
-                raise TypeError(f"{name} is bfloat16, which needs the package ml_dtypes") from None
-            return np.from_dlpack(array.view(torch.int16)).view(ml_dtypes.bfloat16)
-    try:
-        return _plain(np.from_dlpack(array))
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
-        raise TypeError(f"{name} cannot be read through DLPack on the CPU: {error}") from error
+    if kind != "numpy":
+        if kind == "torch":
+            array = array.detach().resolve_neg()
+        try:
+            array = from_others(array)
+        except (BufferError, RuntimeError, TypeError, ValueError) as error:
+            raise TypeError(f"{name} cannot be read through DLPack: {error}") from error
+    return _plain(array) if isinstance(array, np.ndarray) else array
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
@@ -267,15 +288,32 @@ def _plain(array: np.ndarray) -> np.ndarray:
     return array if array.flags.aligned else array.copy()
 
 
-def _to_torch(result: Any) -> Array:
+def _to_torch(result: Any, like: Array) -> Array:
     torch = sys.modules["torch"]
-    if str(result.dtype) == "bfloat16":
-        return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(result)
+    tensor = torch.from_dlpack(_dlpack.Exporter(result))
+    last = torch.channels_last
+    if tensor.ndim == 4 == like.ndim and not like.is_contiguous() and like.is_contiguous(memory_format=last):
+        return tensor.contiguous(memory_format=last)  # the CPU engine computes in C order
+    return tensor
 
 
-def _to_jax(result: Any) -> Array:
-    return sys.modules["jax"].numpy.asarray(result)
+def _to_jax(result: Any, like: Array) -> Array:
+    jax = sys.modules["jax"]
+    if type(result) is np.ndarray and not result.flags.writeable:  # perhaps a view of what the caller holds
+        return jax.numpy.asarray(result)
+    return jax.dlpack.from_dlpack(_dlpack.Exporter(result))
 
 
-_FROM_NUMPY: dict[str, Callable[[Any], Array]] = {"torch": _to_torch, "jax": _to_jax}
+def _to_owner(result: Any, like: Array) -> Array:
+    """To numba what is numba's; else an array of NumPy's or CuPy's, which any library reads."""
+    if type(like).__module__.partition(".")[0] == "numba":
+        return sys.modules["numba"].cuda.as_cuda_array(result)
+    return result
+
+
+_RETURNED: dict[str, Callable[[Any, Array], Array]] = {
+    "torch": _to_torch,
+    "jax": _to_jax,
+    "dlpack": _to_owner,
+    "cuda_array": _to_owner,
+}

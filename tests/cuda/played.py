@@ -21,11 +21,15 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
+import played_dlpack
 
 from pycnn.backends.cuda.device import Argument, Writes
 from pycnn.backends.cuda.device_sim import SimArray, SimDevice
 from pycnn.jit import cubin, nvrtc
 from pycnn.jit.sources import Instance, Sources, installed
+
+# Streams by their handle, as those find them who are given one.
+_STREAMS: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 
 
 class RaceError(RuntimeError):
@@ -102,6 +106,7 @@ class Stream:
 
     def __init__(self, null: bool = False, non_blocking: bool = False) -> None:
         self.ptr = id(self) if not null else 0
+        _STREAMS[self.ptr] = self
         self.recorded: list[Callable[[], None]] | None = None
         self.captured: dict[int, Any] = {}  # the memory that what it captures uses
         self.done = 0
@@ -262,6 +267,19 @@ class Ndarray:
 
     def __len__(self) -> int:
         return len(self._host)
+
+    # -- to other libraries
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return played_dlpack.CUDA, self.block.device_id
+
+    def __dlpack__(self, *, stream: int | None = None, **options: Any) -> Any:
+        hand_over(stream)
+        return played_dlpack.capsule(_plain(self._host), self.block.device_id, options)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return played_dlpack.interface(self._host, Gpu.playing.stream.ptr)
 
     # -- back to the host
 
@@ -533,6 +551,10 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> Ndarray:
 
 def asarray(value: Any, dtype: Any = None) -> Ndarray:
     """An array of the current device: `value` itself where it is one."""
+    if not isinstance(value, Ndarray) and hasattr(value, "__cuda_array_interface__"):
+        found = value.__cuda_array_interface__
+        take_over(found["stream"])
+        return Gpu.playing.find(played_dlpack.from_interface(found), Gpu.playing.current)
     if isinstance(value, Ndarray):
         if value.block.device_id != Gpu.playing.current:
             other = value._used
@@ -546,6 +568,32 @@ def asarray(value: Any, dtype: Any = None) -> Ndarray:
     result = empty(value.shape, value.dtype)
     result._used[...] = value
     return result
+
+
+def hand_over(stream: int | None) -> None:
+    """The stream of a consumer, as DLPack and the CUDA array interface number it, waits for the current one."""
+    if stream != -1:
+        _STREAMS[_handle(stream)].wait_event(Gpu.playing.stream.record())
+
+
+def take_over(stream: int | None) -> None:
+    """The current stream waits for that of a producer."""
+    if stream is not None:
+        Gpu.playing.stream.wait_event(_STREAMS[_handle(stream)].record())
+
+
+def _handle(stream: int | None) -> int:
+    assert stream != 0, "0 is ambiguous, so both protocols forbid it"
+    return 0 if stream in (None, 1) else stream
+
+
+def from_dlpack(array: Any) -> Ndarray:
+    """A view of what another library holds on a GPU."""
+    kind, number = array.__dlpack_device__()
+    assert kind == played_dlpack.CUDA, "the copy from the host is left out"
+    ptr = Gpu.playing.stream.ptr
+    made = array.__dlpack__(stream=1 if ptr == 0 else ptr, max_version=(1, 0))
+    return Gpu.playing.find(played_dlpack.view(made), number)
 
 
 def _filled(shape: Any, value: Any, dtype: Any) -> Ndarray:
@@ -710,6 +758,18 @@ class Gpu:
             gone = partial(self._arrays.pop, memory.begin, None)
             self._arrays[memory.begin] = weakref.ref(memory, lambda _: gone())
 
+    def find(self, seen: np.ndarray, number: int) -> Ndarray:
+        """The array of a GPU whose memory NumPy has been shown."""
+        address = int(seen.ctypes.data)
+        for reference in self._arrays.values():
+            memory = reference()
+            if memory is not None and memory.begin <= address < memory.begin + max(memory.size, 1):
+                offset = memory.offset + address - memory.begin
+                host = np.ndarray.__new__(SimArray, seen.shape, seen.dtype, memory.map, offset, seen.strides)
+                host.memory = memory
+                return Ndarray(host, _Block(host, number))
+        raise AssertionError(f"{address:#x} is no memory of a GPU")
+
     def _argument(self, value: bytes) -> Argument:
         """A parameter as the simulator checks it: a pointer into an array that is there, or plain bytes."""
         if len(value) != 8:
@@ -779,7 +839,7 @@ def _cupy(gpu: Gpu) -> Any:
     module.__path__ = []
     for function in (
         *(empty, asarray, zeros, ones, full, concatenate, stack, where, clip, take_along_axis, copyto, expand_dims),
-        *(broadcast_to, vdot, arange),
+        *(broadcast_to, vdot, arange, from_dlpack),
     ):
         setattr(module, function.__name__, function)
     for name in UFUNCS:

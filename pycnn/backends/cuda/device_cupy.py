@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from pycnn import _dlpack
 from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
 from pycnn.backends.replay import CaptureError
 from pycnn.jit import cubin, nvrtc
@@ -101,6 +102,15 @@ def put(array: Array, number: int) -> Array:
         if cupy.cuda.get_current_stream().is_capturing():
             raise CaptureError("an array of the host would be copied while a graph is captured; make it an input")
         return cupy.asarray(array)
+
+
+def shared(array: Any) -> Array:
+    """A view of another library's array on a GPU, by DLPack or ``__cuda_array_interface__``; no copy.
+
+    CuPy's current stream waits for what the owner's stream holds, as both protocols have it.
+    """
+    cupy = _cupy()
+    return _dlpack.read(array, cupy.from_dlpack) if hasattr(array, "__dlpack__") else cupy.asarray(array)
 
 
 _ON_A_CHIP = ((7, 2), (8, 7), (10, 1), (11, 0))  # Xavier, Orin, Thor
