@@ -83,7 +83,7 @@ from pycnn.tensor import zeros as zeros
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import pycnn` alone stays quick.
-_LATER = ("amp", "checkpoint", "compiler", "cuda", "data", "jit", "models", "nn", "onnx", "optim")
+_LATER = ("amp", "checkpoint", "compiler", "cuda", "data", "jit", "models", "nn", "onnx", "optim", "weights")
 _NAMES_LATER = {
     **dict.fromkeys(("CompileError", "CompiledModel", "compile", "load_compiled"), "pycnn.compiler"),
     "CudaKernel": "pycnn.custom.text",

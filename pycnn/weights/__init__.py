@@ -1,0 +1,90 @@
+"""Weights that others trained: safetensors and PyTorch checkpoints as dictionaries of arrays.
+
+`load` looks at a file's contents, not at its name, and gives what `Module.load_state_dict` takes.  Nothing in a file is
+executed and no size in it is believed, so one from a stranger can be opened: PyTorch's pickles are run by a machine of
+our own that builds tensors and refuses all else by name, and memory stays below three times the file and 64 MiB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pycnn.arrays import is_array, to_host
+from pycnn.tensor import Tensor
+from pycnn.weights.errors import WeightsError
+from pycnn.weights.nested import flatten, select_part
+from pycnn.weights.safetensors import is_safetensors, read_safetensors, write_safetensors
+from pycnn.weights.source import Source
+from pycnn.weights.torch_files import is_older_checkpoint, is_tar, is_zip, read_older_checkpoint, read_zip_checkpoint
+
+__all__ = ["WeightsError", "load", "save"]
+
+Array = np.ndarray[Any, Any]
+
+
+def load(path: str | os.PathLike[str], select: str | None = None) -> dict[str, Array]:
+    """The arrays of a file by name.
+
+    Args:
+        path: a safetensors file or a PyTorch checkpoint (the zip archive, or the pickles from before PyTorch 1.6).
+        select: which part of a checkpoint that holds more than a network: a dotted path such as "ema.state_dict"; ""
+            for everything, under its full name.  By default the network: what lies under "state_dict",
+            "model_state_dict", "model", ... if there is no array outside such parts, without the "module." that
+            torch.nn.DataParallel puts before all names.
+
+    Returns:
+        Arrays by dotted name, in the file's order; numbers and strings are left out.  Most are views of the mapped
+        file, so they are read-only and must not outlive a change of it; `Module.load_state_dict` copies.  Tensors that
+        share a storage share memory.  bfloat16 and 8-bit floats have the dtypes of ml_dtypes.
+
+    Raises:
+        FileNotFoundError, OSError: no such file, or no permission.
+        WeightsError: another kind of file, a damaged or truncated one, a pickle that refers to anything but what builds
+            tensors (quantised and sparse ones are not read), no such part, or no arrays.
+        ModuleNotFoundError: bfloat16 or an 8-bit float, and ml_dtypes is not installed.
+
+    >>> import pathlib, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> file = pathlib.Path(folder.name, "net.safetensors")
+    >>> save(file, {"weight": np.eye(2, dtype=np.float32)})
+    >>> load(file)
+    {'weight': array([[1., 0.],
+                      [0., 1.]], dtype=float32)}
+    """
+    source = Source(path)
+    if is_safetensors(source):
+        arrays = read_safetensors(source)
+    elif is_zip(source):
+        arrays = flatten(source, read_zip_checkpoint(source))
+    elif is_older_checkpoint(source):
+        arrays = flatten(source, read_older_checkpoint(source))
+    elif is_tar(source):
+        raise source.error("a tar archive, as PyTorch wrote before version 0.1.10", "a newer format: save it again")
+    else:
+        raise source.error(f"a file that begins with {bytes(source.data[:8])!r}", "safetensors or a PyTorch checkpoint")
+    return select_part(source, arrays, select)
+
+
+def save(path: str | os.PathLike[str], state_dict: Mapping[str, Any]) -> None:
+    """Write arrays as safetensors, whole or not at all; `load` and the safetensors package read them.
+
+    Args:
+        path: the file; its folder must exist.
+        state_dict: arrays or tensors of any device by name, such as `Module.state_dict` gives.
+
+    Raises:
+        TypeError: a value that is no array, or a name that is no string.
+        WeightsError: a dtype that the format lacks.
+        OSError: no folder, no permission, a full disk; an older file of that name is then untouched.
+    """
+    arrays = {}
+    for name, value in state_dict.items():
+        array = value.detach().data if isinstance(value, Tensor) else value
+        if not isinstance(name, str) or not is_array(array):
+            raise TypeError(f"state_dict must map strings to arrays, got {name!r}: {type(value).__name__}")
+        arrays[name] = to_host(array)
+    write_safetensors(path, arrays)
