@@ -1,5 +1,35 @@
-"""ONNX: networks written to its files.  Needs the package onnx: ``pip install 'pycnn[onnx]'``."""
+"""Models in the Open Neural Network Exchange format: read, checked and run by pycnn's own operators, and
+written.
 
+    import pycnn.onnx
+    outputs = pycnn.onnx.prepare(onnx.load("model.onnx")).run([x])
+    pycnn.onnx.export(network, x, "network.onnx")
+
+Nothing here is computed by another runtime: each operator is a function in `pycnn.onnx.operators`, written with
+pycnn's functions and Tensors, and so runs wherever they do.  The package onnx reads the files and says what operators
+look like; it comes with ``pip install 'pycnn[onnx]'``.
+"""
+
+from pycnn.onnx.backend import PycnnBackend, PycnnRep
+from pycnn.onnx.errors import ModelError, UnsupportedModelError
 from pycnn.onnx.writer import export, to_model
 
-__all__ = ["export", "to_model"]
+prepare = PycnnBackend.prepare
+run_model = PycnnBackend.run_model
+run_node = PycnnBackend.run_node
+supports_device = PycnnBackend.supports_device
+is_compatible = PycnnBackend.is_compatible
+
+__all__ = [
+    "ModelError",
+    "PycnnBackend",
+    "PycnnRep",
+    "UnsupportedModelError",
+    "export",
+    "is_compatible",
+    "prepare",
+    "run_model",
+    "run_node",
+    "supports_device",
+    "to_model",
+]

@@ -1,0 +1,351 @@
+"""An ONNX model as plain data: what is in a file, validated, with nothing of protobuf left.
+
+Everything that can be wrong with a model is found here, before anything runs: a damaged file, tensors whose bytes do
+not fit their shape, names that nothing makes, opsets that are too new, and operators that pycnn does not have, which
+are all named at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pycnn._extras import extra
+from pycnn.onnx import registry
+from pycnn.onnx.errors import ModelError, UnsupportedModelError
+
+with extra("onnx", "onnx"):
+    import onnx
+    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+__all__ = ["LATEST_OPSET", "Graph", "Node", "ValueInfo", "from_model", "load"]
+
+LATEST_OPSET = 28  # the newest whose operators were compared with those here
+
+Shape = tuple[int | str | None, ...]
+
+
+@dataclass(frozen=True)
+class ValueInfo:
+    """A graph's input or output: dtype and shape are None where the model does not say, or it is no tensor."""
+
+    name: str
+    dtype: np.dtype[Any] | None = None
+    shape: Shape | None = None
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation; `version` is the opset in which the operator took the form that the node uses."""
+
+    operator: str
+    version: int
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.name!r}"
+
+    @property
+    def graphs(self) -> Iterator[Graph]:
+        """The graphs among its attributes: branches and bodies."""
+        return (value for value in self.attributes.values() if isinstance(value, Graph))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which each can run, and the constants that they start from.
+
+    Attributes:
+        inputs: what the caller gives; an input that also is a constant may be left out.
+        captured: names that a branch or a body takes from the graph around it.
+    """
+
+    name: str
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, np.ndarray] = field(repr=False)
+    captured: frozenset[str] = frozenset()
+
+    @property
+    def required(self) -> tuple[ValueInfo, ...]:
+        """The inputs without those that have a default."""
+        return tuple(one for one in self.inputs if one.name not in self.constants)
+
+
+def load(path: str | Path) -> Graph:
+    """Read and validate a file, and the files with its weights that it names.
+
+    Raises:
+        OSError: a file that cannot be read.
+        ModelError: one that is damaged or no valid model; the message names it.
+        UnsupportedModelError: operators that pycnn does not have, all of them.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    try:
+        model = ModelProto.FromString(content)
+    except _decode_error() as error:
+        raise ModelError(f"{path}: not an ONNX model, or cut off: {error}") from None
+    del content
+    try:
+        return from_model(model, path.parent)
+    except UnsupportedModelError:
+        raise
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error.__cause__
+
+
+def from_model(model: ModelProto, folder: str | Path = ".") -> Graph:
+    """Validate a model; `folder` is where files with its weights lie.
+
+    Raises:
+        ModelError, UnsupportedModelError, OSError: as `load`.
+    """
+    if not model.HasField("graph"):
+        raise ModelError("it holds no graph: an empty or cut off file, or no ONNX model")
+    if model.functions:
+        model = _inlined(model)
+    opsets = {_domain(each.domain): each.version for each in model.opset_import} or {"": 1}
+    newest = opsets.get("", LATEST_OPSET)
+    if not 1 <= newest <= LATEST_OPSET:
+        raise ModelError(f"it uses opset {newest}; opsets 1 to {LATEST_OPSET} are known")
+    _expect_supported(model.graph, opsets)
+    _load_external(model.graph, Path(folder))
+    return _Reader(opsets).graph(model.graph, frozenset())
+
+
+def from_node(node: NodeProto, opset: int) -> Node:
+    """One node by itself.  Raises ModelError, UnsupportedModelError as `from_model`."""
+    graph = GraphProto(node=[node])
+    opsets = {_domain(node.domain): opset}
+    _expect_supported(graph, opsets)
+    return _Reader(opsets).node(node, 0, frozenset(node.input))
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _decode_error() -> type[Exception]:
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    kind: type[Exception] = DecodeError
+    return kind
+
+
+def _inlined(model: ModelProto) -> ModelProto:
+    """The model with the functions that it brings along written out."""
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"its functions cannot be written out: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _expect_supported(graph: GraphProto, opsets: Mapping[str, int]) -> None:
+    missing: dict[tuple[str, str, int], list[str]] = {}
+    for place, node in _all_nodes(graph):
+        domain = _domain(node.domain)
+        opset = opsets.get(domain, 0)
+        version = _version(node.op_type, domain, opset)
+        if version is None or registry.find(node.op_type, version) is None:
+            missing.setdefault((node.op_type, domain, opset), []).append(_label(node, place))
+    if missing:
+        raise UnsupportedModelError([(*which, tuple(nodes)) for which, nodes in missing.items()])
+
+
+def _all_nodes(graph: GraphProto) -> Iterator[tuple[int, NodeProto]]:
+    for place, node in enumerate(graph.node):
+        yield place, node
+        for inner in _graphs_of(node):
+            yield from _all_nodes(inner)
+
+
+def _label(node: NodeProto, place: int) -> str:
+    """The node's name, or else what it makes, or else its place."""
+    return node.name or next((f"-> {name}" for name in node.output if name), f"#{place}")
+
+
+@functools.cache
+def _schema(operator: str, opset: int) -> Any:
+    try:
+        return onnx.defs.get_schema(operator, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _version(operator: str, domain: str, opset: int) -> int | None:
+    """The opset in which `operator` took the form that it has in `opset`; None if it is not of the standard."""
+    schema = None if domain or opset < 1 else _schema(operator, opset)
+    return None if schema is None or schema.deprecated else int(schema.since_version)
+
+
+def _load_external(graph: GraphProto, folder: Path) -> None:
+    """Put in the weights that lie in files beside the model's."""
+    from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
+
+    tensors = [*graph.initializer]
+    for _, node in _all_nodes(graph):
+        for attribute in node.attribute:
+            tensors += [*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors]
+        for inner in _graphs_of(node):
+            tensors += inner.initializer
+    for tensor in tensors:
+        if uses_external_data(tensor):
+            try:
+                load_external_data_for_tensor(tensor, str(folder))
+            except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
+                raise ModelError(f"the weights of tensor {tensor.name!r}: {_first_line(error)}") from None
+            tensor.data_location = TensorProto.DEFAULT
+            del tensor.external_data[:]
+
+
+class _Reader:
+    """Makes plain data of what was checked."""
+
+    def __init__(self, opsets: Mapping[str, int]) -> None:
+        self._opset = opsets.get("", 1)
+
+    def graph(self, proto: GraphProto, around: frozenset[str]) -> Graph:
+        """`around` are the names that a branch or a body may take from the graphs that it is in."""
+        if proto.sparse_initializer:
+            raise ModelError(f"graph {proto.name!r} holds sparse tensors, which are not supported")
+        constants = {tensor.name: array_of(tensor) for tensor in proto.initializer}
+        inputs = tuple(map(_value_info, proto.input))
+        known = {*constants, *(one.name for one in inputs)}
+        captured: set[str] = set()
+        nodes = []
+        for place, each in enumerate(proto.node):
+            node = self.node(each, place, around | known)
+            inner = {name for graph in node.graphs for name in graph.captured}
+            for name in (*node.inputs, *inner):
+                if not name or name in known:
+                    continue
+                if name not in around:
+                    raise ModelError(f"node {node} reads {name!r}, which nothing before it makes")
+                captured.add(name)
+            for name in filter(None, node.outputs):
+                if name in known:
+                    raise ModelError(f"node {node} makes {name!r}, which there already is")
+                known.add(name)
+            nodes.append(node)
+        for one in proto.output:
+            if one.name not in known:
+                if one.name not in around:
+                    raise ModelError(f"the output {one.name!r} is made by nothing")
+                captured.add(one.name)
+        outputs = tuple(map(_value_info, proto.output))
+        return Graph(proto.name, inputs, outputs, tuple(nodes), constants, frozenset(captured))
+
+    def node(self, proto: NodeProto, place: int, around: frozenset[str]) -> Node:
+        """One node, with the defaults of the attributes that it leaves out."""
+        schema = _schema(proto.op_type, self._opset)
+        label = _label(proto, place)
+        _check(proto, schema, f"{proto.op_type} {label!r}")
+        attributes: dict[str, Any] = {
+            name: _attribute(one.default_value)
+            for name, one in schema.attributes.items()
+            if one.default_value.type != AttributeProto.UNDEFINED
+        }
+        for attribute in proto.attribute:
+            if attribute.type == AttributeProto.GRAPH:
+                attributes[attribute.name] = self.graph(attribute.g, around)
+            else:
+                attributes[attribute.name] = _attribute(attribute)
+        version = int(schema.since_version)
+        return Node(proto.op_type, version, label, tuple(proto.input), tuple(proto.output), attributes)
+
+
+def _check(node: NodeProto, schema: Any, label: str) -> None:
+    """Whether the node has the attributes, and as many inputs and outputs, as its operator."""
+    for attribute in node.attribute:
+        known = schema.attributes.get(attribute.name)
+        if known is None:
+            raise ModelError(f"node {label} has an attribute {attribute.name!r}, which its operator does not know")
+        if attribute.ref_attr_name or attribute.type != known.type.value:
+            raise ModelError(f"attribute {attribute.name!r} of node {label} must be of type {known.type.name}")
+    given = {attribute.name for attribute in node.attribute}
+    for name, known in schema.attributes.items():
+        if known.required and name not in given:
+            raise ModelError(f"node {label} lacks the attribute {name!r}")
+    for kind, count, least, most in (
+        ("inputs", len(node.input), schema.min_input, schema.max_input),
+        ("outputs", len(node.output), schema.min_output, schema.max_output),
+    ):
+        if not least <= count <= most:
+            raise ModelError(f"node {label} has {count} {kind}; its operator has {least} to {most}")
+    if any(not name for name in node.input[: _required(schema)]):
+        raise ModelError(f"node {label} leaves an input out that its operator needs")
+
+
+def _required(schema: Any) -> int:
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    return sum(1 for one in schema.inputs if one.option == single)
+
+
+_FIELDS = {
+    AttributeProto.FLOAT: lambda one: float(one.f),
+    AttributeProto.INT: lambda one: int(one.i),
+    AttributeProto.STRING: lambda one: one.s.decode("utf-8", "replace"),
+    AttributeProto.TENSOR: lambda one: array_of(one.t),
+    AttributeProto.FLOATS: lambda one: tuple(one.floats),
+    AttributeProto.INTS: lambda one: tuple(one.ints),
+    AttributeProto.STRINGS: lambda one: tuple(text.decode("utf-8", "replace") for text in one.strings),
+}
+
+
+def _attribute(proto: AttributeProto) -> Any:
+    """The value of an attribute; of a kind that no operator here has, the message itself."""
+    reader = _FIELDS.get(proto.type)
+    return proto if reader is None else reader(proto)
+
+
+def array_of(tensor: TensorProto) -> np.ndarray:
+    """The elements of a tensor.  Raises ModelError if there are not as many bytes as its shape needs."""
+    try:
+        return np.asarray(numpy_helper.to_array(tensor))
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        shape = "x".join(map(str, tensor.dims)) or "scalar"
+        raise ModelError(f"tensor {tensor.name!r} ({shape}) is damaged: {_first_line(error)}") from None
+
+
+def dtype_of(number: int) -> np.dtype[Any]:
+    """The dtype that a number of TensorProto.DataType stands for.  Raises ModelError for one that is none."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number))
+    except KeyError:
+        raise ModelError(f"{number} is no data type") from None
+
+
+def _value_info(proto: onnx.ValueInfoProto) -> ValueInfo:
+    kind = proto.type.tensor_type
+    if not proto.type.HasField("tensor_type") or not kind.elem_type:
+        return ValueInfo(proto.name)
+    shape = tuple(_dimensions(kind.shape.dim)) if kind.HasField("shape") else None
+    return ValueInfo(proto.name, dtype_of(kind.elem_type), shape)
+
+
+def _dimensions(dims: Iterable[Any]) -> Iterator[int | str | None]:
+    for dim in dims:
+        yield dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None

@@ -1,0 +1,31 @@
+"""The operators, a file a subject; importing them fills `pycnn.onnx.registry`."""
+
+from pycnn.onnx.operators import (
+    activation,
+    arithmetic,
+    control,
+    conv,
+    indexing,
+    linear,
+    loss,
+    norm,
+    pointwise,
+    pool,
+    reduction,
+    shape,
+)
+
+__all__ = [
+    "activation",
+    "arithmetic",
+    "control",
+    "conv",
+    "indexing",
+    "linear",
+    "loss",
+    "norm",
+    "pointwise",
+    "pool",
+    "reduction",
+    "shape",
+]
