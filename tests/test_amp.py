@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mixed import RNG, Cnn, normal
+from mixed import Cnn, normal
 
 import pycnn
 from pycnn import Tensor, amp, ops
@@ -27,7 +27,9 @@ def functions() -> Iterator[type[Function]]:
     while waiting:
         one = waiting.pop()
         waiting += one.__subclasses__()
-        if one.__module__.startswith("pycnn.") and one.__name__ != "_CheckpointInput":
+        # An ONNX model says itself in which dtypes it is computed.
+        inside = one.__module__.startswith("pycnn.") and not one.__module__.startswith("pycnn.onnx.")
+        if inside and one.__name__ != "_CheckpointInput":
             yield one
 
 
@@ -224,7 +226,7 @@ def test_it_is_what_torch_autocast_computes() -> None:
     pycnn.manual_seed(0)
     net = Cnn()
     state = {name: torch.from_numpy(value.data.copy()) for name, value in net.state_dict().items()}
-    x, t = RNG.standard_normal((16, 1, 8, 8), np.float32), np.arange(16) % 5
+    x, t = np.random.default_rng(0).standard_normal((16, 1, 8, 8), np.float32), np.arange(16) % 5
 
     class Peer(torch.nn.Module):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -238,12 +240,17 @@ def test_it_is_what_torch_autocast_computes() -> None:
             y = torch.relu(self.conv2(x)) + x
             return self.fc(torch.nn.functional.max_pool2d(y, 2).flatten(1))
 
-    peer = Peer()
-    peer.load_state_dict(state)
-    with torch.autocast("cpu", torch.bfloat16):
-        theirs = peer(torch.from_numpy(x))
-        their_loss = torch.nn.functional.cross_entropy(theirs, torch.from_numpy(t))
-    their_loss.backward()
+    def gradients(low: bool) -> tuple[Any, Any, dict[str, np.ndarray]]:
+        peer = Peer()
+        peer.load_state_dict(state)
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            y = peer(torch.from_numpy(x))
+            loss = torch.nn.functional.cross_entropy(y, torch.from_numpy(t))
+        loss.backward()
+        return y, loss, {name: parameter.grad.numpy() for name, parameter in peer.named_parameters()}
+
+    _, _, wide = gradients(low=False)
+    theirs, their_loss, right = gradients(low=True)
     with amp.autocast("bfloat16"):
         ours = net(Tensor(x))
         loss = F.cross_entropy(ours, t)
@@ -252,13 +259,15 @@ def test_it_is_what_torch_autocast_computes() -> None:
     assert str(ours.dtype) == "bfloat16"
     assert str(their_loss.dtype) == "torch.float32"
     assert loss.dtype == np.float32
-    # Both round to 8 bits in the same places but for biases; the network has some ten of them one behind the other.
-    slack = 10 * 2.0**-8
-    np.testing.assert_allclose(loss.item(), their_loss.item(), rtol=slack)
-    for name, parameter in peer.named_parameters():
-        right, found = parameter.grad.numpy(), dict(net.named_parameters())[name].grad
+    # Ten roundings to 8 bits one behind the other.
+    np.testing.assert_allclose(loss.item(), their_loss.item(), rtol=10 * 2.0**-8)
+    for name, tensor in net.named_parameters():
+        found = tensor.grad
         assert found is not None
         assert found.dtype == np.float32
         if name == "conv1.bias":
             continue  # batch norm takes it off again: nothing but rounding is left of its gradient
-        assert np.abs(found.data - right).max() <= slack * np.abs(right).max(), name
+        # A rounding decides which of two equal pixels is the maximum, and biases are not rounded here, so both are as
+        # far from one another as two draws of the same errors: sqrt(2) times what each is off, and twice for chance.
+        noise = np.linalg.norm(right[name] - wide[name])
+        assert np.linalg.norm(found.data - right[name]) <= 2 * np.sqrt(2) * noise, name

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from pycnn.backends import use_backend
+from pycnn.backends import reference, use_backend
 from pycnn.backends.cuda import Host
 from pycnn.backends.cuda.device_trace import TraceDevice, hollow
 from pycnn.jit.sources import Sources
@@ -46,7 +46,7 @@ def tracing(arch: str, sources: Sources | None = None) -> Iterator[TraceDevice]:
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
-    if name.startswith("_"):
+    if name not in reference.__all__ and not hasattr(Host, name):  # whoever looks through all modules, as pickle does
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         host = _host.get()

@@ -115,6 +115,7 @@ def test_outside_of_a_trace_the_backend_says_so() -> None:
         pycnn.ops.relu(np.zeros(3, np.float32))
     with pytest.raises(AttributeError):
         trace._nothing  # noqa: B018
+    assert not hasattr(trace, "nothing")  # pickle asks all modules for a name
 
 
 def test_an_instance_of_another_arch_is_refused() -> None:
