@@ -11,6 +11,7 @@ from pycnn.onnx.operators import (
     norm,
     pointwise,
     pool,
+    quantize,
     reduction,
     shape,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "norm",
     "pointwise",
     "pool",
+    "quantize",
     "reduction",
     "shape",
 ]

@@ -86,25 +86,5 @@ def _of_rank(table: dict[int, Callable[..., Value]], rank: int) -> Callable[...,
     return table[rank]
 
 
-def _conv1d(x: Any, w: Any, b: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
-    how = (1, *stride), (0, 0, *padding), (1, *dilation), groups
-    return _flat(F.conv2d(_high(x), _high(w), b, *how))
-
-
-def _conv_transpose1d(
-    x: Any, w: Any, b: Any, stride: Any, padding: Any, output_padding: Any, groups: int, dilation: Any
-) -> Any:
-    how = (1, *stride), (0, 0, *padding), (0, *output_padding), groups, (1, *dilation)
-    return _flat(F.conv_transpose2d(_high(x), _high(w), b, *how))
-
-
-def _high(x: Any) -> Any:
-    return x.reshape((*x.shape[:-1], 1, x.shape[-1]))
-
-
-def _flat(x: Any) -> Any:
-    return x.reshape((*x.shape[:-2], x.shape[-1]))
-
-
-_CONV: dict[int, Callable[..., Any]] = {1: _conv1d, 2: F.conv2d}
-_CONV_TRANSPOSE: dict[int, Callable[..., Any]] = {1: _conv_transpose1d, 2: F.conv_transpose2d}
+_CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d}
+_CONV_TRANSPOSE: dict[int, Callable[..., Any]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}

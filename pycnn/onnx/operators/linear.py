@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pycnn import functional as F
 from pycnn.functional.linear import Gemm
 from pycnn.onnx.operators._common import Value, is_tensor, permute
@@ -96,15 +94,3 @@ def _spread(term: str, x: Value, order: list[str]) -> Value:
     x = permute(x, tuple(term.index(letter) for letter in present)) if present else x
     sizes = iter(x.shape)
     return x.reshape(tuple(next(sizes) if letter in term else 1 for letter in order))
-
-
-@operator("MatMulInteger")
-def matmul_integer(
-    a: np.ndarray, b: np.ndarray, a_zero: np.ndarray | None = None, b_zero: np.ndarray | None = None
-) -> np.ndarray:
-    left, right = a.astype(np.int32), b.astype(np.int32)
-    if a_zero is not None:
-        left = left - (a_zero.astype(np.int32)[:, None] if a_zero.ndim == 1 else a_zero.astype(np.int32))
-    if b_zero is not None:
-        right = right - b_zero.astype(np.int32)
-    return left @ right

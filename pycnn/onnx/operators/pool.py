@@ -36,7 +36,7 @@ def max_pool(
     """y, and the place of each maximum in the flattened x if asked for."""
     if not is_tensor(x):  # 8 bits, each of which float32 holds
         found = max_pool(
-            tensor_like(x.astype(np.float32)),
+            Tensor(x.astype(np.float32)),
             kernel_shape=kernel_shape,
             auto_pad=auto_pad,
             ceil_mode=ceil_mode,
@@ -67,27 +67,20 @@ def max_pool(
     return y, (flat + first).astype(np.int64)
 
 
-def tensor_like(array: np.ndarray) -> Tensor:
-    """A Tensor in main memory."""
-    return Tensor(array)
-
-
 def _behind(view: Windows, size: tuple[int, ...]) -> tuple[int, ...]:
     """The padding behind each dimension, with what the last, partial windows of ceil_mode hang over it."""
     rows = zip(view.reach, size, view.before, view.after, strict=True)
     return tuple(max(reach - one - first, last) for reach, one, first, last in rows)
 
 
+_MAX = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
+
+
 def _max(x: Tensor, view: Windows, padding: Any, places: bool = False) -> Any:
-    how = view.kernel, view.stride, padding, view.dilation
-    if len(view.kernel) == 1:
-        rows = (1, *view.kernel), (1, *view.stride), ((0, 0), *padding), (1, *view.dilation)
-        found = F.max_pool2d(x.reshape(*x.shape[:2], 1, x.shape[2]), *rows, False, places)
-        flat = [one.reshape(*one.shape[:2], one.shape[3]) for one in (found if places else (found,))]
-        return tuple(flat) if places else flat[0]
-    if len(view.kernel) == 2:
-        return F.max_pool2d(x, *how, False, places)
-    raise ValueError(f"maximum pooling over {len(view.kernel)} dimensions")
+    rank = len(view.kernel)
+    if rank not in _MAX:
+        raise ValueError(f"maximum pooling over {rank} dimensions; there is that over {', '.join(map(str, _MAX))}")
+    return _MAX[rank](x, view.kernel, view.stride, padding, view.dilation, False, places)
 
 
 @operator("AveragePool")
