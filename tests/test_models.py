@@ -53,6 +53,7 @@ PARAMETERS = {
     "resnet44": 658_586,
     "resnet56": 853_018,
     "resnet110": 1_727_962,
+    "mobilenet_v2": 3_504_872,
 }
 
 
@@ -155,6 +156,11 @@ SIZES = {
         **{"layer3": (1024, 14, 14), "layer4": (2048, 7, 7), "avgpool": (2048, 1, 1), "fc": (1000,)},
     },
     "resnet18": {"layer1": (64, 56, 56), "layer2": (128, 28, 28), "layer3": (256, 14, 14), "layer4": (512, 7, 7)},
+    "mobilenet_v2": {  # table 2
+        **{"features.0": (32, 112, 112), "features.1": (16, 112, 112), "features.3": (24, 56, 56)},
+        **{"features.6": (32, 28, 28), "features.10": (64, 14, 14), "features.13": (96, 14, 14)},
+        **{"features.16": (160, 7, 7), "features.17": (320, 7, 7), "features.18": (1280, 7, 7)},
+    },
     "resnet20": {"layer1": (16, 32, 32), "layer2": (32, 16, 16), "layer3": (64, 8, 8), "fc": (10,)},
 }
 SIZES["googlenet"] = {key: size for key, size in SIZES["googlenet_2014"].items() if key != "conv3"}
@@ -171,7 +177,8 @@ def test_sizes_at_every_stage(name):
 
 
 # Multiply-adds in millions: ResNet table 1, OverFeat table 4 ("connections"), AlexNet and VGG as torchvision's
-# documentation lists them, GoogLeNet "1.5 billion" (section 1), CIFAR ResNet-20 as widely reported.
+# documentation lists them, GoogLeNet "1.5 billion" (section 1), MobileNetV2 table 4, CIFAR ResNet-20 as widely
+# reported.
 WORK = {
     "alexnet": (714, 0.01),
     "vgg16": (15_470, 0.01),
@@ -185,6 +192,7 @@ WORK = {
     "overfeat_fast": (2_810, 0.01),
     "overfeat_accurate": (5_369, 0.01),
     "resnet20": (41, 0.02),
+    "mobilenet_v2": (300, 0.01),
 }
 
 
@@ -249,7 +257,7 @@ def test_initialisation_follows_the_papers():
 # -- against torch ---------------------------------------------------------------------------------------------------
 
 TORCHVISION = [
-    *("alexnet", "googlenet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
 ]
 
@@ -312,6 +320,7 @@ CASES = {
     "resnet50": (48, None),
     "resnet50_2015": (48, None),
     "resnet20": (32, None),
+    "mobilenet_v2": (48, None),
 }
 SLOW_CASES = {
     "alexnet_one_tower": (67, 256),
@@ -323,6 +332,16 @@ SLOW_CASES = {
     **{f"resnet{depth}_2015": (64, None) for depth in (101, 152)},
     **{f"resnet{depth}": (32, None) for depth in (32, 44, 56, 110)},
 }
+
+
+def test_widths_of_mobilenet_are_the_papers():
+    """Table 4: 585M multiply-adds at a width of 1.4; channels are multiples of 8, and the last layer never shrinks."""
+    wide = empty("mobilenet_v2", width_mult=1.4)
+    assert sum(row.macs for row in summary(wide, (3, 224, 224))) / 1e6 == pytest.approx(585, rel=0.01)
+    assert all(m.in_channels % 8 == 0 for m in wide.modules() if isinstance(m, nn.Conv2d) and m.in_channels > 3)
+    assert empty("mobilenet_v2", width_mult=0.35).classifier[1].in_features == 1280
+    with pytest.raises(ValueError, match="width_mult must be positive, got 0"):
+        models.mobilenet_v2(width_mult=0)
 
 
 def pair_of(name, flat):

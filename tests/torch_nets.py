@@ -111,6 +111,35 @@ class CifarResNet(nn.Module):
         return self.fc(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
 
 
+def mobilenet_v2(num_classes=1000):
+    """MobileNetV2 from its table 2; batch norm, ReLU6 and containers in torchvision's places."""
+
+    def conv(c, k, size, stride=1, groups=1):
+        layers = [nn.Conv2d(c, k, size, stride, size // 2, groups=groups, bias=False), nn.BatchNorm2d(k), nn.ReLU6()]
+        return nn.Sequential(*layers)
+
+    class Block(nn.Module):
+        def __init__(self, c, k, stride, t):
+            super().__init__()
+            first = [] if t == 1 else [conv(c, t * c, 1)]
+            last = [nn.Conv2d(t * c, k, 1, bias=False), nn.BatchNorm2d(k)]
+            self.conv = nn.Sequential(*first, conv(t * c, t * c, 3, stride, t * c), *last)
+            self.add = stride == 1 and c == k
+
+        def forward(self, x):
+            return x + self.conv(x) if self.add else self.conv(x)
+
+    layers, c = [conv(3, 32, 3, 2)], 32
+    for t, k, n, s in (
+        *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+    ):
+        for i in range(n):
+            layers.append(Block(c, k, 1 if i else s, t))
+            c = k
+    layers.append(conv(c, 1280, 1))
+    return torch_networks.Features(layers, [nn.Dropout(0.2), nn.Linear(1280, num_classes)], 1)
+
+
 BUILDERS = {
     **torch_networks.BUILDERS,
     "alexnet_one_tower": lambda: alexnet_of_2012(1),
@@ -143,4 +172,5 @@ BUILDERS = {
     "resnet44": lambda: CifarResNet(7),
     "resnet56": lambda: CifarResNet(9),
     "resnet110": lambda: CifarResNet(18),
+    "mobilenet_v2": mobilenet_v2,
 }

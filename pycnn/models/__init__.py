@@ -1,8 +1,9 @@
-"""The lecture's networks, by name: `create`, `list_models`, or their functions."""
+"""The lecture's networks and MobileNetV2, by name: `create`, `list_models`, or their functions."""
 
 from pycnn.models.alexnet import alexnet, alexnet_one_tower, alexnet_two_tower
 from pycnn.models.googlenet import googlenet, googlenet_2014
 from pycnn.models.lenet import lenet5, lenet5_1998
+from pycnn.models.mobilenet import mobilenet_v2
 from pycnn.models.overfeat import overfeat_accurate, overfeat_fast
 from pycnn.models.registry import ModelInfo, create, info, list_models
 from pycnn.models.resnet import (
@@ -50,6 +51,7 @@ __all__ = [
     "lenet5",
     "lenet5_1998",
     "list_models",
+    "mobilenet_v2",
     "overfeat_accurate",
     "overfeat_fast",
     "resnet18",

@@ -76,6 +76,7 @@ TOP1: dict[str, Published] = {
     "resnet50": _torchvision(76.130),
     "resnet101": _torchvision(77.374),
     "resnet152": _torchvision(78.312),
+    "mobilenet_v2": _torchvision(71.878),
     "resnet50_2015": _he(24.7),
     "resnet101_2015": _he(23.6),
     "resnet152_2015": _he(23.0),

@@ -22,6 +22,7 @@ _FAMILIES = {  # colour by the start of the name
     "vgg": "#2166ac",
     "googlenet": "#1b7837",
     "resnet": "#762a83",
+    "mobilenet": "#35978f",
 }
 Box = tuple[float, float, float, float]  # left, bottom, width, height, in points
 _WORK = "multiply-adds per image (thousands of millions)"
