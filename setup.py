@@ -74,7 +74,7 @@ setup(
     packages=[*find_packages(include=["pycnn", "pycnn.*"]), "pycnn.kernels"],
     package_dir={"pycnn.kernels": "kernels"},
     package_data={
-        "pycnn": ["*.pyi", "py.typed", "tables/*.json"],
+        "pycnn": ["*.pyi", "py.typed", "tables/*.json", "data/imagenet_classes.txt"],
         "pycnn.kernels": ["*.cu", "*.cuh", "*.toml", "arch/*"],
     },
     libraries=[kernels(isa, *built) for isa, built in ISAS.items()],

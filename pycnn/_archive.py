@@ -19,7 +19,7 @@ import numpy as np
 
 from pycnn._files import replacing
 
-__all__ = ["ArchiveError", "Stored", "read", "stored", "write"]
+__all__ = ["ArchiveError", "Stored", "checksum", "read", "stored", "write"]
 
 Array = np.ndarray[Any, Any]
 
@@ -41,7 +41,7 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: dict[str
     try:
         with replacing(path, durable=True) as temporary:
             # Not save_file: it has a temporary name of its own making, which a killed run would leave behind each time.
-            metadata = {"pycnn": text, "crc32": str(_checksum(text, arrays))}
+            metadata = {"pycnn": text, "crc32": str(checksum(text, arrays))}
             temporary.write_bytes(library.numpy.save(arrays, metadata))
     except (OSError, library.SafetensorError) as error:
         raise ArchiveError(str(error)) from None
@@ -59,7 +59,7 @@ def read(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Any], dict[
     with _refusing(library), library.safe_open(path, framework="np") as file:
         header, text, expected = _header(file.metadata(), form)
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, the file is no mapping
-    _verify(expected, _checksum(text, arrays))
+    _verify(expected, checksum(text, arrays))
     return header, arrays
 
 
@@ -77,7 +77,7 @@ def stored(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Any], dic
         length = int.from_bytes(file.read(0, 8), "little")
         entries = json.loads(file.read(8, length))
         arrays = {name: Stored(file, entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
-    _verify(expected, _checksum(text, arrays))
+    _verify(expected, checksum(text, arrays))
     return header, arrays
 
 
@@ -167,7 +167,7 @@ def _verify(expected: str, found: int) -> None:
         raise ArchiveError("it is damaged: its contents do not have the checksum saved with them")
 
 
-def _checksum(text: str, arrays: Mapping[str, Any]) -> int:
+def checksum(text: str, arrays: Mapping[str, Any]) -> int:
     """CRC-32 of everything: the library checks lengths alone, and would let a flipped bit pass."""
     total = zlib.crc32(text.encode())
     for name in sorted(arrays):

@@ -150,6 +150,10 @@ def test_a_checkpoint_of_ours_gives_its_network(tmp_path):
     read = weights.load(tmp_path / "run")
     assert sorted(read) == sorted(net.state_dict())
     assert any(name.startswith("optimizer.") for name in weights.load(tmp_path / "run", select=""))
+    data = bytearray((tmp_path / "run").read_bytes())
+    data[-1] ^= 1
+    with pytest.raises(WeightsError, match="contents without the checksum"):
+        weights.load(written(tmp_path, data))
 
 
 # -- PyTorch ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-__all__ = ["add_size_arguments", "add_weights_argument", "built", "image_shape", "settings_of"]
+__all__ = ["add_size_arguments", "add_weights_argument", "built", "image_shape", "load_into", "settings_of"]
 
 Shape = tuple[int, int, int]
 
@@ -23,7 +23,7 @@ def add_weights_argument(parser: argparse.ArgumentParser) -> None:
         "--weights",
         type=Path,
         metavar="FILE",
-        help="a checkpoint of `pycnn train` (default: a fresh network's weights)",
+        help="a checkpoint of `pycnn train`, safetensors, or a PyTorch checkpoint (default: a fresh network's weights)",
     )
 
 
@@ -51,7 +51,7 @@ def settings_of(args: argparse.Namespace) -> dict[str, int]:
 def built(args: argparse.Namespace) -> Any:
     """The network, with the weights of ``--weights`` where it is given.
 
-    Raises ValueError for an unknown name, a file that is no checkpoint, or one of another network.
+    Raises ValueError for an unknown name, a file that holds no weights, or those of another network.
     """
     from pycnn import models
     from pycnn.nn import init
@@ -60,17 +60,15 @@ def built(args: argparse.Namespace) -> Any:
         return models.create(args.net, **settings_of(args))
     with init.skip():
         model = models.create(args.net, **settings_of(args))
-    _load(model, args.weights)
+    load_into(model, args.weights)
     return model
 
 
-def _load(model: Any, path: Path) -> None:
-    from pycnn import checkpoint
+def load_into(model: Any, path: Path) -> None:
+    """Give the network the weights of a file.  Raises ValueError for a file that holds none, or those of another."""
+    from pycnn import weights
 
-    parts = checkpoint.load(path).parts
-    if "model" not in parts:
-        raise ValueError(f"{path} holds no network, but {', '.join(parts) or 'nothing'}")
     try:
-        model.load_state_dict(parts["model"])
-    except RuntimeError as error:
+        model.load_state_dict(weights.load(path))
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None

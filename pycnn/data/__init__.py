@@ -10,6 +10,7 @@ from pycnn.data.folder import read_folder as read_folder
 from pycnn.data.folder import read_image as read_image
 from pycnn.data.idx import read_idx as read_idx
 from pycnn.data.idx import read_mnist as read_mnist
+from pycnn.data.imagenet import read_photograph as read_photograph
 from pycnn.data.loader import DataLoader as DataLoader
 from pycnn.data.sources import digits as digits
 from pycnn.data.sources import load as load

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn._archive import checksum
 from pycnn._files import replacing
 from pycnn.weights.errors import WeightsError
 from pycnn.weights.source import Source, brief, extended_dtype
@@ -46,7 +47,7 @@ def read_safetensors(source: Source) -> dict[tuple[str, ...], Array]:
 
     Raises:
         WeightsError: a header that is no JSON or too large, an unknown dtype, a size that does not fit its shape,
-            arrays that overlap, leave a hole or end before or after the file does.
+            arrays that overlap, leave a hole or end before or after the file does; a damaged checkpoint of pycnn.
         ModuleNotFoundError: bfloat16 or an 8-bit float, and ml_dtypes is not installed.
     """
     header, start = _header(source)
@@ -65,6 +66,8 @@ def read_safetensors(source: Source) -> dict[tuple[str, ...], Array]:
         arrays[name], end = array, last
     if start + end != len(source):
         raise source.error(f"a file of {len(source):,} bytes", f"{start + end:,}, as its header adds up")
+    if checkpoint and metadata.get("crc32") != str(checksum(str(metadata[_CHECKPOINT]), arrays)):
+        raise source.error("contents without the checksum that was saved with them", "undamaged bytes")
     # In the header's order, which is the writer's.
     return {tuple(name.split("/")) if checkpoint else (name,): arrays[name] for name in header}
 
