@@ -25,7 +25,7 @@ FLOORS = [
     ["random"],
     ["large", "graph", "arithmetic", "autograd", "tensor"],
     ["functional"],
-    ["amp", "cuda", "nn", "optim", "data", "checkpoint", "weights"],
+    ["amp", "cuda", "nn", "optim", "data", "checkpoint", "weights", "torch", "jax"],
     ["compiler", "models", "onnx", "training", "testing"],
     ["viz", "bench", "calibration"],
     ["cli", "examples"],
