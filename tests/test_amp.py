@@ -64,6 +64,15 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "adaptive_max_pool2d": ("input", lambda d: F.adaptive_max_pool2d(normal(*IMAGES, dtype=d), 2)),
     "adaptive_avg_pool2d": ("input", lambda d: F.adaptive_avg_pool2d(normal(*IMAGES, dtype=d), 2)),
     "dropout": ("input", lambda d: F.dropout(normal(5, 4, dtype=d), 0.5)),
+    **{
+        name: ("input", lambda d, name=name: getattr(F, name)(normal(5, 4, dtype=d)))
+        for name in (
+            *("celu", "elu", "erf", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu"),
+            *("logsigmoid", "mish", "relu6", "selu", "silu", "softplus", "softshrink", "softsign", "tanhshrink"),
+        )
+    },
+    "threshold": ("input", lambda d: F.threshold(normal(5, 4, dtype=d), 0.5, 1.0)),
+    "prelu": ("widest", lambda d: F.prelu(normal(5, 4, dtype=d), normal(4))),
     "pad": ("input", lambda d: F.pad(normal(5, 4, dtype=d), (1, 2))),
     "conv1d": ("low", lambda d: F.conv1d(normal(2, 3, 6, dtype=d), normal(4, 3, 3), normal(4))),
     "conv_transpose1d": ("low", lambda d: F.conv_transpose1d(normal(2, 3, 6, dtype=d), normal(3, 4, 3), normal(4))),

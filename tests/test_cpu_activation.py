@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from cpu_engine import DTYPES, ISAS, check, close, instruction_sets
 
-from pycnn import _cpu
+from pycnn import _cpu, ops
 from pycnn.backends import cpu, reference
 
 SPECIAL = [0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 1e-40, 3e38, -3e38, 88.7, 88.8, -87.4, -103.9]
@@ -71,6 +72,93 @@ def test_float64_functions_keep_their_ulps(name: str) -> None:
         expected = truth(x.astype(np.longdouble))
         for isa in instruction_sets():
             assert ulps(getattr(_cpu, name)(x), expected) <= limit, isa
+
+
+def softplus64(x: np.ndarray) -> np.ndarray:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+# Functions of the family by what is under them: expm1, log1p, erf and the normal distribution's tail have the errors
+# that vecmath.h states; a product with x or a sum adds one half.
+FAMILY: dict[str, tuple[tuple[float, ...], Callable[[np.ndarray], np.ndarray], float]] = {
+    "elu": ((1.0, 1.0, 1.0), lambda x: np.where(x <= 0, np.expm1(np.minimum(x, 0)), x), 3.0),
+    "erf": ((0.0, 0.0, 0.0), np.vectorize(math.erf, otypes=[np.float64]), 3.0),
+    "gelu": ((0.0, 0.0, 0.0), lambda x: x * np.vectorize(math.erfc)(-x / math.sqrt(2)) / 2, 8.5),
+    "silu": ((0.0, 0.0, 0.0), lambda x: x * sigmoid64(x), 3.5),
+    "softplus": ((1.0, np.inf, 0.0), softplus64, 3.5),
+    "logsigmoid": ((0.0, 0.0, 0.0), lambda x: -softplus64(-x), 3.5),
+    "mish": ((0.0, 0.0, 0.0), lambda x: x * np.tanh(softplus64(x)), 4.5),
+}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("name", FAMILY)
+def test_float32_family_keeps_its_ulps(name: str, isa: str) -> None:
+    """Every 20,399th of all floats, and densely where the functions bend; results that are normal numbers."""
+    settings, truth, limit = FAMILY[name]
+    x = np.arange(0, 2**32, 20399, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    x = np.concatenate([x[np.isfinite(x)], np.linspace(-30, 30, 100_001, dtype=np.float32)])
+    if name in ("silu", "mish"):
+        x = x[x > -87]  # below, e^x is no normal number, and has fewer bits than its product with x
+    with np.errstate(all="ignore"):
+        expected = truth(x.astype(np.float64))
+    normal = ~(np.abs(expected) < np.finfo(np.float32).tiny)
+    _cpu.set_isa(isa)
+    try:
+        found = _cpu.activation_fwd(x, name, *settings)
+    finally:
+        _cpu.set_isa("auto")
+    assert ulps(found[normal], expected[normal]) <= limit
+    assert (np.abs(found[~normal]) <= 2 * np.finfo(np.float32).tiny).all()
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_float64_family_keeps_its_ulps(name: str) -> None:
+    mp = pytest.importorskip("mpmath")
+    truths = {
+        "elu": lambda v: mp.expm1(v) if v <= 0 else v,
+        "erf": mp.erf,
+        "gelu": lambda v: v * mp.erfc(-v / mp.sqrt(2)) / 2,
+        "silu": lambda v: v / (1 + mp.exp(-v)),
+        "softplus": lambda v: mp.log1p(mp.exp(v)),
+        "logsigmoid": lambda v: -mp.log1p(mp.exp(-v)),
+        "mish": lambda v: v * mp.tanh(mp.log1p(mp.exp(v))),
+    }
+    settings, _, limit = FAMILY[name]
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-37, 10, 400), rng.normal(size=400), 1e-5 * rng.normal(size=50)])
+    with mp.workdps(40):
+        exact = [truths[name](mp.mpf(float(v))) for v in x]
+        for isa in instruction_sets():
+            for v, y, right in zip(x, _cpu.activation_fwd(x, name, *settings), exact, strict=True):
+                unit = float(np.spacing(abs(float(right))))
+                assert abs(mp.mpf(float(y)) - right) <= limit * unit, (isa, v)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_family_at_every_length(dtype: type) -> None:
+    rng = np.random.default_rng(1)
+    for _ in instruction_sets():
+        for length in LENGTHS:
+            x, dy = rng.normal(scale=3, size=(2, length)).astype(dtype)
+            (y,) = check(lambda x: cpu.activation_fwd(x, "leaky_relu", 0.25), x)
+            np.testing.assert_array_equal(y, reference.activation_fwd(x, "leaky_relu", 0.25))
+            (dx,) = check(lambda dy, x: cpu.activation_bwd(dy, x, "hardtanh", -1.0, 2.0), dy, x)
+            np.testing.assert_array_equal(dx, reference.activation_bwd(dy, x, "hardtanh", -1.0, 2.0))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ops.ACTIVATIONS)
+def test_family_equals_reference(name: str, dtype: type) -> None:
+    rng = np.random.default_rng(2)
+    settings = (0.5, 2.0, 0.25)
+    for _ in instruction_sets():
+        x, dy = rng.normal(scale=3, size=(2, 1003)).astype(dtype)
+        (y,) = check(lambda x: cpu.activation_fwd(x, name, *settings), x)
+        # Errors as above, of numbers of size x in the product that mish's and gelu's slopes have.
+        close(y, reference.activation_fwd(x.astype(np.float64), name, *settings), 24)
+        (dx,) = check(lambda dy, x: cpu.activation_bwd(dy, x, name, *settings), dy, x)
+        close(dx, reference.activation_bwd(dy.astype(np.float64), x.astype(np.float64), name, *settings), 48)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -197,6 +285,8 @@ def test_softmax_of_special_values(inner: tuple[int, ...]) -> None:
         (lambda x: _cpu.add(x, x[:1].copy()), "one shape"),
         (lambda x: _cpu.add_to(x, x[:1].copy()), "one shape"),
         (lambda x: _cpu.tanh_bwd(x, x.T.copy()), "one shape"),
+        (lambda x: _cpu.activation_bwd(x, x.T.copy(), "silu", 0.0, 0.0, 0.0), "one shape"),
+        (lambda x: _cpu.activation_fwd(x, "relu", 0.0, 0.0, 0.0), "no function"),
         (lambda x: _cpu.softmax_fwd(x, 2, False), "axis"),
         (lambda x: _cpu.softmax_fwd(x, -3, False), "axis"),
         (lambda x: _cpu.softmax_bwd(x, x[:1].copy(), 0, True), "one shape"),

@@ -1,3 +1,6 @@
+#include <string>
+#include <unordered_map>
+
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/module.h"
@@ -77,6 +80,59 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     return dx;
 }
 
+cpu::ActivationFunction function_of(const std::string& name, double a, double b, double c) {
+    using cpu::Activation;
+    static const std::unordered_map<std::string, Activation> functions = {
+        {"elu", Activation::kElu},
+        {"erf", Activation::kErf},
+        {"gelu", Activation::kGelu},
+        {"gelu_tanh", Activation::kGeluTanh},
+        {"hardshrink", Activation::kHardshrink},
+        {"hardsigmoid", Activation::kHardsigmoid},
+        {"hardswish", Activation::kHardswish},
+        {"hardtanh", Activation::kHardtanh},
+        {"huber", Activation::kHuber},
+        {"leaky_relu", Activation::kLeakyRelu},
+        {"logsigmoid", Activation::kLogsigmoid},
+        {"mish", Activation::kMish},
+        {"silu", Activation::kSilu},
+        {"softplus", Activation::kSoftplus},
+        {"softshrink", Activation::kSoftshrink},
+        {"softsign", Activation::kSoftsign},
+        {"tanhshrink", Activation::kTanhshrink},
+        {"threshold", Activation::kThreshold},
+    };
+    const auto found = functions.find(name);
+    require(found != functions.end(), "activation: no function of this name");
+    return {found->second, a, b, c};
+}
+
+template <typename T>
+Array<T> activation_fwd(const Array<T>& x, const std::string& name, double a, double b, double c) {
+    const cpu::ActivationFunction function = function_of(name, a, b, c);
+    Array<T> y = new_array<T>(shape_of(x));
+    const T* from = x.data();
+    T* to = y.mutable_data();
+    const py::ssize_t count = x.size();
+    const ReleaseGil release(kExponential * static_cast<double>(count));
+    cpu::operators<T>(cpu::kernels()).activation.activation_fwd(function, count, from, to);
+    return y;
+}
+
+template <typename T>
+Array<T> activation_bwd(const Array<T>& dy, const Array<T>& x, const std::string& name, double a, double b, double c) {
+    require(same_shape(dy, x), "activation: dy and x must have one shape");
+    const cpu::ActivationFunction function = function_of(name, a, b, c);
+    Array<T> dx = new_array<T>(shape_of(x));
+    const T* dy_from = dy.data();
+    const T* x_from = x.data();
+    T* to = dx.mutable_data();
+    const py::ssize_t count = x.size();
+    const ReleaseGil release(kExponential * static_cast<double>(count));
+    cpu::operators<T>(cpu::kernels()).activation.activation_bwd(function, count, dy_from, x_from, to);
+    return dx;
+}
+
 template <typename T>
 void bind(py::module_& m) {
     const std::pair<const char*, cpu::Unary> unaries[] = {
@@ -101,6 +157,10 @@ void bind(py::module_& m) {
         "add", [](const Array<T>& a, const Array<T>& b) { return binary<T>(cpu::Binary::kAdd, a, b); },
         py::arg("a").noconvert(), py::arg("b").noconvert());
     m.def("add_to", &add_to<T>, py::arg("a").noconvert(), py::arg("b").noconvert());
+    m.def("activation_fwd", &activation_fwd<T>, py::arg("x").noconvert(), py::arg("name"), py::arg("a"), py::arg("b"),
+          py::arg("c"));
+    m.def("activation_bwd", &activation_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(), py::arg("name"),
+          py::arg("a"), py::arg("b"), py::arg("c"));
     m.def("softmax_fwd", &softmax_fwd<T>, py::arg("x").noconvert(), py::arg("axis"), py::arg("log"));
     m.def("softmax_bwd", &softmax_bwd<T>, py::arg("dy").noconvert(), py::arg("y").noconvert(), py::arg("axis"),
           py::arg("log"));

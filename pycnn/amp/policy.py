@@ -38,6 +38,7 @@ from pycnn.functional.pool import (
     MaxPool2dBackward,
     PlaneTake,
 )
+from pycnn.functional.rectifier import Activation
 from pycnn.functional.shaping import Pad
 from pycnn.graph import Function
 
@@ -55,7 +56,7 @@ _WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat]
 _INPUT = [
     *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
     *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, PadEdges, Dropout),
-    *(Relu, Tanh, Sigmoid),
+    *(Relu, Tanh, Sigmoid, Activation),
     *(BatchNorm, BatchNormEval, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d),
     # Backward's own, which runs in the dtypes of forward.

@@ -14,6 +14,7 @@ import numpy as np
 from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape
 
 __all__ = [
+    "activation_fwd",
     "adaptive_avg_pool2d_fwd",
     "adaptive_max_pool2d_fwd",
     "add",
@@ -49,7 +50,7 @@ def _like(x: Array, *settings: object) -> Array:
     return _zeros(x.shape, x.dtype)
 
 
-add = batch_norm_eval = channel_affine = dropout = lrn_fwd = relu_fwd = sigmoid_fwd = tanh_fwd = _like
+activation_fwd = add = batch_norm_eval = channel_affine = dropout = lrn_fwd = relu_fwd = sigmoid_fwd = tanh_fwd = _like
 log_softmax_fwd = softmax_fwd = _like
 
 

@@ -1,6 +1,9 @@
 """Raw operators on arrays: every argument is validated here, then one backend function runs.  No autograd."""
 
 from pycnn.ops.activation import (
+    ACTIVATIONS,
+    activation,
+    activation_backward,
     log_softmax,
     log_softmax_backward,
     relu,
@@ -40,6 +43,9 @@ from pycnn.ops.random import dropout, philox_uint32
 from pycnn.ops.shaping import add, concat, pad
 
 __all__ = [
+    "ACTIVATIONS",
+    "activation",
+    "activation_backward",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_backward",
     "adaptive_max_pool2d",

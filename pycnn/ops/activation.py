@@ -1,9 +1,18 @@
-"""Raw activations on arrays of any shape, forward and backward.  The backward of each is a function of its output."""
+"""Raw activations on arrays of any shape, forward and backward.
+
+The backward of ReLU, tanh, sigmoid and softmax is a function of their output, that of the others of their input.
+"""
 
 from __future__ import annotations
 
 from pycnn.ops._arrays import Array, Call
-from pycnn.ops._checks import axis_of, expect_shape
+from pycnn.ops._checks import axis_of, expect_shape, real
+
+# The family of functions with up to three settings, by name.
+ACTIVATIONS = (
+    *("elu", "erf", "gelu", "gelu_tanh", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber", "leaky_relu"),
+    *("logsigmoid", "mish", "silu", "softplus", "softshrink", "softsign", "tanhshrink", "threshold"),
+)
 
 
 def relu(x: Array) -> Array:
@@ -96,6 +105,61 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     """
     call = _pair_call(dy, y)
     return call.back(call.backend.sigmoid_bwd(*call.arrays))
+
+
+def activation(x: Array, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Array:
+    """One of a family of functions, element by element.
+
+    Args:
+        x: any shape; float16, bfloat16, float32 or float64.
+        name: one of `ACTIVATIONS`.
+        a, b, c: its settings, those that it has.  elu: b*x where x > 0, else a*(e^(c*x) - 1).  hardtanh: the bounds a
+            and b.  huber: b*(x^2/2 where |x| <= a, else a*(|x| - a/2)).  leaky_relu: the slope a.  hardshrink,
+            softshrink: a, how much.  softplus: log(1 + e^(a*x))/a, and x where a*x > b.  threshold: b where x <= a.
+
+    Returns:
+        An array of x's shape.
+
+    Raises:
+        TypeError: not an array, an unsupported dtype, or a setting that is no number.
+        ValueError: an unknown name.
+
+    >>> import numpy as np
+    >>> activation(np.array([-1.0, 2.0]), "leaky_relu", 0.5)
+    array([-0.5,  2. ])
+    """
+    _check_function(name)
+    call = Call(x=x)
+    return call.back(call.backend.activation_fwd(*call.arrays, name, real("a", a), real("b", b), real("c", c)))
+
+
+def activation_backward(dy: Array, x: Array, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Array:
+    """Gradient of `activation`: dy times the derivative at x.
+
+    Args:
+        dy: gradient of the output, of x's shape.
+        x, name, a, b, c: as in `activation`.
+
+    Returns:
+        dx of that shape.
+
+    Raises:
+        TypeError, ValueError: as `activation`; also arrays that do not go together.
+
+    >>> import numpy as np
+    >>> activation_backward(np.array([1.0, 1.0]), np.array([-1.0, 2.0]), "leaky_relu", 0.5)
+    array([0.5, 1. ])
+    """
+    _check_function(name)
+    call = Call(dy=dy, x=x)
+    dy, x = call.arrays
+    expect_shape("dy", dy.shape, x.shape, "x's shape")
+    return call.back(call.backend.activation_bwd(dy, x, name, real("a", a), real("b", b), real("c", c)))
+
+
+def _check_function(name: object) -> None:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"name must be one of {', '.join(ACTIVATIONS)}, got {name!r}")
 
 
 def softmax(x: Array, axis: int = -1) -> Array:

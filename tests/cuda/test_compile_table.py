@@ -240,6 +240,8 @@ def test_machine_code_of_pooling_divides_no_index_where_32_bits_do(instance: Ins
 STREAMS = {
     "unary": (1, 1),
     "binary": (2, 1),
+    "activation_fwd": (1, 1),
+    "activation_bwd": (2, 1),
     "pad2d": (0, 1),
     "concat": (1, 1),
     "channel_map": (1, 1),

@@ -18,6 +18,7 @@ import bugs_last
 import bugs_ops
 import bugs_pointwise
 import bugs_pool
+import bugs_rectifier
 import bugs_tensor
 import bugs_tensor_arch
 import bugs_wgrad
@@ -39,6 +40,7 @@ FAMILIES = {
     "ops": bugs_ops,
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,
+    "rectifier": bugs_rectifier,
     "tensor arch": bugs_tensor_arch,
     "tensor": bugs_tensor,
     "wgrad": bugs_wgrad,

@@ -23,6 +23,10 @@ void unary(Unary function, int64_t count, const T* x, T* y);
 template <typename T>
 void binary(Binary function, int64_t count, const T* a, const T* b, T* y);
 template <typename T>
+void activation_fwd(const ActivationFunction& function, int64_t count, const T* x, T* y);
+template <typename T>
+void activation_bwd(const ActivationFunction& function, int64_t count, const T* dy, const T* x, T* dx);
+template <typename T>
 void softmax_fwd(const SoftmaxShape& shape, const T* x, T* y);
 template <typename T>
 void softmax_bwd(const SoftmaxShape& shape, const T* dy, const T* y, T* dx);

@@ -14,6 +14,8 @@ static constexpr Operators<T> table() {
         .gemm = gemm<T>,
         .activation = {.unary = unary<T>,
                        .binary = binary<T>,
+                       .activation_fwd = activation_fwd<T>,
+                       .activation_bwd = activation_bwd<T>,
                        .softmax_fwd = softmax_fwd<T>,
                        .softmax_bwd = softmax_bwd<T>},
         .norm = {.batch_norm_fwd = batch_norm_fwd<T>,

@@ -4,6 +4,8 @@ One file a subject; every function has the name and the arguments of its twin in
 """
 
 from pycnn.backends.cpu.activation import (
+    activation_bwd,
+    activation_fwd,
     log_softmax_bwd,
     log_softmax_fwd,
     relu_bwd,
@@ -42,6 +44,8 @@ from pycnn.backends.cpu.random import dropout, philox_uint32
 from pycnn.backends.cpu.shaping import add, add_to, concat, pad2d, scaled_rows
 
 __all__ = [
+    "activation_bwd",
+    "activation_fwd",
     "adaptive_avg_pool2d_bwd",
     "adaptive_avg_pool2d_fwd",
     "adaptive_max_pool2d_bwd",

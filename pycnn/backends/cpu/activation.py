@@ -38,6 +38,18 @@ def sigmoid_bwd(dy: np.ndarray, y: np.ndarray) -> np.ndarray:
     return _cpu.sigmoid_bwd(dense(dy), dense(y))
 
 
+def activation_fwd(x: np.ndarray, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> np.ndarray:
+    """The function `name` of the family, with its settings."""
+    return _cpu.activation_fwd(dense(x), name, a, b, c)
+
+
+def activation_bwd(
+    dy: np.ndarray, x: np.ndarray, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0
+) -> np.ndarray:
+    """dy times the derivative of `activation_fwd` at x."""
+    return _cpu.activation_bwd(dense(dy), dense(x), name, a, b, c)
+
+
 def softmax_fwd(x: np.ndarray, axis: int) -> np.ndarray:
     """exp(x - max) over its sum along `axis`."""
     return _cpu.softmax_fwd(dense(x), axis, False)

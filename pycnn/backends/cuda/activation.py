@@ -1,14 +1,20 @@
-"""Activations, softmax and their gradients on the CUDA backend: kernels/elementwise.cu and softmax.cu."""
+"""Activations, softmax and their gradients on the CUDA backend: kernels/elementwise.cu, activation.cu, softmax.cu."""
 
 from __future__ import annotations
 
 from pycnn.backends.cuda.device import Array, Writes
 from pycnn.backends.cuda.host import HostBase
-from pycnn.backends.cuda.layout import Rows, pack_int64
+from pycnn.backends.cuda.layout import Rows, pack_float32, pack_int64
 from pycnn.jit.sources import Instance
 from pycnn.memory_format import wants_channels_last
 
-KERNELS = ("unary", "binary", "softmax_fwd", "softmax_bwd")
+KERNELS = ("unary", "binary", "activation_fwd", "activation_bwd", "softmax_fwd", "softmax_bwd")
+
+# In the order of `Activation` in kernels/activation.cu.
+_FAMILY = (
+    *("elu", "erf", "gelu", "gelu_tanh", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "huber", "leaky_relu"),
+    *("logsigmoid", "mish", "silu", "softplus", "softshrink", "softsign", "tanhshrink", "threshold"),
+)
 
 
 def stretch_blocks(instance: Instance, elements: int) -> int:
@@ -49,6 +55,31 @@ class ActivationHost(HostBase):
     def sigmoid_bwd(self, dy: Array, y: Array) -> Array:
         """dy * y * (1 - y)."""
         return self._binary("sigmoid_bwd", dy, y)
+
+    def activation_fwd(self, x: Array, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Array:
+        """The function `name` of the family, with its settings."""
+        ending = self.ending("activation_fwd", x.dtype)
+        last = wants_channels_last(x)
+        y = self._new(x.shape, x.dtype, last)
+        if x.size:
+            instance = self.sources.of("activation_fwd")["any" + ending]
+            numbers = (pack_int64(x.size), pack_int64(_FAMILY.index(name)), pack_float32(a, b, c))
+            self._launch(
+                instance, stretch_blocks(instance, x.size), *numbers, self._reads("x", x, last), Writes("y", y)
+            )
+        return y
+
+    def activation_bwd(self, dy: Array, x: Array, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Array:
+        """dy times the derivative of `activation_fwd` at x."""
+        ending = self.ending("activation_bwd", dy.dtype)
+        last = wants_channels_last(dy, x)
+        dx = self._new(x.shape, dy.dtype, last)
+        if x.size:
+            instance = self.sources.of("activation_bwd")["any" + ending]
+            numbers = (pack_int64(x.size), pack_int64(_FAMILY.index(name)), pack_float32(a, b, c))
+            operands = (self._reads("dy", dy, last), self._reads("x", x, last))
+            self._launch(instance, stretch_blocks(instance, x.size), *numbers, *operands, Writes("dx", dx))
+        return dx
 
     def add(self, a: Array, b: Array) -> Array:
         """a + b, of one shape."""

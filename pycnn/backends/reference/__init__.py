@@ -14,6 +14,7 @@ order.  Kernel, stride, dilation and output size are pairs (height first), paddi
     shaping.py   pad2d, concat, add
 """
 
+from .activation import activation_bwd, activation_fwd
 from .conv import (
     channel_sum,
     conv2d_algorithms,
@@ -53,6 +54,8 @@ from .random import dropout, philox_uint32
 from .shaping import add, concat, pad2d
 
 __all__ = [
+    "activation_bwd",
+    "activation_fwd",
     "adaptive_avg_pool2d_bwd",
     "adaptive_avg_pool2d_fwd",
     "adaptive_max_pool2d_bwd",
