@@ -50,6 +50,7 @@ from pycnn.functional import dropout as dropout
 from pycnn.functional import elu as elu
 from pycnn.functional import erf as erf
 from pycnn.functional import flatten as flatten
+from pycnn.functional import fold as fold
 from pycnn.functional import gelu as gelu
 from pycnn.functional import glu as glu
 from pycnn.functional import hardshrink as hardshrink
@@ -87,6 +88,7 @@ from pycnn.functional import stack as stack
 from pycnn.functional import tanh as tanh
 from pycnn.functional import tanhshrink as tanhshrink
 from pycnn.functional import threshold as threshold
+from pycnn.functional import unfold as unfold
 from pycnn.functional import where as where
 from pycnn.machine import get_isa as get_isa
 from pycnn.machine import get_num_threads as get_num_threads

@@ -90,6 +90,8 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "pixel_shuffle": ("input", lambda d: F.pixel_shuffle(normal(1, 4, 3, 3, dtype=d), 2)),
     "pixel_unshuffle": ("input", lambda d: F.pixel_unshuffle(normal(*IMAGES, dtype=d), 2)),
     "channel_shuffle": ("input", lambda d: F.channel_shuffle(normal(*IMAGES, dtype=d), 3)),
+    "unfold": ("input", lambda d: F.unfold(normal(*IMAGES, dtype=d), 2)),
+    "fold": ("input", lambda d: F.fold(normal(2, 8, 9, dtype=d), 4, 2)),
     "flatten": ("input", lambda d: F.flatten(normal(*IMAGES, dtype=d), 1)),
 }
 # What Tensors offer themselves, beside a float32 tensor where there are two.

@@ -60,5 +60,6 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_program(m);
     pycnn::bind_random(m);
     pycnn::bind_shaping(m);
+    pycnn::bind_windows(m);
     pycnn::bind_winograd(m);
 }

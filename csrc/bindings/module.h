@@ -18,6 +18,7 @@ void bind_pool(py::module_& m);
 void bind_program(py::module_& m);
 void bind_random(py::module_& m);
 void bind_shaping(py::module_& m);
+void bind_windows(py::module_& m);
 void bind_winograd(py::module_& m);
 
 }  // namespace pycnn

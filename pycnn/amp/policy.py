@@ -40,6 +40,7 @@ from pycnn.functional.pool import (
 )
 from pycnn.functional.rectifier import Activation
 from pycnn.functional.shaping import Pad
+from pycnn.functional.unfold import Fold2d, Unfold2d
 from pycnn.graph import Function
 
 __all__ = ["POLICY", "Rule"]
@@ -63,7 +64,7 @@ _INPUT = [
     *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
     *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
-    *(PadEdgesBackward,),
+    *(PadEdgesBackward, Unfold2d, Fold2d),
 ]
 
 POLICY: dict[type[Function], Rule] = {

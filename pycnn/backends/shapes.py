@@ -25,6 +25,7 @@ __all__ = [
     "conv2d_dgrad",
     "conv2d_fprop",
     "dropout",
+    "fold2d",
     "gemm",
     "linear_fwd",
     "log_softmax_fwd",
@@ -35,6 +36,7 @@ __all__ = [
     "sigmoid_fwd",
     "softmax_fwd",
     "tanh_fwd",
+    "unfold2d",
 ]
 
 Array = np.ndarray[Any, Any]
@@ -146,3 +148,14 @@ def concat(arrays: Sequence[Array], axis: int) -> Array:
     shape = list(arrays[0].shape)
     shape[axis] = sum(array.shape[axis] for array in arrays)
     return _zeros(shape, arrays[0].dtype)
+
+
+def unfold2d(x: Array, kernel: Pair, stride: Pair, before: Pair, dilation: Pair, out: Pair, rows_first: bool) -> Array:
+    """Zeros of (N, C*R*S, *out), or with rows first."""
+    n, taps = x.shape[0], x.shape[1] * kernel[0] * kernel[1]
+    return _zeros((n, out[0], taps, out[1]) if rows_first else (n, taps, *out), x.dtype)
+
+
+def fold2d(y: Array, size: Pair, kernel: Pair, stride: Pair, before: Pair, dilation: Pair) -> Array:
+    """Zeros of (N, C, *size)."""
+    return _zeros((y.shape[0], y.shape[1] // (kernel[0] * kernel[1]), *size), y.dtype)

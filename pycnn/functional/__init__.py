@@ -39,6 +39,7 @@ from pycnn.functional.rectifier import (
 )
 from pycnn.functional.shaping import cat, flatten, pad, stack, where
 from pycnn.functional.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from pycnn.functional.unfold import fold, unfold
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -64,6 +65,7 @@ __all__ = [
     "elu",
     "erf",
     "flatten",
+    "fold",
     "gelu",
     "glu",
     "hardshrink",
@@ -101,5 +103,6 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "unfold",
     "where",
 ]

@@ -41,6 +41,7 @@ from pycnn.ops.pool import (
 )
 from pycnn.ops.random import dropout, philox_uint32
 from pycnn.ops.shaping import add, concat, pad
+from pycnn.ops.windows import fold2d, unfold2d
 
 __all__ = [
     "ACTIVATIONS",
@@ -66,6 +67,7 @@ __all__ = [
     "conv_transpose2d_fprop",
     "conv_transpose2d_wgrad",
     "dropout",
+    "fold2d",
     "gemm",
     "linear",
     "log_softmax",
@@ -87,4 +89,5 @@ __all__ = [
     "softmax_backward",
     "tanh",
     "tanh_backward",
+    "unfold2d",
 ]

@@ -243,6 +243,7 @@ STREAMS = {
     "activation_fwd": (1, 1),
     "activation_bwd": (2, 1),
     "pad2d": (0, 1),
+    "unfold2d": (0, 1),
     "concat": (1, 1),
     "channel_map": (1, 1),
     "batch_norm_dx": (2, 1),

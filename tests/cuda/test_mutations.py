@@ -22,6 +22,7 @@ import bugs_rectifier
 import bugs_tensor
 import bugs_tensor_arch
 import bugs_wgrad
+import bugs_windows
 import bugs_winograd
 import pytest
 from seeded import NETS, Bug, Case, verdict
@@ -44,6 +45,7 @@ FAMILIES = {
     "tensor arch": bugs_tensor_arch,
     "tensor": bugs_tensor,
     "wgrad": bugs_wgrad,
+    "windows": bugs_windows,
     "winograd": bugs_winograd,
 }
 

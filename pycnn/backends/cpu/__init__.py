@@ -42,6 +42,7 @@ from pycnn.backends.cpu.pool import (
 )
 from pycnn.backends.cpu.random import dropout, philox_uint32
 from pycnn.backends.cpu.shaping import add, add_to, concat, pad2d, scaled_rows
+from pycnn.backends.cpu.windows import fold2d, unfold2d
 
 __all__ = [
     "activation_bwd",
@@ -67,6 +68,7 @@ __all__ = [
     "conv2d_predicted",
     "conv2d_wgrad",
     "dropout",
+    "fold2d",
     "gemm",
     "linear_fwd",
     "log_softmax_bwd",
@@ -89,4 +91,5 @@ __all__ = [
     "softmax_fwd",
     "tanh_bwd",
     "tanh_fwd",
+    "unfold2d",
 ]

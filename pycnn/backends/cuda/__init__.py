@@ -28,6 +28,7 @@ cores and by every other function but LRN and the losses, which like the rest of
     loss.py            negative log-likelihood
     random.py          the random stream, dropout
     shaping.py         padding, concatenation
+    windows.py         windows side by side, and back
     convert.py         from one dtype to another
     optim.py           optimiser steps over many arrays
 """
@@ -54,6 +55,7 @@ from pycnn.backends.cuda import (
     slices,
     tensor,
     tensor_product,
+    windows,
     winograd,
 )
 from pycnn.backends.cuda.host import UnavailableError
@@ -65,6 +67,7 @@ from pycnn.backends.cuda.pool import PoolHost
 from pycnn.backends.cuda.random import RandomHost
 from pycnn.backends.cuda.reduce import ReduceHost
 from pycnn.backends.cuda.shaping import ShapingHost
+from pycnn.backends.cuda.windows import WindowsHost
 
 __all__ = ["LAUNCHERS", "Host", "UnavailableError"]
 
@@ -88,6 +91,7 @@ LAUNCHERS = (
     loss,
     random,
     shaping,
+    windows,
     convert,
     optim,
 )
@@ -107,6 +111,7 @@ class Host(
     LossHost,
     RandomHost,
     ShapingHost,
+    WindowsHost,
     OptimHost,
 ):
     """The backend functions on one device.

@@ -12,6 +12,7 @@ order.  Kernel, stride, dilation and output size are pairs (height first), paddi
     norm.py      lrn, batch_norm, channel_affine
     random.py    philox_uint32, dropout
     shaping.py   pad2d, concat, add
+    windows.py   unfold2d, fold2d
 """
 
 from .activation import activation_bwd, activation_fwd
@@ -52,6 +53,7 @@ from .pool import (
 )
 from .random import dropout, philox_uint32
 from .shaping import add, concat, pad2d
+from .windows import fold2d, unfold2d
 
 __all__ = [
     "activation_bwd",
@@ -75,6 +77,7 @@ __all__ = [
     "conv2d_fprop",
     "conv2d_wgrad",
     "dropout",
+    "fold2d",
     "gemm",
     "linear_fwd",
     "log_softmax_bwd",
@@ -96,4 +99,5 @@ __all__ = [
     "softmax_fwd",
     "tanh_bwd",
     "tanh_fwd",
+    "unfold2d",
 ]
