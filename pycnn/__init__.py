@@ -57,6 +57,7 @@ from pycnn.functional import hardshrink as hardshrink
 from pycnn.functional import hardsigmoid as hardsigmoid
 from pycnn.functional import hardswish as hardswish
 from pycnn.functional import hardtanh as hardtanh
+from pycnn.functional import interpolate as interpolate
 from pycnn.functional import leaky_relu as leaky_relu
 from pycnn.functional import linear as linear
 from pycnn.functional import local_response_norm as local_response_norm

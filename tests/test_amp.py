@@ -14,6 +14,7 @@ from pycnn import Tensor, amp, ops
 from pycnn import functional as F
 from pycnn.amp.policy import POLICY
 from pycnn.graph import Function
+from pycnn.resampling import Taps
 
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 
@@ -63,6 +64,9 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "avg_pool2d": ("input", lambda d: F.avg_pool2d(normal(*IMAGES, dtype=d), 2)),
     "adaptive_max_pool2d": ("input", lambda d: F.adaptive_max_pool2d(normal(*IMAGES, dtype=d), 2)),
     "adaptive_avg_pool2d": ("input", lambda d: F.adaptive_avg_pool2d(normal(*IMAGES, dtype=d), 2)),
+    "interpolate": ("input", lambda d: F.interpolate(normal(*IMAGES, dtype=d), scale_factor=2)),
+    "upsample": ("input", lambda d: F.upsample(normal(*IMAGES, dtype=d), scale_factor=2)),
+    "resample": ("input", lambda d: F.resample(normal(5, 4, dtype=d), {0: Taps.of([[0, 4]], [[0.5, 0.5]], 5)})),
     "dropout": ("input", lambda d: F.dropout(normal(5, 4, dtype=d), 0.5)),
     **{
         name: ("input", lambda d, name=name: getattr(F, name)(normal(5, 4, dtype=d)))

@@ -52,6 +52,7 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_conv(m);
     pycnn::bind_gemm(m);
     pycnn::bind_activation(m);
+    pycnn::bind_boxes(m);
     pycnn::bind_half(m);
     pycnn::bind_loss(m);
     pycnn::bind_norm(m);
@@ -59,6 +60,7 @@ PYBIND11_MODULE(_cpu, m) {
     pycnn::bind_pool(m);
     pycnn::bind_program(m);
     pycnn::bind_random(m);
+    pycnn::bind_sampling(m);
     pycnn::bind_shaping(m);
     pycnn::bind_windows(m);
     pycnn::bind_winograd(m);

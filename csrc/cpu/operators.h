@@ -10,6 +10,7 @@
 #include "cpu/norm.h"
 #include "cpu/pool.h"
 #include "cpu/random.h"
+#include "cpu/sampling.h"
 
 namespace pycnn::cpu {
 
@@ -86,6 +87,7 @@ struct Operators {
     NormOperators<T> norm;
     PoolOperators<T> pool;
     RandomOperators<T> random;
+    SamplingOperators<T> sampling;
     // Both return the multiply-adds of their matrix products, counted as they run.  The workspaces are in bytes, the
     // most that a call holds at one time with `threads` threads.
     int64_t (*winograd)(const Winograd<T>& problem);

@@ -123,6 +123,25 @@ inline int __all_sync(unsigned mask, int predicate, sim::Where where = sim::Wher
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Atomics, of integers: one thread runs at a time, so nothing comes in between
+
+template <typename Type, typename Join>
+Type atomic_update(Type* address, const Join& join) {
+    const Type before = *address;
+    *address = join(before);
+    return before;
+}
+inline unsigned long long atomicAdd(unsigned long long* address, unsigned long long value) {
+    return atomic_update(address, [value](unsigned long long before) { return before + value; });
+}
+inline unsigned atomicMax(unsigned* address, unsigned value) {
+    return atomic_update(address, [value](unsigned before) { return before < value ? value : before; });
+}
+inline unsigned atomicOr(unsigned* address, unsigned value) {
+    return atomic_update(address, [value](unsigned before) { return before | value; });
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Copies that go on by themselves (cp.async)
 //
 // A copy takes its bytes when it is started and lands when its thread waits for it.  In between its destination is NaN:
@@ -175,6 +194,15 @@ inline float __int_as_float(int bits) {
     float value;
     std::memcpy(&value, &bits, sizeof(value));
     return value;
+}
+inline double __longlong_as_double(long long bits) {
+    double value;
+    std::memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+// To nearest, ties to even.
+inline long long __double2ll_rn(double value) {
+    return std::llrint(value);
 }
 template <typename Type>
 Type __ldg(const Type* address) {

@@ -39,6 +39,7 @@ from pycnn.functional.pool import (
     PlaneTake,
 )
 from pycnn.functional.rectifier import Activation
+from pycnn.functional.sampling import Resample, Sample, SampleDot, SampleScatter
 from pycnn.functional.shaping import Pad
 from pycnn.functional.unfold import Fold2d, Unfold2d
 from pycnn.graph import Function
@@ -53,16 +54,17 @@ _FLOAT32 = [
     *(Softmax, LogSoftmax, LocalResponseNorm),
     *(Nll, Mse, SquaredError),
 ]
-_WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat]
+_WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat, Sample]
 _INPUT = [
     *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
     *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, PadEdges, Dropout),
     *(Relu, Tanh, Sigmoid, Activation),
     *(BatchNorm, BatchNormEval, ChannelAffine, Bias),
-    *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d),
+    *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample),
     # Backward's own, which runs in the dtypes of forward.
     *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
+    *(SampleDot, SampleScatter),
     *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
     *(PadEdgesBackward, Unfold2d, Fold2d),
 ]

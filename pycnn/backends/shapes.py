@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pycnn.resampling import Taps
 from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape
 
 __all__ = [
@@ -33,6 +34,9 @@ __all__ = [
     "max_pool2d_fwd",
     "pad2d",
     "relu_fwd",
+    "resample",
+    "roi_max",
+    "sample_fwd",
     "sigmoid_fwd",
     "softmax_fwd",
     "tanh_fwd",
@@ -159,3 +163,20 @@ def unfold2d(x: Array, kernel: Pair, stride: Pair, before: Pair, dilation: Pair,
 def fold2d(y: Array, size: Pair, kernel: Pair, stride: Pair, before: Pair, dilation: Pair) -> Array:
     """Zeros of (N, C, *size)."""
     return _zeros((y.shape[0], y.shape[1] // (kernel[0] * kernel[1]), *size), y.dtype)
+
+
+def resample(x: Array, rows: Taps | None, columns: Taps | None) -> Array:
+    """Zeros of the new size."""
+    *outer, h, w = x.shape
+    return _zeros((*outer, h if rows is None else rows.out, w if columns is None else columns.out), x.dtype)
+
+
+def sample_fwd(x: Array, image: Array, index: Array, weight: Array) -> Array:
+    """Zeros of (R, C, P)."""
+    return _zeros((index.shape[0], x.shape[1], index.shape[2]), x.dtype)
+
+
+def roi_max(x: Array, image: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
+    """Zeros of (R, C, P, Q), twice."""
+    shape = (image.shape[0], x.shape[1], rows.shape[1], columns.shape[1])
+    return _zeros(shape, x.dtype), _zeros(shape, np.int64)

@@ -7,6 +7,7 @@ from pycnn.functional.activation import log_softmax, relu, sigmoid, softmax, tan
 from pycnn.functional.conv import conv2d, conv_transpose2d
 from pycnn.functional.conv1d import conv1d, conv_transpose1d
 from pycnn.functional.dropout import dropout
+from pycnn.functional.interpolate import interpolate, upsample
 from pycnn.functional.linear import bias, linear
 from pycnn.functional.loss import cross_entropy, mse_loss, nll_loss
 from pycnn.functional.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
@@ -37,6 +38,7 @@ from pycnn.functional.rectifier import (
     tanhshrink,
     threshold,
 )
+from pycnn.functional.sampling import resample
 from pycnn.functional.shaping import cat, flatten, pad, stack, where
 from pycnn.functional.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from pycnn.functional.unfold import fold, unfold
@@ -72,6 +74,7 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "interpolate",
     "leaky_relu",
     "linear",
     "local_response_norm",
@@ -92,6 +95,7 @@ __all__ = [
     "prelu",
     "relu",
     "relu6",
+    "resample",
     "selu",
     "sigmoid",
     "silu",
@@ -104,5 +108,6 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "unfold",
+    "upsample",
     "where",
 ]

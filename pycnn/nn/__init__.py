@@ -67,6 +67,7 @@ from pycnn.nn.rectifier import (
     Threshold,
 )
 from pycnn.nn.shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from pycnn.nn.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
     "CELU",
@@ -143,6 +144,9 @@ __all__ = [
     "Tanh",
     "Tanhshrink",
     "Threshold",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "ZeroPad1d",
     "ZeroPad2d",
     "ZeroPad3d",

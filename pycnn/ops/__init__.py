@@ -15,6 +15,7 @@ from pycnn.ops.activation import (
     tanh,
     tanh_backward,
 )
+from pycnn.ops.boxes import nms, roi_max
 from pycnn.ops.conv import conv2d_dgrad, conv2d_fprop, conv2d_wgrad
 from pycnn.ops.conv_transpose import conv_transpose2d_dgrad, conv_transpose2d_fprop, conv_transpose2d_wgrad
 from pycnn.ops.linear import gemm, linear
@@ -40,6 +41,7 @@ from pycnn.ops.pool import (
     plane_take,
 )
 from pycnn.ops.random import dropout, philox_uint32
+from pycnn.ops.sampling import resample, sample, sample_backward_input, sample_backward_weight
 from pycnn.ops.shaping import add, concat, pad
 from pycnn.ops.windows import fold2d, unfold2d
 
@@ -78,11 +80,17 @@ __all__ = [
     "max_pool2d_backward",
     "nll",
     "nll_backward",
+    "nms",
     "pad",
     "philox_uint32",
     "plane_take",
     "relu",
     "relu_backward",
+    "resample",
+    "roi_max",
+    "sample",
+    "sample_backward_input",
+    "sample_backward_weight",
     "sigmoid",
     "sigmoid_backward",
     "softmax",

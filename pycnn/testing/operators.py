@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 _UNIT = 2.0**-24  # half the distance from 1 to the next float32
 
-_FLOAT32_ALONE = ("philox_uint32",)
+_FLOAT32_ALONE = ("philox_uint32", "sample_fwd", "sample_dx", "sample_dw", "roi_max", "nms")
 
 # Results with one value a channel, which are float32 for arrays of 16 bits.
 _PER_CHANNEL = {"channel_sum": (0,), "batch_norm_fwd": (1, 2), "batch_norm_bwd": (1, 2)}

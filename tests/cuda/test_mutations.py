@@ -19,6 +19,7 @@ import bugs_ops
 import bugs_pointwise
 import bugs_pool
 import bugs_rectifier
+import bugs_sampling
 import bugs_tensor
 import bugs_tensor_arch
 import bugs_wgrad
@@ -42,6 +43,7 @@ FAMILIES = {
     "pointwise": bugs_pointwise,
     "pool": bugs_pool,
     "rectifier": bugs_rectifier,
+    "sampling": bugs_sampling,
     "tensor arch": bugs_tensor_arch,
     "tensor": bugs_tensor,
     "wgrad": bugs_wgrad,

@@ -52,6 +52,16 @@ void avg_pool_bwd(const AvgPool<T>& problem);
 template <typename T>
 void dropout(const PhiloxStream& stream, std::uint32_t threshold, T scale, int64_t count, const T* x, T* y);
 void philox_uint32(const PhiloxStream& stream, int64_t count, std::uint32_t* words);
+
+template <typename T>
+void resample(const Resample<T>& problem);
+template <typename T>
+void sample_fwd(const Samples& s, const T* x, const T* weight, T* y);
+template <typename T>
+void sample_dx(const Samples& s, const T* dy, const T* weight, T* dx);
+template <typename T>
+void sample_dw(const Samples& s, const T* dy, const T* x, T* dw);
+
 template <typename T>
 int64_t winograd(const Winograd<T>& problem);
 

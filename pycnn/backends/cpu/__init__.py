@@ -17,6 +17,7 @@ from pycnn.backends.cpu.activation import (
     tanh_bwd,
     tanh_fwd,
 )
+from pycnn.backends.cpu.boxes import nms, roi_max
 from pycnn.backends.cpu.conv import (
     channel_sum,
     conv2d_algorithms,
@@ -41,6 +42,7 @@ from pycnn.backends.cpu.pool import (
     plane_take,
 )
 from pycnn.backends.cpu.random import dropout, philox_uint32
+from pycnn.backends.cpu.sampling import resample, sample_dw, sample_dx, sample_fwd
 from pycnn.backends.cpu.shaping import add, add_to, concat, pad2d, scaled_rows
 from pycnn.backends.cpu.windows import fold2d, unfold2d
 
@@ -79,11 +81,17 @@ __all__ = [
     "max_pool2d_fwd",
     "nll_bwd",
     "nll_fwd",
+    "nms",
     "pad2d",
     "philox_uint32",
     "plane_take",
     "relu_bwd",
     "relu_fwd",
+    "resample",
+    "roi_max",
+    "sample_dw",
+    "sample_dx",
+    "sample_fwd",
     "scaled_rows",
     "sigmoid_bwd",
     "sigmoid_fwd",

@@ -29,6 +29,9 @@ cores and by every other function but LRN and the losses, which like the rest of
     random.py          the random stream, dropout
     shaping.py         padding, concatenation
     windows.py         windows side by side, and back
+    resample.py        interpolation by tables
+    sampling.py        points that are weighted sums of an image's elements
+    boxes.py           maxima over regions, suppression of overlapping boxes
     convert.py         from one dtype to another
     optim.py           optimiser steps over many arrays
 """
@@ -37,6 +40,7 @@ from __future__ import annotations
 
 from pycnn.backends.cuda import (
     activation,
+    boxes,
     columns,
     convert,
     direct,
@@ -51,6 +55,8 @@ from pycnn.backends.cuda import (
     pool,
     random,
     reduce,
+    resample,
+    sampling,
     shaping,
     slices,
     tensor,
@@ -58,6 +64,7 @@ from pycnn.backends.cuda import (
     windows,
     winograd,
 )
+from pycnn.backends.cuda.boxes import BoxesHost
 from pycnn.backends.cuda.host import UnavailableError
 from pycnn.backends.cuda.linear import LinearHost
 from pycnn.backends.cuda.loss import LossHost
@@ -66,6 +73,8 @@ from pycnn.backends.cuda.optim import OptimHost
 from pycnn.backends.cuda.pool import PoolHost
 from pycnn.backends.cuda.random import RandomHost
 from pycnn.backends.cuda.reduce import ReduceHost
+from pycnn.backends.cuda.resample import ResampleHost
+from pycnn.backends.cuda.sampling import SamplingHost
 from pycnn.backends.cuda.shaping import ShapingHost
 from pycnn.backends.cuda.windows import WindowsHost
 
@@ -92,6 +101,9 @@ LAUNCHERS = (
     random,
     shaping,
     windows,
+    resample,
+    sampling,
+    boxes,
     convert,
     optim,
 )
@@ -112,6 +124,9 @@ class Host(
     RandomHost,
     ShapingHost,
     WindowsHost,
+    ResampleHost,
+    SamplingHost,
+    BoxesHost,
     OptimHost,
 ):
     """The backend functions on one device.

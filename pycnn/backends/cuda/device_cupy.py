@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 from pycnn import _dlpack
 from pycnn.backends.cuda.device import Argument, Array, Extent, Pointers, Reads, Writes
 from pycnn.backends.replay import CaptureError
@@ -173,9 +175,16 @@ class CupyDevice:
             return self._cupy.empty(shape, dtype)
 
     def fill(self, array: Array, value: Array | float) -> None:
-        """Set or copy in the current stream."""
+        """Set or copy in the current stream.  Raises CaptureError where a graph is captured and NumPy holds `value`."""
         with self._device:
-            array[...] = value
+            if not isinstance(value, np.ndarray):
+                array[...] = value
+            elif self._cupy.cuda.get_current_stream().is_capturing():
+                raise CaptureError(
+                    "an array of the host would be copied while a graph is captured; run the step before"
+                )
+            else:
+                array.set(value)
 
     def load(self, instance: Instance) -> Any:
         """The kernel in this device's context."""

@@ -13,9 +13,12 @@ order.  Kernel, stride, dilation and output size are pairs (height first), paddi
     random.py    philox_uint32, dropout
     shaping.py   pad2d, concat, add
     windows.py   unfold2d, fold2d
+    sampling.py  resample, sample_fwd, sample_dx, sample_dw
+    boxes.py     roi_max, nms
 """
 
 from .activation import activation_bwd, activation_fwd
+from .boxes import nms, roi_max
 from .conv import (
     channel_sum,
     conv2d_algorithms,
@@ -52,6 +55,7 @@ from .pool import (
     plane_take,
 )
 from .random import dropout, philox_uint32
+from .sampling import resample, sample_dw, sample_dx, sample_fwd
 from .shaping import add, concat, pad2d
 from .windows import fold2d, unfold2d
 
@@ -88,11 +92,17 @@ __all__ = [
     "max_pool2d_fwd",
     "nll_bwd",
     "nll_fwd",
+    "nms",
     "pad2d",
     "philox_uint32",
     "plane_take",
     "relu_bwd",
     "relu_fwd",
+    "resample",
+    "roi_max",
+    "sample_dw",
+    "sample_dx",
+    "sample_fwd",
     "sigmoid_bwd",
     "sigmoid_fwd",
     "softmax_bwd",

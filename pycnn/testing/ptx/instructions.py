@@ -252,6 +252,31 @@ def _store(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
             cells[places + i] = machine.read(register, instruction.type, lanes)
 
 
+_ATOMIC: dict[str, np.ufunc] = {
+    "add": np.add,
+    "max": np.maximum,
+    "or": np.bitwise_or,
+}
+
+
+def _update(machine: Machine, instruction: Instruction, lanes: Selector) -> None:
+    """atom of global memory: joined with each lane's value, one lane after another; each gets what was there before."""
+    join = _ATOMIC.get(instruction.modifiers[1])
+    if join is None or instruction.modifiers[0] != "global":
+        raise NotImplementedError(f"the PTX interpreter does not know `{instruction.text}`")
+    result, place, value = instruction.operands
+    dtype = TYPES[instruction.type]
+    addresses = machine.address(place, lanes)
+    for memory, offsets, some in machine.memory(instruction, "global", addresses, dtype.itemsize, writing=True):
+        cells, places = machine.cells(memory, offsets, dtype)
+        values = machine.read(value, instruction.type, some)
+        before = np.empty_like(values)
+        for lane, (cell, one) in enumerate(zip(places, values, strict=True)):
+            before[lane] = cells[cell]
+            cells[cell] = join(cells[cell], one)
+        machine.write(result, before, some)
+
+
 def _assembled(machine: Machine, instruction: Instruction, members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each thread's number within its warp and the first of the warp, where all of its mask's lanes execute this."""
     lane = (machine.active % machine.threads % 32).astype(np.int64)
@@ -291,6 +316,7 @@ _HANDLERS: dict[str, Handler] = {
     "abs": _plain(np.abs),
     "add": _add,
     "and": _plain(np.bitwise_and),
+    "atom": _update,
     "bar": _meet,
     "bfi": _insert_bits,
     "copysign": _plain(lambda sign, value: np.copysign(value, sign)),
