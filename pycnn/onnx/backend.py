@@ -61,8 +61,11 @@ def _expect_no_more(options: Mapping[str, Any]) -> None:
         raise TypeError(f"there is no option {name!r}")
 
 
-def named(graph: Graph, inputs: Any) -> dict[str, Value]:
-    """Inputs by name, as the graph holds them; checked against what the model says of them."""
+def named(graph: Graph, inputs: Any, any_batch: bool = False) -> dict[str, Value]:
+    """Inputs by name, as the graph holds them; checked against what the model says of them.
+
+    With `any_batch` the first dimension may have another size than the one that the exporter saw.
+    """
     if isinstance(inputs, Mapping):
         known = {one.name: one for one in graph.inputs}
         for name in inputs:
@@ -77,7 +80,7 @@ def named(graph: Graph, inputs: Any) -> dict[str, Value]:
                 f"it takes {len(names)} inputs ({', '.join(one.name for one in names)}), got {len(several)}"
             )
         given = list(zip(names, several, strict=True))
-    values = {info.name: _checked(info, value) for info, value in given}
+    values = {info.name: _checked(info, value, any_batch) for info, value in given}
     for info in graph.required:
         if info.name not in values:
             raise ModelError(f"the input {info.name!r} is missing")
@@ -89,7 +92,7 @@ def placed(values: Mapping[str, Value], device: str) -> dict[str, Value]:
     return {name: one.to(device) if isinstance(one, Tensor) else one for name, one in values.items()}
 
 
-def _checked(info: ValueInfo, value: Any) -> Value:
+def _checked(info: ValueInfo, value: Any, any_batch: bool) -> Value:
     if value is None:
         return None
     if isinstance(value, list) and info.dtype is None:
@@ -99,7 +102,8 @@ def _checked(info: ValueInfo, value: Any) -> Value:
         raise ModelError(f"the input {info.name!r} must be {info.dtype}, got {array.dtype}")
     if info.shape is not None:
         fits = len(array.shape) == len(info.shape) and all(
-            size == wanted or not isinstance(wanted, int) for size, wanted in zip(array.shape, info.shape, strict=False)
+            size == wanted or not isinstance(wanted, int) or (any_batch and place == 0)
+            for place, (size, wanted) in enumerate(zip(array.shape, info.shape, strict=False))
         )
         if not fits:
             wanted = ", ".join(str(one or "?") for one in info.shape)
