@@ -10,7 +10,6 @@ import numpy as np
 from pycnn import functional as F
 from pycnn.arithmetic import where
 from pycnn.onnx.operators._common import axis_of, host, tensor_of
-from pycnn.onnx.operators.pointwise import pointwise
 from pycnn.onnx.registry import operator
 from pycnn.tensor import Tensor
 
@@ -30,9 +29,14 @@ def tanh(x: Tensor) -> Tensor:
     return F.tanh(x)
 
 
+@operator("Erf")
+def erf(x: Tensor) -> Tensor:
+    return F.erf(x)
+
+
 @operator("LeakyRelu")
 def leaky_relu(x: Tensor, *, alpha: float = 0.01) -> Tensor:
-    return where((x >= 0).data, x, x * alpha)
+    return F.leaky_relu(x, alpha)
 
 
 @operator("PRelu")
@@ -42,6 +46,8 @@ def prelu(x: Any, slope: Any) -> Any:
         slope = slope.reshape((-1, *(1,) * (x.ndim - 2)))
     if not isinstance(x, Tensor):
         return np.where(x < 0, x * slope, x).astype(x.dtype)
+    if slope.shape == (x.shape[1] if x.ndim > 1 else 0, *(1,) * (x.ndim - 2)):
+        return F.prelu(x, slope.reshape(-1))
     return where((x < 0).data, x * slope, x)
 
 
@@ -57,23 +63,17 @@ operator("PRelu", since=7)(prelu)
 
 @operator("Elu")
 def elu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    return _exponential(x, alpha, 1.0, 1.0)
+    return F.elu(x, alpha)
 
 
 @operator("Selu")
 def selu(x: Tensor, *, alpha: float = 1.6732632, gamma: float = 1.0507009) -> Tensor:
-    return _exponential(x, alpha, gamma, 1.0)
+    return F.elu(x, alpha) * gamma
 
 
 @operator("Celu")
 def celu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    return _exponential(x, alpha, 1.0, alpha)
-
-
-def _exponential(x: Tensor, alpha: float, gamma: float, width: float) -> Tensor:
-    """gamma * x for x > 0, gamma * alpha * (e^(x / width) - 1) below."""
-    below = (x.clamp(max=0) / width).exp() - 1.0
-    return where((x > 0).data, x * gamma, below * (alpha * gamma))
+    return F.celu(x, alpha)
 
 
 @operator("HardSigmoid")
@@ -83,34 +83,35 @@ def hard_sigmoid(x: Tensor, *, alpha: float = 0.2, beta: float = 0.5) -> Tensor:
 
 @operator("HardSwish")
 def hard_swish(x: Tensor) -> Tensor:
-    return x * (x / 6.0 + 0.5).clamp(0, 1)
+    return F.hardswish(x)
 
 
 @operator("Swish")
 def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    return x * F.sigmoid(x if alpha == 1.0 else x * alpha)
+    return F.silu(x) if alpha == 1.0 else x * F.sigmoid(x * alpha)
 
 
 @operator("Softplus")
 def softplus(x: Tensor) -> Tensor:
-    return x.clamp(min=0) + pointwise("log1p", (-abs(x)).exp())
+    return F.softplus(x, threshold=_NEVER)
+
+
+_NEVER = 1e4  # PyTorch's shortcut for large x; the standard has none
 
 
 @operator("Softsign")
 def softsign(x: Tensor) -> Tensor:
-    return x / (abs(x) + 1.0)
+    return F.softsign(x)
 
 
 @operator("Mish")
 def mish(x: Tensor) -> Tensor:
-    return x * F.tanh(softplus(x))
+    return F.mish(x)
 
 
 @operator("Gelu")
 def gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
-    if approximate == "tanh":
-        return x * 0.5 * (F.tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1.0)
-    return x * 0.5 * (pointwise("erf", x * math.sqrt(0.5)) + 1.0)
+    return F.gelu(x, approximate)
 
 
 @operator("ThresholdedRelu")
