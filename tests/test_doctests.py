@@ -23,6 +23,7 @@ OPTIONAL = {
     "onnx",
     "onnxruntime",
     "numba",
+    "h5py",
 }
 NATIVE = {"pycnn._cpu"}
 # Optional packages that the examples of a module use although the module itself can be imported without.

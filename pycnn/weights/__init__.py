@@ -1,4 +1,4 @@
-"""Weights that others trained: safetensors and PyTorch checkpoints as dictionaries of arrays.
+"""Weights that others trained, from PyTorch, Keras and TensorFlow.js, as dictionaries of arrays.
 
 `load` looks at a file's contents, not at its name, and gives what `Module.load_state_dict` takes.  Nothing in a file is
 executed and no size in it is believed, so one from a stranger can be opened: PyTorch's pickles are run by a machine of
@@ -16,25 +16,32 @@ import numpy as np
 from pycnn.arrays import is_array, to_host
 from pycnn.tensor import Tensor
 from pycnn.weights.errors import WeightsError
+from pycnn.weights.hdf5 import is_hdf5, read_hdf5
 from pycnn.weights.nested import flatten, select_part
 from pycnn.weights.safetensors import is_safetensors, read_safetensors, write_safetensors
 from pycnn.weights.source import Source
+from pycnn.weights.tfjs import is_tfjs, read_tfjs
 from pycnn.weights.torch_files import is_older_checkpoint, is_tar, is_zip, read_older_checkpoint, read_zip_checkpoint
 
 __all__ = ["WeightsError", "load", "save"]
 
 Array = np.ndarray[Any, Any]
 
+_KINDS = "safetensors, a PyTorch checkpoint, HDF5 or a manifest of TensorFlow.js"
 
-def load(path: str | os.PathLike[str], select: str | None = None) -> dict[str, Array]:
+
+def load(path: str | os.PathLike[str], select: str | None = None, *, convert: bool = True) -> dict[str, Array]:
     """The arrays of a file by name.
 
     Args:
-        path: a safetensors file or a PyTorch checkpoint (the zip archive, or the pickles from before PyTorch 1.6).
+        path: safetensors; a PyTorch checkpoint (the zip archive, or the pickles from before PyTorch 1.6); an HDF5 file,
+            of Keras or of arrays alone; or a manifest or model.json of TensorFlow.js, its shards beside it.
         select: which part of a checkpoint that holds more than a network: a dotted path such as "ema.state_dict"; ""
-            for everything, under its full name.  By default the network: what lies under "state_dict",
-            "model_state_dict", "model", ... if there is no array outside such parts, without the "module." that
-            torch.nn.DataParallel puts before all names.
+            for everything, under its full name.  By default the network: of PyTorch's and our own checkpoints what
+            lies under "state_dict", "model_state_dict", "model", ... if there is no array outside such parts, without
+            the "module." that torch.nn.DataParallel puts before all names; everything of the others.
+        convert: give the weights of Keras and TensorFlow.js PyTorch's names and layouts, as the table in
+            `pycnn.weights.channels_last` says; otherwise they stay as the file has them.
 
     Returns:
         Arrays by dotted name, in the file's order; numbers and strings are left out.  Most are views of the mapped
@@ -45,7 +52,7 @@ def load(path: str | os.PathLike[str], select: str | None = None) -> dict[str, A
         FileNotFoundError, OSError: no such file, or no permission.
         WeightsError: another kind of file, a damaged or truncated one, a pickle that refers to anything but what builds
             tensors (quantised and sparse ones are not read), no such part, or no arrays.
-        ModuleNotFoundError: bfloat16 or an 8-bit float, and ml_dtypes is not installed.
+        ModuleNotFoundError: bfloat16 or an 8-bit float without ml_dtypes, HDF5 without h5py.
 
     >>> import pathlib, tempfile
     >>> folder = tempfile.TemporaryDirectory()
@@ -62,10 +69,14 @@ def load(path: str | os.PathLike[str], select: str | None = None) -> dict[str, A
         arrays = flatten(source, read_zip_checkpoint(source))
     elif is_older_checkpoint(source):
         arrays = flatten(source, read_older_checkpoint(source))
+    elif is_hdf5(source):
+        arrays, select = read_hdf5(source, convert), select or ""  # no training script's names: nothing is left out
+    elif is_tfjs(source):
+        arrays, select = read_tfjs(source, convert), select or ""
     elif is_tar(source):
         raise source.error("a tar archive, as PyTorch wrote before version 0.1.10", "a newer format: save it again")
     else:
-        raise source.error(f"a file that begins with {bytes(source.data[:8])!r}", "safetensors or a PyTorch checkpoint")
+        raise source.error(f"a file that begins with {bytes(source.data[:8])!r}", _KINDS)
     return select_part(source, arrays, select)
 
 
