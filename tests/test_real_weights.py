@@ -11,6 +11,7 @@ from pycnn import functional as F
 from pycnn import models, nn, weights
 from pycnn.cli import main
 from pycnn.data.imagenet import class_names, read_photograph, to_input
+from pycnn.models.mtcnn import MTCNN
 from pycnn.tensor import Tensor
 
 pytest.importorskip("PIL")
@@ -193,6 +194,59 @@ def test_vgg_trunk_of_hed_against_torch(hed):
     edges, grey = sides[0][0, 0], image.mean(-1)
     steps = np.hypot(*np.gradient(grey))
     assert np.corrcoef(edges.ravel(), steps.ravel())[0, 1] > 0.4
+
+
+# -- MTCNN -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detector():
+    folder = packages.pypi("facenet-pytorch", "2.6.0") / "facenet_pytorch" / "data"
+    return MTCNN(*(weights.load(folder / f"{name}.pt") for name in ("pnet", "rnet", "onet")))
+
+
+def overlap(a, b):
+    """Intersection over union of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    shared = sides.clip(0).prod()
+    return shared / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - shared)
+
+
+def test_mtcnn_finds_the_astronauts_face(detector):
+    image = pytest.importorskip("skimage.data").astronaut().transpose(2, 0, 1)
+    boxes, probability, landmarks = detector.detect(image)
+    assert len(boxes) == 1
+    assert probability[0] > 0.999
+    # Drawn by hand, from the hairline to the chin and from ear to ear, with room for opinions of where a face ends.
+    assert overlap(boxes[0], np.array([180, 65, 270, 172])) > 0.85
+    # What facenet-pytorch 2.6.0 itself gives under torch 2.13, within a hundredth of a pixel: sums in another order.
+    np.testing.assert_allclose(boxes[0], [181.0514, 62.1561, 267.7473, 172.0502], atol=0.01)
+    eyes_nose_mouth = [[205.0109, 101.7274], [246.7626, 103.7141], [224.6714, 128.9650], [201.7161, 139.2462]]
+    np.testing.assert_allclose(landmarks[0], [*eyes_nose_mouth, [245.2655, 141.8570]], atol=0.01)
+
+
+def test_mtcnn_finds_two_faces_and_none(detector):
+    data = pytest.importorskip("skimage.data")
+    image = data.astronaut()[:256].transpose(2, 0, 1)
+    twice = np.concatenate([image, image[:, :, ::-1]], axis=2)
+    boxes, _, landmarks = detector.detect(twice)
+    assert len(boxes) == 2
+    first, second = sorted(boxes.tolist())
+    mirrored = np.array([1024 - second[2], second[1], 1024 - second[0], second[3]])
+    assert overlap(np.array(first), mirrored) > 0.85  # the networks are not quite symmetric
+    assert (landmarks[:, 0, 0] < landmarks[:, 1, 0]).all()  # the eye on the left of the picture comes first
+    for nobody in (data.coffee().transpose(2, 0, 1), np.zeros((3, 60, 80), np.uint8), np.zeros((3, 5, 900), np.uint8)):
+        boxes, probability, landmarks = detector.detect(nobody)
+        assert (boxes.shape, probability.shape, landmarks.shape) == ((0, 4), (0,), (0, 5, 2))
+
+
+def test_mtcnn_says_what_is_wrong(detector):
+    with pytest.raises(ValueError, match=r"image must be \(3, H, W\), got shape \(4, 4, 3\)"):
+        detector.detect(np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(ValueError, match="min_size must be at least 12, got 3"):
+        MTCNN({}, {}, {}, min_size=3)
+    with pytest.raises(RuntimeError, match=r"into RNet: .*size mismatch for conv1.weight"):
+        MTCNN(detector.pnet.state_dict(), detector.onet.state_dict(), {})
 
 
 # -- TensorFlow.js shards --------------------------------------------------------------------------------------------
