@@ -3,10 +3,12 @@
 import math
 
 import numpy as np
+import packages
 import pytest
 
 import pycnn
 from pycnn import models, nn
+from pycnn.models.densenet import DenseNet
 from pycnn.models.googlenet import Inception, InceptionNaive
 from pycnn.models.lenet import CONNECTIONS
 from pycnn.models.summary import summary
@@ -54,6 +56,16 @@ PARAMETERS = {
     "resnet56": 853_018,
     "resnet110": 1_727_962,
     "mobilenet_v2": 3_504_872,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
+    "densenet121": 7_978_856,
+    "densenet161": 28_681_000,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "shufflenet_v2_x0_5": 1_366_792,
+    "shufflenet_v2_x1_0": 2_278_604,
+    "shufflenet_v2_x1_5": 3_503_624,
+    "shufflenet_v2_x2_0": 7_393_996,
 }
 
 
@@ -177,8 +189,8 @@ def test_sizes_at_every_stage(name):
 
 
 # Multiply-adds in millions: ResNet table 1, OverFeat table 4 ("connections"), AlexNet and VGG as torchvision's
-# documentation lists them, GoogLeNet "1.5 billion" (section 1), MobileNetV2 table 4, CIFAR ResNet-20 as widely
-# reported.
+# documentation lists them, GoogLeNet "1.5 billion" (section 1), MobileNetV2 table 4, ShuffleNetV2 table 5, DenseNet
+# again torchvision's documentation, CIFAR ResNet-20 as widely reported.
 WORK = {
     "alexnet": (714, 0.01),
     "vgg16": (15_470, 0.01),
@@ -193,6 +205,11 @@ WORK = {
     "overfeat_accurate": (5_369, 0.01),
     "resnet20": (41, 0.02),
     "mobilenet_v2": (300, 0.01),
+    "shufflenet_v2_x0_5": (41, 0.02),
+    "shufflenet_v2_x1_0": (146, 0.02),
+    "shufflenet_v2_x1_5": (299, 0.02),
+    "shufflenet_v2_x2_0": (591, 0.02),
+    "densenet121": (2_834, 0.02),
 }
 
 
@@ -259,6 +276,8 @@ def test_initialisation_follows_the_papers():
 TORCHVISION = [
     *("alexnet", "googlenet", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"),
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
+    *("squeezenet1_0", "squeezenet1_1", *(f"densenet{depth}" for depth in (121, 161, 169, 201))),
+    *(f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0")),
 ]
 
 
@@ -321,6 +340,8 @@ CASES = {
     "resnet50_2015": (48, None),
     "resnet20": (32, None),
     "mobilenet_v2": (48, None),
+    "squeezenet1_1": (48, None),
+    "shufflenet_v2_x0_5": (48, None),
 }
 SLOW_CASES = {
     "alexnet_one_tower": (67, 256),
@@ -331,6 +352,9 @@ SLOW_CASES = {
     **{f"resnet{depth}": (64, None) for depth in (34, 101, 152)},
     **{f"resnet{depth}_2015": (64, None) for depth in (101, 152)},
     **{f"resnet{depth}": (32, None) for depth in (32, 44, 56, 110)},
+    **{f"densenet{depth}": (64, None) for depth in (121, 161, 169, 201)},
+    **{f"shufflenet_v2_x{width}": (48, None) for width in ("1_0", "1_5", "2_0")},
+    "squeezenet1_0": (48, None),
 }
 
 
@@ -353,7 +377,7 @@ def pair_of(name, flat):
         theirs = torch_nets.LeNet5Of1998(torch.tensor(ours.output.code.numpy()))
     else:
         theirs = torch_nets.BUILDERS[name]()
-    if hasattr(ours, "classifier"):
+    if any(isinstance(layer, nn.Linear) for layer in getattr(ours, "classifier", nn.Sequential()).children()):
         narrow(ours, nn, flat)
         theirs.avgpool = torch.nn.Identity() if flat else theirs.avgpool
         for i in range(len(theirs.classifier)):
@@ -428,6 +452,20 @@ def compare(name, side, flat):
 def test_outputs_and_gradients_equal_torch(name):
     pytest.importorskip("torch")
     compare(name, *CASES[name])
+
+
+def test_a_small_densenet_equals_torchvisions():
+    theirs = packages.torchvision_models().DenseNet(8, (2, 3, 1, 2), 16, num_classes=10).double().eval()
+    import torch
+
+    ours = DenseNet(8, (2, 3, 1, 2), 16, 10).double().eval()
+    values = weights_for(ours)
+    ours.load_state_dict(values)
+    theirs.load_state_dict({key: torch.tensor(value) for key, value in values.items()})
+    x = np.random.default_rng(6).normal(size=(2, 3, 64, 48))
+    with torch.no_grad(), pycnn.no_grad():
+        wanted = theirs(torch.tensor(x)).numpy()
+        np.testing.assert_allclose(ours(Tensor(x)).data, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())  # float64
 
 
 @pytest.mark.slow

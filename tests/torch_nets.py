@@ -5,6 +5,7 @@ Those that the benchmark's peers run are in `pycnn.bench.peers.torch_networks`; 
 
 from __future__ import annotations
 
+import packages
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -140,6 +141,11 @@ def mobilenet_v2(num_classes=1000):
     return torch_networks.Features(layers, [nn.Dropout(0.2), nn.Linear(1280, num_classes)], 1)
 
 
+def torchvisions(name):
+    """One of torchvision's own networks."""
+    return lambda: getattr(packages.torchvision_models(), name)()
+
+
 BUILDERS = {
     **torch_networks.BUILDERS,
     "alexnet_one_tower": lambda: alexnet_of_2012(1),
@@ -173,4 +179,7 @@ BUILDERS = {
     "resnet56": lambda: CifarResNet(9),
     "resnet110": lambda: CifarResNet(18),
     "mobilenet_v2": mobilenet_v2,
+    **{name: torchvisions(name) for name in ("squeezenet1_0", "squeezenet1_1")},
+    **{name: torchvisions(name) for name in ("densenet121", "densenet161", "densenet169", "densenet201")},
+    **{name: torchvisions(name) for name in (f"shufflenet_v2_x{width}" for width in ("0_5", "1_0", "1_5", "2_0"))},
 }

@@ -1,6 +1,7 @@
-"""The lecture's networks and MobileNetV2, by name: `create`, `list_models`, or their functions."""
+"""The lecture's networks and small ones that came after, by name: `create`, `list_models`, or their functions."""
 
 from pycnn.models.alexnet import alexnet, alexnet_one_tower, alexnet_two_tower
+from pycnn.models.densenet import densenet121, densenet161, densenet169, densenet201
 from pycnn.models.googlenet import googlenet, googlenet_2014
 from pycnn.models.lenet import lenet5, lenet5_1998
 from pycnn.models.mobilenet import mobilenet_v2
@@ -21,6 +22,8 @@ from pycnn.models.resnet import (
     resnet152,
     resnet152_2015,
 )
+from pycnn.models.shufflenet import shufflenet_v2_x0_5, shufflenet_v2_x1_0, shufflenet_v2_x1_5, shufflenet_v2_x2_0
+from pycnn.models.squeezenet import squeezenet1_0, squeezenet1_1
 from pycnn.models.vgg import (
     vgg11,
     vgg11_bn,
@@ -45,6 +48,10 @@ __all__ = [
     "alexnet_one_tower",
     "alexnet_two_tower",
     "create",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
     "googlenet",
     "googlenet_2014",
     "info",
@@ -67,6 +74,12 @@ __all__ = [
     "resnet110",
     "resnet152",
     "resnet152_2015",
+    "shufflenet_v2_x0_5",
+    "shufflenet_v2_x1_0",
+    "shufflenet_v2_x1_5",
+    "shufflenet_v2_x2_0",
+    "squeezenet1_0",
+    "squeezenet1_1",
     "vgg11",
     "vgg11_bn",
     "vgg13",

@@ -23,6 +23,9 @@ _FAMILIES = {  # colour by the start of the name
     "googlenet": "#1b7837",
     "resnet": "#762a83",
     "mobilenet": "#35978f",
+    "squeezenet": "#8c510a",
+    "densenet": "#4d4d4d",
+    "shufflenet": "#c51b7d",
 }
 Box = tuple[float, float, float, float]  # left, bottom, width, height, in points
 _WORK = "multiply-adds per image (thousands of millions)"
