@@ -21,19 +21,12 @@ __all__ = ["InvertedResidual", "MobileNetV2", "mobilenet_v2"]
 _ROWS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
-class _ReLU6(nn.Module):
-    """min(max(x, 0), 6)."""
-
-    def forward(self, x: Any) -> Tensor:
-        return x.clamp(0, 6)
-
-
 def _conv(in_channels: int, out_channels: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """Convolution, normalisation, ReLU6; the size of the map is kept, or halved by stride 2."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, size, stride, size // 2, groups=groups, bias=False),
         nn.BatchNorm2d(out_channels),
-        _ReLU6(),
+        nn.ReLU6(),
     )
 
 

@@ -30,27 +30,15 @@ _CELL, _STEP = 12, 2  # pixels that P-Net looks at, and from one such window to 
 _BATCH = 256
 
 
-class _PReLU(nn.Module):
-    """max(x, 0) + a min(x, 0), a slope for each channel."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(np.full(channels, 0.25, np.float32))
-
-    def forward(self, x: Tensor) -> Tensor:
-        slope = self.weight.reshape(-1, *[1] * (x.ndim - 2))
-        return F.relu(x) - slope * F.relu(-x)
-
-
 class PNet(nn.Module):
     """The proposal network: maps of the probability of a face and of the box's corrections, for images of any size."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), _PReLU(10)
+        self.conv1, self.prelu1 = nn.Conv2d(3, 10, 3), nn.PReLU(10)
         self.pool1 = nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), _PReLU(16)
-        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), _PReLU(32)
+        self.conv2, self.prelu2 = nn.Conv2d(10, 16, 3), nn.PReLU(16)
+        self.conv3, self.prelu3 = nn.Conv2d(16, 32, 3), nn.PReLU(32)
         self.conv4_1, self.conv4_2 = nn.Conv2d(32, 2, 1), nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
@@ -64,12 +52,12 @@ class RNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), _PReLU(28)
+        self.conv1, self.prelu1 = nn.Conv2d(3, 28, 3), nn.PReLU(28)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), _PReLU(48)
+        self.conv2, self.prelu2 = nn.Conv2d(28, 48, 3), nn.PReLU(48)
         self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), _PReLU(64)
-        self.dense4, self.prelu4 = nn.Linear(576, 128), _PReLU(128)
+        self.conv3, self.prelu3 = nn.Conv2d(48, 64, 2), nn.PReLU(64)
+        self.dense4, self.prelu4 = nn.Linear(576, 128), nn.PReLU(128)
         self.dense5_1, self.dense5_2 = nn.Linear(128, 2), nn.Linear(128, 4)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor]:
@@ -84,14 +72,14 @@ class ONet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), _PReLU(32)
+        self.conv1, self.prelu1 = nn.Conv2d(3, 32, 3), nn.PReLU(32)
         self.pool1 = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), _PReLU(64)
+        self.conv2, self.prelu2 = nn.Conv2d(32, 64, 3), nn.PReLU(64)
         self.pool2 = nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), _PReLU(64)
+        self.conv3, self.prelu3 = nn.Conv2d(64, 64, 3), nn.PReLU(64)
         self.pool3 = nn.MaxPool2d(2, 2, ceil_mode=True)
-        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), _PReLU(128)
-        self.dense5, self.prelu5 = nn.Linear(1152, 256), _PReLU(256)
+        self.conv4, self.prelu4 = nn.Conv2d(64, 128, 2), nn.PReLU(128)
+        self.dense5, self.prelu5 = nn.Linear(1152, 256), nn.PReLU(256)
         self.dense6_1, self.dense6_2, self.dense6_3 = nn.Linear(256, 2), nn.Linear(256, 4), nn.Linear(256, 10)
 
     def forward(self, x: Any) -> tuple[Tensor, Tensor, Tensor]:
