@@ -1,5 +1,6 @@
 #include "cpu/memory.h"
 
+#include <pthread.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,6 +17,12 @@ namespace {
 constexpr std::size_t kHugePage = 2u << 20;
 constexpr std::size_t kSmall = 4u << 10;                   // below this malloc's own cache is as good
 constexpr std::size_t kKeepAtMost = std::size_t{2} << 30;  // bytes kept for reuse
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr bool kExact = true;  // every block of just its size and never kept, so that no access beyond it goes unseen
+#else
+constexpr bool kExact = false;
+#endif
 
 // Sizes in steps of an eighth of a power of two: a freed block fits the next request of nearly its size, and no more
 // than an eighth of a block is wasted.
@@ -37,19 +44,35 @@ Cache& cache() {
     return *instance;
 }
 
+// A child of fork() has one thread: what another one of the parent was about to change must be whole, and unlocked.
+[[maybe_unused]] const int registered =
+    pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
+
 void* fresh(std::size_t bytes) {
-    const std::size_t alignment = bytes >= kHugePage ? kHugePage : 64;
-    void* block = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-    if (block == nullptr) throw std::bad_alloc();
-    if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
+    const bool huge = bytes >= kHugePage && !kExact;
+    if (huge) bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    void* block = nullptr;
+    if (posix_memalign(&block, huge ? kHugePage : 64, bytes) != 0) throw std::bad_alloc();
+    if (huge) madvise(block, bytes, MADV_HUGEPAGE);
     return block;
+}
+
+// Whether there was memory even for the note that the block is kept.
+bool keep(Cache& c, std::size_t size, void* block) noexcept {
+    try {
+        c.kept.emplace(size, block);
+    } catch (const std::bad_alloc&) {
+        return false;
+    }
+    c.kept_bytes += size;
+    return true;
 }
 
 }  // namespace
 
 void* allocate(std::size_t bytes) {
     if (bytes > (std::size_t{1} << 60)) throw std::bad_alloc();
-    if (bytes < kSmall) return fresh(std::max<std::size_t>(bytes, 1));
+    if (bytes < kSmall || kExact) return fresh(std::max<std::size_t>(bytes, 1));
     const std::size_t size = rounded(bytes);
     Cache& c = cache();
     {
@@ -70,7 +93,12 @@ void* allocate(std::size_t bytes) {
         block = fresh(size);
     }
     std::lock_guard lock(c.mutex);
-    c.sizes.emplace(block, size);
+    try {
+        c.sizes.emplace(block, size);
+    } catch (const std::bad_alloc&) {
+        std::free(block);
+        throw;
+    }
     return block;
 }
 
@@ -81,11 +109,7 @@ void deallocate(void* block) {
         std::lock_guard lock(c.mutex);
         const auto found = c.sizes.find(block);
         if (found != c.sizes.end()) {
-            if (c.kept_bytes + found->second <= kKeepAtMost) {
-                c.kept.emplace(found->second, block);
-                c.kept_bytes += found->second;
-                return;
-            }
+            if (c.kept_bytes + found->second <= kKeepAtMost && keep(c, found->second, block)) return;
             c.sizes.erase(found);
         }
     }

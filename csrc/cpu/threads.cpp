@@ -8,7 +8,9 @@
 #include <condition_variable>
 #include <cstdio>
 #include <mutex>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace pycnn::cpu {
@@ -51,7 +53,12 @@ struct alignas(64) Share {
 class Pool {
   public:
     explicit Pool(int workers) : shares_(workers + 1) {
-        for (int i = 0; i < workers; i++) threads_.emplace_back([this, i] { work(i + 1); });
+        threads_.reserve(workers);
+        try {
+            for (int i = 0; i < workers; i++) threads_.emplace_back([this, i] { work(i + 1); });
+        } catch (const std::system_error&) {
+            // The system gives no more threads: the others take the shares of those that are missing.
+        }
     }
 
     ~Pool() {
@@ -63,7 +70,7 @@ class Pool {
     // Whether every worker sleeps.
     bool asleep() const { return asleep_.load(std::memory_order_relaxed) == threads_.size(); }
 
-    int size() const { return static_cast<int>(threads_.size()) + 1; }
+    int size() const { return static_cast<int>(shares_.size()); }
 
     void run(const Loop& loop) {
         caller_.store(sched_getcpu(), std::memory_order_relaxed);
@@ -198,6 +205,8 @@ void forget_after_fork() {
     inside = false;
 }
 
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, forget_after_fork);
+
 }  // namespace
 
 int num_threads() {
@@ -211,8 +220,6 @@ void set_num_threads(int count) {
 }
 
 void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* context, std::int64_t elements) {
-    static const int registered = pthread_atfork(nullptr, nullptr, forget_after_fork);
-    (void)registered;
     const int threads = num_threads();
     if (count <= 1 || inside || threads == 1 || !owner->try_lock()) {
         for (std::int64_t i = 0; i < count; i++) body(context, i);
@@ -220,7 +227,7 @@ void parallel_for(std::int64_t count, void (*body)(void*, std::int64_t), void* c
     }
     std::lock_guard lock(*owner, std::adopt_lock);
     if (pool == nullptr || pool->size() != threads) {
-        delete pool;
+        delete std::exchange(pool, nullptr);
         pool = new Pool(threads - 1);
     }
     inside = true;
