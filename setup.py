@@ -14,6 +14,12 @@ ParallelCompile("PYCNN_BUILD_JOBS", default=os.cpu_count() or 1).install()
 WARNINGS = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("PYCNN_WERROR") else []
 FLAGS = ["-std=c++20", "-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-fPIC", *WARNINGS]
 
+# .ci/sanitize asks for "address,undefined" or "thread".
+SANITIZE = []
+if sanitizers := os.environ.get("PYCNN_SANITIZE"):
+    SANITIZE = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
+    FLAGS += SANITIZE
+
 # Instruction set: (bytes in a vector, compiler flags).  csrc/cpu/isa.cpp chooses among them at run time.
 ISAS = {"baseline": (16, [])}
 if platform.machine() in ("x86_64", "AMD64"):
@@ -66,7 +72,7 @@ module = Pybind11Extension(
     include_dirs=["csrc"],
     define_macros=[("PYCNN_ENGINE", f'"{engine()}"')],
     extra_compile_args=FLAGS,
-    extra_link_args=["-pthread"],
+    extra_link_args=["-pthread", *SANITIZE],
     depends=[*HEADERS, *glob.glob("csrc/cpu/kernels/*.cpp")],  # linked in as libraries, whose age setuptools ignores
 )
 
