@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 __all__ = ["FolderDataset", "read_folder", "read_image"]
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, one of which runs a program
+
+# A file of some bytes can say that it holds gigabytes.  Decoders take up to twelve bytes a pixel; that much is granted
+# up to 64 MiB, and beyond it to files with a byte for 16 pixels: photographs have several times as much.
+_FREE_PIXELS = (64 << 20) // 12
+_PIXELS_A_BYTE = 16
 
 
 def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     """Read one image file as RGB, turned upright if its EXIF data says so.
 
     Args:
-        path: the file; any format that Pillow reads.
+        path: the file; JPEG, PNG, BMP, GIF, WebP, TIFF or PPM, whatever its name says.
         size: if given, the shorter side is scaled to it and the central square is cut out, as AlexNet's training did.
 
     Returns:
@@ -33,7 +39,8 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: no such file.
-        CorruptFile: not an image, a truncated one, or one of more pixels than Pillow agrees to decode.
+        CorruptFile: not an image, a truncated one, or one of more pixels than a file of its size is believed to hold:
+            5.6 million, or 16 a byte.
         ModuleNotFoundError: Pillow is not installed.
 
     Reference: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks",
@@ -51,12 +58,18 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
         from PIL import Image, ImageOps, UnidentifiedImageError
     path = Path(path)
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=_FORMATS) as opened:
             if size is not None:
                 opened.draft("RGB", (size, size))  # a JPEG decoder can skip what would be scaled away
-            image = _rgb(ImageOps.exif_transpose(opened))
+            pixels, most = opened.width * opened.height, max(_FREE_PIXELS, _PIXELS_A_BYTE * path.stat().st_size)
+            if pixels > most:
+                raise CorruptFile(path, f"{pixels} pixels", f"at most {most} in a file of its size")
+            ImageOps.exif_transpose(opened, in_place=True)
+            image = _rgb(opened)
+    except CorruptFile:
+        raise
     except UnidentifiedImageError:
-        raise CorruptFile(path, "no image that Pillow knows", "an image file") from None
+        raise CorruptFile(path, "no image of a format that is read", f"one of {', '.join(_FORMATS)}") from None
     except Image.DecompressionBombError as error:
         raise CorruptFile(path, f"too many pixels ({error})", "a photograph") from None
     except (FileNotFoundError, PermissionError, IsADirectoryError):
@@ -65,11 +78,33 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
         raise CorruptFile(path, f"a damaged image ({error})", "a whole image file") from None
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+    array = np.empty((3, image.height, image.width), np.uint8)
+    for box in _strips(image):
+        array[:, box[1] : box[3]] = np.asarray(image.crop(box)).transpose(2, 0, 1)
+    return array
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes of whole rows, some 2^18 pixels each: a conversion in one step would hold all pixels once more."""
+    rows = max(1, (1 << 18) // image.width)
+    for top in range(0, image.height, rows):
+        yield 0, top, image.width, min(image.height, top + rows)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     """`image` as RGB; what is transparent becomes white."""
+    from PIL import Image
+
+    image.load()
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    rgb = Image.new("RGB", image.size)
+    for box in _strips(image):
+        rgb.paste(_strip_as_rgb(image.crop(box)), box)
+    return rgb
+
+
+def _strip_as_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it

@@ -1,0 +1,108 @@
+"""What is fuzzed: readers of files from elsewhere.  A new reader is one more entry of `TARGETS`."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader.
+
+    Attributes:
+        read: reads the file at a path.
+        seeds: sound files to start from.
+        suffix: of the file's name.
+        modules: where coverage is looked at.
+    """
+
+    read: Callable[[Path], object]
+    seeds: Callable[[], list[bytes]]
+    suffix: str
+    modules: tuple[str, ...]
+
+
+def _read_idx(path: Path) -> object:
+    from pycnn.data import read_idx
+
+    return read_idx(path)
+
+
+def _idx_seeds() -> list[bytes]:
+    array = np.arange(24)
+    plain = [
+        bytes([0, 0, code, 3]) + struct.pack(">3I", 2, 3, 4) + array.astype(dtype).tobytes()
+        for code, dtype in ((0x08, ">u1"), (0x09, ">i1"), (0x0B, ">i2"), (0x0C, ">i4"), (0x0D, ">f4"), (0x0E, ">f8"))
+    ]
+    zeros = bytes([0, 0, 8, 1]) + struct.pack(">I", 3_000_000) + bytes(3_000_000)
+    return [*plain, *(gzip.compress(one) for one in plain[::5]), gzip.compress(zeros)]
+
+
+def _read_image(path: Path) -> object:
+    from pycnn.data.folder import read_image
+
+    return read_image(path), read_image(path, 16)
+
+
+def _read_folder(path: Path) -> object:
+    """The file among sound ones, in a tree of one folder a class."""
+    from PIL import Image
+
+    from pycnn.data.folder import read_folder
+
+    tree = path.parent / "tree"
+    for name in ("sound", "odd"):
+        (tree / name).mkdir(parents=True, exist_ok=True)
+        for i in range(5):
+            if not (one := tree / name / f"{i}.png").exists():
+                Image.new("RGB", (4, 4), "red").save(one)
+    (tree / "odd" / f"input{path.suffix}").write_bytes(path.read_bytes())
+    split = read_folder(tree, 8)
+    return [part.images(np.arange(len(part))) for part in (split.train, split.test)]
+
+
+def _image_seeds() -> list[bytes]:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    colour = Image.fromarray(rng.integers(0, 256, (13, 17, 3), np.uint8))
+    alpha = Image.fromarray(rng.integers(0, 256, (13, 17, 4), np.uint8))
+    deep = Image.fromarray(rng.integers(0, 2**16, (13, 17), np.uint16))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    seeds = []
+
+    def add(image: Image.Image, kind: str, **options: object) -> None:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        seeds.append(buffer.getvalue())
+
+    add(colour, "JPEG", exif=turned)
+    add(colour, "JPEG", progressive=True)
+    add(alpha, "PNG")
+    add(deep, "PNG")
+    add(colour.quantize(16), "PNG", transparency=3)
+    add(colour.convert("1"), "PNG")
+    add(colour, "BMP")
+    add(colour.quantize(16), "GIF", save_all=True, append_images=[colour.quantize(8)])
+    add(alpha, "WEBP", lossless=True)
+    add(colour, "WEBP")
+    add(colour, "TIFF", compression="tiff_lzw")
+    add(colour, "TIFF", compression="jpeg")
+    add(colour, "PPM")
+    add(Image.new("RGB", (2500, 2000)), "PNG")  # large and nearly empty
+    return seeds
+
+
+TARGETS = {
+    "idx": Target(_read_idx, _idx_seeds, "", ("pycnn.data",)),
+    "image": Target(_read_image, _image_seeds, "", ("pycnn.data", "PIL")),
+    "folder": Target(_read_folder, _image_seeds, ".jpg", ("pycnn.data", "PIL")),
+}

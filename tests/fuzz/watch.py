@@ -1,0 +1,68 @@
+"""One input through one reader: what it may raise, how long it may take, how much memory it may use."""
+
+from __future__ import annotations
+
+import faulthandler
+import tempfile
+import time
+from pathlib import Path
+
+from pycnn.data import CorruptFile
+
+from .targets import Target
+
+SECONDS = 5.0  # for an input of some kilobytes, on a busy machine
+EXTRA = 64 << 20  # bytes beside four times the file
+
+
+class Finding(AssertionError):
+    """An input on which a reader did what it must not; the message says what."""
+
+
+class Watch:
+    """Gives inputs to a reader, in a folder that goes with it.
+
+    A reader gives a result or raises `CorruptFile`.  What runs for a minute ends the process, with a traceback.
+
+    Args:
+        target: the reader.
+        seconds: that an input may take.
+    """
+
+    def __init__(self, target: Target, seconds: float = SECONDS) -> None:
+        self._target = target
+        self._seconds = seconds
+        self._folder = tempfile.TemporaryDirectory()
+        self._target.read(self._write(self._target.seeds()[0]))  # imports are no input's doing
+
+    def __call__(self, content: bytes) -> bool:
+        """Whether the reader took the input.  Raises Finding."""
+        path = self._write(content)
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before, start = _memory("VmRSS"), time.perf_counter()
+        faulthandler.dump_traceback_later(60, exit=True)
+        try:
+            self._target.read(path)
+            taken = True
+        except CorruptFile:
+            taken = False
+        except Exception as error:
+            raise Finding(f"{type(error).__name__}: {error}, where CorruptFile is what a reader raises") from error
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        seconds, used = time.perf_counter() - start, _memory("VmHWM") - before
+        if seconds > self._seconds:
+            raise Finding(f"{seconds:.1f} s for {len(content)} bytes")
+        if used > 4 * len(content) + EXTRA:
+            raise Finding(f"{used >> 20} MiB for {len(content)} bytes")
+        return taken
+
+    def _write(self, content: bytes) -> Path:
+        path = Path(self._folder.name, f"input{self._target.suffix}")
+        path.write_bytes(content)
+        return path
+
+
+def _memory(name: str) -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
