@@ -1,0 +1,65 @@
+"""The CPU engine on a published problem: every pass, every algorithm that must be exact, and what `auto` takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pycnn import algorithms
+from pycnn.backends import cpu
+from pycnn.shape import Problem
+from pycnn.testing import error_factor, is_exact
+from pycnn.testing.regimes import Operands, run
+
+from .check import EXACT, PASSES, operands, prove, terms
+from .lists import Published
+
+# A fifth of what the machine has stays free for others; beside x, w and y there are their second copies in this check,
+# an image or two in float64, and explicit columns.
+_COPIES = 2.5
+
+
+@dataclass
+class Report:
+    """What was looked at: how often each algorithm was right, and what was wrong, in words."""
+
+    right: dict[str, int] = field(default_factory=dict)
+    wrong: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def look(problem: Published, report: Report, seed: int = 0) -> None:
+    """Add a problem's three passes to `report`."""
+    room = 0.8 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if _COPIES * problem.bytes > room:
+        report.left_out[problem.text] = (
+            f"x, w and y take {problem.bytes / 2**30:.0f} GiB: more than there is memory for"
+        )
+        return
+    for operator in PASSES:
+        for algo, wrong in _answers(problem, operator, seed):
+            if wrong is None:
+                report.right[algo] = report.right.get(algo, 0) + 1
+            else:
+                report.wrong.append(f"{problem.text}_{operator} algo={algo}: {wrong}")
+
+
+def _answers(problem: Published, operator: str, seed: int) -> Iterator[tuple[str, str | None]]:
+    """Algorithms that ran, and what was wrong with each one's result, or None."""
+    asked = Problem.parse(f"{problem.text}_{operator}")
+    able = [name for name, reason in algorithms.candidates(operator, asked.shape, "float32") if reason is None]
+    given = operands(problem, operator, seed=seed)
+    wrong = prove(problem, operator, given, seed)
+    with algorithms.accuracy_of_call("strict"):
+        for algo in ("auto", *filter(is_exact, able)):
+            yield algo, wrong(run(cpu, asked, Operands(*given), algo))
+    taken = algorithms.choose(operator, asked.shape, "float32")[0]
+    if not is_exact(taken):
+        # Its error is to be less than a half, so that rounding to integers leaves nothing: see `allowed_error`.
+        least = 0.4 * 2.0**24 / (error_factor(taken) * np.sqrt(terms(problem, operator)))
+        given = operands(problem, operator, min(EXACT, int(least)), seed)
+        wrong = prove(problem, operator, given, seed)
+        yield f"{taken}, rounded", wrong(np.rint(run(cpu, asked, Operands(*given), "auto")))
