@@ -1,7 +1,7 @@
 """Convolution problems that others publish: how many there are, and the CPU engine on them.
 
 python -m tests.published counts
-python -m tests.published check [--list NAME] [--each N] [--most-macs N]
+python -m tests.published check [--list NAME] [--each N] [--least-macs N] [--most-macs N]
 python -m tests.published restate FOLDER
 """
 
@@ -25,6 +25,7 @@ def main() -> int:
     check.add_argument("--list", help="only those of this list")
     check.add_argument("--each", type=int, help="only a sample: at most so many of every property of every list")
     check.add_argument("--most-macs", type=int, default=2**62, help="only those of at most so many multiply-adds")
+    check.add_argument("--least-macs", type=int, default=0, help="only those of at least so many")
     commands.add_parser("restate", help="read oneDNN's lists anew").add_argument("folder", help="a clone of oneDNN")
     arguments = parser.parse_args()
     if arguments.command == "restate":
@@ -45,11 +46,12 @@ def _counts() -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    problems = [one for one in published()[0] if len(one.axes) == 2 and one.macs <= arguments.most_macs]
+    least, most = arguments.least_macs, arguments.most_macs
+    problems = [one for one in published()[0] if len(one.axes) == 2 and least <= one.macs <= most]
     if arguments.list:
         problems = [problem for problem in problems if arguments.list in problem.lists]
     if arguments.each:
-        problems = sample(problems, arguments.each, arguments.most_macs)
+        problems = sample(problems, arguments.each, most)
     problems.sort(key=lambda problem: problem.macs)
     report, start = Report(), time.monotonic()
     for done, problem in enumerate(problems, 1):
@@ -57,7 +59,7 @@ def _check(arguments: argparse.Namespace) -> int:
         look(problem, report)
         for line in report.wrong[known:]:
             print(f"WRONG {line}", flush=True)
-        if done % 100 == 0 or done == len(problems):
+        if done % 20 == 0 or done == len(problems):
             passed = time.monotonic() - start
             print(f"{done} of {len(problems)}, {passed:.0f} s, now {problem.text}", file=sys.stderr, flush=True)
     print(f"{len(problems) - len(report.left_out)} problems, {', '.join(PASSES)}: exact by")

@@ -3,7 +3,7 @@
 Operands are integers, so small that every partial sum of any algorithm is exact in float32; the result must be the sum.
 It is held to that in one of two ways, in arithmetic that is exact too and shares nothing with any backend.
 
-Small problems: every element, computed tap by tap.
+Small problems, and those of many groups: every element, computed tap by tap.
 
 Large ones: random linear functionals (Freivalds, "Probabilistic machines can use less running time", 1977).  For
 integer vectors u and v drawn for the occasion
@@ -32,7 +32,6 @@ PASSES = ("fprop", "dgrad", "wgrad")
 # Sums |left||right| that F(2x2, 3x3) and F(3x3, 2x2) still compute exactly: see pycnn.testing.exact_operands.
 EXACT = 2**22 // 9
 
-_EVERY_ELEMENT = 1 << 23  # multiply-adds of a pass up to which all of its results are computed
 _UNSEEN = 20  # an error goes unseen with a probability of 2 to minus this
 
 Operands = tuple[np.ndarray, np.ndarray]
@@ -66,7 +65,7 @@ def operands(problem: Published, operator: str, largest: int = EXACT, seed: int 
 def prove(problem: Published, operator: str, given: Operands, seed: int = 0) -> Callable[[np.ndarray], str | None]:
     """A function that says what is wrong with a result of a pass on `given`, or None: it equals the exact sum."""
     shape = {"fprop": problem.y_shape, "dgrad": problem.x_shape, "wgrad": problem.w_shape}[operator]
-    if problem.macs <= _EVERY_ELEMENT:
+    if _every_element(problem, operator):
         weigh: Callable[[np.ndarray], np.ndarray] = _as_it_is
         expected = _sums(problem, operator, given)
     else:
@@ -134,6 +133,13 @@ def _functionals(
     return weigh, sums.reshape(draws, -1)
 
 
+def _every_element(problem: Published, operator: str) -> bool:
+    """Whether to compute all results: those of a few millions of products, or of as many as a draw would take."""
+    places = math.prod(problem.y_shape[2:]) * math.prod(problem.w_shape[2:])
+    others = {"fprop": problem.channels, "dgrad": problem.filters, "wgrad": problem.batch * problem.groups}
+    return problem.macs <= max(1 << 23, places * others[operator])
+
+
 def _draws(count: int) -> tuple[int, int]:
     """How many pairs of vectors to draw, of integers up to which magnitude, for a matrix of `count` elements.
 
@@ -189,14 +195,22 @@ def convolve(operator: str, axes: Sequence[Axis], left: np.ndarray, right: np.nd
         at = (..., *(meet[1] for meet in meets if meet))
         if operator == "fprop":
             x, w = _in_a_row(left[at]), right[(..., *tap)]
-            result[out] += np.matmul(w, x).reshape(result[out].shape)
+            result[out] += _product(w, x).reshape(result[out].shape)
         elif operator == "dgrad":
             dy, w = _in_a_row(left[out]), right[(..., *tap)]
-            result[at] += np.matmul(w.swapaxes(1, 2), dy).reshape(result[at].shape)
+            result[at] += _product(w.swapaxes(1, 2), dy).reshape(result[at].shape)
         else:
             dy, x = _in_a_row(left[out]), _in_a_row(right[at])
-            result[(..., *tap)] = np.matmul(dy, x.swapaxes(2, 3)).sum(0)
+            if dy.shape[2] == x.shape[2] == 1:
+                result[(..., 0, 0, *tap)] = np.einsum("ngl,ngl->g", dy[:, :, 0], x[:, :, 0])
+            else:
+                result[(..., *tap)] = np.matmul(dy, x.swapaxes(2, 3)).sum(0)
     return result
+
+
+def _product(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A matrix product; of a matrix of one element, for which NumPy's takes long, without it."""
+    return matrix * rows if matrix.shape[-2:] == (1, 1) else np.matmul(matrix, rows)
 
 
 def _in_a_row(window: np.ndarray) -> np.ndarray:

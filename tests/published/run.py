@@ -17,6 +17,9 @@ from pycnn.testing.regimes import Operands, run
 from .check import EXACT, PASSES, operands, prove, terms
 from .lists import Published
 
+# Multiply-adds up to which every algorithm runs; beyond, these: `auto`, and the families that always can.
+_EVERY_ALGORITHM = 1 << 30
+
 # A fifth of what the machine has stays free for others; beside x, w and y there are their second copies in this check,
 # an image or two in float64, and explicit columns.
 _COPIES = 2.5
@@ -54,7 +57,14 @@ def _answers(problem: Published, operator: str, seed: int) -> Iterator[tuple[str
     given = operands(problem, operator, seed=seed)
     wrong = prove(problem, operator, given, seed)
     with algorithms.accuracy_of_call("strict"):
-        for algo in ("auto", *filter(is_exact, able)):
+        names = ["auto", *filter(is_exact, able)]
+        if problem.macs > _EVERY_ALGORITHM:
+            taken = algorithms.choose(operator, asked.shape, "float32")[0]
+            families = {
+                name: algorithms.resolve(name, operator, asked.shape, "float32") for name in ("direct", "im2col")
+            }
+            names = ["auto", *(name for name in families.values() if name != taken)]
+        for algo in names:
             yield algo, wrong(run(cpu, asked, Operands(*given), algo))
     taken = algorithms.choose(operator, asked.shape, "float32")[0]
     if not is_exact(taken):
