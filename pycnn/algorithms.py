@@ -86,10 +86,16 @@ HANDICAPS = {4: 1.0, 6: 1.03, 8: 1.06}
 _MOST_COLUMNS = 32 << 20  # bytes that `auto` lets explicit columns take
 
 
+_MOST_PAIRS = 4096  # of residues of the stride
+
+
 def _unpacked(operator: str, shape: Conv2dShape, dtype: str) -> str | None:
     """Why a problem cannot be computed by way of the packed layout."""
     if operator == "wgrad":
         return "the packed layout computes fprop and dgrad only"
+    if operator == "dgrad" and shape.stride[0] * shape.stride[1] > _MOST_PAIRS:
+        pairs = f"{shape.stride[0]}x{shape.stride[1]}"
+        return f"the packed layout takes the residues of a stride one by one, and {pairs} has too many"
     if dtype != "float32":
         return f"the packed layout holds float32 only, this is {dtype}"
     return f"the packed layout takes one group, this has {shape.groups}" if shape.groups > 1 else None

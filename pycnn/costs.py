@@ -28,6 +28,7 @@ how well the prefetchers follow, which cache lines fall into one set, and what e
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -268,14 +269,14 @@ def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
     pairs = stride_h * stride_w
     width_of = _up(outputs, e.lanes)
     steps = tiles = 0
-    for lines, columns, taps in _pieces(operator, s):
+    for times, lines, columns, taps in _pieces(operator, s):
         flat, upright = (
             (count * e.packed_steps(pixels, width_of), count * _up(pixels, e.packed_rows))
             for count, pixels in ((lines, columns), (columns, lines))
         )
         best = min(flat, upright)
-        steps += taps * best[0]
-        tiles += best[1]
+        steps += times * taps * best[0]
+        tiles += times * best[1]
     # Filters of one tap are turned like the results, in squares of vectors; those of several are gathered.
     filters, one = _packed_filters(e, s, s.R * s.S), s.R * s.S == 1
     return {
@@ -287,24 +288,28 @@ def _direct_packed(e: _Engine, operator: str, s: Conv2dShape) -> Work:
     }
 
 
-def _pieces(operator: str, s: Conv2dShape) -> list[tuple[int, int, int]]:
-    """Rows, columns and taps of the rectangles of outputs that meet the input with the same taps."""
+def _pieces(operator: str, s: Conv2dShape) -> list[tuple[int, int, int, int]]:
+    """Rows, columns and taps of the rectangles of outputs that meet the input with the same taps, after how many."""
     if _pointwise(s):
-        return [(1, s.P * s.Q, 1)]
-    axes = []
+        return [(1, 1, s.P * s.Q, 1)]
+    axes: list[Counter[tuple[int, int]]] = []
     for i, (size, out, window) in enumerate(((s.H, s.P, s.R), (s.W, s.Q, s.S))):
         stride, before, dilation = s.stride[i], s.padding[2 * i], s.dilation[i]
         if operator == "fprop":
-            axes.append(taps_inside(size, out, window, stride, before, dilation))
+            axes.append(Counter(taps_inside(size, out, window, stride, before, dilation)))
         elif stride == 1:
-            axes.append(taps_inside(out, size, window, 1, (window - 1) * dilation - before, dilation))
+            axes.append(Counter(taps_inside(out, size, window, 1, (window - 1) * dilation - before, dilation)))
         else:  # each residue, without a look at the padding
             found = [
                 len([tap for tap in range(window) if (a + before - tap * dilation) % stride == 0])
-                for a in range(stride)
+                for a in range(min(stride, size))
             ]
-            axes.append([(_up(size - a, stride), taps) for a, taps in enumerate(found) if a < size])
-    return [(lines, columns, taps * taken) for lines, taps in axes[0] for columns, taken in axes[1]]
+            axes.append(Counter((_up(size - a, stride), taps) for a, taps in enumerate(found) if a < size))
+    return [
+        (times * others, lines, columns, taps * taken)
+        for (lines, taps), times in axes[0].items()
+        for (columns, taken), others in axes[1].items()
+    ]
 
 
 def _strips(e: _Engine, images: int, rows: int, columns: int, down: int, across: int) -> tuple[int, int, bool]:

@@ -2,9 +2,11 @@
 
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/sysinfo.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -48,7 +50,23 @@ Cache& cache() {
 [[maybe_unused]] const int registered =
     pthread_atfork([] { cache().mutex.lock(); }, [] { cache().mutex.unlock(); }, [] { cache().mutex.unlock(); });
 
+// The system may grant what it does not have, and end the process that uses it: a block larger than all of memory, or
+// than the control group may have of it, is refused here.
+std::size_t most_bytes() {
+    struct sysinfo machine = {};
+    sysinfo(&machine);
+    std::size_t most = (machine.totalram + machine.totalswap) * machine.mem_unit;
+    if (std::FILE* file = std::fopen("/sys/fs/cgroup/memory.max", "r")) {
+        unsigned long long limit = 0;
+        if (std::fscanf(file, "%llu", &limit) == 1 && limit > 0) most = std::min<std::size_t>(most, limit);
+        std::fclose(file);
+    }
+    return most;
+}
+
 void* fresh(std::size_t bytes) {
+    static const std::size_t most = most_bytes();
+    if (bytes > most) throw std::bad_alloc();
     const bool huge = bytes >= kHugePage && !kExact;
     if (huge) bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     void* block = nullptr;
@@ -71,7 +89,7 @@ bool keep(Cache& c, std::size_t size, void* block) noexcept {
 }  // namespace
 
 void* allocate(std::size_t bytes) {
-    if (bytes > (std::size_t{1} << 60)) throw std::bad_alloc();
+    if (bytes > (std::size_t{1} << 60)) throw std::bad_alloc();  // `rounded` would overflow
     if (bytes < kSmall || kExact) return fresh(std::max<std::size_t>(bytes, 1));
     const std::size_t size = rounded(bytes);
     Cache& c = cache();

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from pycnn.bench import memory
 from pycnn.data import CorruptFile
 
 from .targets import Target
@@ -38,8 +39,8 @@ class Watch:
     def __call__(self, content: bytes) -> bool:
         """Whether the reader took the input.  Raises Finding."""
         path = self._write(content)
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before, start = _memory("VmRSS"), time.perf_counter()
+        memory.forget_peak()
+        before, start = memory.resident(), time.perf_counter()
         faulthandler.dump_traceback_later(60, exit=True)
         try:
             self._target.read(path)
@@ -50,7 +51,7 @@ class Watch:
             raise Finding(f"{type(error).__name__}: {error}, where CorruptFile is what a reader raises") from error
         finally:
             faulthandler.cancel_dump_traceback_later()
-        seconds, used = time.perf_counter() - start, _memory("VmHWM") - before
+        seconds, used = time.perf_counter() - start, memory.peak() - before
         if seconds > self._seconds:
             raise Finding(f"{seconds:.1f} s for {len(content)} bytes")
         if used > 4 * len(content) + EXTRA:
@@ -61,8 +62,3 @@ class Watch:
         path = Path(self._folder.name, f"input{self._target.suffix}")
         path.write_bytes(content)
         return path
-
-
-def _memory(name: str) -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith(name))
