@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -20,6 +21,15 @@ BACKENDS = ["reference", *(["cpu"] if importlib.util.find_spec("pycnn._cpu") els
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also what takes minutes: all archs, large networks")
+
+
+# Examples that Hypothesis draws: the same every time, or, with --slow, many and others each time.
+hypothesis.settings.register_profile("fast", max_examples=300, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("slow", max_examples=20000, deadline=None, print_blob=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("slow" if config.getoption("--slow") else "fast")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
