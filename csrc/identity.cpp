@@ -1,0 +1,7 @@
+#include "identity.h"
+
+namespace pycnn {
+
+const char* const engine = PYCNN_ENGINE;
+
+}  // namespace pycnn
