@@ -53,11 +53,14 @@ from pycnn.functional import flatten as flatten
 from pycnn.functional import fold as fold
 from pycnn.functional import gelu as gelu
 from pycnn.functional import glu as glu
+from pycnn.functional import group_norm as group_norm
 from pycnn.functional import hardshrink as hardshrink
 from pycnn.functional import hardsigmoid as hardsigmoid
 from pycnn.functional import hardswish as hardswish
 from pycnn.functional import hardtanh as hardtanh
+from pycnn.functional import instance_norm as instance_norm
 from pycnn.functional import interpolate as interpolate
+from pycnn.functional import layer_norm as layer_norm
 from pycnn.functional import leaky_relu as leaky_relu
 from pycnn.functional import linear as linear
 from pycnn.functional import local_response_norm as local_response_norm
@@ -78,6 +81,7 @@ from pycnn.functional import pixel_unshuffle as pixel_unshuffle
 from pycnn.functional import prelu as prelu
 from pycnn.functional import relu as relu
 from pycnn.functional import relu6 as relu6
+from pycnn.functional import rms_norm as rms_norm
 from pycnn.functional import selu as selu
 from pycnn.functional import sigmoid as sigmoid
 from pycnn.functional import silu as silu

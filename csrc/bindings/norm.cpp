@@ -83,6 +83,86 @@ py::tuple batch_norm_bwd(const Array<T>& dy, const Array<T>& x, const std::optio
     return py::make_tuple(dx, dweight, dbias);
 }
 
+// x in groups; the trailing axes are one.
+template <typename T>
+cpu::GroupShape group_shape(const Array<T>& x, py::ssize_t groups) {
+    const cpu::ChannelShape shape = channel_shape(x);
+    require(groups > 0 && shape.C % groups == 0, "group_norm: the groups must divide the channels");
+    return {shape.N, groups, shape.C / groups, shape.L};
+}
+
+template <typename T>
+bool one_a_channel(const std::optional<Array<T>>& values, const cpu::GroupShape& shape) {
+    return !values || (values->ndim() == 1 && values->shape(0) == shape.G * shape.K);
+}
+
+template <typename T>
+bool one_a_group(const Array<T>& values, const cpu::GroupShape& shape) {
+    return values.ndim() == 2 && values.shape(0) == shape.N && values.shape(1) == shape.G;
+}
+
+template <typename T>
+py::tuple group_norm_fwd(const Array<T>& x, py::ssize_t groups, const std::optional<Array<T>>& weight,
+                         const std::optional<Array<T>>& bias, double eps, bool centred) {
+    const cpu::GroupShape shape = group_shape(x, groups);
+    require(one_a_channel(weight, shape) && one_a_channel(bias, shape),
+            "group_norm: weight and bias must have one value a channel");
+    Array<T> y = new_array<T>(shape_of(x));
+    Array<T> mean = new_array<T>({x.shape(0), groups});
+    Array<T> var = new_array<T>({x.shape(0), groups});
+    const cpu::GroupNormFwd<T> problem = {
+        .shape = shape,
+        .eps = eps,
+        .centred = centred,
+        .x = x.data(),
+        .weight = data_or_null(weight),
+        .bias = data_or_null(bias),
+        .y = y.mutable_data(),
+        .mean = mean.mutable_data(),
+        .var = var.mutable_data(),
+    };
+    {
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
+        cpu::operators<T>(cpu::kernels()).norm.group_norm_fwd(problem);
+    }
+    return py::make_tuple(y, mean, var);
+}
+
+template <typename T>
+py::tuple group_norm_bwd(const Array<T>& dy, const Array<T>& x, py::ssize_t groups,
+                         const std::optional<Array<T>>& weight, const Array<T>& mean, const Array<T>& var, double eps,
+                         bool centred, bool affine) {
+    const cpu::GroupShape shape = group_shape(x, groups);
+    require(same_shape(dy, x), "group_norm: dy and x must have one shape");
+    require(one_a_channel(weight, shape), "group_norm: weight must have one value a channel");
+    require(one_a_group(mean, shape) && one_a_group(var, shape),
+            "group_norm: mean and var must have one value a group of each sample");
+    Array<T> dx = new_array<T>(shape_of(x));
+    std::optional<Array<T>> dweight, dbias;
+    if (affine) {
+        dweight = new_array<T>({x.shape(1)});
+        dbias = new_array<T>({x.shape(1)});
+    }
+    const cpu::GroupNormBwd<T> problem = {
+        .shape = shape,
+        .eps = eps,
+        .centred = centred,
+        .dy = dy.data(),
+        .x = x.data(),
+        .weight = data_or_null(weight),
+        .mean = mean.data(),
+        .var = var.data(),
+        .dx = dx.mutable_data(),
+        .dweight = affine ? dweight->mutable_data() : nullptr,
+        .dbias = affine ? dbias->mutable_data() : nullptr,
+    };
+    {
+        const ReleaseGil release(4.0 * static_cast<double>(x.size()));
+        cpu::operators<T>(cpu::kernels()).norm.group_norm_bwd(problem);
+    }
+    return py::make_tuple(dx, dweight, dbias);
+}
+
 template <typename T>
 Array<T> channel_affine(const Array<T>& x, const std::optional<Array<T>>& scale, const Array<T>& shift) {
     const cpu::ChannelShape shape = channel_shape(x);
@@ -158,6 +238,11 @@ void bind(py::module_& m) {
           py::arg("y").noconvert());
     m.def("batch_norm_eval", &batch_norm_eval<T>, py::arg("x").noconvert(), py::arg("mean").noconvert(),
           py::arg("var").noconvert(), py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("eps"));
+    m.def("group_norm_fwd", &group_norm_fwd<T>, py::arg("x").noconvert(), py::arg("groups"),
+          py::arg("weight").noconvert(), py::arg("bias").noconvert(), py::arg("eps"), py::arg("centred"));
+    m.def("group_norm_bwd", &group_norm_bwd<T>, py::arg("dy").noconvert(), py::arg("x").noconvert(), py::arg("groups"),
+          py::arg("weight").noconvert(), py::arg("mean").noconvert(), py::arg("var").noconvert(), py::arg("eps"),
+          py::arg("centred"), py::arg("affine"));
     m.def("channel_affine", &channel_affine<T>, py::arg("x").noconvert(), py::arg("scale").noconvert(),
           py::arg("shift").noconvert());
     m.def("lrn_fwd", &lrn_fwd<T>, py::arg("x").noconvert(), py::arg("size"), py::arg("alpha"), py::arg("beta"),

@@ -30,6 +30,29 @@ struct BatchNormBwd {
     T *dx, *dweight, *dbias;
 };
 
+// Groups of K channels of L elements: x is (N, G, K, L).  Weights are one a channel, G * K of them.
+struct GroupShape {
+    int64_t N, G, K, L;
+};
+
+template <typename T>
+struct GroupNormFwd {
+    GroupShape shape;
+    double eps;
+    bool centred;                // else the mean counts as 0, and the variance is the mean of the squares
+    const T *x, *weight, *bias;  // weight, bias: one a channel, or null
+    T *y, *mean, *var;           // mean, var: one a group of each sample
+};
+
+template <typename T>
+struct GroupNormBwd {
+    GroupShape shape;
+    double eps;
+    bool centred;
+    const T *dy, *x, *weight, *mean, *var;  // weight may be null
+    T *dx, *dweight, *dbias;                // dweight and dbias: one a channel, or both null
+};
+
 // y[c] = x[c] / (k + alpha / size * sum of x^2 over channels c - size/2 .. c + (size - 1)/2) ^ beta
 struct LrnShape {
     ChannelShape shape;
@@ -41,6 +64,8 @@ template <typename T>
 struct NormOperators {
     void (*batch_norm_fwd)(const BatchNormFwd<T>& problem);
     void (*batch_norm_bwd)(const BatchNormBwd<T>& problem);
+    void (*group_norm_fwd)(const GroupNormFwd<T>& problem);
+    void (*group_norm_bwd)(const GroupNormBwd<T>& problem);
     // y = x * scale[c] + shift[c]; a scale of null is 1.
     void (*channel_affine)(const ChannelShape& shape, const T* x, const T* scale, const T* shift, T* y);
     void (*lrn_fwd)(const LrnShape& shape, const T* x, T* y);

@@ -5,8 +5,8 @@
     "float32"   operands of 16 bits are widened: sums over many elements, and what turns small differences into large
                 ones.  So is the result, whatever came in.
     "widest"    operands of different dtypes are brought to the wider one (float16 and bfloat16 to float32).
-    "input"     as its input came; batch norm of 16 bits takes float32 parameters and statistics, gives 16 bits, and
-                has its own sums in float32.
+    "input"     as its input came; batch and group norm of 16 bits take float32 parameters and statistics, give 16 bits,
+                and have their own sums in float32.
 
 Operands of float64 are never rounded.  What is not in the table, a `pycnn.Function` of the user's, is computed in the
 dtypes that it is given.
@@ -24,6 +24,7 @@ from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid,
 from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
 from pycnn.functional.dropout import Dropout
 from pycnn.functional.edges import PadEdges, PadEdgesBackward
+from pycnn.functional.group_norm import GroupNorm
 from pycnn.functional.linear import Bias, ChannelSum, Gemm, Linear
 from pycnn.functional.loss import Mse, Nll, NllBackward, SquaredError
 from pycnn.functional.norm import BatchNorm, BatchNormEval, ChannelAffine, ChannelWindow, LocalResponseNorm
@@ -59,7 +60,7 @@ _INPUT = [
     *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
     *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, PadEdges, Dropout),
     *(Relu, Tanh, Sigmoid, Activation),
-    *(BatchNorm, BatchNormEval, ChannelAffine, Bias),
+    *(BatchNorm, BatchNormEval, GroupNorm, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample),
     # Backward's own, which runs in the dtypes of forward.
     *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),

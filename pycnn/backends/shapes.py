@@ -28,6 +28,7 @@ __all__ = [
     "dropout",
     "fold2d",
     "gemm",
+    "group_norm_fwd",
     "linear_fwd",
     "log_softmax_fwd",
     "lrn_fwd",
@@ -139,6 +140,14 @@ def gemm(a: Array, b: Array, trans_a: bool, trans_b: bool) -> Array:
 def linear_fwd(x: Array, w: Array, b: Array | None) -> Array:
     """Zeros of (rows, out)."""
     return _zeros((x.shape[0], w.shape[0]), x.dtype)
+
+
+def group_norm_fwd(
+    x: Array, groups: int, weight: Array | None, bias: Array | None, eps: float, centred: bool = True
+) -> tuple[Array, Array, Array]:
+    """Zeros of x's shape, and of (N, groups) twice."""
+    statistics = _zeros((x.shape[0], groups), x.dtype)
+    return _like(x), statistics, statistics
 
 
 def pad2d(x: Array, padding: Padding, value: float) -> Array:

@@ -7,6 +7,7 @@ from pycnn.functional.activation import log_softmax, relu, sigmoid, softmax, tan
 from pycnn.functional.conv import conv2d, conv_transpose2d
 from pycnn.functional.conv1d import conv1d, conv_transpose1d
 from pycnn.functional.dropout import dropout
+from pycnn.functional.group_norm import group_norm, instance_norm, layer_norm, rms_norm
 from pycnn.functional.interpolate import interpolate, upsample
 from pycnn.functional.linear import bias, linear
 from pycnn.functional.loss import cross_entropy, mse_loss, nll_loss
@@ -70,11 +71,14 @@ __all__ = [
     "fold",
     "gelu",
     "glu",
+    "group_norm",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "instance_norm",
     "interpolate",
+    "layer_norm",
     "leaky_relu",
     "linear",
     "local_response_norm",
@@ -96,6 +100,7 @@ __all__ = [
     "relu",
     "relu6",
     "resample",
+    "rms_norm",
     "selu",
     "sigmoid",
     "silu",

@@ -236,12 +236,13 @@ def batch_norm(
         raise ValueError(f"batch_norm in training needs more than one value a channel, got shape {tuple(x.shape)}")
     y, mean, var = BatchNorm.apply(x, weight, bias, residual, eps, relu)
     if count and not autograd.recomputing():
-        _update(running_mean, mean, momentum)
-        _update(running_var, var, momentum, count / (count - 1))
+        update_running(running_mean, mean, momentum)
+        update_running(running_var, var, momentum, count / (count - 1))
     return y
 
 
-def _update(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
+def update_running(running: Any, value: Any, momentum: float, factor: float = 1.0) -> None:
+    """running = (1 - momentum) * running + momentum * factor * value, in place; nothing where there is none."""
     if running is None:
         return
     array, given = (one._data if isinstance(one, graph.Variable) else one for one in (running, value))

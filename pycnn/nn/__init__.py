@@ -5,10 +5,11 @@ from pycnn.nn import init as init
 from pycnn.nn.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from pycnn.nn.containers import ModuleDict, ModuleList, Sequential
 from pycnn.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
+from pycnn.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
 from pycnn.nn.linear import Dropout, Flatten, Identity, Linear
 from pycnn.nn.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from pycnn.nn.module import Module
-from pycnn.nn.norm import BatchNorm1d, BatchNorm2d, LocalResponseNorm
+from pycnn.nn.norm import BatchNorm1d, BatchNorm2d, BatchNorm3d, LocalResponseNorm
 from pycnn.nn.padding import (
     CircularPad1d,
     CircularPad2d,
@@ -86,6 +87,7 @@ __all__ = [
     "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
     "ChannelShuffle",
     "CircularPad1d",
     "CircularPad2d",
@@ -100,14 +102,19 @@ __all__ = [
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "GroupNorm",
     "Hardshrink",
     "Hardsigmoid",
     "Hardswish",
     "Hardtanh",
     "Identity",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
     "LPPool1d",
     "LPPool2d",
     "LPPool3d",
+    "LayerNorm",
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
@@ -126,6 +133,7 @@ __all__ = [
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "RMSNorm",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",

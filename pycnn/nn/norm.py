@@ -13,7 +13,7 @@ from pycnn.nn.parameter import Parameter, unset
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "LocalResponseNorm"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LocalResponseNorm"]
 
 
 class _BatchNorm(Module):
@@ -128,6 +128,18 @@ class BatchNorm1d(_BatchNorm):
     """
 
     _ranks = (2, 3)
+
+
+class BatchNorm3d(_BatchNorm):
+    """Batch normalisation of (N, C, D, H, W); arguments as `BatchNorm2d`.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.BatchNorm3d(3).eval()(np.ones((2, 3, 1, 2, 2), np.float32)).shape
+    (2, 3, 1, 2, 2)
+    """
+
+    _ranks = (5,)
 
 
 class LocalResponseNorm(Module):

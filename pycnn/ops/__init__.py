@@ -18,6 +18,7 @@ from pycnn.ops.activation import (
 from pycnn.ops.boxes import nms, roi_max
 from pycnn.ops.conv import conv2d_dgrad, conv2d_fprop, conv2d_wgrad
 from pycnn.ops.conv_transpose import conv_transpose2d_dgrad, conv_transpose2d_fprop, conv_transpose2d_wgrad
+from pycnn.ops.group_norm import group_norm, group_norm_backward
 from pycnn.ops.linear import gemm, linear
 from pycnn.ops.loss import nll, nll_backward
 from pycnn.ops.norm import (
@@ -71,6 +72,8 @@ __all__ = [
     "dropout",
     "fold2d",
     "gemm",
+    "group_norm",
+    "group_norm_backward",
     "linear",
     "log_softmax",
     "log_softmax_backward",

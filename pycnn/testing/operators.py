@@ -28,6 +28,7 @@ _FLOAT32_ALONE = ("philox_uint32", "sample_fwd", "sample_dx", "sample_dw", "roi_
 
 # Results with one value a channel, which are float32 for arrays of 16 bits.
 _PER_CHANNEL = {"channel_sum": (0,), "batch_norm_fwd": (1, 2), "batch_norm_bwd": (1, 2)}
+_PER_CHANNEL |= {"group_norm_fwd": (1, 2), "group_norm_bwd": (1, 2)}
 
 
 def operators(*functions: str, dtype: Any = np.float32) -> list[Case]:

@@ -271,7 +271,9 @@ def test_machine_code_streams_by_128_bits(instance: Instance) -> None:
 
 
 @pytest.mark.parametrize(
-    "instance", of_source("channel_sum.cu") + of_source("batchnorm.cu") + of_source("softmax.cu"), ids=str
+    "instance",
+    of_source("channel_sum.cu") + of_source("batchnorm.cu") + of_source("group_norm.cu") + of_source("softmax.cu"),
+    ids=str,
 )
 def test_machine_code_of_reductions_reads_ahead_and_meets_in_shuffles(instance: Instance) -> None:
     code = listing(instance)

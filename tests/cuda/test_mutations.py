@@ -12,6 +12,7 @@ from typing import Any
 import bugs_depthwise
 import bugs_direct
 import bugs_gemm
+import bugs_group_norm
 import bugs_halves
 import bugs_im2col
 import bugs_last
@@ -36,6 +37,7 @@ FAMILIES = {
     "depthwise": bugs_depthwise,
     "direct": bugs_direct,
     "gemm": bugs_gemm,
+    "group norm": bugs_group_norm,
     "halves": bugs_halves,
     "im2col": bugs_im2col,
     "channels-last": bugs_last,

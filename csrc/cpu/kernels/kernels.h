@@ -36,6 +36,10 @@ void batch_norm_fwd(const BatchNormFwd<T>& problem);
 template <typename T>
 void batch_norm_bwd(const BatchNormBwd<T>& problem);
 template <typename T>
+void group_norm_fwd(const GroupNormFwd<T>& problem);
+template <typename T>
+void group_norm_bwd(const GroupNormBwd<T>& problem);
+template <typename T>
 void channel_affine(const ChannelShape& shape, const T* x, const T* scale, const T* shift, T* y);
 template <typename T>
 void lrn_fwd(const LrnShape& shape, const T* x, T* y);

@@ -20,6 +20,8 @@ static constexpr Operators<T> table() {
                        .softmax_bwd = softmax_bwd<T>},
         .norm = {.batch_norm_fwd = batch_norm_fwd<T>,
                  .batch_norm_bwd = batch_norm_bwd<T>,
+                 .group_norm_fwd = group_norm_fwd<T>,
+                 .group_norm_bwd = group_norm_bwd<T>,
                  .channel_affine = channel_affine<T>,
                  .lrn_fwd = lrn_fwd<T>,
                  .lrn_bwd = lrn_bwd<T>},

@@ -27,6 +27,7 @@ from pycnn.backends.cpu.conv import (
     conv2d_predicted,
     conv2d_wgrad,
 )
+from pycnn.backends.cpu.group_norm import group_norm_bwd, group_norm_fwd
 from pycnn.backends.cpu.linear import gemm, linear_fwd
 from pycnn.backends.cpu.loss import nll_bwd, nll_fwd
 from pycnn.backends.cpu.norm import batch_norm_bwd, batch_norm_eval, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
@@ -72,6 +73,8 @@ __all__ = [
     "dropout",
     "fold2d",
     "gemm",
+    "group_norm_bwd",
+    "group_norm_fwd",
     "linear_fwd",
     "log_softmax_bwd",
     "log_softmax_fwd",

@@ -24,6 +24,7 @@ cores and by every other function but LRN and the losses, which like the rest of
     pool.py            pooling
     activation.py      activations, softmax, add
     norm.py            batch norm, LRN, coefficients a channel
+    group_norm.py      normalisation of groups of channels
     reduce.py          sums over all axes but the channels
     loss.py            negative log-likelihood
     random.py          the random stream, dropout
@@ -48,6 +49,7 @@ from pycnn.backends.cuda import (
     direct_pointwise,
     direct_wgrad,
     gemm,
+    group_norm,
     im2col,
     loss,
     norm,
@@ -65,6 +67,7 @@ from pycnn.backends.cuda import (
     winograd,
 )
 from pycnn.backends.cuda.boxes import BoxesHost
+from pycnn.backends.cuda.group_norm import GroupNormHost
 from pycnn.backends.cuda.host import UnavailableError
 from pycnn.backends.cuda.linear import LinearHost
 from pycnn.backends.cuda.loss import LossHost
@@ -96,6 +99,7 @@ LAUNCHERS = (
     slices,
     activation,
     norm,
+    group_norm,
     reduce,
     loss,
     random,
@@ -119,6 +123,7 @@ class Host(
     LinearHost,
     PoolHost,
     NormHost,
+    GroupNormHost,
     ReduceHost,
     LossHost,
     RandomHost,

@@ -7,9 +7,11 @@ order.  Kernel, stride, dilation and output size are pairs (height first), paddi
 
     conv.py      conv2d_fprop, conv2d_dgrad, conv2d_wgrad, channel_sum
     pool.py      max, average and adaptive pooling, plane_take
-    dense.py     gemm, linear_fwd, activations, softmax
+    dense.py     gemm, linear_fwd, ReLU, tanh, sigmoid, softmax
+    activation.py  the other activations, by name
     loss.py      negative log-likelihood
     norm.py      lrn, batch_norm, channel_affine
+    group_norm.py  group_norm
     random.py    philox_uint32, dropout
     shaping.py   pad2d, concat, add
     windows.py   unfold2d, fold2d
@@ -41,6 +43,7 @@ from .dense import (
     tanh_bwd,
     tanh_fwd,
 )
+from .group_norm import group_norm_bwd, group_norm_fwd
 from .loss import nll_bwd, nll_fwd
 from .norm import batch_norm_bwd, batch_norm_eval, batch_norm_fwd, channel_affine, lrn_bwd, lrn_fwd
 from .pool import (
@@ -83,6 +86,8 @@ __all__ = [
     "dropout",
     "fold2d",
     "gemm",
+    "group_norm_bwd",
+    "group_norm_fwd",
     "linear_fwd",
     "log_softmax_bwd",
     "log_softmax_fwd",
