@@ -43,8 +43,10 @@ from pycnn.functional import celu as celu
 from pycnn.functional import channel_shuffle as channel_shuffle
 from pycnn.functional import conv1d as conv1d
 from pycnn.functional import conv2d as conv2d
+from pycnn.functional import conv3d as conv3d
 from pycnn.functional import conv_transpose1d as conv_transpose1d
 from pycnn.functional import conv_transpose2d as conv_transpose2d
+from pycnn.functional import conv_transpose3d as conv_transpose3d
 from pycnn.functional import cross_entropy as cross_entropy
 from pycnn.functional import dropout as dropout
 from pycnn.functional import elu as elu

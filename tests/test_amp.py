@@ -84,6 +84,11 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "pad": ("input", lambda d: F.pad(normal(5, 4, dtype=d), (1, 2))),
     "conv1d": ("low", lambda d: F.conv1d(normal(2, 3, 6, dtype=d), normal(4, 3, 3), normal(4))),
     "conv_transpose1d": ("low", lambda d: F.conv_transpose1d(normal(2, 3, 6, dtype=d), normal(3, 4, 3), normal(4))),
+    "conv3d": ("low", lambda d: F.conv3d(normal(*VOLUMES, dtype=d), normal(4, 3, 2, 3, 3), normal(4))),
+    "conv_transpose3d": (
+        "low",
+        lambda d: F.conv_transpose3d(normal(*VOLUMES, dtype=d), normal(3, 4, 2, 3, 3), normal(4)),
+    ),
     "max_pool1d": ("input", lambda d: F.max_pool1d(normal(2, 3, 6, dtype=d), 2)),
     "avg_pool1d": ("input", lambda d: F.avg_pool1d(normal(2, 3, 6, dtype=d), 2)),
     "adaptive_max_pool1d": ("input", lambda d: F.adaptive_max_pool1d(normal(2, 3, 6, dtype=d), 2)),

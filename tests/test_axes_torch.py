@@ -183,29 +183,29 @@ def test_shuffles_agree(name: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
-@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2, 3])
 def test_convolution_layers_take_torchs_weights_and_padding_modes(axes: int, mode: str) -> None:
-    arguments: dict[str, Any] = {"stride": 2, "padding": (1, 2)[:axes], "dilation": 1, "groups": 2}
+    arguments: dict[str, Any] = {"stride": 2, "padding": (1, 2, 1)[:axes], "dilation": 1, "groups": 2}
     theirs = getattr(torch.nn, f"Conv{axes}d")(4, 6, 3, padding_mode=mode, **arguments).double()
     ours = getattr(nn, f"Conv{axes}d")(4, 6, 3, padding_mode=mode, **arguments)
     ours.load_state_dict({name: value.detach().numpy() for name, value in theirs.state_dict().items()})
     ours = ours.to(np.float64)
-    x = np.random.default_rng(0).standard_normal((2, 4, 7, 8)[: 2 + axes])
+    x = np.random.default_rng(0).standard_normal((2, 4, 7, 8, 5)[: 2 + axes])
     theirs.load_state_dict({name: torch.from_numpy(value.numpy()) for name, value in ours.state_dict().items()})
     same(ours(Tensor(x)).detach(), theirs(torch.from_numpy(x)), mode)
     assert f"padding_mode='{mode}'" in repr(ours) or mode == "zeros"
 
 
-@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("axes", [1, 2, 3])
 def test_a_transposed_layer_finds_the_padding_for_an_output_size(axes: int) -> None:
     theirs = getattr(torch.nn, f"ConvTranspose{axes}d")(4, 6, 3, stride=3, padding=1, bias=False).double()
     ours = getattr(nn, f"ConvTranspose{axes}d")(4, 6, 3, stride=3, padding=1, bias=False).to(np.float64)
     theirs.load_state_dict({name: torch.from_numpy(value.numpy()) for name, value in ours.state_dict().items()})
-    x = np.random.default_rng(0).standard_normal((2, 4, 5, 6)[: 2 + axes])
-    size = (15, 18)[:axes]
+    x = np.random.default_rng(0).standard_normal((2, 4, 5, 6, 2)[: 2 + axes])
+    size = (15, 18, 5)[:axes]
     same(ours(Tensor(x), size).detach(), theirs(torch.from_numpy(x), list(size)), size)
     with pytest.raises(ValueError, match="output_size must lie between 13 and 15"):
-        ours(Tensor(x), (16, 18)[:axes])
+        ours(Tensor(x), (16, 18, 5)[:axes])
 
 
 REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [

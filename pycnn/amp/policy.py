@@ -22,6 +22,7 @@ from typing import Literal
 from pycnn import arithmetic as op
 from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid, Softmax, Tanh
 from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
+from pycnn.functional.conv3d import Conv3d, Conv3dDgrad, Conv3dWgrad
 from pycnn.functional.dropout import Dropout
 from pycnn.functional.edges import PadEdges, PadEdgesBackward
 from pycnn.functional.group_norm import GroupNorm
@@ -49,7 +50,7 @@ __all__ = ["POLICY", "Rule"]
 
 Rule = Literal["low", "float32", "widest", "input"]
 
-_LOW = [Conv2d, ConvTranspose2d, Linear, Gemm, op.Matmul]
+_LOW = [Conv2d, ConvTranspose2d, Conv3d, Conv3dDgrad, Linear, Gemm, op.Matmul]
 _FLOAT32 = [
     *(op.Exp, op.Log, op.Pow, op.PowNumber, op.Sum),
     *(Softmax, LogSoftmax, LocalResponseNorm),
@@ -63,7 +64,7 @@ _INPUT = [
     *(BatchNorm, BatchNormEval, GroupNorm, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample),
     # Backward's own, which runs in the dtypes of forward.
-    *(Conv2dDgrad, Conv2dWgrad, ChannelSum, ChannelWindow, ReluBackward),
+    *(Conv2dDgrad, Conv2dWgrad, Conv3dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
     *(SampleDot, SampleScatter),
     *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),

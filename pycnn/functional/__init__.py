@@ -6,6 +6,7 @@ If no argument is a Tensor nothing is recorded and the result is an array of the
 from pycnn.functional.activation import log_softmax, relu, sigmoid, softmax, tanh
 from pycnn.functional.conv import conv2d, conv_transpose2d
 from pycnn.functional.conv1d import conv1d, conv_transpose1d
+from pycnn.functional.conv3d import conv3d, conv_transpose3d
 from pycnn.functional.dropout import dropout
 from pycnn.functional.group_norm import group_norm, instance_norm, layer_norm, rms_norm
 from pycnn.functional.interpolate import interpolate, upsample
@@ -61,8 +62,10 @@ __all__ = [
     "channel_shuffle",
     "conv1d",
     "conv2d",
+    "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
+    "conv_transpose3d",
     "cross_entropy",
     "dropout",
     "elu",

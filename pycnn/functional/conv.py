@@ -182,7 +182,7 @@ def conv2d(
         return of_one_image(
             conv2d, x, w, b, stride, padding, dilation, groups, algo=algo, accuracy=accuracy, precision=precision
         )
-    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, _per_pass(algo, accuracy, precision))
+    return Conv2d.apply(x, w, b, stride, padding, dilation, groups, per_pass(algo, accuracy, precision))
 
 
 def conv_transpose2d(
@@ -234,13 +234,13 @@ def conv_transpose2d(
     how = stride, padding, output_padding, groups, dilation
     if getattr(x, "ndim", 4) != 4:
         return of_one_image(conv_transpose2d, x, w, b, *how, algo=algo, accuracy=accuracy, precision=precision)
-    return ConvTranspose2d.apply(x, w, b, how, _per_pass(algo, accuracy, precision))
+    return ConvTranspose2d.apply(x, w, b, how, per_pass(algo, accuracy, precision))
 
 
 _SAME_EVERYWHERE = {name: {key: {"algo": name} for key in PASSES} for name in ("auto", "direct", "im2col", "winograd")}
 
 
-def _per_pass(algo: Algo, accuracy: str | None, precision: str | None) -> Options:
+def per_pass(algo: Algo, accuracy: str | None, precision: str | None) -> Options:
     """What every pass is asked for."""
     given = {"accuracy": accuracy, "precision": precision}
     asked = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Convolution layers of one and two axes."""
+"""Convolution layers of one, two and three axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pycnn.shape import whole
 from pycnn.spatial import each, sides_of
 from pycnn.tensor import Tensor
 
-__all__ = ["Conv1d", "Conv2d", "ConvTranspose1d", "ConvTranspose2d"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
 
 Ints = int | Sequence[int]
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
@@ -124,6 +124,23 @@ class Conv2d(_Convolution):
 
     axes = 2
     function = staticmethod(F.conv2d)
+
+
+class Conv3d(_Convolution):
+    """3-D convolution, `pycnn.conv3d` with filters and bias of its own; arguments as `Conv2d` has them, by three.
+
+    Attributes:
+        weight: (K, C // groups, T, R, S).
+        bias: (K,) or None.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.Conv3d(3, 8, (3, 1, 1), padding="same")(np.zeros((1, 3, 4, 5, 6), np.float32)).shape
+    (1, 8, 4, 5, 6)
+    """
+
+    axes = 3
+    function = staticmethod(F.conv3d)
 
 
 class _Transposed(Module):
@@ -238,6 +255,23 @@ class ConvTranspose2d(_Transposed):
 
     axes = 2
     function = staticmethod(F.conv_transpose2d)
+
+
+class ConvTranspose3d(_Transposed):
+    """Transposed 3-D convolution; arguments as `ConvTranspose2d` has them, by three.
+
+    Attributes:
+        weight: (in_channels, out_channels // groups, T, R, S).
+        bias: (out_channels,) or None.
+
+    >>> import numpy as np
+    >>> from pycnn import nn
+    >>> nn.ConvTranspose3d(8, 3, 2, stride=2)(np.zeros((1, 8, 2, 3, 4), np.float32)).shape
+    (1, 3, 4, 6, 8)
+    """
+
+    axes = 3
+    function = staticmethod(F.conv_transpose3d)
 
 
 def _channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from pycnn.ops.activation import (
 )
 from pycnn.ops.boxes import nms, roi_max
 from pycnn.ops.conv import conv2d_dgrad, conv2d_fprop, conv2d_wgrad
+from pycnn.ops.conv3d import conv3d_dgrad, conv3d_fprop, conv3d_wgrad
 from pycnn.ops.conv_transpose import conv_transpose2d_dgrad, conv_transpose2d_fprop, conv_transpose2d_wgrad
 from pycnn.ops.group_norm import group_norm, group_norm_backward
 from pycnn.ops.linear import gemm, linear
@@ -66,6 +67,9 @@ __all__ = [
     "conv2d_dgrad",
     "conv2d_fprop",
     "conv2d_wgrad",
+    "conv3d_dgrad",
+    "conv3d_fprop",
+    "conv3d_wgrad",
     "conv_transpose2d_dgrad",
     "conv_transpose2d_fprop",
     "conv_transpose2d_wgrad",
