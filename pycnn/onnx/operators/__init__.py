@@ -14,6 +14,7 @@ from pycnn.onnx.operators import (
     pool,
     quantize,
     reduction,
+    resize,
     shape,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "pool",
     "quantize",
     "reduction",
+    "resize",
     "shape",
 ]
