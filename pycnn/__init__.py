@@ -34,10 +34,13 @@ from pycnn.functional import adaptive_avg_pool3d as adaptive_avg_pool3d
 from pycnn.functional import adaptive_max_pool1d as adaptive_max_pool1d
 from pycnn.functional import adaptive_max_pool2d as adaptive_max_pool2d
 from pycnn.functional import adaptive_max_pool3d as adaptive_max_pool3d
+from pycnn.functional import affine_grid as affine_grid
 from pycnn.functional import avg_pool1d as avg_pool1d
 from pycnn.functional import avg_pool2d as avg_pool2d
 from pycnn.functional import avg_pool3d as avg_pool3d
 from pycnn.functional import batch_norm as batch_norm
+from pycnn.functional import batched_nms as batched_nms
+from pycnn.functional import box_iou as box_iou
 from pycnn.functional import cat as cat
 from pycnn.functional import celu as celu
 from pycnn.functional import channel_shuffle as channel_shuffle
@@ -48,6 +51,7 @@ from pycnn.functional import conv_transpose1d as conv_transpose1d
 from pycnn.functional import conv_transpose2d as conv_transpose2d
 from pycnn.functional import conv_transpose3d as conv_transpose3d
 from pycnn.functional import cross_entropy as cross_entropy
+from pycnn.functional import deform_conv2d as deform_conv2d
 from pycnn.functional import dropout as dropout
 from pycnn.functional import elu as elu
 from pycnn.functional import erf as erf
@@ -55,6 +59,7 @@ from pycnn.functional import flatten as flatten
 from pycnn.functional import fold as fold
 from pycnn.functional import gelu as gelu
 from pycnn.functional import glu as glu
+from pycnn.functional import grid_sample as grid_sample
 from pycnn.functional import group_norm as group_norm
 from pycnn.functional import hardshrink as hardshrink
 from pycnn.functional import hardsigmoid as hardsigmoid
@@ -77,13 +82,17 @@ from pycnn.functional import max_pool3d as max_pool3d
 from pycnn.functional import mish as mish
 from pycnn.functional import mse_loss as mse_loss
 from pycnn.functional import nll_loss as nll_loss
+from pycnn.functional import nms as nms
 from pycnn.functional import pad as pad
 from pycnn.functional import pixel_shuffle as pixel_shuffle
 from pycnn.functional import pixel_unshuffle as pixel_unshuffle
 from pycnn.functional import prelu as prelu
 from pycnn.functional import relu as relu
 from pycnn.functional import relu6 as relu6
+from pycnn.functional import resample as resample
 from pycnn.functional import rms_norm as rms_norm
+from pycnn.functional import roi_align as roi_align
+from pycnn.functional import roi_pool as roi_pool
 from pycnn.functional import selu as selu
 from pycnn.functional import sigmoid as sigmoid
 from pycnn.functional import silu as silu
@@ -96,6 +105,7 @@ from pycnn.functional import tanh as tanh
 from pycnn.functional import tanhshrink as tanhshrink
 from pycnn.functional import threshold as threshold
 from pycnn.functional import unfold as unfold
+from pycnn.functional import upsample as upsample
 from pycnn.functional import where as where
 from pycnn.machine import get_isa as get_isa
 from pycnn.machine import get_num_threads as get_num_threads

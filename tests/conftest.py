@@ -60,3 +60,13 @@ def low(request: pytest.FixtureRequest) -> np.dtype[Any]:
     if request.param == "bfloat16":
         pytest.importorskip("ml_dtypes")
     return np.dtype(request.param)
+
+
+@pytest.fixture
+def one_torch_thread() -> Iterator[None]:
+    """PyTorch's own threads only slow small arrays down."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

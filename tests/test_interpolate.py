@@ -44,6 +44,7 @@ def settings(rng: np.random.Generator) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.usefixtures("one_torch_thread")
 def test_agrees_with_torch(dtype: type, backend: str) -> None:
     torch = pytest.importorskip("torch")
     for seed in range(300):
@@ -73,6 +74,7 @@ def test_agrees_with_torch(dtype: type, backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+@pytest.mark.usefixtures("one_torch_thread")
 def test_the_nearest_pixel_is_torchs_for_every_size(dtype: type, mode: str) -> None:
     """Positions that are whole but for their rounding depend on the precision they are computed in."""
     torch = pytest.importorskip("torch")

@@ -21,6 +21,7 @@ from typing import Literal
 
 from pycnn import arithmetic as op
 from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid, Softmax, Tanh
+from pycnn.functional.boxes import RoiMax
 from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
 from pycnn.functional.conv3d import Conv3d, Conv3dDgrad, Conv3dWgrad
 from pycnn.functional.dropout import Dropout
@@ -63,6 +64,7 @@ _INPUT = [
     *(Relu, Tanh, Sigmoid, Activation),
     *(BatchNorm, BatchNormEval, GroupNorm, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample),
+    *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample, RoiMax),
     # Backward's own, which runs in the dtypes of forward.
     *(Conv2dDgrad, Conv2dWgrad, Conv3dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),

@@ -4,10 +4,13 @@ If no argument is a Tensor nothing is recorded and the result is an array of the
 """
 
 from pycnn.functional.activation import log_softmax, relu, sigmoid, softmax, tanh
+from pycnn.functional.boxes import batched_nms, box_iou, nms, roi_align, roi_pool
 from pycnn.functional.conv import conv2d, conv_transpose2d
 from pycnn.functional.conv1d import conv1d, conv_transpose1d
 from pycnn.functional.conv3d import conv3d, conv_transpose3d
+from pycnn.functional.deform import deform_conv2d
 from pycnn.functional.dropout import dropout
+from pycnn.functional.grid import affine_grid, grid_sample
 from pycnn.functional.group_norm import group_norm, instance_norm, layer_norm, rms_norm
 from pycnn.functional.interpolate import interpolate, upsample
 from pycnn.functional.linear import bias, linear
@@ -52,11 +55,14 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "affine_grid",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
     "batch_norm",
+    "batched_nms",
     "bias",
+    "box_iou",
     "cat",
     "celu",
     "channel_shuffle",
@@ -67,6 +73,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "cross_entropy",
+    "deform_conv2d",
     "dropout",
     "elu",
     "erf",
@@ -74,6 +81,7 @@ __all__ = [
     "fold",
     "gelu",
     "glu",
+    "grid_sample",
     "group_norm",
     "hardshrink",
     "hardsigmoid",
@@ -96,6 +104,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "nll_loss",
+    "nms",
     "pad",
     "pixel_shuffle",
     "pixel_unshuffle",
@@ -104,6 +113,8 @@ __all__ = [
     "relu6",
     "resample",
     "rms_norm",
+    "roi_align",
+    "roi_pool",
     "selu",
     "sigmoid",
     "silu",

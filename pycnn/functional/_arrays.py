@@ -31,6 +31,12 @@ def expect_arrays(**arrays: Any) -> None:
 _SPATIAL = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
+def tensors(**values: Any) -> list[Tensor]:
+    """Each as a Tensor: itself, or a constant one of the array.  TypeError that names the first that is neither."""
+    expect_arrays(**values)
+    return [value if isinstance(value, Tensor) else Tensor(value) for value in values.values()]
+
+
 def of_one_image(function: Callable[..., Any], x: Any, *args: Any, spatial: int = 2, **options: Any) -> Any:
     """`function` of batches, of the one image `x`, (C, H, W): its result without the dimension of the batch.
 

@@ -4,9 +4,9 @@ from pycnn import functional as functional
 from pycnn.nn import init as init
 from pycnn.nn.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
 from pycnn.nn.containers import ModuleDict, ModuleList, Sequential
-from pycnn.nn.conv import Conv1d, Conv2d, ConvTranspose1d, ConvTranspose2d
-from pycnn.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
 from pycnn.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from pycnn.nn.deform import DeformConv2d
+from pycnn.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
 from pycnn.nn.linear import Dropout, Flatten, Identity, Linear
 from pycnn.nn.loss import CrossEntropyLoss, MSELoss, NLLLoss
 from pycnn.nn.module import Module
@@ -103,6 +103,7 @@ __all__ = [
     "ConvTranspose2d",
     "ConvTranspose3d",
     "CrossEntropyLoss",
+    "DeformConv2d",
     "Dropout",
     "Flatten",
     "GroupNorm",
