@@ -1,4 +1,5 @@
-#include <string>
+#include "bindings/activation.h"
+
 #include <unordered_map>
 
 #include "bindings/arrays.h"
@@ -7,6 +8,34 @@
 #include "cpu/isa.h"
 
 namespace pycnn {
+
+cpu::ActivationFunction function_of(const std::string& name, double a, double b, double c) {
+    using cpu::Activation;
+    static const std::unordered_map<std::string, Activation> functions = {
+        {"elu", Activation::kElu},
+        {"erf", Activation::kErf},
+        {"gelu", Activation::kGelu},
+        {"gelu_tanh", Activation::kGeluTanh},
+        {"hardshrink", Activation::kHardshrink},
+        {"hardsigmoid", Activation::kHardsigmoid},
+        {"hardswish", Activation::kHardswish},
+        {"hardtanh", Activation::kHardtanh},
+        {"huber", Activation::kHuber},
+        {"leaky_relu", Activation::kLeakyRelu},
+        {"logsigmoid", Activation::kLogsigmoid},
+        {"mish", Activation::kMish},
+        {"silu", Activation::kSilu},
+        {"softplus", Activation::kSoftplus},
+        {"softshrink", Activation::kSoftshrink},
+        {"softsign", Activation::kSoftsign},
+        {"tanhshrink", Activation::kTanhshrink},
+        {"threshold", Activation::kThreshold},
+    };
+    const auto found = functions.find(name);
+    require(found != functions.end(), "activation: no function of this name");
+    return {found->second, a, b, c};
+}
+
 namespace {
 
 constexpr double kExponential = 32;  // operations of an element, in those of a sum
@@ -78,33 +107,6 @@ Array<T> softmax_bwd(const Array<T>& dy, const Array<T>& y, py::ssize_t axis, bo
     const ReleaseGil release(kExponential * static_cast<double>(dy.size()));
     cpu::operators<T>(cpu::kernels()).activation.softmax_bwd(shape, dy_from, y_from, to);
     return dx;
-}
-
-cpu::ActivationFunction function_of(const std::string& name, double a, double b, double c) {
-    using cpu::Activation;
-    static const std::unordered_map<std::string, Activation> functions = {
-        {"elu", Activation::kElu},
-        {"erf", Activation::kErf},
-        {"gelu", Activation::kGelu},
-        {"gelu_tanh", Activation::kGeluTanh},
-        {"hardshrink", Activation::kHardshrink},
-        {"hardsigmoid", Activation::kHardsigmoid},
-        {"hardswish", Activation::kHardswish},
-        {"hardtanh", Activation::kHardtanh},
-        {"huber", Activation::kHuber},
-        {"leaky_relu", Activation::kLeakyRelu},
-        {"logsigmoid", Activation::kLogsigmoid},
-        {"mish", Activation::kMish},
-        {"silu", Activation::kSilu},
-        {"softplus", Activation::kSoftplus},
-        {"softshrink", Activation::kSoftshrink},
-        {"softsign", Activation::kSoftsign},
-        {"tanhshrink", Activation::kTanhshrink},
-        {"threshold", Activation::kThreshold},
-    };
-    const auto found = functions.find(name);
-    require(found != functions.end(), "activation: no function of this name");
-    return {found->second, a, b, c};
 }
 
 template <typename T>

@@ -12,6 +12,7 @@
 #include <mutex>
 #include <variant>
 
+#include "bindings/activation.h"
 #include "bindings/arrays.h"
 #include "bindings/gil.h"
 #include "bindings/module.h"
@@ -474,6 +475,16 @@ class Program {
         });
     }
 
+    // The scale has one pixel.
+    void scale(const View& x, const View& scale, const View& y, bool relu) {
+        inside(x);
+        inside(scale);
+        inside(y);
+        same(sizes_of(x), sizes_of(y));
+        same(sizes_of(scale), {x.channels, 1, 1});
+        add([=, this](const cpu::Frame& f) { run().scale(images_, x.in(f), scale.in(f), y.in(f), relu); });
+    }
+
     // Elementwise on dense memory, so also on a whole packed tensor where f(0) is 0.
     void unary(const std::string& name, const Plain& x, const Plain& y, int64_t count) {
         require(name == "relu" || name == "tanh" || name == "sigmoid", "program: unary is relu, tanh or sigmoid");
@@ -484,6 +495,17 @@ class Program {
         reads(x, count);
         writes(y, count);
         add([=, this](const cpu::Frame& f) { kernels_.f32.activation.unary(function, count, x.from(f), y.to(f)); });
+    }
+
+    void activation(const std::string& name, const Plain& x, const Plain& y, int64_t count, double a, double b,
+                    double c) {
+        const cpu::ActivationFunction function = function_of(name, a, b, c);
+        sizes({count});
+        reads(x, count);
+        writes(y, count);
+        add([=, this](const cpu::Frame& f) {
+            kernels_.f32.activation.activation_fwd(function, count, x.from(f), y.to(f));
+        });
     }
 
     void lrn(const Plain& x, const Plain& y, int64_t channels, int64_t pixels, int64_t size, double alpha, double beta,
@@ -514,6 +536,28 @@ class Program {
         reads(x, count);
         writes(y, count);
         add([=](const cpu::Frame& f) { std::copy_n(x.from(f), count, y.to(f)); });
+    }
+
+    // Axis i of y is axis order[i] of x, which has `shape` for each image; the images stay first.
+    void permute(const Plain& x, const Plain& y, const std::vector<int64_t>& shape, const std::vector<int64_t>& order) {
+        require(order.size() == shape.size() && shape.size() <= 16, "program: an order for each of up to 16 axes");
+        std::vector<int64_t> all{images_}, axes{0};
+        std::vector<bool> seen(shape.size());
+        for (std::size_t i = 0; i < shape.size(); i++) {
+            const auto axis = static_cast<std::size_t>(order[i]);
+            require(order[i] >= 0 && axis < shape.size() && !seen[axis], "program: order names each axis once");
+            seen[axis] = true;
+            sizes({shape[i]});
+            all.push_back(shape[i]);
+            axes.push_back(order[i] + 1);
+        }
+        int64_t count = 1;
+        for (const int64_t size : all) {
+            require(!__builtin_mul_overflow(count, size, &count), "program: sizes too large");
+        }
+        reads(x, count);
+        writes(y, count);
+        add([=](const cpu::Frame& f) { cpu::permuted(all, axes, x.from(f), y.to(f)); });
     }
 
     void execute(const std::vector<py::array>& inputs, const std::vector<py::array>& outputs) const {
@@ -750,11 +794,15 @@ void bind_program(py::module_& m) {
         .def("mul", &Program::mul, arg("a"), arg("b"), arg("y"), arg("relu"))
         .def("affine", &Program::affine, arg("x"), arg("y"), arg("scale").noconvert(), arg("shift").noconvert(),
              arg("relu"))
+        .def("scale", &Program::scale, arg("x"), arg("scale"), arg("y"), arg("relu"))
+        .def("activation", &Program::activation, arg("name"), arg("x"), arg("y"), arg("count"), arg("a"), arg("b"),
+             arg("c"))
         .def("unary", &Program::unary, arg("name"), arg("x"), arg("y"), arg("count"))
         .def("lrn", &Program::lrn, arg("x"), arg("y"), py::kw_only(), arg("channels"), arg("pixels"), arg("size"),
              arg("alpha"), arg("beta"), arg("k"))
         .def("softmax", &Program::softmax, arg("x"), arg("y"), py::kw_only(), arg("outer"), arg("count"), arg("inner"),
              arg("log"))
+        .def("permute", &Program::permute, arg("x"), arg("y"), arg("shape"), arg("order"))
         .def("copy", &Program::copy, arg("x"), arg("y"), arg("count"))
         .def("run", &Program::execute, arg("inputs"), arg("outputs"))
         .def("profile", &Program::profile, arg("inputs"), arg("outputs"), arg("rounds"));

@@ -122,6 +122,8 @@ struct PackedOperators {
     void (*mul)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
     void (*affine)(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
                    bool relu);
+    // y = relu(x * scale) with a scale of one pixel for each image and channel.  y may be x.
+    void (*scale)(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu);
 };
 
 }  // namespace pycnn::cpu

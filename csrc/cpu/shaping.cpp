@@ -41,6 +41,45 @@ void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y) {
     });
 }
 
+void permuted(std::vector<int64_t> sizes, std::vector<int64_t> order, const float* x, float* y) {
+    std::vector<int64_t> steps(sizes.size(), 1);  // in x, of each of its axes
+    for (std::size_t i = sizes.size(); i-- > 1;) steps[i - 1] = steps[i] * sizes[i];
+    // The axes of y, those that lie together in x as one.
+    std::vector<int64_t> size, step;
+    for (std::size_t i = 0; i < order.size(); i++) {
+        const auto axis = static_cast<std::size_t>(order[i]);
+        if (sizes[axis] == 1) continue;
+        if (!size.empty() && step.back() == steps[axis] * sizes[axis]) {
+            size.back() *= sizes[axis];
+            step.back() = steps[axis];
+        } else {
+            size.push_back(sizes[axis]);
+            step.push_back(steps[axis]);
+        }
+    }
+    const int64_t columns = size.empty() ? 1 : size.back();
+    const int64_t stride = size.empty() ? 1 : step.back();
+    int64_t rows = 1;
+    for (std::size_t i = 0; i + 1 < size.size(); i++) rows *= size[i];
+    const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns));
+    parallel((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
+        for (int64_t row = task * together; row < std::min(rows, (task + 1) * together); row++) {
+            const float* from = x;
+            for (int64_t i = static_cast<int64_t>(size.size()) - 2, rest = row; i >= 0; i--) {
+                const auto axis = static_cast<std::size_t>(i);
+                from += rest % size[axis] * step[axis];
+                rest /= size[axis];
+            }
+            float* to = y + row * columns;
+            if (stride == 1) {
+                std::copy_n(from, columns, to);
+            } else {
+                for (int64_t j = 0; j < columns; j++) to[j] = from[j * stride];
+            }
+        }
+    });
+}
+
 void scaled_rows(int64_t rows, int64_t columns, const float* x, const double* scale, float* y) {
     const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns));
     parallel((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {

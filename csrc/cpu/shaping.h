@@ -18,6 +18,9 @@ struct ConcatPart {
 // y is `outer` rows, each the parts' rows one after another.
 void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y);
 
+// y is x with its axes in another order: axis i of y is axis order[i] of x, which has `sizes`.
+void permuted(std::vector<int64_t> sizes, std::vector<int64_t> order, const float* x, float* y);
+
 // y[i][j] = x[i][j] * scale[i], rounded once.
 void scaled_rows(int64_t rows, int64_t columns, const float* x, const double* scale, float* y);
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn import winograd
+from pycnn import ops, winograd
 from pycnn.compiler.choose import SHARED, Choice, choose
 from pycnn.compiler.graph import CompileError, Graph, Node, Value
 from pycnn.compiler.operations import channels, conv_shape, image
@@ -26,7 +26,7 @@ __all__ = ["lower"]
 Array = np.ndarray[Any, Any]
 Image = tuple[int, int, int]
 _SHORT = 64  # products of a sum, up to which the planes that it is written to take longer than the sum
-_IN_PLACE = ("relu", "tanh", "sigmoid", "affine", "add", "mul")
+_IN_PLACE = ("relu", "tanh", "sigmoid", "activation", "affine", "add", "mul", "scale")
 
 
 def lower(graph: Graph, batch: int, lanes: int, channels_last: bool = False) -> Plan:
@@ -284,16 +284,26 @@ class _Lowering(Values):
         x, y = node.inputs[0], self.place_of(node.output)
         part = self.packed.get((self.root(x), image(x.shape)))
         alone = part is not None and part.is_whole and y.is_whole
-        zeros = node.op != "sigmoid" or y.channels % self.lanes == 0
+        zeros = _keeps_zeros(node) or y.channels % self.lanes == 0
+        method, name = ("activation", node["name"]) if node.op == "activation" else ("unary", node.op)
+        how = {key: node[key] for key in ("a", "b", "c") if key in node.settings}
         if self.root(x) not in self.dense and part is not None and alone and zeros:
-            self.step("unary", node.op, Flat(part.room), Flat(self.made(node.output).room), y.room.floats)
+            self.step(method, name, Flat(part.room), Flat(self.made(node.output).room), y.room.floats, **how)
         else:
             count = self.batch * math.prod(x.shape)
-            self.step("unary", node.op, self.dense_of(x), self.dense_for(node.output), count)
+            self.step(method, name, self.dense_of(x), self.dense_for(node.output), count, **how)
 
     def binary(self, node: Node) -> None:
         a, b = map(self.packed_of, node.inputs)
         self.step(node.op, a, b, self.made(node.output), relu=node["relu"])
+
+    def scale(self, node: Node) -> None:
+        x, scale = map(self.packed_of, node.inputs)
+        self.step("scale", x, scale, self.made(node.output), relu=node["relu"])
+
+    def permute(self, node: Node) -> None:
+        source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
+        self.step("permute", source, target, shape=node.inputs[0].shape, order=node["order"])
 
     def affine(self, node: Node) -> None:
         scale, shift = node.constants.get("scale"), node.constants.get("shift")
@@ -440,6 +450,13 @@ def _around(offset: Image, sizes: Image, whole: Part, lanes: int) -> list[Part]:
     return boxes
 
 
+def _keeps_zeros(node: Node) -> bool:
+    if node.op != "activation":
+        return node.op != "sigmoid"
+    how = [node[key] for key in ("name", "a", "b", "c")]
+    return not ops.activation(np.zeros(1, np.float32), *how)[0]
+
+
 _LOWER: dict[str, Any] = {
     "conv2d": _Lowering.conv2d,
     "linear": _Lowering.linear,
@@ -447,8 +464,11 @@ _LOWER: dict[str, Any] = {
     "relu": _Lowering.relu,
     "tanh": _Lowering.unary,
     "sigmoid": _Lowering.unary,
+    "activation": _Lowering.unary,
     "add": _Lowering.binary,
     "mul": _Lowering.binary,
+    "scale": _Lowering.scale,
+    "permute": _Lowering.permute,
     "concat": _Lowering.concat,
     "pad": _Lowering.pad,
     "slice": _Lowering.slice,

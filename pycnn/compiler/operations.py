@@ -8,11 +8,14 @@ Shapes are those of one image, without the batch.  "Channels" are the first axis
 | linear | x (features,) | relu | w (out, in), perhaps b |
 | affine | x | relu | scale and shift, a value a channel; either may be missing |
 | relu, tanh, sigmoid | x | | |
+| activation | x | name, a, b, c, as `pycnn.ops.activation` has them | |
 | add, mul | a, b of one shape | relu | |
+| scale | x, and a scale of one pixel (C, 1, 1) | relu | |
 | concat | several | axis | |
 | pad | x | sides, ((before, after), ...) for every axis; zeros | |
 | slice | x | starts, stops, steps for every axis | |
 | reshape | x | shape | |
+| permute | x | order: the axes of x, in the order of those of y | |
 | max_pool2d | x | kernel, stride, padding, dilation, ceil_mode | |
 | avg_pool2d | x | kernel, stride, padding, ceil_mode, count_include_pad, divisor | |
 | adaptive_avg_pool2d, adaptive_max_pool2d | x | size | |
@@ -31,7 +34,8 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.ops._checks import check_algo, flag, integer, number
+from pycnn.ops._checks import check_algo, flag, integer, number, real
+from pycnn.ops.activation import ACTIVATIONS
 from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape, normalize_padding, pair, whole
 
 __all__ = ["channels", "conv_shape", "image", "infer"]
@@ -151,6 +155,25 @@ def _binary(a: Shape, b: Shape, *, relu: bool) -> Shape:
     return a
 
 
+def _activation(x: Shape, *, name: str, a: float, b: float, c: float) -> Shape:
+    for key, value in (("a", a), ("b", b), ("c", c)):
+        real(key, value)
+    _expect(name in ACTIVATIONS, f"no activation is named {name!r}")
+    return x
+
+
+def _scale(x: Shape, scale: Shape, *, relu: bool) -> Shape:
+    _expect(len(x) == 3 and scale == (x[0], 1, 1), f"(C, H, W) and its scale (C, 1, 1) are needed, got {x} and {scale}")
+    flag("relu", relu)
+    return x
+
+
+def _permute(x: Shape, *, order: tuple[int, ...]) -> Shape:
+    whole_order = sorted(integer("order", axis) for axis in order)
+    _expect(whole_order == list(range(len(x))), f"order must name each axis of {x} once, got {order}")
+    return tuple([x[axis] for axis in order])
+
+
 def _concat(*parts: Shape, axis: int) -> Shape:
     _expect(bool(parts), "nothing to join")
     first = parts[0]
@@ -237,12 +260,15 @@ _OPERATIONS: dict[str, Callable[..., Shape]] = {
     "relu": _unary,
     "tanh": _unary,
     "sigmoid": _unary,
+    "activation": _activation,
     "add": _binary,
     "mul": _binary,
+    "scale": _scale,
     "concat": _concat,
     "pad": _pad,
     "slice": _slice,
     "reshape": _reshape,
+    "permute": _permute,
     "max_pool2d": _max_pool2d,
     "avg_pool2d": _avg_pool2d,
     "adaptive_avg_pool2d": _adaptive,

@@ -19,7 +19,7 @@ from pycnn.compiler.weights import Weight
 
 __all__ = ["PASSES", "optimized"]
 
-_HAS_RELU = ("conv2d", "linear", "affine", "add", "mul")
+_HAS_RELU = ("conv2d", "linear", "affine", "add", "mul", "scale")
 
 
 def optimized(graph: Graph) -> Graph:

@@ -24,6 +24,7 @@ from pycnn.functional.linear import Bias, Gemm, Linear
 from pycnn.functional.loss import SquaredError
 from pycnn.functional.norm import BatchNormEval, ChannelAffine, LocalResponseNorm
 from pycnn.functional.pool import AdaptiveAvgPool2d, AdaptiveMaxPool2d, AvgPool2d, MaxPool2d
+from pycnn.functional.rectifier import Activation
 from pycnn.functional.shaping import Pad
 from pycnn.graph import Function
 from pycnn.ops._checks import axis_of
@@ -237,6 +238,9 @@ def _sub(run: Trace, a: Any, b: Any) -> Value:
 
 def _mul(run: Trace, a: Any, b: Any) -> Value:
     if isinstance(a, Traced) and isinstance(b, Traced):
+        for x, scale in ((a, b), (b, a)):
+            if len(x.value.shape) == 3 and x.value.shape[1:] != (1, 1) == scale.value.shape[1:]:
+                return run.add("scale", x.value, scale.value, relu=False)
         return _both(run, "mul", a, b)
     return _by_constant(run, *_split(run, a, b), times=True)
 
@@ -263,9 +267,14 @@ def _power(run: Trace, x: Traced, exponent: float) -> Value:
 
 
 def _clamp(run: Trace, x: Traced, low: float | None, high: float | None) -> Value:
-    if low != 0 or high is not None:
-        raise run.error(f"clamp to ({low}, {high}) has no compiled form; only that to (0, None), a ReLU, has")
-    return run.add("relu", x.value)
+    if low == 0 and high is None:
+        return run.add("relu", x.value)
+    bounds = -math.inf if low is None else float(low), math.inf if high is None else float(high)
+    return run.add("activation", x.value, name="hardtanh", a=bounds[0], b=bounds[1], c=0.0)
+
+
+def _activation(run: Trace, x: Traced, name: str, a: float = 0.0, b: float = 0.0, c: float = 0.0) -> Value:
+    return run.add("activation", x.value, name=name, a=float(a), b=float(b), c=float(c))
 
 
 def _bigger(run: Trace, a: Any, b: Any, largest: bool) -> Value:
@@ -355,7 +364,11 @@ def _reshape(run: Trace, x: Traced, shape: Any) -> Value:
 
 def _permute(run: Trace, x: Traced, axes: tuple[int, ...]) -> Value:
     _keeps_batch(run, axes[0] == 0, f"a permutation of dimensions to {axes}")
-    return _selected(run, x.value, lambda places: places.transpose([axis - 1 for axis in axes[1:]]), "a permutation")
+    order = tuple([int(axis) - 1 for axis in axes[1:]])
+    moved = [axis for axis in order if x.value.shape[axis] > 1]
+    if moved == sorted(moved):  # the same elements in the same order
+        return _reshaped(run, x.value, tuple([x.value.shape[axis] for axis in order]))
+    return run.add("permute", x.value, order=order)
 
 
 def _expand(run: Trace, x: Traced, shape: tuple[int, ...]) -> Value:
@@ -416,6 +429,7 @@ def _cast(run: Trace, x: Traced, dtype: Any) -> Value:
 
 
 RULES: dict[type[Function], Rule] = {
+    Activation: _activation,
     Relu: _unary("relu"),
     Tanh: _unary("tanh"),
     Sigmoid: _unary("sigmoid"),

@@ -233,6 +233,88 @@ def _plain(op: str) -> Callable[[_Writer, Node], None]:
     return lambda writer, node: writer.ends(node, writer.add(op, node, *_inputs(writer, node)))
 
 
+def _number(writer: _Writer, value: float) -> str:
+    return writer.constant("number", np.array(value, np.float32))
+
+
+def _activation(writer: _Writer, node: Node) -> None:
+    (x,) = _inputs(writer, node)
+    if node["name"] not in _ACTIVATIONS:
+        raise _refusal(node, node["name"])
+    writer.ends(node, _ACTIVATIONS[node["name"]](writer, node, x, node["a"], node["b"], node["c"]))
+
+
+def _hardtanh(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    bounds = [_number(writer, value) if np.isfinite(value) else "" for value in (a, b)]
+    return writer.add("Clip", node, x, *(bounds if bounds[1] else bounds[:1]))
+
+
+def _elu(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    if b == c == 1:
+        return writer.add("Elu", node, x, alpha=a)
+    if c == 1:
+        return writer.add("Selu", node, x, alpha=a / b, gamma=b)
+    if b == 1 and a * c == 1:
+        return writer.add("Celu", node, x, alpha=a)
+    raise _refusal(node, f"elu with settings {a:g}, {b:g} and {c:g}")
+
+
+def _softplus(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    if a == 1:
+        return writer.add("Softplus", node, x)
+    inner = writer.add("Softplus", node, writer.add("Mul", node, x, _number(writer, a)))
+    return writer.add("Div", node, inner, _number(writer, a))
+
+
+def _gelu(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    part = writer.add("Erf", node, writer.add("Mul", node, x, _number(writer, 0.5**0.5)))
+    half = writer.add("Mul", node, x, _number(writer, 0.5))
+    return writer.add("Mul", node, half, writer.add("Add", node, part, _number(writer, 1.0)))
+
+
+def _gelu_tanh(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    cube = writer.add("Mul", node, writer.add("Mul", node, x, x), writer.add("Mul", node, x, _number(writer, 0.044715)))
+    inner = writer.add("Mul", node, writer.add("Add", node, x, cube), _number(writer, 2 * (2 / np.pi) ** 0.5))
+    return writer.add("Mul", node, x, writer.add("Sigmoid", node, inner))
+
+
+def _threshold(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
+    above = writer.add("Greater", node, x, _number(writer, a))
+    return writer.add("Where", node, above, x, _number(writer, b))
+
+
+_Activation = Callable[[_Writer, Node, str, float, float, float], str]
+
+_ACTIVATIONS: dict[str, _Activation] = {
+    "elu": _elu,
+    "erf": lambda writer, node, x, a, b, c: writer.add("Erf", node, x),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "hardshrink": lambda writer, node, x, a, b, c: writer.add("Shrink", node, x, lambd=a, bias=0.0),
+    "hardsigmoid": lambda writer, node, x, a, b, c: writer.add("HardSigmoid", node, x, alpha=1 / 6, beta=0.5),
+    "hardswish": lambda writer, node, x, a, b, c: writer.add("HardSwish", node, x),
+    "hardtanh": _hardtanh,
+    "leaky_relu": lambda writer, node, x, a, b, c: writer.add("LeakyRelu", node, x, alpha=a),
+    "logsigmoid": lambda writer, node, x, a, b, c: writer.add(
+        "Neg", node, writer.add("Softplus", node, writer.add("Neg", node, x))
+    ),
+    "mish": lambda writer, node, x, a, b, c: writer.add(
+        "Mul", node, x, writer.add("Tanh", node, writer.add("Softplus", node, x))
+    ),
+    "silu": lambda writer, node, x, a, b, c: writer.add("Mul", node, x, writer.add("Sigmoid", node, x)),
+    "softplus": _softplus,
+    "softshrink": lambda writer, node, x, a, b, c: writer.add("Shrink", node, x, lambd=a, bias=a),
+    "softsign": lambda writer, node, x, a, b, c: writer.add("Softsign", node, x),
+    "tanhshrink": lambda writer, node, x, a, b, c: writer.add("Sub", node, x, writer.add("Tanh", node, x)),
+    "threshold": _threshold,
+}
+
+
+def _permute(writer: _Writer, node: Node) -> None:
+    perm = [0, *(axis + 1 for axis in node["order"])]
+    writer.ends(node, writer.add("Transpose", node, *_inputs(writer, node), perm=perm))
+
+
 def _concat(writer: _Writer, node: Node) -> None:
     writer.ends(node, writer.add("Concat", node, *_inputs(writer, node), axis=node["axis"] + 1))
 
@@ -348,8 +430,11 @@ _WRITERS: dict[str, Callable[[_Writer, Node], None]] = {
     "relu": _plain("Relu"),
     "tanh": _plain("Tanh"),
     "sigmoid": _plain("Sigmoid"),
+    "activation": _activation,
     "add": _plain("Add"),
     "mul": _plain("Mul"),
+    "scale": _plain("Mul"),
+    "permute": _permute,
     "concat": _concat,
     "pad": _pad,
     "slice": _slice,

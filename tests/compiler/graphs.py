@@ -53,6 +53,28 @@ def _block(c: int, k: int) -> nn.Sequential:
     return nn.Sequential(conv(c, k, bias=False), nn.BatchNorm2d(k), nn.ReLU())
 
 
+def _clamped(net: Any, x: Any) -> Any:
+    y = net.a(x)
+    return y.clamp(-0.5, 0.3), y.clamp(max=0.2) * y.clamp(min=-0.1)
+
+
+def _squeezed(net: Any, x: Any) -> Any:
+    x = net.a(x)
+    s = F.hardsigmoid(net.up(F.relu(net.down(F.adaptive_avg_pool2d(x, 1)))))
+    return net.b(F.relu(s * x)), x * F.sigmoid(F.adaptive_avg_pool2d(x, 1))
+
+
+def _shuffled(net: Any, x: Any) -> Any:
+    x = net.b(net.a(x))
+    n, c, h, w = x.shape
+    return net.c(x.reshape(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w))
+
+
+def _turned(net: Any, x: Any) -> Any:
+    x = net.a(x)
+    return net.fc(x.permute(0, 2, 3, 1).flatten(1)), x.transpose(2, 3)
+
+
 def _residual_both(net: Any, x: Any) -> Any:
     x = net.stem(x)
     first = F.relu(net.a(x) + x)  # the convolution is the first operand
@@ -393,6 +415,23 @@ GRAPHS: dict[str, Case] = {
     "array to array, strided": (lambda: nn.Sequential(conv(32, 17, stride=2), nn.ReLU()), [(32, 9, 11)]),
     "array to array, depthwise": (lambda: conv(32, 32, 5, stride=2, groups=32), [(32, 9, 21)]),
     "array to array, a pixel": (lambda: conv(17, 33, 1), [(17, 1, 1)]),
+    "rectified": (
+        lambda: nn.Sequential(
+            *(conv(3, 17), nn.ReLU6(), conv(17, 17, groups=17), nn.Hardswish(), conv(17, 32, 1), nn.LeakyReLU(0.1)),
+            *(nn.Softplus(), conv(32, 5), nn.GELU()),
+        ),
+        [(3, 6, 7)],
+    ),
+    "clamped": (lambda: Net(_clamped, a=conv(3, 17)), [(3, 5, 6)]),
+    "squeezed and excited": (
+        lambda: Net(_squeezed, a=conv(3, 17), down=conv(17, 5, 1), up=conv(5, 17, 1), b=conv(17, 8)),
+        [(3, 6, 7)],
+    ),
+    "shuffled": (
+        lambda: Net(_shuffled, a=conv(3, 32), b=conv(32, 32, groups=4), c=conv(32, 8, 1)),
+        [(3, 6, 7)],
+    ),
+    "turned": (lambda: Net(_turned, a=conv(3, 17), fc=nn.Linear(17 * 30, 4)), [(3, 5, 6)]),
     "Winograd": (
         lambda: nn.Sequential(
             *(layer for tile in (2, 4, 6) for layer in (conv(17, 17, algo=f"winograd_f{tile}x{tile}_3x3"), nn.ReLU())),

@@ -298,6 +298,9 @@ class Program:
 
         self._add(name, call)
 
+    def scale(self, x: View, scale: View, y: View, relu: bool) -> None:
+        self._binary("scale", x, scale, y, relu, np.multiply)
+
     def affine(self, x: View, y: View, scale: np.ndarray | None, shift: np.ndarray | None, relu: bool) -> None:
         def call(run: Run) -> None:
             result = run.read(x)
@@ -318,6 +321,20 @@ class Program:
             run.floats(y, count)[...] = function(run.floats(x, count).astype(np.float64))
 
         self._add(name, call)
+
+    def activation(self, name: str, x: Plain, y: Plain, count: int, a: float, b: float, c: float) -> None:
+        def call(run: Run) -> None:
+            values = run.floats(x, count).astype(np.float64)
+            run.floats(y, count)[...] = reference.activation_fwd(values, name, a, b, c)
+
+        self._add("activation", call)
+
+    def permute(self, x: Plain, y: Plain, shape: tuple[int, ...], order: tuple[int, ...]) -> None:
+        def call(run: Run) -> None:
+            images = run.array(x, *shape).transpose(0, *(1 + axis for axis in order))
+            run.array(y, *images.shape[1:])[...] = images
+
+        self._add("permute", call)
 
     def lrn(
         self, x: Plain, y: Plain, *, channels: int, pixels: int, size: int, alpha: float, beta: float, k: float

@@ -78,8 +78,11 @@ _OPERATIONS: dict[str, Any] = {
     "relu": lambda s, c, x: np.maximum(x, 0),
     "tanh": lambda s, c, x: np.tanh(x),
     "sigmoid": lambda s, c, x: 1 / (1 + np.exp(-x)),
+    "activation": lambda s, c, x: reference.activation_fwd(x, s["name"], s["a"], s["b"], s["c"]),
     "add": lambda s, c, a, b: a + b,
     "mul": lambda s, c, a, b: a * b,
+    "scale": lambda s, c, x, scale: x * scale,
+    "permute": lambda s, c, x: x.transpose(0, *(1 + axis for axis in s["order"])),
     "concat": lambda s, c, *parts: np.concatenate(parts, s["axis"] + 1),
     "pad": lambda s, c, x: np.pad(x, ((0, 0), *s["sides"])),
     "slice": lambda s, c, x: x[

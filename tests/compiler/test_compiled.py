@@ -45,9 +45,8 @@ def flat(result: Any) -> list[np.ndarray]:
 QUICK = {
     **{"lenet5": (1, 28, 28), "lenet5_1998": (1, 32, 32), "resnet20": (3, 32, 32), "resnet18": (3, 64, 64)},
     **{"googlenet": (3, 64, 64), "resnet50": (3, 64, 64), "googlenet_2014": (3, 224, 224)},
+    **{"mobilenet_v2": (3, 64, 64), "shufflenet_v2_x0_5": (3, 64, 64)},
 }
-# ReLU6 and the shuffle of channels have no compiled form.
-COMPILABLE = [name for name in models.list_models() if not name.startswith(("mobilenet", "shufflenet"))]
 
 
 def network(name: str) -> nn.Module:
@@ -55,7 +54,7 @@ def network(name: str) -> nn.Module:
     return varied(models.create(name))
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in COMPILABLE)])
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in models.list_models())])
 def test_networks_equal_eager_within_the_bound(name: str) -> None:
     """Layer by layer: each is held to the bound on what it was really given, as the compiled network computes it.
 

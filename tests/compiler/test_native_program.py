@@ -80,6 +80,13 @@ BAD: dict[str, Callable[[Any, Any], None]] = {
     "a residual on an array": lambda p, _: conv(
         p, view(0, 2, 2), _cpu.Images(_cpu.Plain("output", 0), 1, 2, 2), residual=view(0, 2, 2)
     ),
+    "an axis twice": lambda p, _: p.permute(arena(0), arena(0), shape=[2, 2], order=[0, 0]),
+    "an axis that is not there": lambda p, _: p.permute(arena(0), arena(0), shape=[2, 2], order=[0, 2]),
+    "axes without an order": lambda p, _: p.permute(arena(0), arena(0), shape=[2, 2], order=[0]),
+    "axes that wrap": lambda p, _: p.permute(arena(0), arena(0), shape=[LARGE, 2**24], order=[1, 0]),
+    "axes beyond the arena": lambda p, _: p.permute(arena(0), arena(0), shape=[2, LARGE], order=[1, 0]),
+    "a scale of several pixels": lambda p, _: p.scale(view(0, 2, 2), view(0, 1, 2), view(0, 2, 2), relu=False),
+    "an activation beyond the arena": lambda p, _: p.activation("silu", arena(0), arena(0), LARGE, 0.0, 0.0, 0.0),
     "another Winograd": lambda p, _: conv(p, view(0, 2, 2), view(0, 2, 2), algo="winograd_f4x4_3x3"),
 }
 

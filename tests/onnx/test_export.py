@@ -100,6 +100,33 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
         "Conv Add Relu",
     ),
     "product": (lambda: Of(lambda m, x: F.relu(F.tanh(x) * F.sigmoid(x))), (3, 5), "Tanh Sigmoid Mul Relu"),
+    "squeeze and excite": (
+        lambda: Of(lambda m, x: F.relu(x * F.sigmoid(x[:, :, :1, :1]))),
+        (3, 5, 6),
+        "Slice Sigmoid Mul Relu",
+    ),
+    "permute": (lambda: Of(lambda m, x: x.transpose(1, 3)), (3, 5, 6), "Transpose"),
+    "relu6": (nn.ReLU6, (3, 5), "Clip"),
+    "clamp": (lambda: Of(lambda m, x: x.clamp(max=0.3).clamp(min=-0.2)), (3, 5), "Clip Clip"),
+    "elu": (lambda: nn.Sequential(nn.ELU(0.7), nn.SELU(), nn.CELU(0.6)), (3, 5), "Elu Selu Celu"),
+    "gelu": (
+        lambda: nn.Sequential(nn.GELU(), nn.GELU("tanh")),
+        (3, 5),
+        "Mul Erf Mul Add Mul Mul Mul Mul Add Mul Sigmoid Mul",
+    ),
+    "hard": (
+        lambda: nn.Sequential(nn.Hardswish(), nn.Hardsigmoid(), nn.Hardtanh(-0.4, 0.6)),
+        (3, 5),
+        "HardSwish HardSigmoid Clip",
+    ),
+    "leaky": (lambda: nn.LeakyReLU(0.2), (3, 5), "LeakyRelu"),
+    "logsigmoid": (nn.LogSigmoid, (3, 5), "Neg Softplus Neg"),
+    "mish": (nn.Mish, (3, 5), "Softplus Tanh Mul"),
+    "silu": (nn.SiLU, (3, 5), "Sigmoid Mul"),
+    "softplus": (lambda: nn.Sequential(nn.Softplus(), nn.Softplus(2.0)), (3, 5), "Softplus Mul Softplus Div"),
+    "shrink": (lambda: nn.Sequential(nn.Hardshrink(0.2), nn.Softshrink(0.1)), (3, 5), "Shrink Shrink"),
+    "soft": (lambda: nn.Sequential(nn.Softsign(), nn.Tanhshrink()), (3, 5), "Softsign Tanh Sub"),
+    "threshold": (lambda: nn.Threshold(0.1, 0.7), (3, 5), "Greater Where"),
     "linear": (lambda: nn.Sequential(nn.Linear(7, 5), nn.ReLU()), (7,), "Gemm Relu"),
     "flatten": (lambda: nn.Sequential(nn.Flatten(), nn.Linear(24, 5, bias=False)), (2, 3, 4), "Reshape Gemm"),
     "branches": (
@@ -146,13 +173,11 @@ def test_each_operation(name: str) -> None:
     assert expect_same(model, to_model(model, x[:1]), x) == ops.split()
 
 
-# ReLU6 and the shuffle of channels have no compiled form.
-COMPILABLE = [name for name in models.list_models() if not name.startswith(("mobilenet", "shufflenet"))]
-FAST = ("lenet5", "lenet5_1998", "resnet20", "resnet18", "googlenet")
+FAST = ("lenet5", "lenet5_1998", "resnet20", "resnet18", "googlenet", "mobilenet_v2", "shufflenet_v2_x0_5")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(one, marks=[] if one in FAST else pytest.mark.slow) for one in COMPILABLE]
+    "name", [pytest.param(one, marks=[] if one in FAST else pytest.mark.slow) for one in models.list_models()]
 )
 def test_our_networks(name: str) -> None:
     model = drawn(models.create(name))

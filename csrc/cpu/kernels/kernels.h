@@ -128,5 +128,6 @@ void packed_add(int64_t images, const PackedView& a, const PackedView& b, const 
 void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
                    bool relu);
+void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu);
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -146,6 +146,18 @@ void packed_affine(int64_t images, const PackedView& x, const float* scale, cons
     });
 }
 
+void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu) {
+    for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
+        const float* from = row_of(x, n, block, row);
+        float* to = row_of(y, n, block, row);
+        const Vec<float> slope = load(row_of(scale, n, block, 0));
+        for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
+            const Vec<float> value = load(from + i) * slope;
+            store(to + i, relu ? rectified(value) : value);
+        }
+    });
+}
+
 void packed_mean(int64_t images, const PackedView& x, float* y) {
     const int64_t blocks = ceil_div(x.channels, kBlock);
     const float pixels = static_cast<float>(x.height * x.width);

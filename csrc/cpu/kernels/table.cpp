@@ -61,6 +61,7 @@ constexpr PackedOperators packed = {
     .add = packed_add,
     .mul = packed_mul,
     .affine = packed_affine,
+    .scale = packed_scale,
 };
 
 extern const Kernels kernels;
