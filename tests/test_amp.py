@@ -51,6 +51,29 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "log_softmax": ("float32", lambda d: F.log_softmax(normal(5, 4, dtype=d), 1)),
     "cross_entropy": ("float32", lambda d: F.cross_entropy(normal(5, 4, dtype=d), np.arange(5) % 4)),
     "nll_loss": ("float32", lambda d: F.nll_loss(normal(5, 4, dtype=d), np.arange(5) % 4)),
+    **{
+        name: ("float32", lambda d, name=name: getattr(F, name)(normal(5, 4, dtype=d), normal(5, 4, dtype=d)))
+        for name in (
+            *("l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits", "sigmoid_focal_loss"),
+            *("soft_margin_loss", "hinge_embedding_loss", "kl_div", "poisson_nll_loss", "multilabel_soft_margin_loss"),
+            *("cosine_similarity", "pairwise_distance"),
+        )
+    },
+    **{
+        name: ("float32", lambda d, name=name: getattr(F, name)(*[normal(5, 4, dtype=d) for _ in range(3)]))
+        for name in ("margin_ranking_loss", "triplet_margin_loss")
+    },
+    "binary_cross_entropy": (
+        "float32",
+        lambda d: F.binary_cross_entropy(normal(4, dtype=d).clamp(0, 1), np.ones(4, d)),
+    ),
+    "gaussian_nll_loss": ("float32", lambda d: F.gaussian_nll_loss(normal(5, 4, dtype=d), normal(5, 4, dtype=d), 2.0)),
+    "cosine_embedding_loss": (
+        "float32",
+        lambda d: F.cosine_embedding_loss(normal(5, 4, dtype=d), normal(5, 4), np.ones(5, np.float32)),
+    ),
+    "multi_margin_loss": ("float32", lambda d: F.multi_margin_loss(normal(5, 4, dtype=d), np.arange(5) % 4)),
+    "normalize": ("float32", lambda d: F.normalize(normal(5, 4, dtype=d))),
     "mse_loss": ("float32", lambda d: F.mse_loss(normal(5, 4, dtype=d), normal(5, 4, dtype=d))),
     "local_response_norm": ("float32", lambda d: F.local_response_norm(normal(*IMAGES, dtype=d), 3)),
     "cat": ("widest", lambda d: F.cat([normal(2, 3, dtype=d), normal(2, 3)])),
@@ -144,7 +167,7 @@ METHODS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 
 
-INTEGERS = {"nms", "batched_nms"}  # what these give has no floating dtype
+INTEGERS = {"nms", "batched_nms", "one_hot"}  # what these give has no floating dtype
 
 
 def test_every_public_function_has_its_rule_here() -> None:

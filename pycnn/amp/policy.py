@@ -26,6 +26,7 @@ from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspos
 from pycnn.functional.conv3d import Conv3d, Conv3dDgrad, Conv3dWgrad
 from pycnn.functional.dropout import Dropout
 from pycnn.functional.edges import PadEdges, PadEdgesBackward
+from pycnn.functional.elementwise_loss import BinaryCrossEntropy
 from pycnn.functional.group_norm import GroupNorm
 from pycnn.functional.linear import Bias, ChannelSum, Gemm, Linear
 from pycnn.functional.loss import Mse, Nll, NllBackward, SquaredError
@@ -55,7 +56,7 @@ _LOW = [Conv2d, ConvTranspose2d, Conv3d, Conv3dDgrad, Linear, Gemm, op.Matmul]
 _FLOAT32 = [
     *(op.Exp, op.Log, op.Pow, op.PowNumber, op.Sum),
     *(Softmax, LogSoftmax, LocalResponseNorm),
-    *(Nll, Mse, SquaredError),
+    *(Nll, Mse, SquaredError, BinaryCrossEntropy),
 ]
 _WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat, Sample]
 _INPUT = [

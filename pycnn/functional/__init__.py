@@ -9,13 +9,34 @@ from pycnn.functional.conv import conv2d, conv_transpose2d
 from pycnn.functional.conv1d import conv1d, conv_transpose1d
 from pycnn.functional.conv3d import conv3d, conv_transpose3d
 from pycnn.functional.deform import deform_conv2d
+from pycnn.functional.distance import cosine_similarity, normalize, one_hot, pairwise_distance
 from pycnn.functional.dropout import dropout
+from pycnn.functional.elementwise_loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    gaussian_nll_loss,
+    hinge_embedding_loss,
+    huber_loss,
+    kl_div,
+    l1_loss,
+    poisson_nll_loss,
+    sigmoid_focal_loss,
+    smooth_l1_loss,
+    soft_margin_loss,
+)
 from pycnn.functional.grid import affine_grid, grid_sample
 from pycnn.functional.group_norm import group_norm, instance_norm, layer_norm, rms_norm
 from pycnn.functional.interpolate import interpolate, upsample
 from pycnn.functional.linear import bias, linear
 from pycnn.functional.loss import cross_entropy, mse_loss, nll_loss
 from pycnn.functional.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
+from pycnn.functional.margin_loss import (
+    cosine_embedding_loss,
+    margin_ranking_loss,
+    multi_margin_loss,
+    multilabel_soft_margin_loss,
+    triplet_margin_loss,
+)
 from pycnn.functional.norm import batch_norm, local_response_norm
 from pycnn.functional.pool import adaptive_avg_pool2d, adaptive_max_pool2d, avg_pool2d, max_pool2d
 from pycnn.functional.pool1d import adaptive_avg_pool1d, adaptive_max_pool1d, avg_pool1d, max_pool1d
@@ -62,6 +83,8 @@ __all__ = [
     "batch_norm",
     "batched_nms",
     "bias",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "box_iou",
     "cat",
     "celu",
@@ -72,6 +95,8 @@ __all__ = [
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cosine_embedding_loss",
+    "cosine_similarity",
     "cross_entropy",
     "deform_conv2d",
     "dropout",
@@ -79,6 +104,7 @@ __all__ = [
     "erf",
     "flatten",
     "fold",
+    "gaussian_nll_loss",
     "gelu",
     "glu",
     "grid_sample",
@@ -87,8 +113,12 @@ __all__ = [
     "hardsigmoid",
     "hardswish",
     "hardtanh",
+    "hinge_embedding_loss",
+    "huber_loss",
     "instance_norm",
     "interpolate",
+    "kl_div",
+    "l1_loss",
     "layer_norm",
     "leaky_relu",
     "linear",
@@ -98,16 +128,23 @@ __all__ = [
     "lp_pool1d",
     "lp_pool2d",
     "lp_pool3d",
+    "margin_ranking_loss",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
     "mish",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
     "nms",
+    "normalize",
+    "one_hot",
     "pad",
+    "pairwise_distance",
     "pixel_shuffle",
     "pixel_unshuffle",
+    "poisson_nll_loss",
     "prelu",
     "relu",
     "relu6",
@@ -117,7 +154,10 @@ __all__ = [
     "roi_pool",
     "selu",
     "sigmoid",
+    "sigmoid_focal_loss",
     "silu",
+    "smooth_l1_loss",
+    "soft_margin_loss",
     "softmax",
     "softplus",
     "softshrink",
@@ -126,6 +166,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "triplet_margin_loss",
     "unfold",
     "upsample",
     "where",

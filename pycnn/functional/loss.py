@@ -184,7 +184,7 @@ def mse_loss(input: Any, target: Any, reduction: str = "mean") -> Any:
         )
     elif reduction == "mean" and input.dtype == target.dtype and input.dtype.char in "fd" and input.numel():
         return Mse.apply(input, target)
-    return _reduced(SquaredError.apply(input, target), reduction)
+    return reduced(SquaredError.apply(input, target), reduction)
 
 
 def _plain(input: Any, target: Any, weight: Any) -> bool:
@@ -235,7 +235,7 @@ def _hard(logp: Any, target: Any, weight: Any, ignore_index: int, reduction: str
     loss = -(picked * factor) * (1.0 - smoothing) + even * (smoothing / classes)
     if reduction == "mean":
         return loss.sum() / module.asarray(factor.sum(dtype=module.float64), dtype=logp.dtype)
-    return _reduced(loss.squeeze(0) if single else loss, reduction)
+    return reduced(loss.squeeze(0) if single else loss, reduction)
 
 
 def _soft(logp: Any, target: Any, weight: Any, axis: int, reduction: str, smoothing: float) -> Any:
@@ -250,10 +250,11 @@ def _soft(logp: Any, target: Any, weight: Any, axis: int, reduction: str, smooth
     loss = -terms.sum(axis)
     if reduction == "mean":
         return loss.sum() / (logp.numel() // classes)
-    return _reduced(loss, reduction)
+    return reduced(loss, reduction)
 
 
-def _reduced(loss: Any, reduction: str) -> Any:
+def reduced(loss: Any, reduction: str) -> Any:
+    """The losses' mean, their sum, or they themselves."""
     return loss.mean() if reduction == "mean" else loss.sum() if reduction == "sum" else loss
 
 
