@@ -35,6 +35,7 @@ from pycnn.functional import adaptive_max_pool1d as adaptive_max_pool1d
 from pycnn.functional import adaptive_max_pool2d as adaptive_max_pool2d
 from pycnn.functional import adaptive_max_pool3d as adaptive_max_pool3d
 from pycnn.functional import affine_grid as affine_grid
+from pycnn.functional import alpha_dropout as alpha_dropout
 from pycnn.functional import avg_pool1d as avg_pool1d
 from pycnn.functional import avg_pool2d as avg_pool2d
 from pycnn.functional import avg_pool3d as avg_pool3d
@@ -57,8 +58,12 @@ from pycnn.functional import cosine_similarity as cosine_similarity
 from pycnn.functional import cross_entropy as cross_entropy
 from pycnn.functional import deform_conv2d as deform_conv2d
 from pycnn.functional import dropout as dropout
+from pycnn.functional import dropout1d as dropout1d
+from pycnn.functional import dropout2d as dropout2d
+from pycnn.functional import dropout3d as dropout3d
 from pycnn.functional import elu as elu
 from pycnn.functional import erf as erf
+from pycnn.functional import feature_alpha_dropout as feature_alpha_dropout
 from pycnn.functional import flatten as flatten
 from pycnn.functional import fold as fold
 from pycnn.functional import gaussian_nll_loss as gaussian_nll_loss

@@ -104,6 +104,11 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "interpolate": ("input", lambda d: F.interpolate(normal(*IMAGES, dtype=d), scale_factor=2)),
     "upsample": ("input", lambda d: F.upsample(normal(*IMAGES, dtype=d), scale_factor=2)),
     "resample": ("input", lambda d: F.resample(normal(5, 4, dtype=d), {0: Taps.of([[0, 4]], [[0.5, 0.5]], 5)})),
+    **{
+        name: ("input", lambda d, name=name: getattr(F, name)(normal(2, 3, 4, dtype=d), 0.5, True))
+        for name in ("dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
+    },
+    "dropout3d": ("input", lambda d: F.dropout3d(normal(2, 3, 1, 2, dtype=d), 0.5)),
     "dropout": ("input", lambda d: F.dropout(normal(5, 4, dtype=d), 0.5)),
     **{
         name: ("input", lambda d, name=name: getattr(F, name)(normal(5, 4, dtype=d)))

@@ -67,6 +67,7 @@ from pycnn.functional.rectifier import (
 from pycnn.functional.sampling import resample
 from pycnn.functional.shaping import cat, flatten, pad, stack, where
 from pycnn.functional.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
+from pycnn.functional.spatial_dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from pycnn.functional.unfold import fold, unfold
 
 __all__ = [
@@ -77,6 +78,7 @@ __all__ = [
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
     "affine_grid",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -100,8 +102,12 @@ __all__ = [
     "cross_entropy",
     "deform_conv2d",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
     "elu",
     "erf",
+    "feature_alpha_dropout",
     "flatten",
     "fold",
     "gaussian_nll_loss",

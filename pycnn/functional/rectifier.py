@@ -44,7 +44,7 @@ __all__ = [
 
 Array = Any
 
-_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 class Activation(Function):
@@ -193,7 +193,7 @@ def selu(input: Any, inplace: bool = False) -> Any:
     >>> pycnn.functional.selu(np.array([1.0])).round(4)
     array([1.0507])
     """
-    return Activation.apply(input, "elu", _SELU_ALPHA * _SELU_SCALE, _SELU_SCALE, 1.0)
+    return Activation.apply(input, "elu", SELU_ALPHA * SELU_SCALE, SELU_SCALE, 1.0)
 
 
 def gelu(input: Any, approximate: str = "none") -> Any:

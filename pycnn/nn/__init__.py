@@ -7,6 +7,7 @@ from pycnn.nn.containers import ModuleDict, ModuleList, Sequential
 from pycnn.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from pycnn.nn.deform import DeformConv2d
 from pycnn.nn.distance import CosineSimilarity, PairwiseDistance
+from pycnn.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from pycnn.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
 from pycnn.nn.linear import Dropout, Flatten, Identity, Linear
 from pycnn.nn.loss import (
@@ -103,6 +104,7 @@ __all__ = [
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AlphaDropout",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -129,6 +131,10 @@ __all__ = [
     "CrossEntropyLoss",
     "DeformConv2d",
     "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
     "Flatten",
     "GaussianNLLLoss",
     "GroupNorm",
