@@ -155,7 +155,9 @@ def test_nothing_is_widened_on_the_way(case: Any, dtype: np.dtype) -> None:
     for instance in device.launches:
         sums = instance.kernel in ("sum_slices", "batch_norm_gradients", "nll_total", "convert")
         weights = case.function == "nll_bwd" and instance.kernel == "nll_losses"
-        assert kinds.intersection(instance.name.split("_")) or sums or weights, instance
+        # dy * u, whose sum is the gradient of a weight, would lose its digits in 16 bits.
+        product = case.function == "group_norm_bwd" and instance.kernel == "channel_sum"
+        assert kinds.intersection(instance.name.split("_")) or sums or weights or product, instance
 
 
 @each_half
@@ -183,6 +185,10 @@ IN_PTX = [
     "tanh_fwd: plane",
     "sigmoid_bwd: plane",
     "add: special",
+    "activation_fwd: leaky_relu, special",
+    "activation_bwd: silu",
+    "group_norm_fwd: groups",
+    "group_norm_bwd: row groups",
     "dropout: half",
     "softmax_fwd: inner axis",
     "log_softmax_bwd: classes",
