@@ -85,6 +85,8 @@ from pycnn.functional import layer_norm as layer_norm
 from pycnn.functional import leaky_relu as leaky_relu
 from pycnn.functional import linear as linear
 from pycnn.functional import local_response_norm as local_response_norm
+from pycnn.functional import locally_connected1d as locally_connected1d
+from pycnn.functional import locally_connected2d as locally_connected2d
 from pycnn.functional import log_softmax as log_softmax
 from pycnn.functional import logsigmoid as logsigmoid
 from pycnn.functional import lp_pool1d as lp_pool1d
@@ -94,6 +96,9 @@ from pycnn.functional import margin_ranking_loss as margin_ranking_loss
 from pycnn.functional import max_pool1d as max_pool1d
 from pycnn.functional import max_pool2d as max_pool2d
 from pycnn.functional import max_pool3d as max_pool3d
+from pycnn.functional import max_unpool1d as max_unpool1d
+from pycnn.functional import max_unpool2d as max_unpool2d
+from pycnn.functional import max_unpool3d as max_unpool3d
 from pycnn.functional import mish as mish
 from pycnn.functional import mse_loss as mse_loss
 from pycnn.functional import multi_margin_loss as multi_margin_loss

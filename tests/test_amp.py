@@ -141,6 +141,17 @@ PUBLIC: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "pixel_shuffle": ("input", lambda d: F.pixel_shuffle(normal(1, 4, 3, 3, dtype=d), 2)),
     "pixel_unshuffle": ("input", lambda d: F.pixel_unshuffle(normal(*IMAGES, dtype=d), 2)),
     "channel_shuffle": ("input", lambda d: F.channel_shuffle(normal(*IMAGES, dtype=d), 3)),
+    "locally_connected1d": (
+        "low",
+        lambda d: F.locally_connected1d(normal(2, 3, 4, dtype=d), normal(3, 4, 3, 2), normal(4, 3)),
+    ),
+    "locally_connected2d": (
+        "low",
+        lambda d: F.locally_connected2d(normal(*IMAGES, dtype=d), normal(2, 1, 4, 3, 5, 6), normal(4, 2, 1)),
+    ),
+    "max_unpool1d": ("input", lambda d: F.max_unpool1d(normal(2, 3, 2, dtype=d), np.array([[[0, 2]] * 3] * 2), 2)),
+    "max_unpool2d": ("input", lambda d: F.max_unpool2d(normal(1, 1, 1, 1, dtype=d), np.zeros((1,) * 4, int), 2)),
+    "max_unpool3d": ("input", lambda d: F.max_unpool3d(normal(1, 1, 1, 1, 1, dtype=d), np.zeros((1,) * 5, int), 2)),
     "unfold": ("input", lambda d: F.unfold(normal(*IMAGES, dtype=d), 2)),
     "fold": ("input", lambda d: F.fold(normal(2, 8, 9, dtype=d), 4, 2)),
     "flatten": ("input", lambda d: F.flatten(normal(*IMAGES, dtype=d), 1)),

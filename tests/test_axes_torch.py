@@ -292,3 +292,35 @@ def test_pooling_layers_of_sequences_agree(layer: Callable[[Any], Any]) -> None:
 def test_pooling_layers_of_volumes_agree(layer: Callable[[Any], Any]) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6))
     same(layer(nn)(Tensor(x)), layer(torch.nn)(torch.from_numpy(x)), layer)
+
+
+SIMULATED: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
+    "conv1d": (lambda x: F.conv1d(x, WEIGHTS[0], None, 2, (2, 1), groups=2), (2, 4, 9)),
+    "conv_transpose1d": (lambda x: F.conv_transpose1d(x, WEIGHTS[1], None, 2, 1, 1), (2, 4, 5)),
+    "max_pool1d": (lambda x: F.max_pool1d(x, 3, 2, 1), (2, 3, 9)),
+    "max_pool3d": (lambda x: F.max_pool3d(x, (2, 3, 2), (2, 1, 2), (1, 1, 0), ceil_mode=True), (2, 3, 4, 5, 6)),
+    "avg_pool3d": (lambda x: F.avg_pool3d(x, 2, 1, divisor_override=4), (2, 3, 4, 5, 6)),
+    "adaptive_max_pool3d": (lambda x: F.adaptive_max_pool3d(x, (2, 3, 4)), (2, 3, 4, 5, 6)),
+    "adaptive_avg_pool3d": (lambda x: F.adaptive_avg_pool3d(x, (2, 3, 2)), (1, 2, 4, 6, 8)),
+    "max_unpool1d": (lambda x: F.max_unpool1d(x, np.array([[[0, 3, 4]] * 3] * 2), 2), (2, 3, 3)),
+    "pad": (lambda x: F.pad(x, (2, 1, 0, 3), "reflect"), (2, 3, 4, 5)),
+    "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), (2, 8, 3, 4)),
+}
+WEIGHTS = [np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32) for shape in ((6, 2, 3), (4, 2, 3))]
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("name", SIMULATED)
+def test_simulated_kernels_compute_them_exactly(name: str) -> None:
+    """Values, and gradients of a sum of squares, of small integers: equal to the reference's, float32 alone."""
+    function, shape = SIMULATED[name]
+    x, found = 8 * np.random.default_rng(0).integers(-3, 4, shape).astype(np.float32), []
+    for backend in ("sim", "reference"):
+        leaf = Tensor(x.copy(), requires_grad=True)
+        with pycnn.use_backend(backend):
+            y = function(leaf)
+            (y * y).sum().backward()
+        assert leaf.grad is not None
+        found.append((y.detach().numpy(), leaf.grad.numpy()))
+    for ours, right in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, right)

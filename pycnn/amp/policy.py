@@ -46,6 +46,7 @@ from pycnn.functional.rectifier import Activation
 from pycnn.functional.sampling import Resample, Sample, SampleDot, SampleScatter
 from pycnn.functional.shaping import Pad
 from pycnn.functional.unfold import Fold2d, Unfold2d
+from pycnn.functional.unpool import MaxUnpool, MaxUnpoolBackward
 from pycnn.graph import Function
 
 __all__ = ["POLICY", "Rule"]
@@ -71,7 +72,7 @@ _INPUT = [
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
     *(SampleDot, SampleScatter),
     *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
-    *(PadEdgesBackward, Unfold2d, Fold2d),
+    *(PadEdgesBackward, Unfold2d, Fold2d, MaxUnpool, MaxUnpoolBackward),
 ]
 
 POLICY: dict[type[Function], Rule] = {

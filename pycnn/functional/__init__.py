@@ -28,6 +28,7 @@ from pycnn.functional.grid import affine_grid, grid_sample
 from pycnn.functional.group_norm import group_norm, instance_norm, layer_norm, rms_norm
 from pycnn.functional.interpolate import interpolate, upsample
 from pycnn.functional.linear import bias, linear
+from pycnn.functional.local import locally_connected1d, locally_connected2d
 from pycnn.functional.loss import cross_entropy, mse_loss, nll_loss
 from pycnn.functional.lp_pool import lp_pool1d, lp_pool2d, lp_pool3d
 from pycnn.functional.margin_loss import (
@@ -69,6 +70,7 @@ from pycnn.functional.shaping import cat, flatten, pad, stack, where
 from pycnn.functional.shuffle import channel_shuffle, pixel_shuffle, pixel_unshuffle
 from pycnn.functional.spatial_dropout import alpha_dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from pycnn.functional.unfold import fold, unfold
+from pycnn.functional.unpool import max_unpool1d, max_unpool2d, max_unpool3d
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -129,6 +131,8 @@ __all__ = [
     "leaky_relu",
     "linear",
     "local_response_norm",
+    "locally_connected1d",
+    "locally_connected2d",
     "log_softmax",
     "logsigmoid",
     "lp_pool1d",
@@ -138,6 +142,9 @@ __all__ = [
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
     "mish",
     "mse_loss",
     "multi_margin_loss",

@@ -70,7 +70,8 @@ def composed(function: F) -> F:
         x, *args = args or (options.pop(first),)  # type: ignore[assignment]
         for value in (x, *args, *options.values()):
             if isinstance(value, Variable):
-                return function(x, *args, **options)
+                plain = not isinstance(x, Variable) and hasattr(x, "__dlpack__")
+                return function(Tensor(x) if plain else x, *args, **options)
         call = Call(**{first: x})
         call.widen()
         array = call.arrays[0]

@@ -10,6 +10,7 @@ from pycnn.nn.distance import CosineSimilarity, PairwiseDistance
 from pycnn.nn.dropout import AlphaDropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from pycnn.nn.group_norm import GroupNorm, InstanceNorm1d, InstanceNorm2d, InstanceNorm3d, LayerNorm, RMSNorm
 from pycnn.nn.linear import Dropout, Flatten, Identity, Linear
+from pycnn.nn.local import LocallyConnected1d, LocallyConnected2d
 from pycnn.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -90,6 +91,7 @@ from pycnn.nn.rectifier import (
     Threshold,
 )
 from pycnn.nn.shuffle import ChannelShuffle, PixelShuffle, PixelUnshuffle
+from pycnn.nn.unfold import Fold, MaxUnpool1d, MaxUnpool2d, MaxUnpool3d, Unfold
 from pycnn.nn.upsample import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 
 __all__ = [
@@ -136,6 +138,7 @@ __all__ = [
     "Dropout3d",
     "FeatureAlphaDropout",
     "Flatten",
+    "Fold",
     "GaussianNLLLoss",
     "GroupNorm",
     "Hardshrink",
@@ -157,6 +160,8 @@ __all__ = [
     "LeakyReLU",
     "Linear",
     "LocalResponseNorm",
+    "LocallyConnected1d",
+    "LocallyConnected2d",
     "LogSigmoid",
     "LogSoftmax",
     "MSELoss",
@@ -164,6 +169,9 @@ __all__ = [
     "MaxPool1d",
     "MaxPool2d",
     "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
     "Mish",
     "Module",
     "ModuleDict",
@@ -199,6 +207,7 @@ __all__ = [
     "Tanhshrink",
     "Threshold",
     "TripletMarginLoss",
+    "Unfold",
     "Upsample",
     "UpsamplingBilinear2d",
     "UpsamplingNearest2d",

@@ -40,6 +40,7 @@ from pycnn.ops.pool import (
     avg_pool2d_backward,
     max_pool2d,
     max_pool2d_backward,
+    plane_put,
     plane_take,
 )
 from pycnn.ops.random import dropout, philox_uint32
@@ -90,6 +91,7 @@ __all__ = [
     "nms",
     "pad",
     "philox_uint32",
+    "plane_put",
     "plane_take",
     "relu",
     "relu_backward",

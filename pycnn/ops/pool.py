@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from pycnn.arrays import module_of
 from pycnn.ops._arrays import Array, Call
 from pycnn.ops._checks import expect_image, expect_rank, expect_shape, flag, integer, shape_of
 from pycnn.ops.conv import IntPair
@@ -140,6 +143,63 @@ def plane_take(x: Array, indices: Array) -> Array:
     except IndexError:
         raise _outside(found, x.shape) from None
     return call.back(y)
+
+
+def plane_put(x: Array, indices: Array, size: IntPair) -> Array:
+    """Elements of each (n, c) plane at their flat index: y[n, c].flat[indices[n, c, p, q]] = x[n, c, p, q], else 0.
+
+    Args:
+        x: (N, C, P, Q).
+        indices: integers of x's shape, each h*W + w, or -1 for nowhere.  Of several for one place the last stays.
+        size: (H, W) of the planes.
+
+    Returns:
+        y, (N, C, H, W).  On a GPU, where looking at every index would mean waiting for it, one outside the plane counts
+        as -1.
+
+    Raises:
+        TypeError: not arrays, or indices that are no integers.
+        ValueError: a wrong rank, indices of another shape, or an index outside the plane.
+
+    >>> import numpy as np
+    >>> plane_put(np.array([[[[5.0, 6.0, 7.0]]]]), np.array([[[[3, -1, 0]]]]), 2)[0, 0]
+    array([[7., 0.],
+           [0., 5.]])
+    """
+    call = Call(x=x)
+    call.widen()
+    (x,) = call.arrays
+    expect_image("x", x.shape)
+    height, width = pair("size", size, 1)
+    n, c = x.shape[:2]
+    check_elements("the output", (n, c, height, width))
+    found = _indices(call, indices, x.shape, x.shape)
+    module, pixels = module_of(x), height * width
+    if module is np and found.size and not (found.min() >= -1 and found.max() < pixels):
+        raise _outside(found, (n, c, height, width))
+    planes = module.arange(n * c).reshape(n, c, 1, 1) * pixels
+    places = module.where((found < 0) | (found >= pixels), n * c * pixels, planes + found)
+    put = _put if module is np else _put_sorted
+    y = put(places.reshape(-1), x.reshape(-1), n * c * pixels)
+    return call.back(y.reshape(n, c, height, width))
+
+
+def _put(places: Array, values: Array, size: int) -> Array:
+    """Zeros of `size` with values[i] at places[i]; NumPy assigns in order, so the last one stays."""
+    y = np.zeros(size + 1, values.dtype)
+    y[places] = values
+    return y[:size]
+
+
+def _put_sorted(places: Array, values: Array, size: int) -> Array:
+    """The same where many threads assign in any order: each place looks for the last value that is sorted to it."""
+    module = module_of(values)
+    if not values.size:
+        return module.zeros(size, values.dtype)
+    order = module.argsort(places, kind="stable")
+    ordered, wanted = places[order], module.arange(size)
+    last = (module.searchsorted(ordered, wanted, side="right") - 1).clip(0)
+    return module.where(ordered[last] == wanted, values[order[last]], values.dtype.type(0))
 
 
 def avg_pool2d(
