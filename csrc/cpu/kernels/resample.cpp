@@ -82,6 +82,12 @@ PYCNN_INLINE void down(const TapTable<T>& v, int64_t i, int64_t width, const Row
     }
 }
 
+// Rows that are added up before the first of them goes through the columns: single elements are read from where vectors
+// were written, and a CPU has to wait for vectors that are still on their way to memory.
+PYCNN_INLINE int64_t rows_at_once(int64_t width) {
+    return most(1, least(16, kChunk / most(1, width)));
+}
+
 // Rows [begin, end) of one plane of y.  `room` holds rows on their way, `held` which ones.
 template <typename T>
 static void plane_rows(const Resample<T>& p, const T* x, T* y, int64_t begin, int64_t end, T* room, int64_t* held) {
@@ -92,9 +98,13 @@ static void plane_rows(const Resample<T>& p, const T* x, T* y, int64_t begin, in
     } else if (u.start == nullptr) {
         for (int64_t i = begin; i < end; i++) down(v, i, u.size, given, y + i * u.out);
     } else if (v.out < v.size) {
-        for (int64_t i = begin; i < end; i++) {
-            down(v, i, u.size, given, room);
-            across(u, static_cast<const T*>(room), y + i * u.out);
+        const int64_t together = rows_at_once(u.size);
+        for (int64_t i = begin; i < end; i += together) {
+            const int64_t rows = least(together, end - i);
+            for (int64_t j = 0; j < rows; j++) down(v, i + j, u.size, given, room + j * u.size);
+            for (int64_t j = 0; j < rows; j++) {
+                across(u, static_cast<const T*>(room + j * u.size), y + (i + j) * u.out);
+            }
         }
     } else {
         for (int64_t i = 0; i < v.most; i++) held[i] = -1;
@@ -120,7 +130,9 @@ void resample(const Resample<T>& p) {
     const int64_t together = most(1, 2 * kChunk / most(plane, v.size * u.size));
     const int64_t rows = together > 1 ? v.out : least(v.out, ceil_div(4 * kChunk, width));
     const int64_t parts = ceil_div(v.out, rows);
-    const int64_t kept = u.start != nullptr && v.start != nullptr ? (v.out < v.size ? u.size : v.most * u.out) : 0;
+    const int64_t kept = u.start != nullptr && v.start != nullptr
+                             ? (v.out < v.size ? rows_at_once(u.size) * u.size : v.most * u.out)
+                             : 0;
     parallel(ceil_div(p.planes, together) * parts, p.planes * (plane + v.size * u.size), [&](int64_t task) {
         Scratch<T> room(static_cast<std::size_t>(kept));
         Scratch<int64_t> held(static_cast<std::size_t>(v.most));

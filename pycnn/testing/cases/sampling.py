@@ -35,6 +35,10 @@ def _resamplings() -> Iterator[Case]:
     yield Case("resample", "rows alone, channels-last", lambda: (last(whole(*x)), _double(7), None))
     yield Case("resample", "no images", lambda: (whole(0, 3, 7, 11), _double(7), _double(11)))
     yield Case("resample", "wide plane", lambda: (whole(1, 1, 3, 9001), _nearest(3, 40), _double(9001)))
+    yield Case("resample", "many rows, shrunk", lambda: (special(1, 2, 90, 30), _nearest(90, 37), _nearest(30, 7)))
+    yield Case(
+        "resample", "wide rows, shrunk", lambda: (whole(1, 1, 4, 20_000), _nearest(4, 3), _nearest(20_000, 9_000))
+    )
     yield Case("resample", "outputs of nothing", lambda: (normal(2, 5, 6), _nearest(9, 5).transposed, None))
     for kind, grown in (("cubic", True), ("cubic", False), ("area", False), ("linear", False)):
         p, q = (19, 40) if grown else (4, 5)
@@ -62,12 +66,21 @@ def _halved(size: int) -> Taps:
     )
 
 
-_POINTS = {"few": (2, 5, 30, 3, 4, 20), "tails": (3, 9, 61, 2, 3, 131), "one channel": (2, 1, 8, 5, 1, 7)}
+_POINTS = {
+    "many taps": (2, 3, 40, 2, 9, 1100),
+    "no pixels": (1, 2, 0, 2, 3, 5),
+    "no taps": (1, 2, 4, 2, 0, 5),
+    "few": (2, 5, 30, 3, 4, 20),
+    "tails": (3, 9, 61, 2, 3, 131),
+    "one channel": (2, 1, 8, 5, 1, 7),
+}
 
 
 def _places(n: int, size: int, rows: int, taps: int, points: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    index = np.where(rng.random((rows, taps, points)) < 0.2, -1, rng.integers(0, size, (rows, taps, points)))
+    index = np.where(rng.random((rows, taps, points)) < 0.2, -1, rng.integers(0, max(size, 1), (rows, taps, points)))
+    if size == 0:
+        index[...] = -1
     return (n - 1 - np.arange(rows)) % n, index
 
 
