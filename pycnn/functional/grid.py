@@ -170,15 +170,13 @@ def _moved(position: Array, size: int, padding: str, corners: bool) -> tuple[Arr
 
 
 def _cubic(t: Tensor) -> list[Tensor]:
-    """Keys's kernel at the distances 1 + t, t, 1 - t and 2 - t."""
+    """Keys's kernel at the distances 1 + t, t, 1 - t and 2 - t, as products: sums of powers of 1 + t would cancel."""
+    rest = 1.0 - t
 
     def near(d: Tensor) -> Tensor:
-        return ((_A + 2) * d - (_A + 3)) * d * d + 1.0
+        return 1.0 - d * d * ((_A + 3) - (_A + 2) * d)
 
-    def far(d: Tensor) -> Tensor:
-        return ((_A * d - 5 * _A) * d + 8 * _A) * d - 4 * _A
-
-    return [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)]
+    return [_A * t * (rest * rest), near(t), near(rest), _A * rest * (t * t)]
 
 
 @composed
