@@ -18,9 +18,9 @@ class UnsupportedModelError(ModelError):
         missing: (operator, its domain, the opset it was asked of, the names of the nodes) for each of them.
     """
 
-    def __init__(self, missing: Sequence[tuple[str, str, int, tuple[str, ...]]]) -> None:
+    def __init__(self, missing: Sequence[tuple[str, str, int, tuple[str, ...]]], where: str = "") -> None:
         self.missing = tuple(missing)
-        super().__init__("no such operators: " + "; ".join(_line(*one) for one in self.missing))
+        super().__init__(f"{where}no such operators: " + "; ".join(_line(*one) for one in self.missing))
 
 
 def _line(operator: str, domain: str, opset: int, nodes: tuple[str, ...]) -> str:

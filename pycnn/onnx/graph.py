@@ -98,8 +98,8 @@ def load(path: str | Path) -> Graph:
     del content
     try:
         return from_model(model, path.parent)
-    except UnsupportedModelError:
-        raise
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(error.missing, f"{path}: ") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
 
@@ -112,6 +112,7 @@ def from_model(model: ModelProto, folder: str | Path = ".") -> Graph:
     """
     if not model.HasField("graph"):
         raise ModelError("it holds no graph: an empty or cut off file, or no ONNX model")
+    _expect_text(model.graph)
     if model.functions:
         model = _inlined(model)
     opsets = {_domain(each.domain): each.version for each in model.opset_import} or {"": 1}
@@ -154,6 +155,19 @@ def _inlined(model: ModelProto) -> ModelProto:
 
 def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
+
+
+def _expect_text(graph: GraphProto) -> None:
+    """Names that are no UTF-8, which protobuf hands out as bytes, are in damaged files alone."""
+    names = [one.name for one in (*graph.input, *graph.output, *graph.initializer)]
+    for _, node in _all_nodes(graph):
+        names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        names += [attribute.name for attribute in node.attribute]
+        for inner in _graphs_of(node):
+            names += [one.name for one in (*inner.input, *inner.output, *inner.initializer)]
+    for name in names:
+        if not isinstance(name, str):
+            raise ModelError(f"{name!r:.60} is no name: the file is damaged")
 
 
 def _graphs_of(node: NodeProto) -> Iterator[GraphProto]:

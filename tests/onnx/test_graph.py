@@ -210,3 +210,42 @@ def test_devices() -> None:
     assert not pycnn.onnx.supports_device("TPU")
     with pytest.raises(ValueError, match="tpu"):
         pycnn.onnx.prepare(_relu(), "TPU")
+
+
+def test_names_that_are_no_text_are_refused() -> None:
+    content = _relu().SerializeToString().replace(b"Relu", b"Re\xffu")
+    with pytest.raises(ModelError, match="is no name"):
+        pycnn.onnx.prepare(onnx.ModelProto.FromString(content))
+
+
+def test_damaged_files_are_refused_and_nothing_worse(tmp_path: Path) -> None:
+    """Bytes changed, cut out and put in: a model that is not valid any more, or one that still is."""
+    random = np.random.default_rng(0)
+    path, accepted, refused = tmp_path / "damaged.onnx", 0, 0
+    w = np.arange(12.0, dtype=np.float32).reshape(3, 4)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Softmax", ["a"], ["b"], axis=1),
+        helper.make_node("Transpose", ["b"], ["y"], perm=[1, 0]),
+    ]
+    whole = _model(nodes, {"x": (2, 3)}, ["y"], constants={"w": w}).SerializeToString()
+    for _ in range(2000):
+        content = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            place = int(random.integers(len(content)))
+            kind = random.integers(3)
+            if kind == 0:
+                content[place] = random.integers(256)
+            elif kind == 1:
+                del content[place : place + int(random.integers(1, 20))]
+            else:
+                content[place:place] = random.bytes(3)
+        path.write_bytes(content)
+        try:
+            load(path)
+        except ModelError as error:
+            refused += "damaged.onnx" in str(error)
+            continue
+        accepted += 1
+    assert accepted + refused == 2000
+    assert 0 < refused < 2000
