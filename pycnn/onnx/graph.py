@@ -212,7 +212,7 @@ def _schema(operator: str, opset: int) -> Any:
 def _version(operator: str, domain: str, opset: int) -> int | None:
     """The opset in which `operator` took the form that it has in `opset`; None if it is not of the standard."""
     schema = None if domain or opset < 1 else _schema(operator, opset)
-    return None if schema is None or schema.deprecated else int(schema.since_version)
+    return None if schema is None else int(schema.since_version)
 
 
 def _load_external(graph: GraphProto, folder: Path) -> None:

@@ -14,6 +14,7 @@ from pycnn.onnx.operators import (
     pool,
     quantize,
     reduction,
+    regions,
     resize,
     shape,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "pool",
     "quantize",
     "reduction",
+    "regions",
     "resize",
     "shape",
 ]

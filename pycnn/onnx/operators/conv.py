@@ -86,5 +86,9 @@ def _of_rank(table: dict[int, Callable[..., Value]], rank: int) -> Callable[...,
     return table[rank]
 
 
-_CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d}
-_CONV_TRANSPOSE: dict[int, Callable[..., Any]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d}
+_CONV: dict[int, Callable[..., Any]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE: dict[int, Callable[..., Any]] = {
+    1: F.conv_transpose1d,
+    2: F.conv_transpose2d,
+    3: F.conv_transpose3d,
+}

@@ -1,4 +1,4 @@
-"""Images put together from windows, and the places where an affine map looks."""
+"""Images put together from windows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from pycnn.arithmetic import PutItem
-from pycnn.onnx.operators._common import Value, ints, is_tensor, tensor_of
+from pycnn.onnx.operators._common import Value, ints, is_tensor
 from pycnn.onnx.operators.shape import padded
 from pycnn.onnx.operators.windows import windows
 from pycnn.onnx.registry import operator
-from pycnn.tensor import Tensor
 
 
 @operator("Col2Im", host=(1, 2))
@@ -45,20 +44,3 @@ def col2im(
             put[index] = part
         y = put if y is None else y + put
     return padded(y, (0, 0, *(-a for a in view.before), 0, 0, *(-b for b in view.after)))
-
-
-@operator("AffineGrid", host=(1,))
-def affine_grid(theta: Tensor, size: np.ndarray, *, align_corners: int = 0) -> Tensor:
-    """theta times (x, y, 1) or (x, y, z, 1) of every pixel; -1 and 1 are the image's edges, or the pixels there."""
-    n, _, *space = ints(size)
-    axes = [_positions(one, bool(align_corners)) for one in space]
-    mesh = np.meshgrid(*axes, indexing="ij")
-    base = np.stack([*reversed(mesh), np.ones(space)], -1).reshape(-1, len(space) + 1)
-    grid = tensor_of(base.astype(theta.dtype), theta) @ theta.transpose(1, 2)
-    return grid.reshape(n, *space, len(space))
-
-
-def _positions(size: int, align_corners: bool) -> np.ndarray:
-    if align_corners:
-        return np.linspace(-1.0, 1.0, size)
-    return (2 * np.arange(size) + 1) / size - 1

@@ -79,10 +79,14 @@ def _standard(x: Tensor, axes: tuple[int, ...], epsilon: float) -> tuple[Tensor,
     return centred * inverse, mean, inverse
 
 
+def _is_kept(x: Tensor, stash_type: int) -> bool:
+    """Whether what is normalised has x's own dtype, float32 or float64, as pycnn's functions compute it."""
+    return x.dtype.char in "fd" and (not stash_type or dtype_of(stash_type) == x.dtype)
+
+
 @operator("InstanceNormalization")
 def instance_norm(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5) -> Tensor:
-    normal, _, _ = _standard(x, tuple(range(2, x.ndim)), epsilon)
-    return normal * _column(x, scale) + _column(x, bias)
+    return group_norm(x, scale, bias, epsilon=epsilon, num_groups=x.shape[1], stash_type=0)
 
 
 @operator("GroupNormalization", since=18)
@@ -98,7 +102,10 @@ def group_norm_of_groups(x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: flo
 def group_norm(
     x: Tensor, scale: Tensor, bias: Tensor, *, epsilon: float = 1e-5, num_groups: int, stash_type: int = 1
 ) -> Tensor:
-    wide = x.to(dtype_of(stash_type))
+    single = x.numel() == num_groups  # one element to normalise, which PyTorch refuses
+    if _is_kept(x, stash_type) and scale.dtype == bias.dtype == x.dtype and not single:
+        return F.group_norm(x, num_groups, scale, bias, epsilon)
+    wide = x.to(dtype_of(stash_type)) if stash_type else x
     grouped = wide.reshape(x.shape[0], num_groups, -1)
     normal, _, _ = _standard(grouped, (2,), epsilon)
     return normal.reshape(x.shape).to(x.dtype) * _column(x, scale) + _column(x, bias)
@@ -116,6 +123,10 @@ def layer_norm(
     outputs: int = 1,
 ) -> Any:
     axes = tuple(range(axis_of(axis, x.ndim), x.ndim))
+    shape = x.shape[axes[0] :]
+    same = all(one is None or (one.shape == shape and one.dtype == x.dtype) for one in (scale, bias))
+    if outputs == 1 and same and _is_kept(x, stash_type):
+        return F.layer_norm(x, shape, scale, bias, epsilon)
     normal, mean, inverse = _standard(x.to(dtype_of(stash_type)), axes, epsilon)
     y = normal.to(x.dtype) * scale
     y = y if bias is None else y + bias
@@ -125,6 +136,9 @@ def layer_norm(
 @operator("RMSNormalization")
 def rms_norm(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Tensor:
     axes = tuple(range(axis_of(axis, x.ndim), x.ndim))
+    shape = x.shape[axes[0] :]
+    if scale.shape == shape and scale.dtype == x.dtype and _is_kept(x, stash_type):
+        return F.rms_norm(x, shape, scale, epsilon)
     wide = x.to(dtype_of(stash_type))
     normal = wide * ((wide * wide).mean(axes, True) + epsilon) ** -0.5
     return normal.to(x.dtype) * scale

@@ -35,10 +35,17 @@ def upsample(x: Value, scales: np.ndarray, *, mode: str = "nearest") -> Value:
 
 
 def _scaled(x: Value, scales: Floats, mode: str) -> Value:
-    """With the corner of the first pixel as the origin, as all was before opset 11."""
+    """With the corner of the first pixel as the origin, as all was before opset 11.
+
+    The nearest pixel was the one before, or, of an axis that shrinks, the one behind: the standard did not say so, but
+    its cases and onnxruntime do.
+    """
     kind = "linear" if mode in ("linear", "bilinear") else mode
-    how: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-    return _resized(x, range(x.ndim), scales, _outputs(x.shape, scales), kind, **how)
+    for axis, (scale, out) in enumerate(zip(scales, _outputs(x.shape, scales), strict=True)):
+        nearest = "ceil" if scale < 1 else "floor"
+        how: dict[str, Any] = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": nearest}
+        x = _resized(x, (axis,), (scale,), (out,), kind, **how)
+    return x
 
 
 def _floats(array: np.ndarray) -> Floats:
