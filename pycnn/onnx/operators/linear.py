@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pycnn import functional as F
@@ -12,8 +13,9 @@ from pycnn.onnx.registry import operator
 
 @operator("MatMul")
 def matmul(a: Value, b: Value) -> Value:
-    if is_tensor(a) and is_tensor(b) and a.ndim == b.ndim == 2:
-        return Gemm.apply(a, b, False, False, None)
+    if is_tensor(a) and is_tensor(b) and a.ndim >= b.ndim == 2 and a.shape[-1] == b.shape[0]:
+        rows = a.reshape(math.prod(a.shape[:-1]), a.shape[-1])  # one matrix for all rows: one product
+        return Gemm.apply(rows, b, False, False, None).reshape((*a.shape[:-1], b.shape[1]))
     return a @ b
 
 
