@@ -22,8 +22,8 @@ from pycnn.weights.source import Source, brief
 __all__ = ["Builder", "Stateful", "run"]
 
 _OPCODES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
-_COST = 64  # bytes for each opcode: a small object and its place on the stack
-_CONTAINER, _MEMO = 160, 100  # more for an empty list or dict with room for items, and for an entry of the memo
+# Bytes: a place on the stack, which every opcode may take, and what some of them make.
+_COST, _NUMBER, _STRING, _TUPLE, _CONTAINER, _MEMO = 16, 40, 64, 64, 160, 100
 _MAX_INTEGER = 64  # bytes
 _MAX_KEY = (1 << 61) - 1  # from here on integers share their hashes, and a dict of them could be made very slow
 
@@ -134,7 +134,7 @@ class _Machine:
 
     def _text(self, count: int, encoding: str = "utf-8") -> str:
         part = self._bytes(count)
-        self._source.spend(4 * count)  # Python's widest characters
+        self._source.spend(_STRING + 4 * count)  # Python's widest characters
         try:
             return str(part, encoding, "surrogatepass" if encoding == "utf-8" else "strict")
         except ValueError:
@@ -152,6 +152,10 @@ class _Machine:
 
     def _push(self, value: Any) -> None:
         self._stack.append(value)
+
+    def _push_number(self, value: float) -> None:
+        self._source.spend(_NUMBER)
+        self._push(value)
 
     def _pop(self) -> Any:
         if not self._stack or self._stack[-1] is _MARK:
@@ -171,7 +175,7 @@ class _Machine:
         place = self._marks.pop()
         items = self._stack[place + 1 :]
         del self._stack[place:]
-        self._source.spend(8 * len(items))
+        self._source.spend(_TUPLE + 8 * len(items))
         return items
 
     # -- opcodes -----------------------------------------------------------------------------------------------
@@ -205,14 +209,15 @@ class _Machine:
     def _integer(self, count: int) -> None:
         if count > _MAX_INTEGER or count < 0:
             self._refuse(f"an integer of {count:,} bytes", f"at most {_MAX_INTEGER}")
-        self._push(int.from_bytes(self._bytes(count), "little", signed=True))
+        self._push_number(int.from_bytes(self._bytes(count), "little", signed=True))
 
     def _binary(self, count: int) -> None:
-        self._source.spend(count)
+        self._source.spend(_STRING + count)
         self._push(bytes(self._bytes(count)))
 
     def _tuple(self, count: int) -> None:
         items = [self._pop() for _ in range(count)]
+        self._source.spend(_TUPLE)
         self._push(tuple(reversed(items)))
 
     def _empty(self, value: list[Any] | dict[Any, Any]) -> None:
@@ -316,7 +321,7 @@ _BY_CODE: dict[str, Callable[[_Machine], None]] = {
     **{"\x80": _M._protocol, "\x95": _M._frame, "(": _M._mark, "0": _M._pop_one, "2": _M._again},
     "1": _M._drop,
     **{"N": _constant(None), "\x88": _constant(True), "\x89": _constant(False)},
-    **{code: _sized(form, _M._push) for code, form in {"J": "<i", "K": "<B", "M": "<H", "G": ">d"}.items()},
+    **{code: _sized(form, _M._push_number) for code, form in {"J": "<i", "K": "<B", "M": "<H", "G": ">d"}.items()},
     **{"\x8a": _sized("<B", _M._integer), "\x8b": _sized("<i", _M._integer)},
     **{"X": _string("<I"), "\x8c": _string("<B"), "\x8d": _string("<Q")},
     # Python 2 wrote these for its byte strings, which were its strings.

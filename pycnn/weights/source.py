@@ -19,8 +19,8 @@ __all__ = ["MAX_RANK", "Source", "extended_dtype"]
 Array = np.ndarray[Any, Any]
 
 MAX_RANK = 32  # what every NumPy since 1.26 can hold
-_SMALL = 40 << 20  # bytes that any file may need; with the interpreter's own noise this stays under 64 MiB
-_TIMES = 2  # beside the mapped file itself, which counts once as its pages are touched
+_SMALL = 48 << 20  # bytes that any file may need; with the interpreter's own noise this stays under 64 MiB
+_TIMES = 3  # beside the mapped file itself, which counts once as its pages are touched
 
 
 def extended_dtype(name: str) -> np.dtype[Any]:

@@ -57,7 +57,7 @@ class Storage:
         if not isinstance(elements, Elements) or not isinstance(key, str) or not is_whole(count):
             found = f"a storage with type {brief(elements)}, key {brief(key)} and {brief(count)} elements"
             raise source.error(found, "a storage type, a string and a whole number")
-        source.spend(512)
+        source.spend(400)
         self.source, self.elements, self.key, self.count = source, elements, key, count
         self._bytes: Array | None = None
         self._truths = False  # whether its bytes are known to be 0 or 1
@@ -140,7 +140,7 @@ class TensorValue:
         extent = prod(max(n, 1) for n in size) * dtype.itemsize
         if extent > max(_SMALL, len(source)):  # only strides of zero, or none to hold, can make it so
             raise source.error(f"a tensor broadcast to {extent:,} bytes", f"at most the file's {len(source):,}")
-        source.spend(512)
+        source.spend(400)
         self._storage, self._offset, self._dtype = storage, offset, dtype
         self._size: tuple[int, ...] = size
         self._stride: tuple[int, ...] = stride

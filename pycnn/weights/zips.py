@@ -71,7 +71,7 @@ def records(source: Source) -> dict[str, Record]:
         entry = data[at : at + 46]
         if len(entry) < 46 or entry[:4] != _CENTRAL:
             raise source.error(f"a zip archive with a damaged directory at byte {at:,}", f"{count:,} entries")
-        source.spend(600)
+        source.spend(400)
         flags, method, checksum, stored, size = struct.unpack("<HH4xLLL", entry[8:28])
         name_length, extra_length, comment_length = struct.unpack("<HHH", entry[28:34])
         (local,) = struct.unpack("<L", entry[42:46])
