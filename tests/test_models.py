@@ -468,6 +468,23 @@ def test_a_small_densenet_equals_torchvisions():
         np.testing.assert_allclose(ours(Tensor(x)).data, wanted, rtol=0, atol=1e-12 * np.abs(wanted).max())  # float64
 
 
+def test_densenet_takes_the_names_of_torchvisions_published_files():
+    net = DenseNet(8, (2, 1), 16, 10)
+    values = weights_for(net)
+    old = {
+        key.replace("norm1.", "norm.1.").replace("conv2.", "conv.2.") if "denselayer" in key else key: value
+        for key, value in values.items()
+    }
+    assert "features.denseblock1.denselayer2.norm.1.running_var" in old
+    net.load_state_dict(old)
+    for key, value in net.state_dict().items():
+        np.testing.assert_array_equal(value.data, values[key].astype(value.dtype))
+    with pytest.raises(RuntimeError, match=r"missing keys: features\.conv0\.weight"):
+        net.load_state_dict({})
+    with pytest.raises(TypeError, match="state_dict must be a mapping"):
+        net.load_state_dict([])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SLOW_CASES)
 def test_outputs_and_gradients_of_the_rest_equal_torch(name):

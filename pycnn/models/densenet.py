@@ -6,7 +6,8 @@ Paper: Huang, Liu, van der Maaten & Weinberger, "Densely connected convolutional
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pycnn import functional as F
@@ -14,12 +15,14 @@ from pycnn import nn
 from pycnn.models._weights import draw
 from pycnn.models.registry import register
 from pycnn.nn import init
+from pycnn.nn.module import Incompatible
 from pycnn.tensor import Tensor
 
 __all__ = ["DenseLayer", "DenseNet", "densenet121", "densenet161", "densenet169", "densenet201"]
 
 PAPER = "Huang et al. 2017"
 SIZE = (3, 224, 224)
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 _BOTTLENECK = 4  # growths that a layer's 1x1 convolution gives its 3x3 one
 
 
@@ -104,6 +107,15 @@ class DenseNet(nn.Module):
     def forward(self, x: Any) -> Tensor:
         x = F.relu(self.features(x))
         return self.classifier(F.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Incompatible:
+        """As every module's; also with the names of torchvision's published files, which predate its own layers'.
+
+        Their "denselayer1.norm.1.weight" is "denselayer1.norm1.weight" here and in torchvision since 0.3.
+        """
+        if isinstance(state_dict, Mapping):
+            state_dict = {_OLD_NAME.sub(r"\1\2", str(key)): value for key, value in state_dict.items()}
+        return super().load_state_dict(state_dict, strict)
 
 
 @register(SIZE, PAPER)
