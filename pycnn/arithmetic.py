@@ -352,7 +352,9 @@ class Extreme(Function):
             share = ties.astype(x.dtype)
             ctx.save(share / share.sum(axis=axes, keepdims=True))
         ctx.kept = y.shape
-        return y if keepdim else _as_array(y.reshape([size for i, size in enumerate(y.shape) if i not in axes]))
+        return (
+            _as_array(y) if keepdim else _as_array(y.reshape([size for i, size in enumerate(y.shape) if i not in axes]))
+        )
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

@@ -465,7 +465,24 @@ class Tensor(Variable):
         return self - (other if alpha == 1 else other * alpha)
 
     mul = __mul__
-    div = __truediv__
+
+    def div(self, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+        """self / other; rounded towards zero ("trunc") or down ("floor"), which has no gradient.
+
+        >>> tensor([-3.0]).div(2.0, rounding_mode="trunc"), tensor([-3.0]).div(2.0, rounding_mode="floor")
+        (tensor([-1.]), tensor([-2.]))
+        """
+        if rounding_mode is None:
+            return self / other
+        if rounding_mode not in ("trunc", "floor"):
+            raise ValueError(f"rounding_mode must be None, 'trunc' or 'floor', got {rounding_mode!r}")
+        a, b = _operands(self, other)
+        x, y = a._data, _data_of(b)
+        if rounding_mode == "floor":
+            return graph.wrap(self.array_module.asarray(x // y))
+        quotient = self.array_module.trunc(x / y)
+        return graph.wrap(self.array_module.asarray(quotient.astype(x.dtype)))
+
     pow = __pow__
     matmul = __matmul__
     neg = __neg__
@@ -506,13 +523,19 @@ class Tensor(Variable):
     def __invert__(self) -> Tensor:
         return graph.wrap(self.array_module.asarray(~self._data))
 
-    def all(self) -> Tensor:
-        """Whether every element is true."""
-        return graph.wrap(self.array_module.asarray(self._data.all()))
+    def all(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Whether every element is true, or every one over dimensions; `dim` and `keepdim` as `sum`."""
+        return self._truth("all", dim, keepdim)
 
-    def any(self) -> Tensor:
-        """Whether an element is true."""
-        return graph.wrap(self.array_module.asarray(self._data.any()))
+    def any(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
+        """Whether an element is true, or one over dimensions; `dim` and `keepdim` as `sum`."""
+        return self._truth("any", dim, keepdim)
+
+    def _truth(self, name: str, dim: Dims, keepdim: bool) -> Tensor:
+        result = getattr(self._data != 0, name)(axis=_axes(dim, self._data.ndim))
+        if keepdim:
+            result = result.reshape(_kept(self._data.shape, dim))
+        return graph.wrap(self.array_module.asarray(result))
 
     def isnan(self) -> Tensor:
         """Where the elements are NaN."""
@@ -534,15 +557,24 @@ class Tensor(Variable):
         """self * self."""
         return op.Mul.apply(self, self)
 
-    def clamp(self, min: Number | None = None, max: Number | None = None) -> Tensor:
-        """Limit every element to [min, max]; either may be left out.
+    def clamp(self, min: Any = None, max: Any = None) -> Tensor:
+        """Limit every element to [min, max]; either may be left out, and either may be a tensor, broadcast.
 
         >>> tensor([-2.0, 0.5, 2.0]).clamp(0, 1)
         tensor([0. , 0.5, 1. ])
         """
         if min is None and max is None:
             raise ValueError("clamp needs min, max or both")
-        return op.Clamp.apply(self, min, max)
+        if not any(hasattr(bound, "shape") for bound in (min, max)):
+            return op.Clamp.apply(self, min, max)
+        result = self
+        if min is not None:
+            x, low = _operands(result, min)
+            result = op.Where.apply(x._data < _data_of(low), low, x)
+        if max is not None:
+            x, high = _operands(result, max)
+            result = op.Where.apply(x._data > _data_of(high), high, x)
+        return result
 
     clip = clamp
 
@@ -575,7 +607,7 @@ class Tensor(Variable):
         return op.Sum.apply(self, _axes(dim, self._data.ndim), keepdim)
 
     def mean(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
-        """Mean of all elements, or over one or several dimensions.
+        """Mean of all elements, or over one or several dimensions; integers give floats.
 
         Args:
             dim, keepdim: as `sum`.
@@ -583,25 +615,34 @@ class Tensor(Variable):
         axes = _axes(dim, self._data.ndim)
         return op.Sum.apply(self, axes, keepdim) / math.prod([self._data.shape[axis] for axis in axes])
 
-    def var(self, dim: Dims = None, correction: Number = 1, keepdim: bool = False) -> Tensor:
+    def var(
+        self, dim: Dims = None, correction: Number | None = 1, keepdim: bool = False, unbiased: bool | None = None
+    ) -> Tensor:
         """sum((x - mean)^2) / (n - correction); correction=0 is the biased variance.
 
         Args:
             dim, keepdim: as `sum`.
-            correction: what is taken from the number of elements.
+            correction: what is taken from the number of elements; None is 1.
+            unbiased: True or False for a correction of 1 or 0; also in the place of `dim`.
 
-        >>> tensor([1.0, 3.0]).var().item()
-        2.0
+        >>> tensor([1.0, 3.0]).var().item(), tensor([1.0, 3.0]).var(unbiased=False).item()
+        (2.0, 1.0)
         """
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        correction = 1 if correction is None else correction
+        correction = correction if unbiased is None else int(unbiased)
         axes = _axes(dim, self._data.ndim)
         count = math.prod([self._data.shape[axis] for axis in axes])
         centred = self - self.mean(axes, keepdim=True)
         total = op.Sum.apply(centred * centred, axes, keepdim)
         return total / max(count - correction, 0) if count > correction else total * math.nan
 
-    def std(self, dim: Dims = None, correction: Number = 1, keepdim: bool = False) -> Tensor:
+    def std(
+        self, dim: Dims = None, correction: Number | None = 1, keepdim: bool = False, unbiased: bool | None = None
+    ) -> Tensor:
         """Square root of `var`."""
-        return self.var(dim, correction, keepdim).sqrt()
+        return self.var(dim, correction, keepdim, unbiased).sqrt()
 
     def amax(self, dim: Dims = None, keepdim: bool = False) -> Tensor:
         """Largest element over dimensions; elements that tie share the gradient."""
@@ -611,19 +652,25 @@ class Tensor(Variable):
         """Smallest element over dimensions; elements that tie share the gradient."""
         return op.Extreme.apply(self, _axes(dim, self._data.ndim), keepdim, False)
 
-    def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Largest element; with `dim`, the pair (values, indices) along it.
+    def max(self, dim: Any = None, keepdim: bool = False) -> Any:
+        """Largest element; with `dim`, the pair (values, indices) along it; with a tensor, `maximum`.
 
         >>> tensor([[1.0, 5.0], [4.0, 2.0]]).max(1)
         (tensor([5., 4.]), tensor([1, 0]))
         """
+        if hasattr(dim, "shape"):
+            return self.maximum(dim)
         return self.amax() if dim is None else self._extreme_along(self.argmax(dim, True), dim, keepdim)
 
-    def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
-        """Smallest element; with `dim`, the pair (values, indices) along it."""
+    def min(self, dim: Any = None, keepdim: bool = False) -> Any:
+        """Smallest element; with `dim`, the pair (values, indices) along it; with a tensor, `minimum`."""
+        if hasattr(dim, "shape"):
+            return self.minimum(dim)
         return self.amin() if dim is None else self._extreme_along(self.argmin(dim, True), dim, keepdim)
 
     def _extreme_along(self, index: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
+        if self._data.ndim == 0:
+            return self.clone(), index
         values = op.TakeAlong.apply(self, index, dim % self._data.ndim)
         return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
 
@@ -671,6 +718,8 @@ class Tensor(Variable):
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dimensions exchanged (a view)."""
         n = self._data.ndim
+        if n == 0 and {dim0, dim1} <= {0, -1}:
+            return op.Permute.apply(self, ())
         axes = list(range(n))
         first, second = _axis(dim0, n), _axis(dim1, n)
         axes[first], axes[second] = second, first
@@ -696,7 +745,7 @@ class Tensor(Variable):
         >>> ones(1, 3, 1).squeeze().shape, ones(1, 3, 1).squeeze(0).shape
         ((3,), (3, 1))
         """
-        axes = _axes(dim, self._data.ndim)
+        axes = () if isinstance(dim, (tuple, list)) and not dim else _axes(dim, self._data.ndim)
         shape = tuple([size for i, size in enumerate(self._data.shape) if i not in axes or size != 1])
         return op.Reshape.apply(self, shape)
 
@@ -770,6 +819,7 @@ class Tensor(Variable):
         dtype: Any = None,
         device: Any = None,
         non_blocking: bool = False,
+        copy: bool = False,
         memory_format: MemoryFormat | None = None,
     ) -> Tensor:
         """On another device, in another dtype, lying otherwise in memory; the tensor itself if it is all of it already.
@@ -778,6 +828,7 @@ class Tensor(Variable):
             *wanted: a device ("cpu", "cuda", "cuda:1"), a dtype, one after the other, or a Tensor to be like.
             dtype, device: the same by name.
             non_blocking: as PyTorch has it; a copy to a GPU is always in the order of its stream.
+            copy: always copy.  Both may also follow `wanted`, in this order.
             memory_format: as `contiguous` has it; None leaves it as it is.
 
         Raises:
@@ -789,13 +840,16 @@ class Tensor(Variable):
         >>> ones(2).to("cpu", np.float16).device
         'cpu'
         """
-        dtype, device = destination(wanted, dtype, device)
+        flags = [one for one in wanted if isinstance(one, bool)]
+        copy = copy or flags[1:] == [True]
+        dtype, device = destination(tuple([one for one in wanted if not isinstance(one, bool)]), dtype, device)
         result = self
         if device is not None and (name := parse_device(device)) != device_of(self._data):
             result = op.Move.apply(result, name)
         if dtype is not None and dtype != result._data.dtype:
             result = op.Cast.apply(result, dtype)
-        return result if memory_format is None else result.contiguous(memory_format)
+        result = result if memory_format is None else result.contiguous(memory_format)
+        return result.clone() if copy and result is self else result
 
     def cuda(self, device: int | str | None = None) -> Tensor:
         """On a GPU: the current one, or the one of this number or name."""
@@ -813,21 +867,21 @@ class Tensor(Variable):
         """In the dtype of `other`."""
         return self.to(other.dtype)
 
-    def float(self) -> Tensor:
+    def float(self, memory_format: MemoryFormat | None = None) -> Tensor:
         """In float32."""
-        return self.to(np.float32)
+        return self.to(np.float32, memory_format=memory_format)
 
-    def double(self) -> Tensor:
+    def double(self, memory_format: MemoryFormat | None = None) -> Tensor:
         """In float64."""
-        return self.to(np.float64)
+        return self.to(np.float64, memory_format=memory_format)
 
-    def half(self) -> Tensor:
+    def half(self, memory_format: MemoryFormat | None = None) -> Tensor:
         """In float16."""
-        return self.to(np.float16)
+        return self.to(np.float16, memory_format=memory_format)
 
-    def long(self) -> Tensor:
+    def long(self, memory_format: MemoryFormat | None = None) -> Tensor:
         """In int64."""
-        return self.to(np.int64)
+        return self.to(np.int64, memory_format=memory_format)
 
     def __getitem__(self, index: Any) -> Tensor:
         return op.GetItem.apply(self, _index(index))
@@ -1112,9 +1166,20 @@ def _axis(dim: int, ndim: int) -> int:
 def _axes(dim: Dims, ndim: int) -> tuple[int, ...]:
     if dim is None:
         return tuple(range(ndim))
-    if isinstance(dim, (tuple, list)):
-        return tuple([_axis(one, ndim) for one in dim]) or tuple(range(ndim))
-    return (_axis(dim, ndim),) if ndim or dim not in (0, -1) else ()  # type: ignore[arg-type]
+    dims = tuple(dim) if isinstance(dim, (tuple, list)) else (dim,)
+    if ndim == 0 and all(one in (0, -1) for one in dims):
+        return ()
+    return tuple([_axis(one, ndim) for one in dims]) or tuple(range(ndim))
+
+
+def _kept(shape: tuple[int, ...], dim: Dims) -> tuple[int, ...]:
+    """The shape of what was reduced over `dim`, with those dimensions kept."""
+    axes = _axes(dim, len(shape))
+    return tuple([1 if i in axes else size for i, size in enumerate(shape)])
+
+
+def _data_of(value: Any) -> Any:
+    return value._data if isinstance(value, Variable) else value
 
 
 def _sizes(sizes: tuple[Any, ...]) -> tuple[int, ...]:

@@ -682,8 +682,8 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("batch_norm statistics", lambda: F.batch_norm(X), ValueError, "needs running_mean"),
     ("pad odd", lambda: F.pad(X, (1,)), ValueError, "pad must hold a pair"),
     ("pad mode", lambda: F.pad(X, (1, 1), "mirror"), ValueError, "mode must be"),
-    ("pad nothing left", lambda: F.pad(X, (-2, -2)), ValueError, "leaves nothing"),
-    ("pad reflect", lambda: F.pad(X, (4, 0), "reflect"), ValueError, "reflect padding must lie between 0 and 3"),
+    ("pad nothing left", lambda: F.pad(X, (-3, -2)), ValueError, "leaves nothing"),
+    ("pad reflect", lambda: F.pad(X, (4, 0), "reflect"), ValueError, "reflect padding must be at most 3 for"),
     ("pad float", lambda: F.pad(X, (0.5, 0)), TypeError, r"pad\[0\] must be an int"),  # type: ignore[arg-type]
     ("pad cut from padding", lambda: F.pad(X[:, :, :2], (0, 0, 2, -3)), ValueError, "leaves nothing"),
     ("pad type", lambda: F.pad(X, 1), TypeError, "pad must be a tuple"),  # type: ignore[arg-type]

@@ -248,6 +248,61 @@ def test_torch_shares_memory_both_ways() -> None:
     assert mine[1].item() == 7
 
 
+def test_bounds_may_be_tensors() -> None:
+    x = Tensor(np.array([-2.0, 0.5, 2.0]), requires_grad=True)
+    low, high = Tensor([[-1.0], [0.0]], requires_grad=True), Tensor(1.0, requires_grad=True)
+    y = x.clamp(low, high)
+    assert y.tolist() == [[-1.0, 0.5, 1.0], [0.0, 0.5, 1.0]]
+    assert y.dtype == np.float64
+    y.sum().backward()
+    assert x.grad.tolist() == [0, 2, 0]
+    assert low.grad.tolist() == [[1], [1]]
+    assert high.grad.tolist() == 2
+    assert x.detach().clamp(max=np.array([0, 1, 1])).tolist() == [-2, 0.5, 1]
+    assert x.detach().max(Tensor(np.zeros(3))).tolist() == [0, 0.5, 2]
+    assert x.detach().min(Tensor(np.zeros(3))).tolist() == [-2, 0, 0]
+
+
+def test_division_that_rounds() -> None:
+    x = Tensor(np.array([-7, 7]))
+    assert x.div(2, rounding_mode="trunc").tolist() == [-3, 3]
+    assert x.div(2, rounding_mode="floor").tolist() == [-4, 3]
+    assert x.div(2, rounding_mode="floor").dtype == np.int64
+    assert x.double().div(2.0, rounding_mode="trunc").tolist() == [-3, 3]
+    with pytest.raises(ValueError, match="rounding_mode must be None, 'trunc' or 'floor', got 'ceil'"):
+        x.div(2, rounding_mode="ceil")
+
+
+def test_truth_over_dimensions() -> None:
+    x = Tensor(np.array([[1, 0, 2], [3, 0, 0]]))
+    assert x.all(0).tolist() == [True, False, False]
+    assert x.any((0, 1), keepdim=True).tolist() == [[True]]
+    assert x.any(-1, keepdim=True).shape == (2, 1)
+    assert not x.all().item()
+
+
+def test_dimension_zero_of_a_scalar() -> None:
+    x = Tensor(2.0)
+    assert [one.shape for one in (x.transpose(0, -1), x.squeeze(0), x.amax(0, keepdim=True), x.sum((0,)))] == [()] * 4
+    assert [one.item() for one in x.max(0)] == [2.0, 0]
+    assert pycnn.ones(1, 1).squeeze(()).shape == (1, 1)
+
+
+def test_variance_by_either_name() -> None:
+    x = Tensor(np.array([1.0, 3.0]))
+    assert x.var(True).item() == x.var(None, None).item() == x.var(unbiased=True).item() == 2
+    assert x.var(False).item() == x.std(0, unbiased=False).item() == 1
+
+
+def test_to_copies_when_asked() -> None:
+    x = pycnn.ones(2)
+    assert x.to("cpu", np.float32, False, True).data is not x.data
+    assert x.to(np.float32, copy=True).data is not x.data
+    assert x.to("cpu", False) is x
+    last = pycnn.ones(1, 2, 3, 3).double(memory_format=pycnn.channels_last)
+    assert (last.dtype, last.is_contiguous(pycnn.channels_last)) == (np.float64, True)
+
+
 def test_conversions() -> None:
     x = Tensor(np.array([1.5, 2.0]))
     assert np.asarray(x) is x.data

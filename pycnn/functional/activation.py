@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops
-from pycnn.functional._arrays import fused
+from pycnn.functional._arrays import expect_arrays, fused
 from pycnn.graph import Function, is_grad_enabled
 
 __all__ = ["log_softmax", "relu", "sigmoid", "softmax", "tanh"]
@@ -141,12 +141,13 @@ def sigmoid(x: Any) -> Any:
     return Sigmoid.apply(x)
 
 
-def softmax(x: Any, dim: int) -> Any:
+def softmax(x: Any, dim: int, dtype: Any = None) -> Any:
     """y[i] = e^x[i] / sum over j of e^x[j], along one dimension, without overflow.
 
     Args:
         x: at least one dimension; a Tensor or an array.
         dim: negative counts from the end.
+        dtype: what x is converted to first.
 
     Raises:
         TypeError: not an array, or an unsupported dtype.
@@ -156,10 +157,10 @@ def softmax(x: Any, dim: int) -> Any:
     >>> pycnn.softmax(np.array([1000.0, 1000.0]), 0)
     array([0.5, 0.5])
     """
-    return Softmax.apply(x, dim)
+    return _along(Softmax, x, dim, dtype)
 
 
-def log_softmax(x: Any, dim: int) -> Any:
+def log_softmax(x: Any, dim: int, dtype: Any = None) -> Any:
     """y[i] = x[i] - log(sum over j of e^x[j]), along one dimension, without overflow.
 
     Args, Raises: as `softmax`.
@@ -168,4 +169,14 @@ def log_softmax(x: Any, dim: int) -> Any:
     >>> pycnn.log_softmax(np.array([0.0, 0.0]), 0).round(4)
     array([-0.6931, -0.6931])
     """
-    return LogSoftmax.apply(x, dim)
+    return _along(LogSoftmax, x, dim, dtype)
+
+
+def _along(function: type[Function], x: Any, dim: int, dtype: Any) -> Any:
+    """By one of the two; the one element of a scalar lies along dimension 0 of it, as PyTorch has it."""
+    if dtype is not None:
+        expect_arrays(x=x)
+        x = x.astype(dtype) if hasattr(x, "astype") else x.to(dtype)  # torch's tensors alone have no astype
+    if getattr(x, "ndim", 1) == 0 and dim in (0, -1):
+        return function.apply(x.reshape(1), 0).reshape(())
+    return function.apply(x, dim)

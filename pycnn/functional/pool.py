@@ -150,6 +150,11 @@ class AdaptiveAvgPool2dBackward(Function):
         return AdaptiveAvgPool2d.apply(g, ctx.out_size), None
 
 
+def _of_one(value: Any) -> Any:
+    """A list of one number as that number, and an empty one as None: PyTorch takes both."""
+    return (value[0] if value else None) if isinstance(value, (tuple, list)) and len(value) < 2 else value
+
+
 def max_pool2d(
     x: Any,
     kernel_size: IntPair,
@@ -185,7 +190,8 @@ def max_pool2d(
     if getattr(x, "ndim", 4) != 4:
         return of_one_image(max_pool2d, x, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     wanted = flag("return_indices", return_indices)
-    return MaxPool2d.apply(x, wanted, kernel_size, stride, padding, dilation, ceil_mode)
+    sizes = map(_of_one, (kernel_size, stride, padding, dilation))
+    return MaxPool2d.apply(x, wanted, *sizes, ceil_mode)
 
 
 def avg_pool2d(
@@ -219,7 +225,8 @@ def avg_pool2d(
     array([[ 2.5,  4.5],
            [10.5, 12.5]])
     """
-    how = kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    sizes = map(_of_one, (kernel_size, stride, padding))
+    how = *sizes, ceil_mode, count_include_pad, divisor_override
     return AvgPool2d.apply(x, *how) if getattr(x, "ndim", 4) == 4 else of_one_image(avg_pool2d, x, *how)
 
 

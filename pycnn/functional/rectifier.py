@@ -423,8 +423,7 @@ def prelu(input: Any, weight: Any) -> Any:
     channels = input.shape[1] if input.ndim > 1 else 1
     if weight.ndim > 1 or weight.numel() not in (1, channels):
         raise ValueError(f"weight must have one value or {channels}, one a channel, got shape {weight.shape}")
-    if weight.numel() > 1:
-        weight = weight.reshape(1, -1, *(1,) * (input.ndim - 2))
+    weight = weight.reshape(1, -1, *(1,) * (input.ndim - 2)) if weight.numel() > 1 else weight.reshape(())
     return Where.apply((input > 0)._data, input, input * weight)
 
 

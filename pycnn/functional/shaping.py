@@ -44,7 +44,7 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
 
     Args:
         x: a Tensor or an array.
-        pad: a pair for each of the last dimensions, the last one first.  Negative numbers cut off ("constant" only).
+        pad: a pair for each of the last dimensions, the last one first.  Negative numbers cut off.
         mode: "constant" (fill with `value`), "reflect" (mirrored, without the edge), "replicate" (the edge repeated) or
             "circular".
         value: for "constant".
@@ -66,25 +66,33 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
         raise ValueError(f"pad must hold a pair for each of up to {x.ndim} dimensions, got {tuple(pad)}")
     amounts = [whole(f"pad[{i}]", side, -(2**40)) for i, side in enumerate(pad)]
     sides = [(0, 0)] * (x.ndim - len(amounts) // 2) + list(zip(amounts[-2::-2], amounts[::-2], strict=True))
+    added = tuple([(max(before, 0), max(after, 0)) for before, after in sides])
     if mode == "constant":
         for axis, (before, after) in enumerate(sides):
             cut, size = min(before, 0) + min(after, 0), x.shape[axis]
-            if cut and (size + cut < 0 or size + before + after < 1):
+            if cut and (size + cut < 0 or size + before + after < 0):
                 raise ValueError(f"pad {tuple(pad)} leaves nothing of dimension {axis}, which has size {x.shape[axis]}")
-        if min(amounts, default=0) < 0:
-            x = x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
-            sides = [(max(a, 0), max(b, 0)) for a, b in sides]
-        return Pad.apply(x, tuple(sides), value)
+        return Pad.apply(_cut(x, sides), added, value)
     if mode not in ("reflect", "replicate", "circular"):
         raise ValueError(f"mode must be constant, reflect, replicate or circular, got {mode!r}")
     for axis, (before, after) in enumerate(sides):
         size = x.shape[axis]
         most = most_of(mode, size)
-        if not (0 <= before <= most and 0 <= after <= most):
+        if max(before, after) > max(most, 0) or size + before + after < 0:
             raise ValueError(
-                f"{mode} padding must lie between 0 and {most} for a dimension of {size}, got {before}, {after}"
+                f"{mode} padding must be at most {most} for a dimension of {size}, and leave something of it, "
+                f"got {before}, {after}"
             )
-    return PadEdges.apply(x, tuple(sides), mode)
+    if mode == "circular":  # what is cut off does not come round again
+        return PadEdges.apply(_cut(x, sides), added, mode)
+    return _cut(PadEdges.apply(x, added, mode), sides)
+
+
+def _cut(x: Any, sides: Sequence[tuple[int, int]]) -> Any:
+    """x without as many elements at either end of each axis as a negative number says."""
+    if min([min(pair) for pair in sides], default=0) >= 0:
+        return x
+    return x[tuple([slice(max(-a, 0), x.shape[i] - max(-b, 0)) for i, (a, b) in enumerate(sides)])]
 
 
 def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
@@ -107,6 +115,9 @@ def cat(tensors: Sequence[Any], dim: int = 0) -> Any:
     _expect_several("cat", tensors)
     dim = integer("dim", dim)
     shapes = [tuple(one.shape) for one in tensors]
+    if (0,) in shapes and any(len(shape) > 1 for shape in shapes):  # as PyTorch, which takes them for nothing at all
+        tensors = [one for one, shape in zip(tensors, shapes, strict=True) if shape != (0,)]
+        shapes = [shape for shape in shapes if shape != (0,)]
     ndim = len(shapes[0])
     if not -ndim <= dim < ndim:
         raise IndexError(f"dimension {dim} is out of range for tensors of {ndim} dimensions")
