@@ -5,8 +5,8 @@
 
 Each is a `jax.custom_vjp` around a `jax.pure_callback`, and its gradients are such functions too, so that they
 differentiate in reverse any number of times.  Names, arguments and layouts (N, C, H, W; K, C, R, S) are those of
-`pycnn.functional`.  vmap folds a batch of images into one call.  Not offered: forward mode (`jax.jvp`), and devices
-that are no CPU.
+`pycnn.functional`.  vmap folds a batch of images into one call.  JAX copies each array on its way out and back.  Not
+offered: forward mode (`jax.jvp`), and devices that are no CPU.
 """
 
 from __future__ import annotations

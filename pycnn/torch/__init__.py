@@ -5,7 +5,7 @@
 
 The functions have torch.nn.functional's names and arguments.  They differentiate (twice, too), and work under autocast,
 torch.compile (as single nodes, without a break) and torch.func.vmap.  Tensors are read and handed over without a copy,
-on the CPU and, through CuPy, on CUDA.  Forward-mode derivatives are not offered.
+on the CPU and, through CuPy, on CUDA.  Not offered: forward mode, and torch.func.grad, which takes no custom operators.
 """
 
 from pycnn.torch.functional import (
