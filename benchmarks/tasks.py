@@ -123,6 +123,9 @@ BANDWIDTH: dict[str, Moved] = {
     "channel sum": Moved("channel_sum", ((32, 256, 56, 56),)),
     "dropout": Moved("dropout", ((128, 4096),), (0.5, 0, 0)),
     "pad": Moved("pad2d", ((32, 64, 112, 112),), ((3, 3, 3, 3), 0.0)),
+    "unfold 3x3": Moved("unfold2d", ((16, 64, 56, 56),), ((3, 3), (1, 1), (1, 1), (1, 1), (56, 56), False)),
+    "fold 3x3": Moved("fold2d", ((16, 576, 56, 56),), ((56, 56), (3, 3), (1, 1), (1, 1), (1, 1))),
+    "unfold depth 3": Moved("unfold2d", ((16, 64, 8, 3136),), ((3, 1), (1, 1), (1, 0), (1, 1), (8, 3136), True)),
 }
 BANDWIDTH |= {
     f"{name}, {each}": replace(moved, dtype=str(each))
