@@ -101,8 +101,65 @@ def _image_seeds() -> list[bytes]:
     return seeds
 
 
+def _read_onnx(path: Path) -> object:
+    """A file of the package onnx's format; what is refused is an error of this reader's own."""
+    from pycnn import onnx
+    from pycnn.data import CorruptFile
+
+    try:
+        return onnx.load(path)
+    except onnx.ModelError as error:
+        raise CorruptFile(path, str(error), "an ONNX model") from error
+
+
+def _onnx_seeds() -> list[bytes]:
+    from onnx import TensorProto, helper, numpy_helper
+
+    def model(nodes: list[object], shape: tuple[object, ...], constants: dict[str, np.ndarray]) -> bytes:
+        graph = helper.make_graph(
+            nodes,
+            "seed",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            [numpy_helper.from_array(array, name) for name, array in constants.items()],
+        )
+        opset = helper.make_opsetid("", 17)
+        return helper.make_model(graph, opset_imports=[opset], ir_version=8).SerializeToString()
+
+    branch = [
+        helper.make_graph(
+            [helper.make_node(operator, ["x"], ["z"])],
+            operator,
+            [],
+            [helper.make_tensor_value_info("z", TensorProto.FLOAT, None)],
+        )
+        for operator in ("Relu", "Neg")
+    ]
+    weights = np.arange(36, dtype=np.float32).reshape(2, 2, 3, 3)
+    return [
+        model(
+            [
+                helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2], name="first"),
+                helper.make_node("Flatten", ["c"], ["y"], axis=1),
+            ],
+            ("N", 2, 8, 8),
+            {"w": weights, "b": weights[0, 0, 0, :2]},
+        ),
+        model(
+            [
+                helper.make_node("Constant", [], ["two"], value=numpy_helper.from_array(np.float16([2, 3]), "c")),
+                helper.make_node("If", ["flag"], ["y"], then_branch=branch[0], else_branch=branch[1]),
+            ],
+            (2, 3),
+            {"flag": np.array(True)},
+        ),
+        model([helper.make_node("Add", ["x", "w"], ["y"])], (1,), {"w": np.zeros(300_000, np.int8)}),
+    ]
+
+
 TARGETS = {
     "idx": Target(_read_idx, _idx_seeds, "", ("pycnn.data",)),
     "image": Target(_read_image, _image_seeds, "", ("pycnn.data", "PIL")),
+    "onnx": Target(_read_onnx, _onnx_seeds, ".onnx", ("pycnn.onnx",)),
     "folder": Target(_read_folder, _image_seeds, ".jpg", ("pycnn.data", "PIL")),
 }
