@@ -5,13 +5,16 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
 
+from benchmarks.conformance import rewrite
 from pycnn.onnx import conformance, registry
+from pycnn.onnx.__main__ import main
 from pycnn.onnx.conformance import SKIPPED, SUITES, Case, failure
 
 _OPERATORS = registry.names()
@@ -104,3 +107,14 @@ def test_no_operator_is_computed_by_another_runtime() -> None:
     done = subprocess.run([sys.executable, "-c", _ALONE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 1500
+
+
+def test_the_section_of_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["conformance", "--suite", "pytorch-operator"]) == 0
+    printed = capsys.readouterr().out
+    assert "| pytorch-operator | 35 | 35 | 35 | 0 |" in printed
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- onnx conformance: begin -->\nold\n<!-- onnx conformance: end -->\nafter\n")
+    rewrite(readme, [conformance.tally("pytorch-operator")])
+    begin, end = "<!-- onnx conformance: begin -->", "<!-- onnx conformance: end -->"
+    assert readme.read_text() == f"before\n{begin}\n{printed}{end}\nafter\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.arrays import beside, to_host
+from pycnn.arrays import beside, is_array, to_host
 from pycnn.graph import Function, Variable
 from pycnn.tensor import Tensor
 
@@ -15,7 +15,6 @@ __all__ = [
     "Value",
     "axes_of",
     "axis_of",
-    "computed",
     "host",
     "ints",
     "is_tensor",
@@ -33,9 +32,10 @@ def is_tensor(value: Any) -> bool:
     return isinstance(value, Variable)
 
 
-def host(value: Value) -> np.ndarray:
-    """The array of a value in main memory, without a history."""
-    return to_host(value._data) if isinstance(value, Variable) else np.asarray(value)
+def host(value: Any) -> np.ndarray:
+    """The array of a Tensor, or an array of any place, in main memory."""
+    array = value._data if isinstance(value, Variable) else value
+    return to_host(array) if is_array(array) else np.asarray(array)
 
 
 def tensor_of(array: Any, like: Tensor) -> Tensor:
@@ -98,8 +98,3 @@ def on_host(what: str, function: Callable[..., np.ndarray], *values: Value) -> V
     first = next(one for one in values if is_tensor(one))
     given = [one if is_tensor(one) else tensor_of(one, first) for one in values]
     return _Computed.apply(what, function, *given)
-
-
-def computed(x: Tensor, function: Callable[..., np.ndarray]) -> np.ndarray:
-    """``function`` of a Tensor's array in main memory, where nothing is ever differentiated."""
-    return np.asarray(function(host(x)))

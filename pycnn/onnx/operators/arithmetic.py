@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from pycnn._extras import extra
 from pycnn.arithmetic import Where
 from pycnn.arrays import beside
 from pycnn.onnx.graph import dtype_of
 from pycnn.onnx.operators._common import Value, host, is_tensor, on_host, tensor_of
 from pycnn.onnx.registry import operator
 from pycnn.tensor import Tensor
+
+with extra("onnx", "onnx"):
+    from onnx import numpy_helper
 
 
 def _aligned(a: Value, b: Value, broadcast: int, axis: int | None) -> Value:
@@ -222,8 +226,6 @@ def cast_like(x: Value, target: Value, *, saturate: int = 1, round_mode: str = "
 
 def converted(x: Value, dtype: np.dtype[Any], saturate: bool = True, round_mode: str = "up") -> Value:
     """x in another dtype; for the small floats, what is too large is the largest of them if `saturate`."""
-    from onnx import numpy_helper
-
     if is_tensor(x) and ((dtype.kind == "f" and dtype.itemsize > 1) or dtype.name == "bfloat16"):
         return x.to(dtype)
     array = host(x)

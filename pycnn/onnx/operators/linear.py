@@ -53,7 +53,7 @@ def einsum(*operands: Value, equation: str) -> Value:
     terms = [_spelled(term, one.ndim) for term, one in zip(terms, operands, strict=True)]
     letters = sorted(set("".join(terms)))
     if arrow:
-        batch = max((term.count_batch for term in map(_Term, terms)), default=0)
+        batch = max(sum(letter.isdigit() for letter in term) for term in terms)  # what ... stands for
         output = _spelled(output, len(output.replace("...", "")) + batch)
     else:
         once = [one for one in letters if "".join(terms).count(one) == 1 and not one.isdigit()]
@@ -67,13 +67,6 @@ def einsum(*operands: Value, equation: str) -> Value:
     if not summed:
         return product
     return product.sum(summed) if is_tensor(product) else product.sum(axis=summed, dtype=product.dtype)
-
-
-class _Term(str):
-    @property
-    def count_batch(self) -> int:
-        """How many dimensions its ... stands for."""
-        return sum(one.isdigit() for one in self)
 
 
 def _spelled(term: str, rank: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional as F
+from pycnn.arithmetic import where
 from pycnn.onnx.graph import dtype_of
 from pycnn.onnx.operators._common import axis_of, tensor_of
 from pycnn.onnx.registry import operator
@@ -155,8 +156,6 @@ def local_response_norm(x: Tensor, *, size: int, alpha: float = 1e-4, beta: floa
 
 @operator("LpNormalization")
 def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
-    from pycnn.arithmetic import where
-
     total = (x * x).sum(axis, True).sqrt() if p == 2 else abs(x).sum(axis, True)
     return x / where((total == 0).data, 1.0, total)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.onnx.operators._common import Value, axes_of, host, ints, is_tensor, permute, tensor_of
+from pycnn import functional as F
+from pycnn.onnx.operators._common import Value, axes_of, host, ints, is_tensor, on_host, permute, tensor_of
 from pycnn.onnx.registry import operator
 from pycnn.tensor import Tensor
 
@@ -72,16 +73,10 @@ def _prod(x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
     while rest.shape[1] > 1:  # halves multiplied with each other, so that it is differentiated as products are
         half = rest.shape[1] // 2
         product = rest[:, :half] * rest[:, half : 2 * half]
-        rest = product if rest.shape[1] == 2 * half else _joined(product, rest[:, 2 * half :])
+        rest = product if rest.shape[1] == 2 * half else F.cat([product, rest[:, 2 * half :]], 1)
     if rest.shape[1] == 0:
         rest = tensor_of(np.ones((rest.shape[0], 1), x.dtype), x)
     return rest.reshape(shape if keepdims else tuple(x.shape[i] for i in kept))
-
-
-def _joined(a: Tensor, b: Tensor) -> Tensor:
-    from pycnn import functional as F
-
-    return F.cat([a, b], 1)
 
 
 def _log(x: Value, like: Value) -> Value:
@@ -135,6 +130,4 @@ _register("ReduceLogSumExp", _log_sum_exp, nothing=_itself)
 
 @operator("Det")
 def determinant(x: Tensor) -> Value:
-    from pycnn.onnx.operators._common import on_host
-
     return on_host("Det", lambda array: np.linalg.det(array).astype(array.dtype), x)

@@ -223,7 +223,7 @@ def _tiled(x: Value, repeats: list[int]) -> Value:
     return wide.reshape(tuple(count * size for count, size in zip(repeats, x.shape, strict=True)))
 
 
-_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_MODES = ("constant", "reflect", "edge", "wrap")  # NumPy's words too
 
 
 @operator("Pad")
@@ -272,7 +272,7 @@ def padded(x: Value, pads: Any, mode: str = "constant", value: Any = 0) -> Value
     if mode != "constant":
         for axis, side in enumerate(sides):
             if any(side):
-                order = np.pad(np.arange(x.shape[axis]), side, mode=_MODES[mode])  # type: ignore[call-overload]
+                order = np.pad(np.arange(x.shape[axis]), side, mode=mode)  # type: ignore[call-overload]
                 x = taken(x, order, axis)
         return x
     if is_tensor(x):
