@@ -3,8 +3,9 @@
 Keras 1 and 2 list their layers in an attribute and name each variable; Keras 3 has a group for each layer and numbers
 the variables, so that their names follow from the layer's class, which is the group's name, and from their shapes.
 
-h5py reads the file.  It is trusted with damaged ones as far as the HDF5 library is; what a sound file could do, refer
-to other files or claim a size of a million times its own, is refused here.
+h5py reads the file.  Damage that the HDF5 library reports is refused; over some that it does not see it never returns
+(seen with HDF5 2.0 and a changed byte in an attribute).  What a sound file could do, refer to other files or claim a
+size of a million times its own, is refused here.
 """
 
 from __future__ import annotations
