@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pycnn import costs, tuning, winograd
+from pycnn import costs, tuning, winograd, workspace
 from pycnn._scoped import Scoped
 from pycnn.shape import PASSES, Conv2dShape, Problem, whole
 
@@ -197,10 +197,11 @@ class use_precision(Scoped):
 
 
 class use_workspace_limit(Scoped):
-    """Say how much memory a convolution on a GPU may take beside its operands and result.
+    """Say how much memory a convolution may take beside its operands and result.
 
     Until the end of the ``with`` block, or for good if used without one.  `auto` does not choose an algorithm that
-    needs more; one that is asked for by name and needs more is refused, with the limit and the need.
+    needs more; one that is asked for by name and needs more is refused, with the limit and the need.  On the CPU the
+    need is a bound from above, without the few hundred kilobytes that every thread takes: see `pycnn.workspace`.
 
     Args:
         limit: bytes, at least 0; None for no limit.
@@ -287,7 +288,18 @@ def candidates(operator: str, shape: Conv2dShape, dtype: str) -> list[tuple[str,
         dtype: "float32" or "float64".
     """
     _check_operator(operator)
-    return [(one.name, one.refuses(operator, shape, dtype)) for one in _CPU]
+    return [(one.name, _refused(one, operator, shape, dtype)) for one in _CPU]
+
+
+def _refused(one: Implementation, operator: str, shape: Conv2dShape, dtype: str) -> str | None:
+    """Why an implementation cannot run a problem, with the workspace limit in force, or None."""
+    reason, limit = one.refuses(operator, shape, dtype), workspace_limit()
+    if reason is not None or limit is None or not shape.macs:
+        return reason
+    needed = workspace.at_most(one.name, operator, shape, dtype)
+    if needed <= limit:
+        return None
+    return f"it needs up to {needed} bytes of workspace, and the limit is {limit}"
 
 
 def choose(operator: str, shape: Conv2dShape, dtype: str) -> tuple[str, str]:
@@ -300,7 +312,7 @@ def eligible(operator: str, shape: Conv2dShape, dtype: str) -> list[str]:
     """The implementations among which `auto` chooses on the CPU, with the accuracy in force."""
     _check_operator(operator)
     rules = (operator, shape, dtype)
-    return [one.name for one in _CPU if one.refuses(*rules) is None and one.spared(*rules) is None]
+    return [one.name for one in _CPU if _refused(one, *rules) is None and one.spared(*rules) is None]
 
 
 def spared(name: str, operator: str, shape: Conv2dShape, dtype: str) -> str | None:
@@ -311,7 +323,7 @@ def spared(name: str, operator: str, shape: Conv2dShape, dtype: str) -> str | No
 def predicted(operator: str, shape: Conv2dShape, dtype: str) -> dict[str, float]:
     """The seconds that each implementation which can run the problem is predicted to take on the CPU."""
     _check_operator(operator)
-    able = [one for one in _CPU if one.refuses(operator, shape, dtype) is None]
+    able = [one for one in _CPU if _refused(one, operator, shape, dtype) is None]
     if not shape.macs:
         return {}
     table = tuning.in_force(tuning.of_cpu())
@@ -338,7 +350,7 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
     if not asked:
         names = ", ".join(dict.fromkeys(("auto", *FAMILIES, *(one.name for one in _CPU))))
         raise ValueError(f"algo must be one of {names}, got {algo!r}")
-    reasons = [(one.name, one.refuses(operator, shape, dtype)) for one in asked]
+    reasons = [(one.name, _refused(one, operator, shape, dtype)) for one in asked]
     if all(reason is not None for _, reason in reasons):
         listed = "; ".join(f"{name}: {reason}" for name, reason in reasons)
         raise ValueError(f"algo={algo!r} cannot run {operator} of {shape} ({listed})")
@@ -346,9 +358,17 @@ def resolve(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> str:
 
 
 def _least(among: Sequence[Implementation], operator: str, shape: Conv2dShape, dtype: str) -> tuple[str, str]:
-    """The one of `among`, of which one can run the problem at least, that `auto` prefers, and why."""
-    refused = {one.name: one.refuses(operator, shape, dtype) for one in among}
+    """The one of `among` that `auto` prefers, and why.  Raises ValueError where the workspace limit allows none."""
+    refused = {one.name: _refused(one, operator, shape, dtype) for one in among}
     able = [one for one in among if refused[one.name] is None]
+    if not able:
+        rules = (operator, shape, dtype)
+        needs = {one.name: workspace.at_most(one.name, *rules) for one in among if one.refuses(*rules) is None}
+        least = min(needs, key=lambda name: needs[name])
+        raise ValueError(
+            f"no algorithm for {operator} of {shape} keeps to the workspace limit of {workspace_limit()} bytes; "
+            f"{least} needs the least, up to {needs[least]}"
+        )
     if len(able) == 1:
         return able[0].name, "the only one that can run it"
     if not shape.macs:

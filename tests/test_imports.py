@@ -17,7 +17,7 @@ ROOT = Path(pycnn.__file__).parent
 # A module may import from its own floor and from those below, never from above.
 FLOORS = [
     ["memory_format", "resampling", "shape", "spatial"],
-    ["algorithms", "costs", "tuning", "winograd", "machine", "jit", "_cpu", "_sim"],
+    ["algorithms", "costs", "tuning", "winograd", "workspace", "machine", "jit", "_cpu", "_sim"],
     ["backends"],
     ["arrays", "_archive"],
     ["custom"],

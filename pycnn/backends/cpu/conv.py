@@ -135,18 +135,29 @@ def _gradient_of_w(
     return _cpu.conv2d_wgrad(name, dense(dy), dense(x), w_shape, stride, padding[::2], dilation, groups)
 
 
-def _settings() -> tuple[str, tuning.Table]:
+def _settings() -> tuple[str, tuning.Table, tuple[int, int] | None]:
     """What goes into a choice besides the problem."""
-    return algorithms.accuracy(), tuning.in_force(tuning.of_cpu())
+    limit = algorithms.workspace_limit()
+    return (
+        algorithms.accuracy(),
+        tuning.in_force(tuning.of_cpu()),
+        None if limit is None else (limit, _cpu.num_threads()),
+    )
 
 
 @lru_cache(maxsize=4096)
 def _resolve(
-    algo: str, operator: str, shape: Conv2dShape, dtype: str, accuracy: str, table: tuning.Table
+    algo: str,
+    operator: str,
+    shape: Conv2dShape,
+    dtype: str,
+    accuracy: str,
+    table: tuning.Table,
+    workspace: tuple[int, int] | None,
 ) -> tuple[str, int | None]:
     """The implementation that `algo` stands for and its Winograd tile, if any; remembered, so cheap to repeat.
 
-    `accuracy` and `table` are what is in force.
+    `accuracy`, `table` and `workspace`, the limit and the number of threads, are what is in force.
     """
     name = algorithms.resolve(algo, operator, shape, _DTYPES[dtype])
     return name, winograd.tile_of(name)
