@@ -16,6 +16,8 @@ from fuzz.watch import Finding, Watch
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_read_or_refused(name: str) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnx")
     target = TARGETS[name]
     watch = Watch(target)
     taken = [watch(content) for content in islice(mutations(target.seeds(), seed=1), 150)]
@@ -40,7 +42,19 @@ def _large(path: Path) -> object:
     [(_stray, 5, "KeyError"), (_slow, 0.1, r"0\.\d s for 3 bytes"), (_large, 5, r"\d+ MiB for 3 bytes")],
 )
 def test_what_a_reader_must_not_do_is_found(read: Callable[[Path], object], seconds: float, message: str) -> None:
-    watch = Watch(Target(read, lambda: [b"sound"], "", ()), seconds)
+    watch = Watch(Target(read, ("OSError",), lambda: [b"sound"], "", ()), seconds)
     assert watch(b"sound")
     with pytest.raises(Finding, match=message):
         watch(b"odd")
+
+
+def test_names_of_a_model_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    """Protobuf hands out what is no UTF-8 as bytes."""
+    pytest.importorskip("onnx")
+    import pycnn.onnx
+
+    (seed,) = TARGETS["onnx"].seeds()
+    path = tmp_path / "network.onnx"
+    path.write_bytes(seed.replace(b"MaxPool", b"Max\xffool"))
+    with pytest.raises(ValueError, match="is no name: the file is damaged"):
+        pycnn.onnx.load(path)

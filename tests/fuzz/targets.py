@@ -18,12 +18,14 @@ class Target:
 
     Attributes:
         read: reads the file at a path.
+        refuses: the exceptions that it may raise, by name: of its own, or Python's.
         seeds: sound files to start from.
         suffix: of the file's name.
         modules: where coverage is looked at.
     """
 
     read: Callable[[Path], object]
+    refuses: tuple[str, ...]
     seeds: Callable[[], list[bytes]]
     suffix: str
     modules: tuple[str, ...]
@@ -101,15 +103,47 @@ def _image_seeds() -> list[bytes]:
     return seeds
 
 
-def _read_onnx(path: Path) -> object:
-    """A file of the package onnx's format; what is refused is an error of this reader's own."""
-    from pycnn import onnx
-    from pycnn.data import CorruptFile
+def _read_weights(path: Path) -> object:
+    from pycnn import weights
 
-    try:
-        return onnx.load(path)
-    except onnx.ModelError as error:
-        raise CorruptFile(path, str(error), "an ONNX model") from error
+    return {name: array.sum() for name, array in weights.load(path).items()}  # mapped files are read when looked at
+
+
+def _weights_seeds() -> list[bytes]:
+    """Checkpoints of PyTorch, safetensors, and HDF5 where h5py is installed."""
+    import importlib.util
+    import tempfile
+
+    from pycnn import weights
+
+    arrays = {"a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "a.bias": np.zeros(0), "b": np.int64(7)}
+    seeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "net.safetensors")
+        weights.save(path, {name: np.asarray(array) for name, array in arrays.items()})
+        seeds.append(path.read_bytes())
+        if importlib.util.find_spec("h5py") is not None:
+            import h5py
+
+            for packed in (None, "gzip"):
+                with h5py.File(path, "w") as file:
+                    file.create_dataset("layer/kernel", data=arrays["a.weight"], compression=packed)
+                seeds.append(path.read_bytes())
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        state = {"state_dict": {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}, "epoch": 3}
+        for zipped in (True, False):
+            buffer = io.BytesIO()
+            torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
+            seeds.append(buffer.getvalue())
+    return seeds
+
+
+def _read_onnx(path: Path) -> object:
+    import pycnn.onnx
+
+    return pycnn.onnx.load(path)
 
 
 def _onnx_seeds() -> list[bytes]:
@@ -158,8 +192,9 @@ def _onnx_seeds() -> list[bytes]:
 
 
 TARGETS = {
-    "idx": Target(_read_idx, _idx_seeds, "", ("pycnn.data",)),
-    "image": Target(_read_image, _image_seeds, "", ("pycnn.data", "PIL")),
-    "onnx": Target(_read_onnx, _onnx_seeds, ".onnx", ("pycnn.onnx",)),
-    "folder": Target(_read_folder, _image_seeds, ".jpg", ("pycnn.data", "PIL")),
+    "idx": Target(_read_idx, ("CorruptFile",), _idx_seeds, "", ("pycnn.data",)),
+    "image": Target(_read_image, ("CorruptFile",), _image_seeds, "", ("pycnn.data", "PIL")),
+    "folder": Target(_read_folder, ("CorruptFile",), _image_seeds, ".jpg", ("pycnn.data", "PIL")),
+    "weights": Target(_read_weights, ("WeightsError",), _weights_seeds, "", ("pycnn.weights",)),
+    "onnx": Target(_read_onnx, ("ModelError", "UnsupportedModelError", "OSError"), _onnx_seeds, "", ("pycnn.onnx",)),
 }

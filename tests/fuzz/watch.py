@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 from pycnn.bench import memory
-from pycnn.data import CorruptFile
 
 from .targets import Target
 
@@ -23,7 +22,8 @@ class Finding(AssertionError):
 class Watch:
     """Gives inputs to a reader, in a folder that goes with it.
 
-    A reader gives a result or raises `CorruptFile`.  What runs for a minute ends the process, with a traceback.
+    A reader gives a result or raises one of the exceptions that refuse a file.  What runs for a minute ends the
+    process, with a traceback.
 
     Args:
         target: the reader.
@@ -45,10 +45,12 @@ class Watch:
         try:
             self._target.read(path)
             taken = True
-        except CorruptFile:
-            taken = False
         except Exception as error:
-            raise Finding(f"{type(error).__name__}: {error}, where CorruptFile is what a reader raises") from error
+            raised = {base.__name__ for base in type(error).__mro__}
+            if raised.isdisjoint(self._target.refuses):
+                allowed = " or ".join(self._target.refuses)
+                raise Finding(f"{type(error).__name__}: {error}, where {allowed} is what a reader raises") from error
+            taken = False
         finally:
             faulthandler.cancel_dump_traceback_later()
         seconds, used = time.perf_counter() - start, memory.peak() - before
