@@ -1,7 +1,7 @@
 """Convolution problems that others publish: how many there are, and the CPU engine on them.
 
 python -m tests.published counts
-python -m tests.published check [--list NAME] [--each N] [--least-macs N] [--most-macs N]
+python -m tests.published check [--list NAME] [--axes N] [--each N] [--least-macs N] [--most-macs N]
 python -m tests.published restate FOLDER
 """
 
@@ -23,6 +23,7 @@ def main() -> int:
     commands.add_parser("counts", help="a table of the lists, in Markdown")
     check = commands.add_parser("check", help="every problem, three passes, exactly")
     check.add_argument("--list", help="only those of this list")
+    check.add_argument("--axes", type=int, choices=(2, 3), help="only those of so many axes (one axis is 2-D, H = 1)")
     check.add_argument("--each", type=int, help="only a sample: at most so many of every property of every list")
     check.add_argument("--most-macs", type=int, default=2**62, help="only those of at most so many multiply-adds")
     check.add_argument("--least-macs", type=int, default=0, help="only those of at least so many")
@@ -47,7 +48,9 @@ def _counts() -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     least, most = arguments.least_macs, arguments.most_macs
-    problems = [one for one in published()[0] if len(one.axes) == 2 and least <= one.macs <= most]
+    problems = [one for one in published()[0] if least <= one.macs <= most]
+    if arguments.axes:
+        problems = [problem for problem in problems if len(problem.axes) == arguments.axes]
     if arguments.list:
         problems = [problem for problem in problems if arguments.list in problem.lists]
     if arguments.each:

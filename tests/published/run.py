@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pycnn import algorithms
+from pycnn import algorithms, ops
 from pycnn.backends import cpu
 from pycnn.shape import Problem
 from pycnn.testing import error_factor, is_exact
@@ -52,6 +52,12 @@ def look(problem: Published, report: Report, seed: int = 0) -> None:
 
 def _answers(problem: Published, operator: str, seed: int) -> Iterator[tuple[str, str | None]]:
     """Algorithms that ran, and what was wrong with each one's result, or None."""
+    if len(problem.axes) == 3:
+        given = operands(problem, operator, seed=seed)
+        wrong = prove(problem, operator, given, seed)
+        for algo in ("auto", "direct", "im2col"):
+            yield f"{algo}, 3-D", wrong(_volumes(problem, operator, given, algo))
+        return
     asked = Problem.parse(f"{problem.text}_{operator}")
     able = [name for name, reason in algorithms.candidates(operator, asked.shape, "float32") if reason is None]
     given = operands(problem, operator, seed=seed)
@@ -73,3 +79,20 @@ def _answers(problem: Published, operator: str, seed: int) -> Iterator[tuple[str
         given = operands(problem, operator, min(EXACT, int(least)), seed)
         wrong = prove(problem, operator, given, seed)
         yield f"{taken}, rounded", wrong(np.rint(run(cpu, asked, Operands(*given), "auto")))
+
+
+def _volumes(problem: Published, operator: str, given: tuple[np.ndarray, np.ndarray], algo: str) -> np.ndarray:
+    """A pass of three axes, by the public operators."""
+    how = {
+        "stride": tuple(axis.stride for axis in problem.axes),
+        "padding": tuple((axis.front, axis.back) for axis in problem.axes),
+        "dilation": tuple(axis.dilation for axis in problem.axes),
+        "groups": problem.groups,
+        "algo": algo,
+        "accuracy": "strict",
+    }
+    if operator == "fprop":
+        return ops.conv3d_fprop(*given, **how)
+    if operator == "dgrad":
+        return ops.conv3d_dgrad(*given, problem.x_shape, **how)
+    return ops.conv3d_wgrad(*given, problem.w_shape, **how)
