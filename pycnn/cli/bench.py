@@ -27,6 +27,10 @@ _BACKEND = "default: cpu, or where a kernel of yours runs"
 _ALGO = "only these families, variants and kernels of yours, by comma; yours race what auto takes if they are alone"
 _KERNEL = "a file of yours, or a module, that calls pycnn.register_conv2d; verified first, then raced; may be repeated"
 _MOST_MACS = "verify kernels of yours on problems of at most N multiply-adds"
+_NOT_FOR_FILES = (
+    *("net", "layers", "problem", "passes", "precision", "algo", "kernel", "most_macs", "cells", "only", "image"),
+    "quick",
+)
 _LONGEST = 60.0  # seconds of a contestant in a cell
 _LARGEST_BATCH = 4096
 _FILE_WIDTH = 200  # characters of a line that no terminal has to show
@@ -40,6 +44,9 @@ def add_parser(subparsers: Any) -> None:
         description="Runs each network on a photograph, then each distinct convolution and pooling layer, forward and "
         "backward, through every algorithm that can run it. Every result is checked against float64 before it is "
         "timed. Prints a table a network and writes bench.html and bench.json.",
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="FILE.onnx", help="instead of networks, a model of a file as a whole"
     )
     parser.add_argument("--net", default=None, metavar="NAMES", help=f"networks, by comma (default {DEFAULT_NETWORKS})")
     parser.add_argument("--layers", default=None, metavar="WORD", help="only layers whose name contains WORD")
@@ -91,6 +98,10 @@ def run(args: argparse.Namespace) -> int:
 
     console = Console(width=None if sys.stdout.isatty() else _FILE_WIDTH)
     _make_folder(args.out)  # now, not when minutes of results are to be written
+    if args.model is not None:
+        from pycnn.cli._bench_model import bench_model
+
+        return bench_model(args, console)
     if args.peers and args.backend == "cpu" and not args.own:
         from pycnn.cli._bench_peers import compare
 
@@ -141,6 +152,9 @@ def _check(args: argparse.Namespace) -> None:
     if args.seconds is not None and not 0 < args.seconds <= _LONGEST:
         raise ValueError(f"--seconds must be above 0 and at most {_LONGEST}, got {args.seconds}")
     comparing = bool(args.peers) and args.backend == "cpu" and not args.own
+    if args.model is not None:
+        _check_model(args)
+        return
     if comparing and any(
         problem.dtype != "float32" or problem.layout != "nchw" for problem in map(Problem.parse, args.problem)
     ):
@@ -155,6 +169,17 @@ def _check(args: argparse.Namespace) -> None:
     given = [name for name in ("net", "layers", "image") if getattr(args, name) is not None]
     if args.problem and given:
         raise ValueError(f"--problem stands for itself: leave out --{given[0]}")
+
+
+def _check_model(args: argparse.Namespace) -> None:
+    """The same for a model of a file, which only few arguments mean something for."""
+    given = [name for name in _NOT_FOR_FILES if getattr(args, name) not in (None, [], False, "float32")]
+    if given or args.backend != "cpu":
+        raise ValueError(
+            f"--{given[0].replace('_', '-') if given else 'backend'} has no meaning for a model of a file"
+        )
+    if args.batch is not None:
+        args.batch = _batches(args.batch, several=False)
 
 
 def _batches(text: str, several: bool) -> list[int]:

@@ -128,8 +128,8 @@ class OnnxRuntime(Engine):
         session = self._runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         binding = session.io_binding()
         source = self._runtime.OrtValue.ortvalue_from_numpy(x)
-        binding.bind_ortvalue_input("x", source)
-        binding.bind_output("y")
+        binding.bind_ortvalue_input(session.get_inputs()[0].name, source)
+        binding.bind_output(session.get_outputs()[0].name)
 
         def run() -> Any:
             session.run_with_iobinding(binding)
