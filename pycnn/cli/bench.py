@@ -175,9 +175,7 @@ def _check_model(args: argparse.Namespace) -> None:
     """The same for a model of a file, which only few arguments mean something for."""
     given = [name for name in _NOT_FOR_FILES if getattr(args, name) not in (None, [], False, "float32")]
     if given or args.backend != "cpu":
-        raise ValueError(
-            f"--{given[0].replace('_', '-') if given else 'backend'} has no meaning for a model of a file"
-        )
+        raise ValueError(f"--{given[0].replace('_', '-') if given else 'backend'} has no meaning for a model of a file")
     if args.batch is not None:
         args.batch = _batches(args.batch, several=False)
 
