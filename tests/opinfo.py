@@ -46,8 +46,13 @@ OWN: dict[str, Function] = {
 }
 
 
-# Operators of torch's that only share their name with one of ours: windows of one dimension, and of images.
-OTHERS = {"unfold"}
+# Not compared: windows of one dimension, which share their name with ours of images; and samples that are random, or of
+# inputs without channels, nearly all.
+OTHERS = {
+    "unfold",
+    "nn.functional.feature_alpha_dropout|with_train",
+    "nn.functional.feature_alpha_dropout|without_train",
+}
 
 
 def _operators() -> dict[str, Function]:
@@ -70,10 +75,18 @@ def _operators() -> dict[str, Function]:
 OPERATORS = _operators()
 
 
+WITH_P = {"nn.functional.normalize", "nn.functional.pairwise_distance"}
+OF_NO_SCALAR = {"nn.functional.normalize", "nn.functional.cosine_similarity", "nn.functional.multi_margin_loss"}
+
+
 def reason_to_skip(name: str, sample: Any) -> str | None:
     """Why torch's answer to a sample cannot be ours; None for nearly all."""
-    if name == "nn.functional.dropout" and sample.kwargs.get("training", True) and 0 < sample.kwargs.get("p", 0.5) < 1:
+    if "dropout" in name and sample.kwargs.get("training", "alpha" not in name) and 0 < sample.kwargs.get("p", 0.5) < 1:
         return "random numbers of another generator"
+    if name in WITH_P and sample.kwargs.get("p", 2) <= 0:
+        return "a norm of no positive p is refused"
+    if name in OF_NO_SCALAR and sample.input.ndim == 0:
+        return "a scalar, which has no dimension to go along, is refused"
     if name == "nn.functional.batch_norm" and sample.input.ndim < 2:
         return "an input without a dimension of channels is refused"
     if name.endswith("_norm") and sample.kwargs.get("eps", 0) < 0:
@@ -91,6 +104,7 @@ TAKEN: dict[tuple[str, str], str] = {
 # Tolerances in float32 and float64: sums of up to some thousand terms in another order are a hundred roundings.
 NEAR = 1.2e-5, 2.2e-14
 COARSE = {
+    "nn.functional.normalize": (1.2e-5, 1e-12),  # a gradient that cancels, over the norm's p-th root
     "nn.functional.hardsigmoid": (1.2e-5, 1e-7),  # torch multiplies float64 gradients by a sixth in float32
     "nn.functional.layer_norm": (4e-4, 1e-12),  # one element has no variance, and 1/sqrt(eps) = 316 of each rounding
 }
