@@ -1,4 +1,4 @@
-"""README.md's section about others' suites of ONNX, written from a run of them.
+"""README.md's sections about others' suites, those of ONNX and PyTorch's OpInfo, written from a run of them.
 
 python -m benchmarks.conformance README.md
 """
@@ -23,8 +23,15 @@ def rewrite(readme: Path, tallies: Sequence[Tally]) -> None:
     put(readme, BEGIN, END, markdown(tallies))
 
 
+def rewrite_samples(readme: Path, text: str) -> None:
+    """Put the counts of PyTorch's samples into `readme`.  Raises ValueError if their marks are not there."""
+    put(readme, "<!-- opinfo: begin -->", "<!-- opinfo: end -->", text)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the suites and write the section; 1, and nothing written, if a case fails."""
+    """Run the suites and write the sections; 1, and nothing written, if a case fails."""
+    from tests import opinfo
+
     parser = argparse.ArgumentParser(prog="python -m benchmarks.conformance", description=__doc__)
     parser.add_argument("readme", type=Path)
     readme = parser.parse_args(argv).readme
@@ -33,7 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if failed:
         print("\n".join(failed), file=sys.stderr)
         return 1
+    total = opinfo.run_all(list(opinfo.OPERATORS))
+    if total.failed:
+        return 1
     rewrite(readme, tallies)
+    rewrite_samples(readme, opinfo.markdown(total, len(opinfo.OPERATORS)))
     return 0
 
 

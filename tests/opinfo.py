@@ -51,7 +51,6 @@ OWN: dict[str, Function] = {
 OTHERS = {
     "unfold",
     "nn.functional.feature_alpha_dropout|with_train",
-    "nn.functional.feature_alpha_dropout|without_train",
 }
 
 
@@ -286,14 +285,10 @@ def describe(sample: Any) -> str:
     return f"{one(sample.input)}, {one(list(sample.args))}{settings}"[:240]
 
 
-def main(names: list[str]) -> int:
-    """Run all samples of these operators, or of all of them; print the counts and what failed."""
-    unknown = [name for name in names if name not in OPERATORS]
-    if unknown:
-        raise SystemExit(f"not among the operators: {', '.join(unknown)}")
+def run_all(names: list[str]) -> Count:
+    """All samples of these operators; a line for each that fails, as soon as it does."""
     total = Count()
-    chosen = names or list(OPERATORS)
-    for name in chosen:
+    for name in names:
         count = run(name)
         for line in count.failed:
             print(f"FAILED {name}: {line}", flush=True)
@@ -302,14 +297,31 @@ def main(names: list[str]) -> int:
         total.skipped.update({f"{name}: {why}": number for why, number in count.skipped.items()})
         total.taken.update({f"{name}: {why}": number for why, number in count.taken.items()})
         total.failed += count.failed
-    print(
-        f"PyTorch OpInfo (torch {torch.__version__}): {len(chosen)} operators, {total.total} samples, "
-        f"{total.passed} passed (values and gradients), {total.refused} refused as torch does, "
-        f"{total.skipped.total() + total.taken.total()} skipped, {len(total.failed)} failed"
-    )
-    for kind, reasons in (("skipped", total.skipped), ("taken", total.taken)):
-        for why, number in reasons.items():
-            print(f"  {number} {kind}: {why}")
+    return total
+
+
+def markdown(total: Count, operators: int) -> str:
+    """The counts and the reasons of what was skipped, as README.md has them."""
+    skipped = total.skipped.total() + total.taken.total()
+    lines = [
+        "| operators | samples | values and gradients agree | refused as torch does | skipped | failed |",
+        "|---:|---:|---:|---:|---:|---:|",
+        f"| {operators} | {total.total} | {total.passed} | {total.refused} | {skipped} | {len(total.failed)} |",
+        "",
+    ]
+    lines += [f"- {number} skipped: {why}." for why, number in total.skipped.items()]
+    lines += [f"- {number} not refused: {why}." for why, number in total.taken.items()]
+    return "\n".join(lines) + "\n"
+
+
+def main(names: list[str]) -> int:
+    """Run all samples of these operators, or of all of them; print the counts and what failed."""
+    unknown = [name for name in names if name not in OPERATORS]
+    if unknown:
+        raise SystemExit(f"not among the operators: {', '.join(unknown)}")
+    chosen = names or list(OPERATORS)
+    total = run_all(chosen)
+    print(f"PyTorch {torch.__version__}\n\n{markdown(total, len(chosen))}", end="")
     return bool(total.failed)
 
 

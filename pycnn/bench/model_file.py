@@ -98,10 +98,11 @@ def batch_of(path: Path, batch: int | None) -> np.ndarray:
     first, *rest = inputs[0].shape
     if isinstance(first, int) and batch not in (None, first):
         raise ValueError(f"{path}: --batch {batch}, but the file is made for {first}")
-    if not all(isinstance(size, int) for size in rest):
+    sizes = [size for size in rest if isinstance(size, int)]
+    if len(sizes) < len(rest):
         raise ValueError(f"{path}: the file leaves sizes of {inputs[0].name} open: {inputs[0].shape}")
     count = first if isinstance(first, int) else batch or 1
-    return np.random.default_rng(0).standard_normal((count, *rest), np.float32)
+    return np.random.default_rng(0).standard_normal((count, *sizes), np.float32)
 
 
 def bench_file(

@@ -144,16 +144,18 @@ def feature_alpha_dropout(
 ) -> Any:
     """`alpha_dropout` of whole channels of (N, C, ...).
 
-    Args, Raises: as `dropout1d`; at least two dimensions.
+    Args, Raises: as `dropout1d`; at least two dimensions in training.
 
     >>> import numpy as np, pycnn
     >>> y = pycnn.functional.feature_alpha_dropout(np.zeros((2, 50, 3)), 0.5, True)
     >>> bool((y == y[:, :, :1]).all())
     True
     """
+    if not _active(p, training):
+        return input
     if input.ndim < 2:
         raise ValueError(f"feature_alpha_dropout takes input of at least 2 dimensions, got shape {input.shape}")
-    return _alpha(input, 2, p, generator) if _active(p, training) else input
+    return _alpha(input, 2, p, generator)
 
 
 def _alpha(x: Any, leading: int, p: float, generator: random.Generator | None) -> Any:
