@@ -288,6 +288,13 @@ class Ndarray:
         Gpu.playing.transfer("get")
         return np.array(host, order="C")  # whatever the order of the original
 
+    def set(self, values: np.ndarray) -> None:
+        assert (self.shape, self.dtype) == (values.shape, values.dtype)
+        Gpu.playing.transfer("set")
+        copy = values.copy()
+        target = self._used
+        _do(lambda: np.copyto(target, copy))
+
     def item(self) -> Any:
         host = self._used
         Gpu.playing.transfer("item")
@@ -639,7 +646,11 @@ class _Ufunc:
         _do(partial(self._function.at, _plain(array._used), _index(index), _value(value)))
 
 
-UFUNCS = ("add", "subtract", "multiply", "divide", "maximum", "minimum", "exp", "log", "sqrt", "sign", "isfinite")
+UFUNCS = (
+    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "exp", "log", "sqrt", "sign", "isfinite"),
+    *("floor", "ceil", "rint", "sin", "cos", "tan", "arcsin", "arccos", "arctan"),
+    *("sinh", "cosh", "arcsinh", "arccosh", "arctanh", "fmod"),
+)
 
 
 def concatenate(arrays: Sequence[Ndarray], axis: int = 0) -> Ndarray:
