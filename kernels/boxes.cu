@@ -1,7 +1,8 @@
 // boxes: maxima over regions of images, and which of overlapping boxes stay; float32.
 //
 //     roi_max      y[r, c, p, q] = max of x[image[r], c, h, w] over the rows h and columns w of window (p, q) of region r;
-//                  indices hold its h*W + w, the first in scan order; 0 and -1 where the window is empty; a NaN wins
+//                  indices hold its h*W + w, the first in scan order; 0 and -1 where the window is empty; a NaN wins;
+//                  what lies outside of x, pixels or whole images, is passed over
 //     nms_overlaps overlaps[i, j / 64] has bit j % 64 set where box j > i is of i's group and overlaps i too much
 //     nms_keep     keep[i] = 1 unless a box before it that stays overlaps it
 //
@@ -35,7 +36,7 @@ struct BoxesTile {
 // Passed by value; pycnn/backends/cuda/boxes.py packs the same fields in the same order.
 struct RegionShape {
     int64 regions, P, Q;
-    int64 channels, H, W;  // of x
+    int64 images, channels, H, W;  // of x
 };
 
 template <BoxesTile T>
@@ -50,11 +51,12 @@ __global__ void __launch_bounds__(T.threads(), 1)
     const int64* of_rows = rows + 2 * (region * s.P + p);
     const int64* of_columns = columns + 2 * (region * s.Q + q);
     const float* pixels = x + (image[region] * s.channels + channel) * s.H * s.W;
-    const int64 first = of_columns[0], end = of_columns[1];
+    const int64 first = of_columns[0] > 0 ? of_columns[0] : 0, end = of_columns[1];
+    const int64 height = inside(image[region], s.images) ? s.H : 0;
     float best = 0.0f;
     int64 index = -1;
-    for (int64 h = of_rows[0]; h < of_rows[1]; ++h) {
-        for (int64 w = first; w < end; ++w) {
+    for (int64 h = of_rows[0] > 0 ? of_rows[0] : 0; h < of_rows[1] && h < height; ++h) {
+        for (int64 w = first; w < end && w < s.W; ++w) {
             const float value = pixels[h * s.W + w];
             if (index < 0 || value > best || value != value) {
                 best = value;

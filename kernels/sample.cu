@@ -5,7 +5,8 @@
 //     sample_dx    dx[n, c, i] = sum of w[r, k, p] * dy[r, c, p] over the r, k, p that look there
 //     sample_dw    dw[r, k, p] = sum over c of dy[r, c, p] * x[n, c, i]
 //
-// A tap whose index is -1 takes no part.  sample_dx adds in integers (fixed.cuh): sample_magnitude finds the largest |dy|
+// A tap whose index is -1, or anything else outside the image, takes no part; nor does a row of an image that is not there.
+// sample_dx adds in integers (fixed.cuh): sample_magnitude finds the largest |dy|
 // and |w| first, sample_settle turns the sums into float32 afterwards.
 //
 // Who owns what: in sample_fwd and sample_dx a thread owns a point in `channels` channels, whose taps it reads once; in
@@ -39,8 +40,13 @@ struct SampleTile {
 // Passed by value; pycnn/backends/cuda/sampling.py packs the same fields in the same order.
 struct SampleShape {
     int64 rows, taps, points;
-    int64 channels, size;  // of x
+    int64 images, channels, size;  // of x
 };
+
+// Numbers of images come from boxes, which may say anything.
+__device__ __forceinline__ int64 taps_of(const SampleShape& s, int64 image) {
+    return inside(image, s.images) ? s.taps : 0;
+}
 
 // A thread's point, and which of `parts` of the channels or taps it is there for.
 struct SamplePlace {
@@ -67,8 +73,9 @@ __global__ void __launch_bounds__(T.threads(), 1)
     if (place.row >= s.rows || place.point >= s.points) return;
     const int64 first = place.part * T.channels;
     const float* planes = x + (image[place.row] * s.channels + first) * s.size;
+    const int64 taps = taps_of(s, image[place.row]);
     float sum[T.channels] = {};
-    for (int64 k = 0; k < s.taps; ++k) {
+    for (int64 k = 0; k < taps; ++k) {
         const int64 tap = (place.row * s.taps + k) * s.points + place.point, at = index[tap];
         if (!inside(at, s.size)) continue;
         const float weight = w[tap];
@@ -93,13 +100,14 @@ __global__ void __launch_bounds__(T.threads(), 1)
     const double scale = power_of_two(fixed_exponent(static_cast<int>(log2_count), magnitudes));
     const int64 first = place.part * T.channels;
     const int64 planes = (image[place.row] * s.channels + first) * s.size;
+    const int64 taps = taps_of(s, image[place.row]);
     float gradient[T.channels];
 #pragma unroll
     for (int c = 0; c < T.channels; ++c) {
         const int64 from = (place.row * s.channels + first + c) * s.points + place.point;
         gradient[c] = first + c < s.channels ? dy[from] : 0.0f;
     }
-    for (int64 k = 0; k < s.taps; ++k) {
+    for (int64 k = 0; k < taps; ++k) {
         const int64 tap = (place.row * s.taps + k) * s.points + place.point, at = index[tap];
         if (!inside(at, s.size)) continue;
         const float weight = w[tap];
@@ -118,7 +126,7 @@ __global__ void __launch_bounds__(T.threads(), 1)
     if (place.row >= s.rows || place.point >= s.points) return;
     const int64 tap = (place.row * s.taps + place.part) * s.points + place.point, at = index[tap];
     float sum = 0.0f;
-    if (inside(at, s.size)) {
+    if (inside(at, s.size) && inside(image[place.row], s.images)) {
         const float* plane = x + image[place.row] * s.channels * s.size + at;
         const float* from = dy + place.row * s.channels * s.points + place.point;
         for (int64 c = 0; c < s.channels; ++c) sum += from[c * s.points] * plane[c * s.size];

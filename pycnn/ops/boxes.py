@@ -22,8 +22,8 @@ def roi_max(x: Array, image: Array, rows: Array, columns: Array) -> tuple[Array,
 
     Raises:
         TypeError: not arrays, an unsupported dtype, or indices that are no integers.
-        ValueError: shapes that do not fit, or a window outside the image (on the CPU; a GPU does not look).
-        IndexError: a number of no image (on the CPU).
+        ValueError: shapes that do not fit, or a window outside the image (on the CPU; a GPU passes over it).
+        IndexError: a number of no image (on the CPU; on a GPU its windows are empty).
 
     >>> import numpy as np
     >>> y, at = roi_max(np.arange(9.0).reshape(1, 1, 3, 3), np.array([0]), np.array([[[0, 2]]]), np.array([[[1, 2]]]))

@@ -78,7 +78,7 @@ def sample(x: Array, image: Array, index: Array, weight: Array) -> Array:
     Raises:
         TypeError: not arrays, dtypes that differ or are unsupported, indices that are no integers.
         ValueError: shapes that do not fit.
-        IndexError: a number of no image, or a pixel outside of it (on the CPU; a GPU passes over such a pixel).
+        IndexError: a number of no image, or a pixel outside of it (on the CPU; a GPU passes over such ones).
 
     >>> import numpy as np
     >>> x = np.arange(6.0).reshape(1, 1, 6)

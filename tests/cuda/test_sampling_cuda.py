@@ -105,6 +105,33 @@ def test_a_tap_outside_its_image_takes_no_part() -> None:
     assert FORWARD.sample_dw(weight, x, image, index).tolist() == [[[0.0, 0.0, 1.0]]]
 
 
+@pytest.mark.parametrize("number", [-1, 2, 2**40])
+def test_an_image_that_is_not_there_takes_no_part(number: int) -> None:
+    """Boxes say which image they lie in, and may say anything: no kernel reads or adds where that one would be."""
+    x = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+    image, index = np.array([number, 1]), np.zeros((2, 2, 5), np.int64)
+    w, dy = np.ones(index.shape, np.float32), np.ones((2, 3, 5), np.float32)
+    y = FORWARD.sample_fwd(x, image, index, w)
+    assert not y[0].any()
+    np.testing.assert_array_equal(y[1], np.repeat(2 * x[1, :, :1], 5, 1))
+    dx = FORWARD.sample_dx(dy, image, index, w, x.shape)
+    assert dx[1, :, 0].tolist() == [10.0] * 3
+    assert dx.sum() == 30.0
+    dw = FORWARD.sample_dw(dy, x, image, index)
+    assert not dw[0].any()
+    assert (dw[1] == x[1, :, 0].sum()).all()
+    best, where = FORWARD.roi_max(x[:, :, None], image, np.array([[[0, 1]]] * 2), np.array([[[1, 3]]] * 2))
+    assert best.ravel().tolist() == [0.0] * 3 + x[1, :, 2].tolist()
+    assert where.ravel().tolist() == [-1] * 3 + [2] * 3
+
+
+def test_windows_of_regions_end_with_the_image() -> None:
+    x = np.arange(12.0, dtype=np.float32).reshape(1, 1, 3, 4)
+    rows, columns = np.array([[[-(2**40), 2], [1, 2**40]]]), np.array([[[-3, 1], [3, 99]]])
+    best, where = FORWARD.roi_max(x, np.array([0]), rows, columns)
+    assert where.ravel().tolist() == best.ravel().tolist() == [4, 7, 8, 11]
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.3, 0.5, 0.7, 1.0])
 def test_a_threshold_in_float32_divides_alike(threshold: float) -> None:
     found = np.float32(_float_below(threshold))

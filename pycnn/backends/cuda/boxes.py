@@ -12,7 +12,7 @@ KERNELS = ("roi_max", "nms_overlaps", "nms_keep")
 
 
 class BoxesHost(HostBase):
-    """The functions of `pycnn.backends.reference.boxes`, in float32; it trusts numbers of images."""
+    """The functions of `pycnn.backends.reference.boxes`, in float32; what lies outside of x is passed over."""
 
     def roi_max(self, x: Array, image: Array, rows: Array, columns: Array) -> tuple[Array, Array]:
         """The largest value of each window of each region, and where it is; 0 and -1 of an empty window."""
@@ -21,7 +21,7 @@ class BoxesHost(HostBase):
         y, indices = self.device.alloc(shape, x.dtype), self.device.alloc(shape, "int64")
         if y.size:
             instance = self._only("roi_max")
-            sizes = pack_int64(shape[0], *shape[2:], *x.shape[1:])
+            sizes = pack_int64(shape[0], *shape[2:], *x.shape)
             places = [self._reads("image", image), self._reads("rows", rows), self._reads("columns", columns)]
             blocks = -(-y.size // (32 * instance.tile["warps"]))
             self._launch(

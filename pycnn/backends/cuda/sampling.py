@@ -20,7 +20,8 @@ Shape3 = tuple[int, int, int]
 class SamplingHost(HostBase):
     """The functions of `pycnn.backends.reference.sampling`, in float32, with one difference.
 
-    Looking for an index outside its image would mean waiting for the device: a tap with such a one takes no part.
+    Looking for an index outside its image, or for a number of no image, would mean waiting for the device: a tap with
+    such a one takes no part.
     """
 
     def sample_fwd(self, x: Array, image: Array, index: Array, weight: Array) -> Array:
@@ -69,7 +70,7 @@ class SamplingHost(HostBase):
         parts = over if kernel == "sample_dw" else -(-over // instance.tile["channels"])
         blocks = rows * parts * -(-points // (32 * instance.tile["warps"]))
         if blocks:
-            shape = pack_int64(rows, taps, points, x_shape[1], x_shape[2])
+            shape = pack_int64(rows, taps, points, *x_shape)
             self._launch(instance, blocks, shape, *arguments)
 
     def _places(self, image: Array, index: Array) -> tuple[Reads, Reads]:
