@@ -86,6 +86,13 @@ def test_group_norm_agrees() -> None:
 
 
 @pytest.mark.usefixtures("backend")
+def test_no_samples_have_gradients_of_gradients_too() -> None:
+    x, w = np.ones((0, 3, 4)), np.ones(4)
+    compare(lambda x: F.group_norm(x, 3), lambda x: TF.group_norm(x, 3), [x], "group")
+    compare(lambda x, w: F.layer_norm(x, (4,), w), lambda x, w: TF.layer_norm(x, (4,), w), [x, w], "layer")
+
+
+@pytest.mark.usefixtures("backend")
 def test_layer_and_rms_norm_agree() -> None:
     for rng in cases():
         outer = tuple(int(v) for v in rng.integers(1, 5, int(rng.integers(0, 3))))

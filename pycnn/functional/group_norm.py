@@ -61,7 +61,7 @@ class GroupNorm(Function):
 
 def _slopes(dy: Any, x: Any, weight: Any, groups: int, eps: float, centred: bool) -> tuple[Any, Any, Any]:
     """The gradients of `GroupNorm` with respect to x, weight and bias, in Tensor operations."""
-    rows = (x.shape[0], groups, -1)
+    rows = (x.shape[0], groups, math.prod(x.shape[1:]) // groups)  # -1 has no meaning without samples
     axes, column = (0, *range(2, x.ndim)), (1, -1, *(1,) * (x.ndim - 2))
     distance = x.reshape(rows)
     if centred:
