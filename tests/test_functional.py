@@ -684,6 +684,7 @@ BAD: list[tuple[str, Callable[[], Any], type[Exception], str]] = [
     ("pad mode", lambda: F.pad(X, (1, 1), "mirror"), ValueError, "mode must be"),
     ("pad nothing left", lambda: F.pad(X, (-3, -2)), ValueError, "leaves nothing"),
     ("pad reflect", lambda: F.pad(X, (4, 0), "reflect"), ValueError, "reflect padding must be at most 3 for"),
+    ("pad what was cut", lambda: F.pad(X, (-3, 2), "circular"), ValueError, "circular padding must be at most 1 for"),
     ("pad float", lambda: F.pad(X, (0.5, 0)), TypeError, r"pad\[0\] must be an int"),  # type: ignore[arg-type]
     ("pad cut from padding", lambda: F.pad(X[:, :, :2], (0, 0, 2, -3)), ValueError, "leaves nothing"),
     ("pad type", lambda: F.pad(X, 1), TypeError, "pad must be a tuple"),  # type: ignore[arg-type]

@@ -77,13 +77,15 @@ def pad(x: Any, pad: Sequence[int], mode: str = "constant", value: float = 0.0) 
         raise ValueError(f"mode must be constant, reflect, replicate or circular, got {mode!r}")
     for axis, (before, after) in enumerate(sides):
         size = x.shape[axis]
+        if mode == "circular":  # what is cut off does not come round again
+            size += min(before, 0) + min(after, 0)
         most = most_of(mode, size)
-        if max(before, after) > max(most, 0) or size + before + after < 0:
+        if max(before, after) > max(most, 0) or x.shape[axis] + before + after < 0:
             raise ValueError(
                 f"{mode} padding must be at most {most} for a dimension of {size}, and leave something of it, "
                 f"got {before}, {after}"
             )
-    if mode == "circular":  # what is cut off does not come round again
+    if mode == "circular":
         return PadEdges.apply(_cut(x, sides), added, mode)
     return _cut(PadEdges.apply(x, added, mode), sides)
 
