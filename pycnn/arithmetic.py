@@ -164,7 +164,8 @@ class PowNumber(Function):
     def forward(ctx: Any, x: Array, exponent: float) -> Array:
         ctx.save(x)
         ctx.exponent = exponent
-        return _as_array(by_element(operator.pow, x, exponent))
+        y = _as_array(by_element(operator.pow, x, exponent))
+        return y if y.dtype == x.dtype else cast(y, x.dtype)  # bfloat16 to the power of a number is float32 to NumPy
 
     @staticmethod
     def backward(ctx: Any, dy: Any) -> Any:

@@ -220,6 +220,9 @@ def test_bfloat16_takes_part() -> None:
     assert x.grad is not None
     assert x.grad.dtype == ml_dtypes.bfloat16
     assert x.grad.tolist() == [3, 3, 3]
+    y = x**2.0
+    y.sum().backward()
+    assert y.dtype == x.grad.dtype == ml_dtypes.bfloat16
 
 
 def test_construction() -> None:
