@@ -91,6 +91,14 @@ def test_layer() -> None:
     np.testing.assert_array_equal(layer(*given).detach().numpy(), expected.detach().numpy())
 
 
+def test_a_bias_may_be_an_array_beside_16_bits() -> None:
+    x, w = pycnn.Tensor(np.ones((1, 1, 2, 2), np.float16)), pycnn.Tensor(np.ones((1, 1, 1, 1), np.float16))
+    offset = pycnn.Tensor(np.zeros((1, 2, 2, 2), np.float16))
+    y = F.deform_conv2d(x, offset, w, np.full(1, 2.0, np.float16))
+    assert y.dtype == np.float16
+    assert y.tolist() == [[[[3.0, 3.0], [3.0, 3.0]]]]
+
+
 X, OFFSET, W = np.zeros((1, 4, 5, 5)), np.zeros((1, 18, 3, 3)), np.zeros((2, 4, 3, 3))
 
 
@@ -105,6 +113,8 @@ X, OFFSET, W = np.zeros((1, 4, 5, 5)), np.zeros((1, 18, 3, 3)), np.zeros((2, 4, 
             r"offset must have .* for G that divides 4, got \(1, 17, 3, 3\)",
         ),
         ((X, OFFSET, W[:, :3]), ValueError, r"weight must be \(K, C / groups, R, S\) .* for 4 channels"),
+        ((X, OFFSET, W[:, :, :0]), ValueError, r"weight must have at least one row and column of taps, got shape"),
+        ((X[:, :0], OFFSET, W), ValueError, r"weight must be \(K, C / groups, R, S\) .* for 0 channels"),
         ((X, OFFSET, W, None, 0), ValueError, "stride must be between 1"),
         ((X, OFFSET, W, None, 1, 0, 3), ValueError, "the output must have at least one element"),
         ((X, OFFSET, W, None, 1, 0, 1, OFFSET), ValueError, r"mask must have the shape \(1, 9, 3, 3\), got"),

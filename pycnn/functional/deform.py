@@ -63,6 +63,8 @@ def deform_conv2d(
     x, offset, weight = tensors(x=x, offset=offset, weight=weight)
     if mask is not None:
         (mask,) = tensors(mask=mask)
+    if bias is not None:
+        (bias,) = tensors(bias=bias)
     for name, tensor in {"x": x, "offset": offset, "weight": weight, "mask": mask}.items():
         if tensor is None:
             continue
@@ -84,7 +86,9 @@ def deform_conv2d(
         (size + 2 * side - step_in * (taps - 1) - 1) // step + 1
         for size, side, step_in, taps, step in zip((h, w), sides, apart, (r, s), steps, strict=True)
     )
-    if group_channels < 1 or c % group_channels or k % (c // group_channels):
+    if min(r, s) < 1:
+        raise ValueError(f"weight must have at least one row and column of taps, got shape {tuple(weight.shape)}")
+    if group_channels < 1 or c < 1 or c % group_channels or k % (c // group_channels):
         raise ValueError(
             f"weight must be (K, C / groups, R, S) with groups dividing K, got {tuple(weight.shape)} for {c} channels"
         )
