@@ -205,6 +205,19 @@ def test_nms_of_tensors_is_a_tensor() -> None:
     assert F.nms(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([1.0]), 0.5).tolist() == [0]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("ratio", [0, 2])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_box_that_is_not_finite_gives_0(wrong: float, ratio: int) -> None:
+    x, good = np.ones((1, 2, 4, 4)), [0.0, 0.0, 0.0, 4.0, 4.0]
+    for column in range(1, 5):
+        bad = list(good)
+        bad[column] = wrong
+        y = F.roi_align(x, np.array([good, bad]), 2, 1.0, ratio, True)
+        assert (y[0] == 1.0).all()
+        assert not y[1].any()
+
+
 X, BOX = np.zeros((2, 3, 4, 5)), np.zeros((1, 5))
 
 
@@ -221,6 +234,7 @@ X, BOX = np.zeros((2, 3, 4, 5)), np.zeros((1, 5))
         (lambda: F.roi_align(X, BOX, 2, 1.0, 1.5), TypeError, "sampling_ratio must be an int, got 1.5"),
         (lambda: F.roi_align(X, BOX, 2, aligned=1), TypeError, "aligned must be True or False, got 1"),
         (lambda: F.roi_align(X, BOX, 2, mode="sum"), ValueError, "mode must be avg or max, got 'sum'"),
+        (lambda: F.roi_align(X, 1e18 * np.array([[0, 0, 0, 1, 1]]), 2), ValueError, "samples would have more than"),
         (lambda: F.roi_align(X, BOX + 2, 2), IndexError, "image must hold numbers of images"),
         (lambda: F.roi_pool(X, BOX + 2, 2), IndexError, "image must hold numbers of images"),
         (lambda: F.roi_pool(X[:, :, :0], BOX, 2), ValueError, "x must have at least one channel, row and column"),

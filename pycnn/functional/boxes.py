@@ -14,12 +14,14 @@ from pycnn.functional.sampling import Sample, SampleScatter
 from pycnn.functional.shaping import cat, where
 from pycnn.graph import Function, Variable
 from pycnn.ops._checks import flag, real
-from pycnn.shape import pair, whole
+from pycnn.shape import check_elements, pair, whole
 from pycnn.tensor import Tensor
 
 __all__ = ["batched_nms", "box_iou", "nms", "roi_align", "roi_pool"]
 
 Array = Any
+
+_LARGEST = 2**40  # samples along a bin: more than any machine can hold
 
 # Taps that are prepared at one time; regions with more go one part after another.
 _TAPS = 1 << 22
@@ -53,11 +55,11 @@ def roi_align(
         mode: "avg", or "max": the largest of the samples' weighted pixels, as ONNX's RoiAlign has it.
 
     Returns:
-        y, (R, C, P, Q).  Boxes get no gradient.
+        y, (R, C, P, Q).  Boxes get no gradient.  One that is not finite gives 0.
 
     Raises:
         TypeError: not arrays, an unsupported dtype, or a parameter of a wrong type.
-        ValueError: shapes that do not fit, or an unknown mode.
+        ValueError: shapes that do not fit, an unknown mode, or more than 2**40 samples of a region.
         IndexError: an image that x does not have (on the CPU).
 
     Reference: He et al., "Mask R-CNN", 2017, section 3; torchvision.ops.roi_align.
@@ -81,14 +83,17 @@ def roi_align(
     n, c, h, w = x.shape
     bins = []
     for (begin, end), size, length in zip(((1, 3), (0, 2)), out, (h, w), strict=True):
-        bins.append(_Bins(corners[:, begin] * scale, corners[:, end] * scale, size, length, ratio, aligned))
+        with np.errstate(invalid="ignore"):  # of boxes that are not finite
+            bins.append(_Bins(corners[:, begin] * scale, corners[:, end] * scale, size, length, ratio, aligned))
     rows, columns = bins
+    check_elements("samples", (rows.samples, columns.samples, *out))
     samples = max(rows.samples * columns.samples, 1)
     together = max(1, _TAPS // (4 * samples * out[0] * out[1]))
     pixels, parts = x.reshape(n, c, h * w), []
     for first in range(0, max(len(image), 1), together):
         some = slice(first, first + together)
-        index, weight, there = _taps(rows, columns, some)
+        with np.errstate(invalid="ignore"):
+            index, weight, there = _taps(rows, columns, some)
         if mode == "max":
             parts.append(_largest(pixels, image[some], index, weight, there))
             continue
@@ -116,7 +121,8 @@ class _Bins:
         if ratio > 0:
             self.count = xp.full(len(begin), ratio)
         else:
-            self.count = xp.maximum(xp.ceil(self.step), 0).astype(np.int64)
+            finite = xp.where(xp.isfinite(self.step), self.step, begin.dtype.type(0))
+            self.count = xp.clip(xp.ceil(finite), 0, _LARGEST).astype(np.int64)
         self.samples = ratio if ratio > 0 else int(self.count.max()) if len(begin) else 0
 
     def taps(self, some: slice) -> tuple[Array, Array, Array]:
