@@ -206,7 +206,12 @@ def _antialiased(mode: str, size: int, center: Floats, stretch: float) -> Taps:
 
 
 def output_positions(
-    mode: str, size: int, out: int, scale: float, roi: tuple[float, float] | None = None
+    mode: str,
+    size: int,
+    out: int,
+    scale: float,
+    roi: tuple[float, float] | None = None,
+    precision: str = "float64",
 ) -> tuple[Floats, NDArray[np.bool_]]:
     """Where ONNX's Resize looks along one axis, and which of these places count as outside ("tf_crop_and_resize").
 
@@ -216,6 +221,8 @@ def output_positions(
         size, out: elements before and after.
         scale: what `size` was multiplied by; size * scale need not be whole.
         roi: begin and end of the region in normalised coordinates, for "tf_crop_and_resize".
+        precision: "float32" where the places are to be rounded to pixels: a file's scale of 0.6 is float32's, and
+            only in float32 does the third pixel come from 3 / 0.6 = 5 and not from just below.
 
     Raises:
         ValueError: an unknown mode, or no region where one is needed.
@@ -223,17 +230,18 @@ def output_positions(
     >>> output_positions("asymmetric", 4, 2, 0.5)[0].tolist()
     [0.0, 2.0]
     """
-    y, length = np.arange(out, dtype=np.float64), scale * size
+    y, length = np.arange(out, dtype=precision), scale * size
+    single = np.float32(length) == 1  # ten pixels times float32's 0.1 are one
     inside = np.zeros(out, bool)
     match mode:
         case "align_corners":
-            return (y * (size - 1) / (length - 1) if length != 1 else 0 * y), inside
+            return (0 * y if single else y * (size - 1) / (length - 1)), inside
         case "asymmetric":
             return y / scale, inside
         case "half_pixel":
             return (y + 0.5) / scale - 0.5, inside
         case "pytorch_half_pixel":
-            return ((y + 0.5) / scale - 0.5 if length != 1 else 0 * y - 0.5), inside
+            return (0 * y - 0.5 if single else (y + 0.5) / scale - 0.5), inside
         case "half_pixel_symmetric":
             return size / 2 * (1 - out / length) + (y + 0.5) / scale - 0.5, inside
         case "tf_half_pixel_for_nn":
@@ -243,7 +251,7 @@ def output_positions(
                 raise ValueError("roi must be given for tf_crop_and_resize, got None")
             begin, end = roi
             across = (end - begin) * (size - 1)
-            position = begin * (size - 1) + (y * across / (length - 1) if length != 1 else 0 * y + across / 2)
+            position = begin * (size - 1) + (0 * y + across / 2 if single else y * across / (length - 1))
             return position, (position < 0) | (position > size - 1)
     raise ValueError(f"coordinate_transformation_mode must be one that ONNX's Resize has, got {mode!r}")
 
@@ -286,11 +294,12 @@ def resize_taps(
     >>> resize_taps("nearest", 2, 4, 2.0)[0].start.tolist()
     [0, 0, 1, 1]
     """
-    position, outside = output_positions(coordinate_transformation_mode, size, out, scale, roi)
+    precision = "float32" if mode == "nearest" else "float64"
+    position, outside = output_positions(coordinate_transformation_mode, size, out, scale, roi, precision)
     if mode == "nearest":
         if nearest_mode not in _ROUNDINGS:
             raise ValueError(f"nearest_mode must be one of {', '.join(_ROUNDINGS)}, got {nearest_mode!r}")
-        index = np.clip(_ROUNDINGS[nearest_mode](position), 0, size - 1).astype(np.int64)
+        index = np.clip(_ROUNDINGS[nearest_mode](position.astype(np.float64)), 0, size - 1).astype(np.int64)
         return Taps.of(index[:, None], np.ones((out, 1)), size), outside
     if mode not in _KERNELS:
         raise ValueError(f"mode must be nearest, linear or cubic, got {mode!r}")

@@ -76,10 +76,30 @@ CASES: list[tuple[str, int, list[Any], int, dict[str, Any]]] = [
     ("PRelu", 7, [_draw(2, 3, 4, 4), _draw(3, 1, 1, seed=1)], 1, {}),
     ("PRelu", 9, [_draw(2, 3, 4, 4), _draw(4, seed=1)], 1, {}),
     ("ReduceSum", 11, [_draw(2, 3, 4)], 1, {"axes": [0, -1], "keepdims": 0}),
+    ("ReduceMean", 13, [np.int32([[-7, 2, 1], [3, 4, 4], [-9, 1, 1]])], 1, {"axes": [1]}),
     ("ReduceProd", 11, [_draw(2, 3, 5)], 1, {"axes": [1, 2]}),
     ("ReduceLogSumExp", 13, [_draw(2, 3, 4) * F32(100)], 1, {"axes": [1]}),
     ("Resize", 10, [_draw(1, 2, 4, 4), F32([1, 1, 1.5, 0.6])], 1, {"mode": "linear"}),
     ("Resize", 10, [_draw(1, 2, 4, 4), F32([1, 1, 2.5, 0.6])], 1, {"mode": "nearest"}),
+    # Scales that float32 rounds down, and products with them that it rounds up again.
+    *[
+        (
+            "Resize",
+            13,
+            [_draw(1, 2, 10, 10), np.zeros(0, F32), F32([1, 1, 0.7, 2.3])],
+            1,
+            {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+        )
+        for mode in ("nearest", "linear")
+    ],
+    (
+        "Resize",
+        13,
+        [_draw(1, 2, 10, 10), np.zeros(0, F32), F32([1, 1, 0.6, 0.3])],
+        1,
+        {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
+    ),
+    ("Upsample", 9, [_draw(1, 1, 10, 10), F32([1, 1, 2.3, 1.1])], 1, {"mode": "nearest"}),
     ("Upsample", 7, [_draw(1, 2, 3, 3)], 1, {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "nearest"}),
     ("Upsample", 9, [_draw(1, 2, 3, 3), F32([1, 1, 2, 2])], 1, {"mode": "linear"}),
     (

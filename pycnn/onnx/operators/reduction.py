@@ -41,7 +41,11 @@ def _sum(x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
 
 
 def _mean(x: Value, axes: tuple[int, ...], keepdims: bool) -> Value:
-    return _sum(x, axes, keepdims) / math.prod([x.shape[axis] for axis in axes])
+    count = math.prod([x.shape[axis] for axis in axes])
+    if is_tensor(x):
+        return _sum(x, axes, keepdims) / count
+    total = x.sum(axis=axes, keepdims=keepdims)
+    return np.trunc(total / count).astype(x.dtype)  # of whole numbers a whole one
 
 
 def _extreme(largest: bool) -> Reduce:

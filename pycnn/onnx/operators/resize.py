@@ -53,7 +53,8 @@ def _floats(array: np.ndarray) -> Floats:
 
 
 def _outputs(shape: Sequence[int], scales: Sequence[float]) -> tuple[int, ...]:
-    return tuple(math.floor(size * scale) for size, scale in zip(shape, scales, strict=True))
+    """Rounded to float32 before they are cut: 10 times 0.7 is 7, though float32's 0.7 lies below it."""
+    return tuple(math.floor(np.float32(size * scale)) for size, scale in zip(shape, scales, strict=True))
 
 
 @operator("Resize", since=11, host=(1, 2, 3))
