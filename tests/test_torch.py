@@ -271,6 +271,12 @@ def test_channels_last_goes_through() -> None:
     assert x.grad.is_contiguous(memory_format=LAST)
 
 
+def test_shapes_alone_go_through() -> None:
+    x = torch.empty(2, 3, 5, 5, device="meta")
+    assert ours.conv2d(x, torch.empty(4, 3, 3, 3, device="meta")).shape == (2, 4, 3, 3)
+    assert ours.linear(x, torch.empty(7, 5, device="meta")).shape == (2, 3, 5, 7)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

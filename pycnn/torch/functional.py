@@ -37,7 +37,7 @@ def _pair(name: str, value: IntPair) -> list[int]:
 def _casts(*tensors: Tensor | None) -> list[Any]:
     """In autocast's dtype, where it is on; what else is 64 bits wide stays so."""
     first: Any = tensors[0]
-    if not torch.is_autocast_enabled(first.device.type):
+    if first.device.type == "meta" or not torch.is_autocast_enabled(first.device.type):
         return list(tensors)
     dtype = torch.get_autocast_dtype(first.device.type)
     narrow = {torch.float16, torch.bfloat16, torch.float32}
