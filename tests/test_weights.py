@@ -243,6 +243,7 @@ def test_nested_checkpoints(torch, saved):
     same(weights.load(saved({"state_dict": parallel})), state)
     assert list(weights.load(saved(parallel), select="")) == list(parallel)
     assert list(weights.load(saved([torch.ones(1), (torch.ones(1),)]))) == ["0", "1.0"]
+    same(weights.load(saved(torch.ones(2))), {"": torch.ones(2)})
 
 
 def test_a_network_loads_what_torch_saved(torch, saved):

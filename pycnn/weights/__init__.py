@@ -45,9 +45,10 @@ def load(path: str | os.PathLike[str], select: str | None = None, *, convert: bo
             `pycnn.weights.channels_last` says; otherwise they stay as the file has them.
 
     Returns:
-        Arrays by dotted name, in the file's order; numbers and strings are left out.  Most are views of the mapped
-        file, so they are read-only and must not outlive a change of it; `Module.load_state_dict` copies.  Tensors that
-        share a storage share memory.  bfloat16 and 8-bit floats have the dtypes of ml_dtypes.
+        Arrays by dotted name, in the file's order, "" if one was saved alone; numbers and strings are left out.  Most
+        are views of the mapped file, so they are read-only and must not outlive a change of it;
+        `Module.load_state_dict` copies.  Tensors that share a storage share memory.  bfloat16 and 8-bit floats have the
+        dtypes of ml_dtypes.
 
     Raises:
         FileNotFoundError, OSError: no such file, or no permission.

@@ -57,7 +57,7 @@ def select_part(source: Source, arrays: dict[tuple[str, ...], Array], select: st
         WeightsError: no array, no such part, or two arrays with one name.
     """
     if select is None:
-        while not any(len(path) == 1 for path in arrays):
+        while not any(len(path) <= 1 for path in arrays):
             part = next((name for name in NETWORKS if any(path[0] == name for path in arrays)), None)
             if part is None:
                 break
