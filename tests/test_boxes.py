@@ -196,6 +196,16 @@ def test_nms_agrees_with_its_definition(backend: str) -> None:
             np.testing.assert_allclose(F.box_iou(boxes, boxes[:7]), expected, rtol=1e-14)
 
 
+@pytest.mark.filterwarnings("error")
+def test_boxes_that_are_no_numbers_suppress_nothing() -> None:
+    boxes = np.array([[0.0, 0, 2, 2]] * 4)
+    boxes[1, 2] = np.nan
+    for backend in ("reference", "cpu", "sim"):
+        with pycnn.use_backend(backend):
+            kept = F.nms(boxes.astype(np.float32), np.array([0.5, 0.9, np.nan, 0.7], np.float32), 0.5)
+        assert kept.tolist() == [1, 3]  # 3 takes the others with it
+
+
 def test_nms_of_tensors_is_a_tensor() -> None:
     boxes = pycnn.Tensor(np.array([[0.0, 0, 2, 2], [0, 0, 2, 2]]), requires_grad=True)
     kept = F.nms(boxes, pycnn.Tensor(np.array([0.1, 0.2])), 0.5)

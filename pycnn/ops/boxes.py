@@ -51,7 +51,7 @@ def nms(boxes: Array, scores: Array, iou_threshold: float, groups: Array | None 
 
     Args:
         boxes: (K, 4) as (x1, y1, x2, y2).
-        scores: (K,).
+        scores: (K,).  A NaN comes last.
         iou_threshold: between 0 and 1 to be of use.
         groups: (K,) integers: only boxes of one group suppress each other; None for a single group.
 
