@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
             name is then always the same, so that runs killed one after another leave one file behind and not a heap;
             two writers of one `path` need the other kind, which has a name for each process and thread.
 
+    Raises:
+        FileNotFoundError: no such folder.
+
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> with replacing(folder / "notes.txt") as temporary:
@@ -41,6 +45,8 @@ def replacing(path: str | os.PathLike[str], *, durable: bool = False) -> Iterato
     [('notes.txt', 'all of it')]
     """
     final = Path(path)
+    if not final.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no such folder", str(final.parent))
     writer = "" if durable else f".{os.getpid()}.{threading.get_ident()}"
     temporary = final.with_name(f".{final.name}{writer}.part")
     try:

@@ -18,6 +18,12 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such folder") as caught, replacing(tmp_path / "none" / "file"):
+        pass
+    assert caught.value.filename == str(tmp_path / "none")
+
+
 def interrupted(path, durable):
     with replacing(path, durable=durable) as temporary:
         temporary.write_text("half of the n")
