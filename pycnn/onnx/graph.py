@@ -108,8 +108,11 @@ def from_model(model: ModelProto, folder: str | Path = ".") -> Graph:
     """Validate a model; `folder` is where files with its weights lie.
 
     Raises:
+        TypeError: no ModelProto.
         ModelError, UnsupportedModelError, OSError: as `load`.
     """
+    if not isinstance(model, ModelProto):
+        raise TypeError(f"model must be an onnx.ModelProto, as onnx.load reads one, got {type(model).__name__}")
     if not model.HasField("graph"):
         raise ModelError("it holds no graph: an empty or cut off file, or no ONNX model")
     _expect_text(model.graph)

@@ -35,6 +35,11 @@ def _relu(**more: Any) -> Any:
     return _model([helper.make_node("Relu", ["x"], ["y"], name="first")], {"x": (2, 3)}, ["y"], **more)
 
 
+def test_a_path_is_no_model() -> None:
+    with pytest.raises(TypeError, match="must be an onnx[.]ModelProto, as onnx[.]load reads one, got str"):
+        pycnn.onnx.prepare("model.onnx")
+
+
 def test_all_unsupported_operators_are_named_at_once() -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["a"]),
