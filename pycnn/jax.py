@@ -153,7 +153,12 @@ _linear = _bilinear(
 
 
 def _added(y: Array, b: Array | None) -> Array:
-    return y if b is None else y + jnp.reshape(b, (-1, *(1,) * (y.ndim - 2))).astype(y.dtype)
+    if b is None:
+        return y
+    b = jnp.asarray(b)
+    if b.shape != (y.shape[1],):
+        raise ValueError(f"b must have one value a filter, shape ({y.shape[1]},), got {b.shape}")
+    return y + b.reshape(-1, *(1,) * (y.ndim - 2)).astype(y.dtype)
 
 
 def _expect(rank: int, what: str, **arrays: Array) -> list[Array]:
@@ -413,4 +418,9 @@ def batch_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
     (x,) = _expect(4, "(N, C, H, W)", x=x)
     weight = jnp.ones(x.shape[1], x.dtype) if weight is None else jnp.asarray(weight)
     bias = jnp.zeros(x.shape[1], weight.dtype) if bias is None else jnp.asarray(bias)
+    for name, one in (("weight", weight), ("bias", bias)):
+        if one.shape != (x.shape[1],):
+            raise ValueError(f"{name} must have one value a channel, shape ({x.shape[1]},), got {one.shape}")
+    if bias.dtype != weight.dtype or weight.dtype not in (x.dtype, jnp.promote_types(x.dtype, jnp.float32)):
+        raise TypeError(f"all arrays must have one dtype, got x: {x.dtype}, weight: {weight.dtype}, bias: {bias.dtype}")
     return _norm(x, weight, bias, eps)

@@ -192,6 +192,9 @@ def test_it_trains_under_jit() -> None:
         (lambda: ours.conv2d(np.ones((1, 1, 3, 3), int), W), TypeError, "x must be floating"),
         (lambda: ours.linear(M, W[0, 0]), ValueError, "does not fit"),
         (lambda: ours.max_pool2d(X, 0), ValueError, "kernel_size"),
+        (lambda: ours.conv2d(X, W, np.ones(1, np.float32), groups=2), ValueError, "b must have one value a filter"),
+        (lambda: ours.batch_norm(X, np.ones(2, np.float32)), ValueError, "weight must have one value a channel"),
+        (lambda: ours.batch_norm(X, None, np.ones(X.shape[1], np.float16)), TypeError, "must have one dtype"),
     ],
 )
 def test_refusals_come_while_jax_traces(call: Any, error: type[Exception], message: str) -> None:
