@@ -80,7 +80,7 @@ bool within(const Integers& values, std::int64_t least, std::int64_t end) {
     const std::int64_t* at = values.data();
     bool bad = false;
     for (py::ssize_t i = 0; i < values.size(); i++) {
-        bad |= static_cast<std::uint64_t>(at[i] - least) >= static_cast<std::uint64_t>(end - least);
+        bad |= at[i] < least || at[i] >= end;
     }
     return !bad;
 }
