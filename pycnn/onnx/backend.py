@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pycnn._extras import extra
-from pycnn.algorithms import use_accuracy
+from pycnn.algorithms import accuracy_of_call, use_accuracy
 from pycnn.arrays import parse_device, to_host
 from pycnn.autograd import no_grad
 from pycnn.jit.errors import MissingToolError
@@ -35,7 +35,8 @@ class PycnnRep(BackendRep):
     """
 
     def __init__(self, graph: Graph, device: str, accuracy: str) -> None:
-        self.graph, self.device, self.accuracy = graph, device, accuracy
+        with accuracy_of_call(accuracy):  # raises where there is no such accuracy
+            self.graph, self.device, self.accuracy = graph, device, accuracy
         self._program = Program(graph)
         self._weights = {name: tensor.to(device) for name, tensor in self._program.weights().items()}
 
@@ -157,7 +158,7 @@ class PycnnBackend(Backend):
         Raises:
             ModelError: a model that is not valid.
             UnsupportedModelError: operators that pycnn does not have, all of them with their nodes.
-            ValueError, MissingToolError: a device that there is not.
+            ValueError, MissingToolError: a device or an accuracy that there is not.
         """
         _expect_no_more(kwargs)
         return PycnnRep(from_model(model), device_of_name(device), accuracy)

@@ -215,6 +215,8 @@ def test_devices() -> None:
     assert not pycnn.onnx.supports_device("TPU")
     with pytest.raises(ValueError, match="tpu"):
         pycnn.onnx.prepare(_relu(), "TPU")
+    with pytest.raises(ValueError, match="accuracy must be"):
+        pycnn.onnx.prepare(_relu(), accuracy="some")
 
 
 def test_names_that_are_no_text_are_refused() -> None:
