@@ -36,7 +36,7 @@ def _relu(**more: Any) -> Any:
 
 
 def test_a_path_is_no_model() -> None:
-    with pytest.raises(TypeError, match="must be an onnx[.]ModelProto, as onnx[.]load reads one, got str"):
+    with pytest.raises(TypeError, match=r"must be an onnx[.]ModelProto, as onnx[.]load reads one, got str"):
         pycnn.onnx.prepare("model.onnx")
 
 
