@@ -157,7 +157,9 @@ def test_nothing_is_widened_on_the_way(case: Any, dtype: np.dtype) -> None:
         weights = case.function == "nll_bwd" and instance.kernel == "nll_losses"
         # dy * u, whose sum is the gradient of a weight, would lose its digits in 16 bits.
         product = case.function == "group_norm_bwd" and instance.kernel == "channel_sum"
-        assert kinds.intersection(instance.name.split("_")) or sums or weights or product, instance
+        # One axis after the other: what is between them is not rounded.
+        apart = case.function == "resample" and any(one.kernel == "convert" for one in device.launches)
+        assert kinds.intersection(instance.name.split("_")) or sums or weights or product or apart, instance
 
 
 @each_half

@@ -74,7 +74,7 @@ def test_arrays_of_two_places_are_refused(gpu: Gpu) -> None:
     x, w = pycnn.ones(1, 1, 4, 4), pycnn.ones(1, 1, 3, 3, device="cuda")
     with pytest.raises(TypeError, match="all arrays must come from one library, got x: numpy, w: cupy"):
         pycnn.conv2d(x, w)
-    with pytest.raises(TypeError, match="all arrays must be on one GPU, got x: cuda:1, w: cuda:0"):
+    with pytest.raises(TypeError, match="all arrays must be on one device, got x: cuda:1, w: cuda:0"):
         pycnn.conv2d(x.cuda(1), w)
 
 
