@@ -12,14 +12,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from torch.testing._internal.common_methods_invocations import op_db
 
 import pycnn
 from pycnn import functional as F
 from pycnn.tensor import Tensor
+
+# Importing torch's tests forbids the whole process to set its flags, which others here do.
+with mock.patch.object(torch.backends, "disable_global_flags"):
+    from torch.testing._internal.common_methods_invocations import op_db
 
 Function = Callable[..., Any]
 

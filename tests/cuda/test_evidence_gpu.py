@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +38,9 @@ from pycnn.testing import (
     scattered,
 )
 from pycnn.testing.fragments import ProbeSources, accumulation, experiments
+
+with suppress(ImportError):  # before a CuPy is played, which it would take for a real one
+    import torch  # noqa: F401
 
 pytestmark = [pytest.mark.simulator, pytest.mark.nvrtc]
 

@@ -43,6 +43,7 @@ def test_a_network_comes_back_with_its_names_and_values(tmp_path: Path) -> None:
 
 
 def test_it_trains(tmp_path: Path) -> None:
+    pycnn.manual_seed(0)
     loaded = _of_file(models.lenet5(), (1, 1, 32, 32), tmp_path / "lenet5.onnx")
     optimizer = optim.Adam(loaded.parameters(), lr=0.01)
     random = np.random.default_rng(0)
