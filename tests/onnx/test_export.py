@@ -268,4 +268,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert session.get_inputs()[0].shape == ["N", 3, 24, 40]
     assert session.get_outputs()[0].shape == ["N", 7]
     assert main(["export", "resnet20", "--out", str(tmp_path / "absent" / "net.onnx")]) == 2
-    assert "No such file or directory" in capsys.readouterr().err
+    assert "there is no such folder" in capsys.readouterr().err
