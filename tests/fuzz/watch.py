@@ -45,7 +45,7 @@ class Watch:
         try:
             self._target.read(path)
             taken = True
-        except Exception as error:
+        except Exception as error:  # whatever it is: that it is another one is what is looked for
             raised = {base.__name__ for base in type(error).__mro__}
             if raised.isdisjoint(self._target.refuses):
                 allowed = " or ".join(self._target.refuses)
