@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderDataset", "read_folder", "read_image"]
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # Pillow knows others, one of which runs a program
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
+# Pillow knows others.  One runs a program; that of GIF fills a frame of the size that the file gives when it opens it.
 
 # A file of some bytes can say that it holds gigabytes.  Decoders take up to twelve bytes a pixel; that much is granted
 # up to 64 MiB, and beyond it to files with a byte for 16 pixels: photographs have several times as much.
@@ -31,7 +32,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     """Read one image file as RGB, turned upright if its EXIF data says so.
 
     Args:
-        path: the file; JPEG, PNG, BMP, GIF, WebP, TIFF or PPM, whatever its name says.
+        path: the file; JPEG, PNG, BMP, WebP, TIFF or PPM, whatever its name says.
         size: if given, the shorter side is scaled to it and the central square is cut out, as AlexNet's training did.
 
     Returns:
