@@ -140,7 +140,7 @@ Call = Callable[[Run], None]
 
 
 class Program:
-    """The steps of csrc/bindings/program.cpp, under their names and with their arguments."""
+    """The steps of csrc/bindings/program.h, under their names and with their arguments."""
 
     def __init__(self, lanes: int, batch: int, arena: int) -> None:
         assert batch > 0
