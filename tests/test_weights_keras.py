@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+import time
 
 import numpy as np
 import pytest
 
 from pycnn import nn, weights
-from pycnn.weights import WeightsError
+from pycnn.weights import WeightsError, hdf5, hdf5_child
 
 RNG = np.random.default_rng(0)
 
@@ -196,6 +199,112 @@ def test_hdf5_that_is_refused(h5py, tmp_path):
         (tmp_path / "net").write_bytes(whole[:length])
         with pytest.raises(WeightsError, match="a damaged HDF5 file"):
             weights.load(tmp_path / "net")
+
+
+def test_listed_weights_of_keras_that_lie_elsewhere_are_refused(h5py, tmp_path):
+    with h5py.File(tmp_path / "other", "w") as file:
+        file["group/x"] = 1.0
+    for place, link in {"layer": h5py.ExternalLink("other", "group"), "layer/x": h5py.SoftLink("/secret")}.items():
+        with h5py.File(tmp_path / "net", "w") as file:
+            file["secret"] = 1.0
+            file.attrs["layer_names"] = [b"layer"]
+            file[place] = link
+            file["layer"].attrs["weight_names"] = [b"x"]
+        with pytest.raises(WeightsError, match="a link to elsewhere"):
+            weights.load(tmp_path / "net")
+    with h5py.File(tmp_path / "net", "w") as file:
+        file.attrs["layer_names"] = [b"layer"]
+    with pytest.raises(WeightsError, match="no 'layer', which a list of layers or weights names"):
+        weights.load(tmp_path / "net")
+
+
+def test_hdf5_of_every_kind_of_storage(h5py, tmp_path):
+    """Most arrays are views of the file, and those that it has in another form come from the HDF5 library."""
+    arrays = {
+        "plain": normal(5, 7),
+        "turned": normal(5, 7).astype(">f8"),
+        "scalar": np.float32(3),
+        "empty": np.zeros((0, 3), np.int16),
+        "truths": np.array([True, False, True]),
+        "complex": np.array([1 + 2j, 3 - 4j], np.complex64),
+        "half": normal(3).astype(np.float16),
+    }
+    packed = RNG.integers(0, 9, (700, 3, 1000), np.uint8)  # rows that do not fill a whole number of pieces
+    with h5py.File(tmp_path / "net", "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+        file.create_dataset("packed", data=packed, chunks=(64, 3, 500), compression="gzip")
+        file.create_dataset("filled", (4, 5), "i4", fillvalue=7)  # no bytes of it are in the file
+    read = weights.load(tmp_path / "net")
+    for name, array in {**arrays, "packed": packed, "filled": np.full((4, 5), 7, np.int32)}.items():
+        np.testing.assert_array_equal(read[name], array)
+        assert read[name].shape == np.shape(array)
+        assert read[name].dtype == array.dtype.newbyteorder("=")
+    assert not read["plain"].flags.owndata
+    assert read["packed"].flags.owndata
+
+
+LIMITED = """
+import importlib.util, json, os, signal, sys, time
+spec = importlib.util.spec_from_file_location("child", {path!r})
+child = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(child)
+child.limit(int(sys.argv[2]), int(sys.argv[3]))
+"""
+LARGE = """
+try:
+    bytearray(100 << 20)
+except MemoryError:
+    print(json.dumps(["error", "no memory", "some"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("while True: pass", "reading it takes more than 1 s"),
+        ("time.sleep(60)", "reading it takes more than 1 s"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "reading it ends it with status -11"),
+        ("sys.exit()", "reading it ends it with status 0"),
+        ("print('[\"array\", [', end='')", "reading it ends it with status 0"),
+        ("print(json.dumps(['array', ['x'], '<f4', [3], None]) + '\\nab')", "reading it ends it with status 0"),
+        ("print(json.dumps(['array', ['x'], '<f4', [3], 1 << 40]))", "a place within the file"),
+        ("print(json.dumps(['array', ['x'], '<f4', [1 << 40], None]))", "far more memory"),
+        ("while True: print(json.dumps(['array', ['x' * 9999], '<f4', [1], 0]))", "far more memory"),
+        (LARGE, "found no memory, expected some"),
+    ],
+)
+def test_what_the_hdf5_library_does_ends_with_its_process(h5py, tmp_path, monkeypatch, program, message):
+    with h5py.File(tmp_path / "net", "w") as file:
+        file["x"] = 1.0
+    (tmp_path / "child.py").write_text(LIMITED.format(path=hdf5_child.__file__) + program)
+    monkeypatch.setattr(hdf5_child, "__file__", str(tmp_path / "child.py"))
+    monkeypatch.setattr(hdf5, "_SECONDS", 1)
+    monkeypatch.setattr(hdf5, "_CLOCK", 1 if "sleep" in program else 60)
+    start = time.monotonic()
+    with pytest.raises(WeightsError, match=message):
+        weights.load(tmp_path / "net")
+    assert time.monotonic() - start < 50  # not the clock, but its own limit ends a loop
+
+
+def test_an_interrupt_ends_the_hdf5_librarys_process(h5py, tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "net", "w") as file:
+        file["x"] = 1.0
+    program = "import os, signal, sys, time; open(sys.argv[1] + '.pid', 'w').write(str(os.getpid()))"
+    (tmp_path / "child.py").write_text(f"{program}; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)")
+    monkeypatch.setattr(hdf5_child, "__file__", str(tmp_path / "child.py"))
+    with pytest.raises(KeyboardInterrupt):
+        weights.load(tmp_path / "net")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "net.pid").read_text()), 0)
+
+
+def test_hdf5_without_h5py(h5py, tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "net", "w") as file:
+        file["x"] = 1.0
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ModuleNotFoundError, match=r"h5py is not installed: pip install 'pycnn\[weights\]'"):
+        weights.load(tmp_path / "net")
 
 
 # -- TensorFlow.js ---------------------------------------------------------------------------------------------------

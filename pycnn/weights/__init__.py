@@ -3,7 +3,8 @@
 `load` looks at a file's contents, not at its name, and gives what `Module.load_state_dict` takes.  Nothing in a file is
 executed and no size in it is believed, so one from a stranger can be opened: PyTorch's pickles are run by a machine of
 our own that builds tensors and refuses all else by name, and memory stays below four times the file and 64 MiB.
-HDF5 is the exception: h5py reads it, and the HDF5 library may hang or crash over a file that was damaged on purpose.
+HDF5 is read by its own library, which damaged files can make crash or loop for ever: it runs in a process of its own,
+with limits of time and memory, and what happens there is one more reason to refuse a file.
 """
 
 from __future__ import annotations

@@ -3,22 +3,30 @@
 Keras 1 and 2 list their layers in an attribute and name each variable; Keras 3 has a group for each layer and numbers
 the variables, so that their names follow from the layer's class, which is the group's name, and from their shapes.
 
-h5py reads the file.  Damage that the HDF5 library reports is refused; over some that it does not see it never returns
-(seen with HDF5 2.0 and a changed byte in an attribute).  What a sound file could do, refer to other files or claim a
-size of a million times its own, is refused here.
+The HDF5 library crashes or never returns over some damaged files, so it runs in a process of its own (`hdf5_child`)
+with a limit of time and memory.  Most arrays lie in the file as NumPy has them: that process only says where, and they
+are views of the mapped file; compressed ones come through a pipe.
 """
 
 from __future__ import annotations
 
-import re
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import contextmanager
+from math import prod
+from typing import IO, Any
 
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn.weights import hdf5_child
 from pycnn.weights.channels_last import convert
-from pycnn.weights.errors import WeightsError
 from pycnn.weights.source import Source, brief
 
 __all__ = ["is_hdf5", "read_hdf5"]
@@ -26,9 +34,12 @@ __all__ = ["is_hdf5", "read_hdf5"]
 Array = np.ndarray[Any, Any]
 Path = tuple[str, ...]
 
-_DEEPEST = 64
-_OPTIMISERS = {"optimizer", "optimizer_weights"}
 _VARIABLES = "vars"  # Keras 3's group of a layer's variables
+# The other process: processor time, which a busy machine does not use up, and a clock in case it waits for ever.
+_SECONDS, _BYTES_A_SECOND, _CLOCK = 2, 8 << 20, 10
+_MEMORY = 24 << 20  # beside the file's size, which it may read whole; this comes off what the reader may use
+_LONGEST_LINE = 1 << 20
+_ALONE = {"OPENBLAS_NUM_THREADS": "1"}  # importing NumPy would start a thread for each processor
 
 
 def is_hdf5(source: Source) -> bool:
@@ -44,76 +55,85 @@ def read_hdf5(source: Source, converted: bool) -> dict[Path, Array]:
         converted: give a Keras file's arrays PyTorch's names and layouts (see `channels_last`).
 
     Raises:
-        WeightsError: a damaged file, links to other files, arrays of other things than numbers.
+        WeightsError: a damaged file, links to other files, arrays of other things than numbers, a file over which the
+            HDF5 library crashes, or takes longer than 2 s and another for each 8 MiB.
         ModuleNotFoundError: h5py is not installed.
     """
     with extra("weights", "h5py"):
-        import h5py
-    try:
-        with h5py.File(source.path, "r") as file:
-            root = file.get("model_weights", file)
-            if "layer_names" in root.attrs or "layer_names0" in root.attrs:
-                found = dict(_listed(source, root))
-            else:
-                found = dict(_walk(source, file, ()))
-                if not any(_VARIABLES in path[:-1] for path in found):
-                    return found
-                found = _named(found)
-    except WeightsError:
-        raise
-    # What h5py raises over damaged files.
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise source.error(f"a damaged HDF5 file ({' '.join(str(error).split())[:200]})", "a whole one") from None
+        if importlib.util.find_spec("h5py") is None:
+            raise ModuleNotFoundError(name="h5py")
+    found, listed = _read(source)
+    if not listed:
+        if not any(_VARIABLES in path[:-1] for path in found):
+            return found
+        found = _named(found)
     return convert(found) if converted else found
 
 
-def _listed(source: Source, root: Any) -> Iterator[tuple[Path, Array]]:
-    """Keras 1 and 2: layers and variables by the lists in the attributes."""
-    for layer in _strings(root, "layer_names"):
-        for variable in _strings(root[layer], "weight_names"):
-            parts = [part for part in variable.split(":")[0].split("/") if part]
-            while len(parts) > 1 and parts[0] == layer:
-                parts = parts[1:]
-            yield (layer, *parts), _read(source, root[layer][variable], f"{layer}/{variable}")
+def _read(source: Source) -> tuple[dict[Path, Array], bool]:
+    """The arrays as the file has them, and whether Keras' lists named them."""
+    found: dict[Path, Array] = {}
+    source.spend(_MEMORY)
+    with _child(source) as pipe:
+        while (line := pipe.readline(_LONGEST_LINE)).endswith(b"\n"):
+            source.spend(4 * len(line) + 1000)
+            kind, *values = json.loads(line)
+            if kind == "end":
+                return found, bool(values[0])
+            if kind == "error":
+                raise source.error(*values)
+            path, dtype, shape, offset = values
+            found[tuple(path)] = _array(source, pipe, "/".join(path), np.dtype(dtype), shape, offset)
+        raise EOFError
 
 
-def _strings(group: Any, name: str) -> list[str]:
-    """A list of strings, in one attribute or, if it is long, in numbered ones."""
-    names = [name] if name in group.attrs else [f"{name}{i}" for i in range(len(group.attrs))]
-    texts = [text for one in names if one in group.attrs for text in group.attrs[one]]
-    return [text.decode() if isinstance(text, bytes) else str(text) for text in texts]
+def _array(
+    source: Source, pipe: IO[bytes], name: str, dtype: np.dtype[Any], shape: list[int], offset: int | None
+) -> Array:
+    """One array, from the mapped file or, without an offset, from the pipe, in this machine's order of bytes."""
+    count = prod(shape) * dtype.itemsize
+    source.spend(count if offset is not None else count + count // 2)  # what turning it takes, or it and a part turned
+    if offset is not None:
+        array = source.array(offset, dtype, shape, brief(name))
+    else:
+        array = np.empty(shape, dtype)
+        bytes_ = array.reshape(-1).view(np.uint8)
+        if pipe.readinto(bytes_.data) < count:  # type: ignore[attr-defined]  # of every buffered reader
+            raise EOFError
+        if dtype == np.bool_ and count and bytes_.max() > 1:
+            raise source.error(f"truth values of {brief(name)} with a byte above 1", "bytes 0 and 1")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def _walk(source: Source, group: Any, path: Path) -> Iterator[tuple[Path, Array]]:
-    """Every array below a group, optimisers left out; numbers in names are sorted by value."""
-    import h5py
+@contextmanager
+def _child(source: Source) -> Iterator[IO[bytes]]:
+    """The standard output of a process that reads the file, and that is gone after the ``with`` block.
 
-    if len(path) > _DEEPEST:
-        raise source.error(f"groups more than {_DEEPEST} deep", "layers")
-    for name in sorted(group, key=_natural):
-        source.spend(1000)
-        link = group.get(name, getlink=True)
-        if not isinstance(link, h5py.HardLink):
-            raise source.error(f"{brief('/'.join((*path, name)))}, a link to elsewhere", "arrays in this file")
-        item = group[name]
-        if isinstance(item, h5py.Dataset):
-            yield (*path, name), _read(source, item, "/".join((*path, name)))
-        elif name not in _OPTIMISERS:
-            yield from _walk(source, item, (*path, name))
-
-
-def _natural(name: str) -> list[str]:
-    return [part.zfill(9) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def _read(source: Source, item: Any, name: str) -> Array:
-    import h5py
-
-    if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiubc" or item.is_virtual or item.external:
-        raise source.error(f"{brief(name)}, which is no array of numbers in this file", "one")
-    source.spend(item.nbytes + item.nbytes // 2)  # once as it is and, for a moment, once turned
-    array: Array = item[()] if item.shape else np.asarray(item[()])
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    Raises:
+        WeightsError: the block raised EOFError, because the process ended before it was done.
+        OSError: no process could be started.
+    """
+    seconds = _SECONDS + len(source) // _BYTES_A_SECOND
+    limits = str(seconds), str(_MEMORY + len(source)), json.dumps(sys.path)
+    # -S -P: sys.path is ours, and neither site's nor the folder of the script, whose modules are not what they seem.
+    command = [sys.executable, "-S", "-P", hdf5_child.__file__, os.path.abspath(source.path), *limits]
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=os.environ | _ALONE)
+    clock = threading.Timer(_CLOCK * seconds, child.kill)
+    clock.start()
+    assert child.stdout is not None
+    try:
+        yield child.stdout
+    except EOFError:
+        clock.cancel()
+        status = child.wait()
+        late = status in (-signal.SIGKILL, -signal.SIGXCPU)
+        why = f"takes more than {seconds} s" if late else f"ends it with status {status}"
+        raise source.error(f"a damaged HDF5 file (reading it {why})", "a whole one") from None
+    finally:
+        clock.cancel()
+        child.kill()
+        child.wait()
+        child.stdout.close()
 
 
 def _named(numbered: dict[Path, Array]) -> dict[Path, Array]:

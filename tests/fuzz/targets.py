@@ -110,34 +110,52 @@ def _read_weights(path: Path) -> object:
 
 
 def _weights_seeds() -> list[bytes]:
-    """Checkpoints of PyTorch, safetensors, and HDF5 where h5py is installed."""
+    """Checkpoints of PyTorch, and safetensors."""
     import importlib.util
     import tempfile
 
     from pycnn import weights
 
-    arrays = {"a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "a.bias": np.zeros(0), "b": np.int64(7)}
     seeds = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "net.safetensors")
-        weights.save(path, {name: np.asarray(array) for name, array in arrays.items()})
+        weights.save(path, _ARRAYS)
         seeds.append(path.read_bytes())
-        if importlib.util.find_spec("h5py") is not None:
-            import h5py
-
-            for packed in (None, "gzip"):
-                with h5py.File(path, "w") as file:
-                    file.create_dataset("layer/kernel", data=arrays["a.weight"], compression=packed)
-                seeds.append(path.read_bytes())
     if importlib.util.find_spec("torch") is not None:
         import torch
 
-        state = {"state_dict": {name: torch.as_tensor(np.asarray(array)) for name, array in arrays.items()}, "epoch": 3}
+        state = {"state_dict": {name: torch.as_tensor(array) for name, array in _ARRAYS.items()}, "epoch": 3}
         for zipped in (True, False):
             buffer = io.BytesIO()
             torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
             seeds.append(buffer.getvalue())
     return seeds
+
+
+_ARRAYS = {
+    **{"a.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 4), "a.bias": np.zeros(0), "b": np.array(7)},
+}
+
+
+def _hdf5_seeds() -> list[bytes]:
+    """Arrays alone, plain and compressed, in the oldest and the newest form; and Keras', with its lists."""
+    import h5py
+
+    seeds = []
+    for packed in (None, "gzip"):
+        for form in ("earliest", "latest"):
+            buffer = io.BytesIO()
+            with h5py.File(buffer, "w", libver=form) as file:
+                file.create_dataset("layer/kernel", data=_ARRAYS["a.weight"], compression=packed)
+                file.attrs["note"] = "a text of no fixed length"
+            seeds.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs["layer_names"] = [b"layer", b"none"]
+        file["layer/layer/kernel:0"] = _ARRAYS["a.weight"]
+        file["layer"].attrs["weight_names"] = ["layer/kernel:0"]
+        file.create_group("none").attrs["weight_names"] = np.zeros(0, "S1")
+    return [*seeds, buffer.getvalue()]
 
 
 def _read_onnx(path: Path) -> object:
@@ -196,5 +214,6 @@ TARGETS = {
     "image": Target(_read_image, ("CorruptFile",), _image_seeds, "", ("pycnn.data", "PIL")),
     "folder": Target(_read_folder, ("CorruptFile",), _image_seeds, ".jpg", ("pycnn.data", "PIL")),
     "weights": Target(_read_weights, ("WeightsError",), _weights_seeds, "", ("pycnn.weights",)),
+    "hdf5": Target(_read_weights, ("WeightsError",), _hdf5_seeds, "", ("pycnn.weights",)),
     "onnx": Target(_read_onnx, ("ModelError", "UnsupportedModelError", "OSError"), _onnx_seeds, "", ("pycnn.onnx",)),
 }
