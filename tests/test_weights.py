@@ -318,6 +318,13 @@ def test_a_tensor_by_hand(tmp_path):
     np.testing.assert_array_equal(weights.load(path)["x"], [1, 2, 3, 4])
 
 
+def test_an_older_checkpoint_that_is_cut_off_says_so(tmp_path):
+    whole = older(b"}" + text(b"x") + tensor() + b"s", NUMBERS)
+    for length in range(2, len(whole)):
+        with pytest.raises(WeightsError, match=r"cut off|storage 'k' of 16 bytes at byte .* a place within the file's"):
+            weights.load(written(tmp_path, whole[:length]))
+
+
 WRONG_PICKLES = {
     "at element 1 of storage": older(tensor(offset=b"K\x01"), NUMBERS),
     "within its 16 bytes": older(tensor(stride=b"K\x02\x85"), NUMBERS),

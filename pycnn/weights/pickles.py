@@ -141,7 +141,10 @@ class _Machine:
             self._refuse(f"a string that is not {encoding}")
 
     def _line(self) -> str:
-        end = bytes(self._data[self.at : self.at + 256]).find(b"\n")
+        part = bytes(self._data[self.at : self.at + 256])
+        end = part.find(b"\n")
+        if end < 0 and len(part) < 256:
+            self._refuse(f"a pickle cut off at byte {len(self._data):,}", f"the end of a name at byte {self.at:,}")
         if end < 0:
             self._refuse("a name of more than 255 bytes")
         text = self._text(end)

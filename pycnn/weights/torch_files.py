@@ -113,6 +113,8 @@ def read_older_checkpoint(source: Source) -> Any:
     for key in keys:
         if not isinstance(key, str) or key not in storages:
             raise source.error(f"the storage {brief(key)}, which no tensor views", "one that was named before")
+        if at + 8 > len(data):
+            raise source.error(f"a file cut off at byte {len(data):,}", f"storage {brief(key)} from byte {at:,}")
         made, count = storages[key], int.from_bytes(data[at : at + 8], "little")
         if count != made.count:
             raise source.error(f"{count:,} elements of storage {brief(key)}", f"{made.count:,}, as the pickle says")
