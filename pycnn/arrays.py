@@ -119,7 +119,7 @@ def parse_device(device: Any) -> str:
     if name == "cpu" and number in ("", "0"):
         return "cpu"
     if name != "cuda" or (colon and not number.isdecimal()):
-        raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {device!r}, which is no dtype either')
+        raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {device!r}')
     if colon:
         return f"cuda:{int(number)}"
     from pycnn.backends.cuda.device_cupy import current_device

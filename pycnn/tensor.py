@@ -1074,6 +1074,8 @@ def destination(wanted: tuple[Any, ...], dtype: Any, device: Any) -> tuple[np.dt
         if isinstance(one, Variable):
             dtype, device = one._data.dtype, device_of(one._data)
         elif is_device(one):
+            if isinstance(one, str) and one.partition(":")[0] not in ("cpu", "cuda"):
+                raise ValueError(f'a device is "cpu", "cuda" or "cuda:N", got {one!r}, which is no dtype either')
             device = one
         elif one is not None:
             dtype = one
