@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn._files import replacing
+from pycnn._files import replacing, size_of
 
 __all__ = ["ArchiveError", "Stored", "checksum", "read", "stored", "write"]
 
@@ -56,6 +56,7 @@ def read(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Any], dict[
         ImportError: safetensors is not installed.
     """
     library = _safetensors()
+    size_of(path)
     with _refusing(library), library.safe_open(path, framework="np") as file:
         header, text, expected = _header(file.metadata(), form)
         arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, the file is no mapping
@@ -70,6 +71,7 @@ def stored(path: str | os.PathLike[str], form: str) -> tuple[dict[str, Any], dic
         OSError, ArchiveError, ImportError: as `read`.
     """
     library = _safetensors()
+    size_of(path)
     file = _File(path)
     with _refusing(library):
         with library.safe_open(path, framework="np") as whole:  # the library knows best what a whole file is
@@ -149,7 +151,7 @@ def _refusing(library: ModuleType) -> Iterator[None]:
         raise
     except KeyError as error:
         raise ArchiveError(f"its header has no {error}") from None
-    except (library.SafetensorError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (library.SafetensorError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
         raise ArchiveError(str(error)) from None
 
 

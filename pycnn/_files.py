@@ -1,15 +1,16 @@
-"""Files that are written whole or not at all, and the folder for those that only save time."""
+"""Files that are files, those that are written whole or not at all, and the folder for those that only save time."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["cache_folder", "replacing"]
+__all__ = ["cache_folder", "replacing", "size_of"]
 
 
 def cache_folder() -> Path:
@@ -19,6 +20,24 @@ def cache_folder() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pycnn"
+
+
+def size_of(path: str | os.PathLike[str]) -> int:
+    """The size in bytes of a file that is to be read, which is no pipe or device: these may never end, or never begin.
+
+    Raises:
+        OSError: no such file, a folder (IsADirectoryError), or something else that is no file.
+
+    >>> size_of(os.devnull)
+    Traceback (most recent call last):
+    OSError: [Errno 22] a pipe, a device or a socket, where a file is expected: '/dev/null'
+    """
+    state = os.stat(path)
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "a pipe, a device or a socket, where a file is expected", os.fspath(path))
+    return state.st_size
 
 
 @contextmanager

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from pycnn import _cpu, machine
-from pycnn._files import cache_folder, replacing
+from pycnn._files import cache_folder, replacing, size_of
 from pycnn._scoped import Scoped
 from pycnn.shape import PASSES, Problem
 
@@ -206,10 +206,11 @@ def load(path: str | os.PathLike[str]) -> Table:
         OSError: it cannot be read.
         ValueError: it is no table; the message says why.
     """
+    size_of(path)
     text = Path(path).read_bytes()
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no tuning table: {error}") from None
     return Table.from_dict(values, str(path))
 

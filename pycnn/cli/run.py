@@ -86,12 +86,16 @@ def _inputs(args: argparse.Namespace, wanted: Any) -> dict[str, Any]:
     """The arrays by the names of the model's inputs.  Raises ValueError where they are too many or too few."""
     import numpy as np
 
+    from pycnn._files import size_of
+
     known = {info.name: info for info in wanted}
     given: dict[str, Any] = {}
     for text in args.input:
         name, equals, file = text.partition("=")
         if not equals or name not in known:
             name, file = next((one for one in known if one not in given), ""), text
+        if file.endswith(_ARRAYS):
+            size_of(file)  # raises for what is no file
         if file.endswith(".npz"):
             with np.load(file, allow_pickle=False) as archive:
                 given.update({key: archive[key] for key in archive.files})

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pycnn._files import size_of
 from pycnn.data.errors import CorruptFile
 
 __all__ = ["CIFAR10_CLASSES", "find_cifar10", "read_cifar10", "read_cifar10_file"]
@@ -30,7 +31,7 @@ def read_cifar10_file(path: str | Path, records: int = _RECORDS) -> tuple[np.nda
         Images, uint8 of shape (records, 3, 32, 32), and labels, int64 of shape (records,).
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         CorruptFile: another size than `records` x 3073 bytes, or a label above 9.
 
     >>> import pathlib, tempfile
@@ -42,7 +43,7 @@ def read_cifar10_file(path: str | Path, records: int = _RECORDS) -> tuple[np.nda
     ((1, 3, 32, 32), 'cat')
     """
     path = Path(path)
-    size, wanted = path.stat().st_size, records * _RECORD
+    size, wanted = size_of(path), records * _RECORD
     if size != wanted:
         raise CorruptFile(path, f"{size} bytes", f"{wanted} ({records} images of {_RECORD} bytes)")
     table = np.fromfile(path, np.uint8).reshape(records, _RECORD)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn._files import size_of
 from pycnn.data.dataset import Split, held_out_fifth
 from pycnn.data.errors import CorruptFile
 from pycnn.shape import whole
@@ -39,7 +40,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
         uint8 of shape (3, H, W); H = W = size if that is given.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         CorruptFile: not an image, a truncated one, or one of more pixels than a file of its size is believed to hold:
             5.6 million, or 16 a byte.
         ModuleNotFoundError: Pillow is not installed.
@@ -58,11 +59,12 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     with extra("train", "Pillow"):
         from PIL import Image, ImageOps, UnidentifiedImageError
     path = Path(path)
+    length = size_of(path)
     try:
         with Image.open(path, formats=_FORMATS) as opened:
             if size is not None:
                 opened.draft("RGB", (size, size))  # a JPEG decoder can skip what would be scaled away
-            pixels, most = opened.width * opened.height, max(_FREE_PIXELS, _PIXELS_A_BYTE * path.stat().st_size)
+            pixels, most = opened.width * opened.height, max(_FREE_PIXELS, _PIXELS_A_BYTE * length)
             if pixels > most:
                 raise CorruptFile(path, f"{pixels} pixels", f"at most {most} in a file of its size")
             ImageOps.exif_transpose(opened, in_place=True)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pycnn._files import size_of
 from pycnn.data.errors import CorruptFile
 
 __all__ = ["find_idx", "read_idx", "read_mnist"]
@@ -41,7 +42,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         The array, in this machine's byte order and the shape that the header gives.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         CorruptFile: anything that is not one complete IDX array and nothing more: a wrong magic number, an unknown
             element code, an absurd rank or size, missing or trailing bytes, damaged compression, or elements of more
             than 3.5 times a compressed file's size plus 48 MiB.
@@ -53,7 +54,7 @@ def read_idx(path: str | Path) -> np.ndarray:
     array([7, 8, 9], dtype=uint8)
     """
     path = Path(path)
-    size = path.stat().st_size
+    size = size_of(path)
     with path.open("rb") as raw:
         compressed = raw.read(2) == _GZIP
         raw.seek(0)

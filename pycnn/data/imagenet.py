@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn._files import size_of
 from pycnn.data.folder import read_image
 from pycnn.data.transforms import Normalize
 from pycnn.shape import whole
@@ -64,13 +65,14 @@ def class_names(path: str | Path | None = None) -> tuple[str, ...]:
         path: a text file with a name a line; by default ImageNet's 1000, in the words that torchvision uses.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         ValueError: a file that is no text or has no names.
 
     >>> class_names()[281]
     'tabby'
     """
     file = Path(_NAMES if path is None else path)
+    size_of(file)
     try:
         names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines())
     except UnicodeDecodeError:

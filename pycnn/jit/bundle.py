@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import pycnn
-from pycnn._files import replacing
+from pycnn._files import replacing, size_of
 from pycnn.jit import cache
 from pycnn.jit.sources import Instance
 
@@ -76,7 +76,8 @@ class Bundle:
         path: the file.
 
     Raises:
-        BundleError: no such file, no bundle, one of another format or of another pycnn, or a damaged one.
+        BundleError: no such file, one that cannot be read, no bundle, one of another format or of another pycnn, or a
+            damaged one.
 
     Attributes:
         path: the file.
@@ -87,6 +88,7 @@ class Bundle:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
+            size_of(self.path)
             with zipfile.ZipFile(self.path) as file:
                 manifest = self._manifest(file)
                 self.nvrtc = str(manifest["nvrtc"])
@@ -95,7 +97,11 @@ class Bundle:
                     self._read(file, kernel)
         except FileNotFoundError:
             raise BundleError(f"there is no bundle of kernels {self.path}") from None
-        except zipfile.BadZipFile as error:
+        except OSError as error:
+            raise BundleError(f"the bundle of kernels {self.path} cannot be read: {error.strerror}") from None
+        except BundleError:
+            raise
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:  # the latter are of zipfile, too
             raise BundleError(f"{self.path} is no bundle of kernels, or a damaged one: {error}") from None
 
     @property
@@ -116,7 +122,7 @@ class Bundle:
             raise BundleError(f"{self.path} is no bundle of kernels: it has no {_MANIFEST}")
         try:
             manifest = json.loads(self._member(file, _MANIFEST, _MOST_MANIFEST))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if isinstance(error, BundleError):
                 raise
             raise BundleError(f"{self.path} is damaged: its {_MANIFEST} is not JSON ({error})") from None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn._files import size_of
 from pycnn.onnx import registry
 from pycnn.onnx.errors import ModelError, UnsupportedModelError
 
@@ -85,11 +86,12 @@ def load(path: str | Path) -> Graph:
     """Read and validate a file, and the files with its weights that it names.
 
     Raises:
-        OSError: a file that cannot be read.
+        OSError: a file that cannot be read, or a folder, a pipe or a device.
         ModelError: one that is damaged or no valid model; the message names it.
         UnsupportedModelError: operators that pycnn does not have, all of them.
     """
     path = Path(path)
+    size_of(path)
     content = path.read_bytes()
     try:
         model = ModelProto.FromString(content)

@@ -52,7 +52,7 @@ def load(path: str | os.PathLike[str], select: str | None = None, *, convert: bo
         dtypes of ml_dtypes.
 
     Raises:
-        FileNotFoundError, OSError: no such file, or no permission.
+        FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         WeightsError: another kind of file, a damaged or truncated one, a pickle that refers to anything but what builds
             tensors (quantised and sparse ones are not read), no such part, or no arrays.
         ModuleNotFoundError: bfloat16 or an 8-bit float without ml_dtypes, HDF5 without h5py.

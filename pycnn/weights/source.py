@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pycnn._extras import extra
+from pycnn._files import size_of
 from pycnn.weights.errors import WeightsError
 
 __all__ = ["MAX_RANK", "Source", "extended_dtype"]
@@ -44,12 +45,13 @@ class Source:
         data: all bytes, read-only, mapped.
 
     Raises:
-        OSError: no such file, or no permission.
+        OSError: no such file, no permission, or a folder, a pipe or a device.
         WeightsError: an empty file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
+        size_of(path)
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
