@@ -134,6 +134,9 @@ CASES: list[tuple[str, int, list[Any], int, dict[str, Any]]] = [
     ("InstanceNormalization", 6, [_draw(2, 3, 4, 4), _draw(3, seed=1), _draw(3, seed=2)], 1, {"epsilon": 0.01}),
     ("LayerNormalization", 17, [_draw(2, 3, 4), _draw(4, seed=1), _draw(4, seed=2)], 1, {}),
     ("Einsum", 12, [_draw(2, 3, 4), _draw(2, 4, 5)], 1, {"equation": "bij,bjk->bik"}),
+    ("Einsum", 12, [_draw(2, 3), _draw(3, 4), _draw(4, 5)], 1, {"equation": "ij,jk,kl->li"}),
+    ("Einsum", 12, [_draw(3, 3), _draw(3)], 1, {"equation": "ii,i"}),
+    ("Einsum", 12, [_draw(2, 3), _draw(4)], 1, {"equation": "ij,k->ki"}),
     ("Trilu", 14, [_draw(4, 5), _whole(-1).reshape(())], 1, {"upper": 0}),
     ("CumSum", 14, [_draw(3, 4), _whole(1).reshape(())], 1, {"exclusive": 1, "reverse": 1}),
     ("Mod", 13, [np.int32([-7, 7, -7]), np.int32([3, -3, -3])], 1, {}),
@@ -167,3 +170,45 @@ def test_form(operator: str, opset: int, inputs: list[Any], outputs: int, attrib
         assert got.dtype == wanted.dtype
         # Sums of up to some hundred float32 products, in another order.
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def _equation(random: np.random.Generator) -> tuple[str, list[np.ndarray]]:
+    """Up to four operands of up to three letters and a batch each, and a result with some of the letters or without."""
+    sizes = {letter: int(random.integers(1, 4)) for letter in "abcde"}
+    batch = [int(size) for size in random.integers(1, 4, 2)]
+    terms, operands = [], []
+    for _ in range(random.integers(1, 5)):
+        letters = list(random.choice(list(sizes), random.integers(0, 4)))
+        shape = [sizes[letter] for letter in letters]
+        if random.random() < 0.3:
+            place = int(random.integers(len(letters) + 1))
+            letters.insert(place, "...")
+            shape[place:place] = [size if random.random() < 0.7 else 1 for size in batch][random.integers(3) :]
+        terms.append("".join(letters))
+        operands.append(random.integers(-4, 5, shape).astype(np.float64))
+    equation = ",".join(terms)
+    if random.random() < 0.8:
+        kept = [letter for letter in sizes if letter in equation and random.random() < 0.5]
+        random.shuffle(kept)
+        equation += "->" + "".join([*kept, *(["..."] if "..." in equation else [])])
+    return equation, operands
+
+
+def test_einsum_is_numpy_s() -> None:
+    """Of whole numbers, so that it is exact."""
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        equation, operands = _equation(random)
+        node = helper.make_node("Einsum", [f"x{i}" for i in range(len(operands))], ["y"], equation=equation)
+        (y,) = pycnn.onnx.run_node(node, operands)
+        np.testing.assert_array_equal(y, np.einsum(equation, *operands), err_msg=equation)
+
+
+def test_einsum_sums_while_it_multiplies() -> None:
+    """A chain of matrix products; every product before the sum would be 8 TB."""
+    operands = [_draw(1000, 1000, seed=seed) for seed in range(3)]
+    node = helper.make_node("Einsum", ["a", "b", "c"], ["y"], equation="ij,jk,kl->il")
+    (y,) = pycnn.onnx.run_node(node, operands)
+    expected = operands[0].astype(np.float64) @ operands[1] @ operands[2]
+    # Two sums of 1000 products in float32.
+    assert np.abs(y - expected).max() <= 2**-23 * 1000 * np.abs(expected).max()
