@@ -7,7 +7,7 @@ too, and goes to the device when it meets something that lies there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from pycnn.onnx.errors import ModelError
 from pycnn.onnx.graph import Graph, Node
 from pycnn.tensor import Tensor
 
-__all__ = ["Program", "Value", "as_value", "in_main_memory", "is_floating"]
+__all__ = ["Body", "Program", "Value", "as_value", "in_main_memory", "is_floating"]
 
 Value = Any  # Tensor | numpy.ndarray | list of them | None
 
@@ -135,14 +135,25 @@ class Program:
                 held.pop(name, None)
         return [held[one.name] for one in self.graph.outputs]
 
-    def within(self, around: Mapping[str, Value], device: str) -> Callable[..., tuple[Value, ...]]:
+    def within(self, around: Mapping[str, Value], device: str) -> Body:
         """This graph as a function of its inputs, inside a graph whose values are `around`."""
-        captured = {name: around[name] for name in self.graph.captured}
-        inputs = [one.name for one in self.graph.inputs]
+        return Body(self, {name: around[name] for name in self.graph.captured}, device)
 
-        def body(*values: Value) -> tuple[Value, ...]:
-            if len(values) != len(inputs):
-                raise ModelError(f"graph {self.graph.name!r} takes {len(inputs)} values, got {len(values)}")
-            return tuple(self.run({**captured, **dict(zip(inputs, map(as_value, values), strict=True))}, device))
 
-        return body
+class Body:
+    """A branch, or the body of a loop, as a function of its inputs.
+
+    Attributes:
+        outputs: what the model says of its results.
+    """
+
+    def __init__(self, program: Program, captured: Mapping[str, Value], device: str) -> None:
+        self.outputs = program.graph.outputs
+        self._program, self._captured, self._device = program, captured, device
+
+    def __call__(self, *values: Value) -> tuple[Value, ...]:
+        graph = self._program.graph
+        if len(values) != len(graph.inputs):
+            raise ModelError(f"graph {graph.name!r} takes {len(graph.inputs)} values, got {len(values)}")
+        given = {one.name: as_value(value) for one, value in zip(graph.inputs, values, strict=True)}
+        return tuple(self._program.run({**self._captured, **given}, self._device))

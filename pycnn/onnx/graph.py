@@ -22,7 +22,7 @@ from pycnn.onnx.errors import ModelError, UnsupportedModelError
 
 with extra("onnx", "onnx"):
     import onnx
-    from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 __all__ = ["LATEST_OPSET", "Graph", "Node", "ValueInfo", "from_model", "load"]
 
@@ -149,13 +149,42 @@ def _decode_error() -> type[Exception]:
 
 
 def _inlined(model: ModelProto) -> ModelProto:
-    """The model with the functions that it brings along written out."""
+    """The model with the functions that it brings along written out.
+
+    onnx's inliner leaves out the defaults of their attributes, and the functions of another opset than the model's.
+    """
     from onnx import inliner
 
+    prepared = ModelProto()
+    prepared.CopyFrom(model)
+    defaults = {(one.domain, one.name, one.overload): one.attribute_proto for one in model.functions}
+    bodies = (prepared.graph, *prepared.functions)
+    for node in (node for body in bodies for _, node in _all_nodes(body)):
+        given = {attribute.name for attribute in node.attribute}
+        called = defaults.get((node.domain, node.op_type, node.overload), ())
+        node.attribute.extend(one for one in called if one.name not in given)
+    opsets = {_domain(one.domain): one.version for one in model.opset_import}
+    for function in prepared.functions:
+        _raise_opset(function, opsets.get("", LATEST_OPSET))
     try:
-        return inliner.inline_local_functions(model)
+        return inliner.inline_local_functions(prepared)
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"its functions cannot be written out: {_first_line(error)}") from None
+
+
+def _raise_opset(function: FunctionProto, opset: int) -> None:
+    """Write that a function is of the model's opset.  The standard has its operators take the same form in both."""
+    for one in function.opset_import:
+        if _domain(one.domain) or one.version == opset:
+            continue
+        for _, node in _all_nodes(function):
+            kind = _domain(node.domain)
+            if _version(node.op_type, kind, one.version) != _version(node.op_type, kind, opset):
+                raise ModelError(
+                    f"function {function.name!r} has the {node.op_type} of opset {one.version}, which is not that of "
+                    f"the model's opset {opset}"
+                )
+        one.version = opset
 
 
 def _first_line(error: Exception) -> str:
@@ -194,7 +223,7 @@ def _expect_supported(graph: GraphProto, opsets: Mapping[str, int]) -> None:
         raise UnsupportedModelError([(*which, tuple(nodes)) for which, nodes in missing.items()])
 
 
-def _all_nodes(graph: GraphProto) -> Iterator[tuple[int, NodeProto]]:
+def _all_nodes(graph: GraphProto | FunctionProto) -> Iterator[tuple[int, NodeProto]]:
     for place, node in enumerate(graph.node):
         yield place, node
         for inner in _graphs_of(node):
@@ -304,6 +333,8 @@ def _check(node: NodeProto, schema: Any, label: str) -> None:
             raise ModelError(f"node {label} has an attribute {attribute.name!r}, which its operator does not know")
         if attribute.ref_attr_name or attribute.type != known.type.value:
             raise ModelError(f"attribute {attribute.name!r} of node {label} must be of type {known.type.name}")
+        if attribute.type == AttributeProto.SPARSE_TENSOR:
+            raise ModelError(f"node {label} holds a sparse tensor, which is not supported")
     given = {attribute.name for attribute in node.attribute}
     for name, known in schema.attributes.items():
         if known.required and name not in given:

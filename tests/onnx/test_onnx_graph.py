@@ -169,6 +169,90 @@ def test_functions_that_a_model_brings_along() -> None:
     np.testing.assert_array_equal(pycnn.onnx.prepare(model).run([np.float32([1, 2])])[0], [2, 4])
 
 
+def _with_function(function: Any, opset: int = 17) -> Any:
+    """Two calls of local.F: with its default, and with a slope of 0.5."""
+    nodes = [
+        helper.make_node("F", ["x"], ["y"], domain="local"),
+        helper.make_node("F", ["x"], ["z"], domain="local", slope=0.5),
+    ]
+    model = _model(nodes, {"x": (2,)}, ["y", "z"], opset, functions=[function])
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    return model
+
+
+def test_defaults_of_the_attributes_of_functions() -> None:
+    leaky = helper.make_node("LeakyRelu", ["a"], ["b"])
+    leaky.attribute.add(name="alpha", ref_attr_name="slope", type=onnx.AttributeProto.FLOAT)
+    opsets = [helper.make_opsetid("", 17)]
+    defaults = [helper.make_attribute("slope", 0.25)]
+    model = _with_function(helper.make_function("local", "F", ["a"], ["b"], [leaky], opsets, attribute_protos=defaults))
+    content = model.SerializeToString()
+    y, z = pycnn.onnx.prepare(model).run([np.float32([-1, 2])])
+    np.testing.assert_array_equal(y, [-0.25, 2])
+    np.testing.assert_array_equal(z, [-0.5, 2])
+    assert model.SerializeToString() == content
+
+
+def test_functions_of_another_opset_than_the_model_s() -> None:
+    """Their operators must have the form that they have in the model's opset."""
+
+    def model(node: Any) -> Any:
+        opsets = [helper.make_opsetid("", 11)]
+        return _with_function(helper.make_function("local", "F", ["a"], ["b"], [node], opsets, attributes=["slope"]))
+
+    y, z = pycnn.onnx.prepare(model(helper.make_node("Elu", ["a"], ["b"]))).run([np.float32([0, 2])])
+    np.testing.assert_array_equal([y, z], [[0, 2]] * 2)
+    with pytest.raises(ModelError, match=r"function .F. has the ReduceSum of opset 11, which is not that of .* 17"):
+        pycnn.onnx.prepare(model(helper.make_node("ReduceSum", ["a"], ["b"], axes=[0])))
+
+
+def test_sparse_tensors_are_refused_before_anything_runs() -> None:
+    values = numpy_helper.from_array(np.float32([5]), "w")
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(np.int64([1]), "places"), [3])
+    nodes = [
+        helper.make_node("Constant", [], ["w"], sparse_value=sparse, name="thin"),
+        helper.make_node("Add", ["x", "w"], ["y"]),
+    ]
+    with pytest.raises(ModelError, match=r"Constant 'thin' holds a sparse tensor"):
+        pycnn.onnx.prepare(_model(nodes, {"x": (3,)}, ["y"]))
+    model = _model(nodes[1:], {"x": (3,)}, ["y"])
+    model.graph.sparse_initializer.append(sparse)
+    with pytest.raises(ModelError, match="sparse tensors"):
+        pycnn.onnx.prepare(model)
+
+
+@pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64])
+@pytest.mark.parametrize("rounds", [0, 3])
+def test_what_the_rounds_of_a_loop_make(rounds: int, dtype: int) -> None:
+    """Of no rounds nothing, but of the dtype and the shape of what each would have made."""
+    going = helper.make_tensor_value_info("going", TensorProto.BOOL, ())
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            helper.make_node("Add", ["a", "a"], ["b"]),
+            helper.make_node("Cast", ["b"], ["made"], to=dtype),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, ()),
+            going,
+            helper.make_tensor_value_info("a", FLOAT, (2,)),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, ()),
+            helper.make_tensor_value_info("b", FLOAT, (2,)),
+            helper.make_tensor_value_info("made", dtype, (2,)),
+        ],
+    )
+    node = helper.make_node("Loop", ["rounds", "", "x"], ["y", "all"], body=body)
+    model = _model([node], {"x": (2,)}, ["y", "all"], constants={"rounds": np.array(rounds)})
+    y, made = pycnn.onnx.prepare(model).run([np.float32([1, -3])])
+    np.testing.assert_array_equal(y, np.float32([1, -3]) * 2**rounds)
+    assert made.dtype == helper.tensor_dtype_to_np_dtype(dtype)
+    assert made.shape == (rounds, 2)
+    np.testing.assert_array_equal(made, np.outer([2.0**i for i in range(1, rounds + 1)], [1, -3]))
+
+
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [

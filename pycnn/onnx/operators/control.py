@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pycnn.onnx.graph import dtype_of
+from pycnn.onnx.execute import Body
+from pycnn.onnx.graph import ValueInfo, dtype_of
 from pycnn.onnx.operators._common import Value, axis_of, host
 from pycnn.onnx.operators.shape import concat
 from pycnn.onnx.registry import operator
-
-Body = Callable[..., tuple[Any, ...]]
 
 
 @operator("If", host=(0,))
@@ -35,13 +33,16 @@ def loop(
         for scan, one in zip(scans, made, strict=True):
             scan.append(one)
         going, step = bool(host(again).item()), step + 1
-    return (*carried, *map(_stacked, scans))
+    made_as = body.outputs[1 + len(carried) :]
+    return (*carried, *map(_stacked, scans, made_as))
 
 
-def _stacked(values: list[Any]) -> Value:
+def _stacked(values: list[Any], one: ValueInfo) -> Value:
+    """What the rounds made, one upon the other; of no rounds, nothing of the dtype and the shape that the body says."""
     if not values:
-        return np.zeros((0,), np.float32)
-    return concat(*[one.reshape((1, *one.shape)) for one in values], axis=0)
+        sizes = (size if isinstance(size, int) else 0 for size in one.shape or ())
+        return np.zeros((0, *sizes), one.dtype or np.float32)
+    return concat(*[value.reshape((1, *value.shape)) for value in values], axis=0)
 
 
 @operator("SequenceEmpty")

@@ -176,7 +176,7 @@ def constant(
         if given is not None:
             return np.array(given, dtype)
     if value is None:
-        raise ValueError("a constant of a kind that is not supported")
+        raise ValueError("a constant without a value")
     return value
 
 
