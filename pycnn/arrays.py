@@ -22,6 +22,7 @@ __all__ = [
     "from_others",
     "is_array",
     "is_device",
+    "is_floating",
     "is_half",
     "is_host",
     "laid",
@@ -49,6 +50,15 @@ def module_of(array: Array) -> ModuleType:
 def is_host(array: Array) -> bool:
     """Whether NumPy holds it."""
     return isinstance(array, np.ndarray)
+
+
+def is_floating(array: Array) -> bool:
+    """Whether it holds floats, bfloat16 among them.
+
+    >>> is_floating(np.ones(1, np.float32)), is_floating(np.ones(1, np.int64))
+    (True, False)
+    """
+    return array.dtype.kind in "fV"
 
 
 def is_half(array: Array) -> bool:

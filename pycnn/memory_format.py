@@ -22,6 +22,7 @@ __all__ = [
     "contiguous_format",
     "is_channels_last",
     "is_dense",
+    "is_last",
     "lie_alike",
     "lies_as",
     "new_array",
@@ -109,3 +110,12 @@ def new_array(empty: Callable[[tuple[int, ...], Any], Array], shape: tuple[int, 
         return empty(tuple(shape), dtype)
     n, c, h, w = shape
     return empty((n, h, w, c), dtype).transpose(0, 3, 1, 2)
+
+
+def is_last(memory_format: Any) -> bool:
+    """Whether it is channels_last.  Raises TypeError if it is no memory format."""
+    if not isinstance(memory_format, MemoryFormat):
+        raise TypeError(
+            f"memory_format must be pycnn.channels_last or pycnn.contiguous_format, got {memory_format!r:.60}"
+        )
+    return memory_format is channels_last

@@ -23,7 +23,7 @@ FLOORS = [
     ["custom"],
     ["ops"],
     ["random"],
-    ["large", "graph", "arithmetic", "autograd", "tensor"],
+    ["large", "graph", "arithmetic", "autograd", "tensor", "tensor_arithmetic", "tensor_changes", "tensor_shape"],
     ["functional"],
     ["amp", "cuda", "nn", "optim", "data", "checkpoint", "weights", "torch", "jax"],
     ["compiler", "models", "onnx", "training", "testing"],

@@ -10,9 +10,10 @@ import numpy as np
 
 from pycnn.arrays import device_of, is_array, laid, parse_device, place
 from pycnn.autograd import no_grad
-from pycnn.memory_format import MemoryFormat
+from pycnn.memory_format import MemoryFormat, is_last
 from pycnn.nn.parameter import Parameter
-from pycnn.tensor import Tensor, destination, is_last
+from pycnn.tensor import Tensor
+from pycnn.tensor_shape import destination
 
 __all__ = ["HookHandle", "Incompatible", "Module", "evaluating"]
 
