@@ -9,6 +9,7 @@ import numpy as np
 
 from pycnn import arithmetic as op
 from pycnn import graph
+from pycnn import movement as move
 from pycnn.arrays import is_floating, module_of
 from pycnn.graph import Variable
 from pycnn.tensor_shape import Dims, Shaped, axes_of, kept
@@ -315,7 +316,7 @@ class Arithmetic(Shaped):
     def _extreme_along(self, index: Tensor, dim: int, keepdim: bool) -> tuple[Tensor, Tensor]:
         if self._data.ndim == 0:
             return self.clone(), index
-        values = op.TakeAlong.apply(self, index, dim % self._data.ndim)
+        values = move.TakeAlong.apply(self, index, dim % self._data.ndim)
         return (values, index) if keepdim else (values.squeeze(dim), index.squeeze(dim))
 
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> Tensor:

@@ -6,8 +6,8 @@ import operator
 from collections.abc import Callable
 from typing import Any, Self
 
-from pycnn import arithmetic as op
 from pycnn import graph
+from pycnn import movement as move
 from pycnn.arrays import beside, is_floating, module_of, same_elements
 from pycnn.graph import Variable
 from pycnn.tensor_arithmetic import Arithmetic, Number
@@ -32,7 +32,7 @@ class Changes(Arithmetic):
             ):
                 # base[index] += v: Python changes the view base[index], then writes it back to where it lies.
                 self._seen = self._versions.recorded
-            self._become(op.SetItem.apply(self, value, index))
+            self._become(move.SetItem.apply(self, value, index))
         else:
             self._data[index] = beside(value._data if isinstance(value, Variable) else value, self._data)
             self._versions.version += 1
@@ -103,7 +103,7 @@ class Changes(Arithmetic):
         if graph.is_grad_enabled() and (
             self._requires_grad or (isinstance(source, Variable) and source._requires_grad)
         ):
-            return self._become(op.SetItem.apply(self, source, ...))
+            return self._become(move.SetItem.apply(self, source, ...))
         self._data[...] = beside(source._data if isinstance(source, Variable) else source, self._data)
         self._versions.version += 1
         return self
@@ -111,7 +111,7 @@ class Changes(Arithmetic):
     def fill_(self, value: Number) -> Self:
         """Overwrite every element with one number."""
         if graph.is_grad_enabled() and self._requires_grad:
-            return self._become(op.Full.apply(self, value))
+            return self._become(move.Full.apply(self, value))
         self._data[...] = value
         self._versions.version += 1
         return self

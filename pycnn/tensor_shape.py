@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pycnn import arithmetic as op
+from pycnn import movement as move
 from pycnn.arrays import device_of, is_device, parse_device
 from pycnn.graph import Variable
 from pycnn.memory_format import (
@@ -40,11 +40,11 @@ class Shaped(Variable):
         >>> pycnn.ones(2, 3).reshape(3, -1).shape
         (3, 2)
         """
-        return op.Reshape.apply(self, sizes_of(shape))
+        return move.Reshape.apply(self, sizes_of(shape))
 
     def view(self, *shape: Any) -> Tensor:
         """`reshape` that never copies.  Raises ValueError where the memory does not allow it."""
-        result = op.Reshape.apply(self, sizes_of(shape))
+        result = move.Reshape.apply(self, sizes_of(shape))
         if result._versions is not self._versions and self._data.size:
             raise ValueError(f"view of shape {sizes_of(shape)} needs a copy of this strided tensor; use reshape")
         return result
@@ -57,17 +57,17 @@ class Shaped(Variable):
         first, last = _axis(start_dim, n), _axis(end_dim, n)
         if first > last:
             raise ValueError(f"start_dim {start_dim} lies behind end_dim {end_dim}")
-        return op.Reshape.apply(self, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+        return move.Reshape.apply(self, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
     def transpose(self, dim0: int, dim1: int) -> Tensor:
         """Two dimensions exchanged (a view)."""
         n = self._data.ndim
         if n == 0 and {dim0, dim1} <= {0, -1}:
-            return op.Permute.apply(self, ())
+            return move.Permute.apply(self, ())
         axes = list(range(n))
         first, second = _axis(dim0, n), _axis(dim1, n)
         axes[first], axes[second] = second, first
-        return op.Permute.apply(self, tuple(axes))
+        return move.Permute.apply(self, tuple(axes))
 
     def permute(self, *dims: Any) -> Tensor:
         """The dimensions in another order (a view).
@@ -77,12 +77,12 @@ class Shaped(Variable):
         (4, 2, 3)
         """
         n = self._data.ndim
-        return op.Permute.apply(self, tuple([_axis(dim, n) for dim in sizes_of(dims)]))
+        return move.Permute.apply(self, tuple([_axis(dim, n) for dim in sizes_of(dims)]))
 
     @property
     def T(self) -> Tensor:
         """All dimensions in reverse order (a view)."""
-        return op.Permute.apply(self, tuple(reversed(range(self._data.ndim))))
+        return move.Permute.apply(self, tuple(reversed(range(self._data.ndim))))
 
     def squeeze(self, dim: Dims = None) -> Tensor:
         """Without the dimensions of size 1, or without those of `dim` that have size 1.
@@ -93,7 +93,7 @@ class Shaped(Variable):
         """
         axes = () if isinstance(dim, (tuple, list)) and not dim else axes_of(dim, self._data.ndim)
         shape = tuple([size for i, size in enumerate(self._data.shape) if i not in axes or size != 1])
-        return op.Reshape.apply(self, shape)
+        return move.Reshape.apply(self, shape)
 
     def unsqueeze(self, dim: int) -> Tensor:
         """With a new dimension of size 1 at `dim`.
@@ -104,7 +104,7 @@ class Shaped(Variable):
         """
         place = _axis(dim, self._data.ndim + 1)
         shape = self._data.shape
-        return op.Reshape.apply(self, (*shape[:place], 1, *shape[place:]))
+        return move.Reshape.apply(self, (*shape[:place], 1, *shape[place:]))
 
     def expand(self, *sizes: Any) -> Tensor:
         """Repeated along dimensions of size 1 (a read-only view); -1 leaves a size as it is.
@@ -116,7 +116,7 @@ class Shaped(Variable):
         wanted = sizes_of(sizes)
         lead = len(wanted) - self._data.ndim
         shape = tuple([self._data.shape[i - lead] if size == -1 else size for i, size in enumerate(wanted)])
-        return op.Expand.apply(self, shape)
+        return move.Expand.apply(self, shape)
 
     def is_contiguous(self, memory_format: MemoryFormat = contiguous_format) -> bool:
         """Whether the elements are one piece of memory in C order or, asked for it, channels-last.
@@ -149,20 +149,20 @@ class Shaped(Variable):
         array = self._data
         itself: Any = self
         if not is_last(memory_format):
-            return itself if array.flags.c_contiguous else op.Clone.apply(self, False)
+            return itself if array.flags.c_contiguous else move.Clone.apply(self, False)
         if array.ndim != 4:
             raise ValueError(f"only tensors of 4 dimensions lie channels-last, got shape {tuple(array.shape)}")
         if not is_channels_last(array):
-            return op.Clone.apply(self, True)
+            return move.Clone.apply(self, True)
         if wants_channels_last(array):
             return itself
         n, c, h, w = array.shape  # one channel or one pixel: the same memory, seen otherwise
-        return op.Permute.apply(op.Reshape.apply(self, (n, h, w, c)), (0, 3, 1, 2))
+        return move.Permute.apply(move.Reshape.apply(self, (n, h, w, c)), (0, 3, 1, 2))
 
     def clone(self) -> Tensor:
         """A copy, channels-last if the tensor is, else in C order; the gradient passes through."""
         last = not self._data.flags.c_contiguous and wants_channels_last(self._data)
-        return op.Clone.apply(self, last)
+        return move.Clone.apply(self, last)
 
     def to(
         self,
@@ -197,9 +197,9 @@ class Shaped(Variable):
         dtype, device = destination(tuple([one for one in wanted if not isinstance(one, bool)]), dtype, device)
         result: Any = self
         if device is not None and (name := parse_device(device)) != device_of(self._data):
-            result = op.Move.apply(result, name)
+            result = move.Move.apply(result, name)
         if dtype is not None and dtype != result._data.dtype:
-            result = op.Cast.apply(result, dtype)
+            result = move.Cast.apply(result, dtype)
         result = result if memory_format is None else result.contiguous(memory_format)
         return result.clone() if copy and result is self else result
 
@@ -236,7 +236,7 @@ class Shaped(Variable):
         return self.to(np.int64, memory_format=memory_format)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return op.GetItem.apply(self, index_of(index))
+        return move.GetItem.apply(self, index_of(index))
 
 
 def destination(wanted: tuple[Any, ...], dtype: Any, device: Any) -> tuple[np.dtype[Any] | None, Any]:

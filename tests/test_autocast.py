@@ -14,8 +14,8 @@ from mixed import normal
 import pycnn
 from pycnn import amp, nn, optim
 from pycnn import functional as F
-from pycnn.arithmetic import Cast
 from pycnn.graph import Function
+from pycnn.movement import Cast
 
 FLOAT32, FLOAT16 = np.dtype(np.float32), np.dtype(np.float16)
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from pycnn._extras import extra
 from pycnn.amp.policy import POLICY
-from pycnn.arithmetic import Cast
 from pycnn.arrays import is_array
 from pycnn.backends.replay import active
 from pycnn.graph import Caster, Function, Variable, caster, is_grad_enabled
 from pycnn.large import cast
+from pycnn.movement import Cast
 
 __all__ = ["autocast"]
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pycnn import arithmetic as op
+from pycnn import movement as move
 from pycnn.functional.activation import LogSoftmax, Relu, ReluBackward, Sigmoid, Softmax, Tanh
 from pycnn.functional.boxes import RoiMax
 from pycnn.functional.conv import Conv2d, Conv2dDgrad, Conv2dWgrad, ConvTranspose2d
@@ -59,10 +60,10 @@ _FLOAT32 = [
     *(Softmax, LogSoftmax, LocalResponseNorm),
     *(Nll, Mse, SquaredError, BinaryCrossEntropy),
 ]
-_WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, op.Concat, Sample]
+_WIDEST = [op.Add, op.Sub, op.Mul, op.Div, op.Bigger, op.Where, move.Concat, Sample]
 _INPUT = [
-    *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, op.Cast, op.Move, op.Clone, op.Full),
-    *(op.Reshape, op.Permute, op.Expand, op.GetItem, op.SetItem, op.TakeAlong, Pad, PadEdges, Dropout),
+    *(op.Neg, op.Abs, op.Sqrt, op.Clamp, op.Extreme, move.Cast, move.Move, move.Clone, move.Full),
+    *(move.Reshape, move.Permute, move.Expand, move.GetItem, move.SetItem, move.TakeAlong, Pad, PadEdges, Dropout),
     *(Relu, Tanh, Sigmoid, Activation),
     *(BatchNorm, BatchNormEval, GroupNorm, ChannelAffine, Bias),
     *(MaxPool2d, AvgPool2d, AdaptiveMaxPool2d, AdaptiveAvgPool2d, Resample),
@@ -71,7 +72,7 @@ _INPUT = [
     *(Conv2dDgrad, Conv2dWgrad, Conv3dWgrad, ChannelSum, ChannelWindow, ReluBackward),
     *(MaxPool2dBackward, AvgPool2dBackward, AdaptiveMaxPool2dBackward, AdaptiveAvgPool2dBackward),
     *(SampleDot, SampleScatter),
-    *(PlaneTake, NllBackward, op.SumTo, op.PutAlong, op.PutItem),
+    *(PlaneTake, NllBackward, move.SumTo, move.PutAlong, move.PutItem),
     *(PadEdgesBackward, Unfold2d, Fold2d, MaxUnpool, MaxUnpoolBackward),
 ]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import arithmetic as op
+from pycnn import movement as move
 from pycnn.compiler.graph import Value
 from pycnn.compiler.operations import channels
 from pycnn.compiler.tracer import Trace, Traced
@@ -459,11 +460,11 @@ RULES: dict[type[Function], Rule] = {
     op.Sum: _sum,
     op.Extreme: _extreme,
     op.Matmul: lambda run, a, b: _gemm(run, a, b, False, False, None),
-    op.Reshape: _reshape,
-    op.Permute: _permute,
-    op.Expand: _expand,
-    op.GetItem: _get_item,
-    op.Concat: _concat,
-    op.Clone: _same,
-    op.Cast: _cast,
+    move.Reshape: _reshape,
+    move.Permute: _permute,
+    move.Expand: _expand,
+    move.GetItem: _get_item,
+    move.Concat: _concat,
+    move.Clone: _same,
+    move.Cast: _cast,
 }

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from pycnn import ops
-from pycnn.arithmetic import Expand
 from pycnn.functional._arrays import expect_arrays
 from pycnn.graph import Function
+from pycnn.movement import Expand
 
 __all__ = ["ChannelSum", "Gemm", "bias", "linear"]
 

@@ -6,11 +6,12 @@ import warnings
 from typing import Any
 
 from pycnn import ops
-from pycnn.arithmetic import TakeAlong, Where, sum_like
+from pycnn.arithmetic import Where
 from pycnn.arrays import is_array, is_host, module_of
 from pycnn.functional._arrays import composed
 from pycnn.functional.activation import LogSoftmax
 from pycnn.graph import Function, Variable
+from pycnn.movement import TakeAlong, sum_like
 from pycnn.ops.loss import check_reduction
 from pycnn.tensor import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pycnn.arithmetic import TakeAlong, where
+from pycnn.arithmetic import where
 from pycnn.arrays import is_host, module_of
 from pycnn.functional._arrays import composed, expect_arrays
 from pycnn.functional.distance import pairwise_distance
@@ -12,6 +12,7 @@ from pycnn.functional.elementwise_loss import beside, widened
 from pycnn.functional.loss import reduced
 from pycnn.functional.rectifier import Activation
 from pycnn.graph import Variable
+from pycnn.movement import TakeAlong
 from pycnn.ops._checks import flag, number
 from pycnn.ops.loss import check_reduction
 from pycnn.tensor import Tensor

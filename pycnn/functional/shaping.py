@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from pycnn import ops
-from pycnn.arithmetic import Concat, Where
+from pycnn.arithmetic import Where
 from pycnn.arrays import module_of
 from pycnn.functional._arrays import composed, expect_arrays
 from pycnn.functional.edges import PadEdges, most_of
 from pycnn.graph import Function, Variable
 from pycnn.memory_format import new_array, wants_channels_last
+from pycnn.movement import Concat
 from pycnn.ops._checks import integer, real
 from pycnn.shape import whole
 from pycnn.tensor import Tensor

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.arithmetic import PutItem
+from pycnn.movement import PutItem
 from pycnn.onnx.operators._common import Value, ints, is_tensor
 from pycnn.onnx.operators.shape import padded
 from pycnn.onnx.operators.windows import windows

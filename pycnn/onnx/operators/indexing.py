@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pycnn.arithmetic import PutItem, SetItem, TakeAlong
+from pycnn.movement import PutItem, SetItem, TakeAlong
 from pycnn.onnx.operators._common import Value, axis_of, host, is_tensor, on_host
 from pycnn.onnx.operators.shape import like_index, taken
 from pycnn.onnx.registry import operator

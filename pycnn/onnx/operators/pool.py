@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pycnn import functional as F
-from pycnn.arithmetic import SetItem
+from pycnn.movement import SetItem
 from pycnn.onnx.operators._common import Value, host, ints, is_tensor, like, tensor_of
 from pycnn.onnx.operators.conv import sides
 from pycnn.onnx.operators.shape import padded
