@@ -4,8 +4,9 @@
     pycnn.torch.swap(model)      # from here on this model's layers are computed by pycnn; nothing else changes
 
 The functions have torch.nn.functional's names and arguments.  They differentiate (twice, too), and work under autocast,
-torch.compile (as single nodes, without a break) and torch.func.vmap.  Tensors are read and handed over without a copy,
-on the CPU and, through CuPy, on CUDA.  Not offered: forward mode, and torch.func.grad, which takes no custom operators.
+torch.compile (as single nodes, without a break) and torch.func's grad, vjp, jacrev and vmap, in any order.  Tensors are
+read and handed over without a copy, on the CPU and, through CuPy, on CUDA.  Not offered: forward mode, and
+torch.compile around a gradient of torch.func's.
 """
 
 from pycnn.torch.functional import (

@@ -53,7 +53,7 @@ def operator(
     save: Callable[..., Any] | None = None,
     batched: Callable[[Any], Callable[..., Any]] | None = None,
 ) -> Any:
-    """A custom operator.
+    """A custom operator, as a function of its arguments in their order.
 
     Args:
         schema: name, arguments and results, as torch writes them.
@@ -70,10 +70,27 @@ def operator(
 
     made = torch.library.custom_op(f"pycnn::{name}", computed, mutates_args=(), schema="(" + rest)
     made.register_fake(fake)
-    if backward is not None:
-        made.register_autograd(backward, setup_context=save)
-    made.register_vmap((batched or _one_by_one)(made))
-    return made
+    each = batched or _one_by_one
+    made.register_vmap(each(made))
+    if backward is None:
+        return made
+    made.register_autograd(backward, setup_context=save)
+
+    def anywhere(*given: Any) -> Any:
+        if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+            return transformed.apply(*given)
+        return made(*given)
+
+    # torch.func's gradients refuse what `register_autograd` makes, and torch.compile cannot look into this.
+    members: dict[str, Any] = {
+        "forward": lambda *given: made(*given),
+        "setup_context": save,
+        "backward": backward,
+        "vmap": each(anywhere),
+    }
+    static = {key: staticmethod(one) for key, one in members.items()}
+    transformed: Any = type(name, (torch.autograd.Function,), static)
+    return anywhere
 
 
 def _one_by_one(op: Any) -> Callable[..., Any]:
