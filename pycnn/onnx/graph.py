@@ -19,6 +19,7 @@ from pycnn._extras import extra
 from pycnn._files import size_of
 from pycnn.onnx import registry
 from pycnn.onnx.errors import ModelError, UnsupportedModelError
+from pycnn.onnx.wire import expect_modest
 
 with extra("onnx", "onnx"):
     import onnx
@@ -29,6 +30,9 @@ __all__ = ["LATEST_OPSET", "Graph", "Node", "ValueInfo", "from_model", "load"]
 LATEST_OPSET = 28  # the newest whose operators were compared with those here
 
 Shape = tuple[int | str | None, ...]
+
+_DEEPEST = 64  # functions that call each other
+_SHARED = 16 << 20  # bytes that tensors may take from a file of weights again, with half of what it has
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,12 @@ def load(path: str | Path) -> Graph:
     size_of(path)
     content = path.read_bytes()
     try:
-        model = ModelProto.FromString(content)
-    except _decode_error() as error:
-        raise ModelError(f"{path}: not an ONNX model, or cut off: {error}") from None
-    del content
-    try:
+        expect_modest(content, ModelProto.DESCRIPTOR)
+        try:
+            model = ModelProto.FromString(content)
+        except _decode_error() as error:
+            raise ModelError(f"not an ONNX model, or cut off: {error}") from None
+        del content
         return from_model(model, path.parent)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(error.missing, f"{path}: ") from None
@@ -166,6 +171,7 @@ def _inlined(model: ModelProto) -> ModelProto:
     opsets = {_domain(one.domain): one.version for one in model.opset_import}
     for function in prepared.functions:
         _raise_opset(function, opsets.get("", LATEST_OPSET))
+    _expect_short(model)
     try:
         return inliner.inline_local_functions(prepared)
     except (RuntimeError, ValueError) as error:
@@ -185,6 +191,33 @@ def _raise_opset(function: FunctionProto, opset: int) -> None:
                     f"the model's opset {opset}"
                 )
         one.version = opset
+
+
+def _expect_short(model: ModelProto) -> None:
+    """Whether the graph stays small once functions are written out: of some that call each other twice, it would not.
+
+    Raises:
+        ModelError: more than the model's size again and 1 MiB, or a function that calls itself.
+    """
+    functions = {(_domain(one.domain), one.name): one for one in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+
+    def written_out(nodes: Iterable[NodeProto], around: tuple[tuple[str, str], ...]) -> int:
+        size = 0
+        for node in nodes:
+            size += node.ByteSize()
+            calls = [node, *(inner for graph in _graphs_of(node) for _, inner in _all_nodes(graph))]
+            for which in [(_domain(call.domain), call.op_type) for call in calls]:
+                if which in around or len(around) > _DEEPEST:
+                    raise ModelError(f"its functions call each other without end, or too deep, {which[1]!r} among them")
+                if which in functions and which not in sizes:
+                    sizes[which] = written_out(functions[which].node, (*around, which))
+                size += sizes.get(which, 0)
+        return size
+
+    size, most = written_out(model.graph.node, ()), model.ByteSize() + (1 << 20)
+    if size > most:
+        raise ModelError(f"its functions written out would take {size:,} bytes, and {most:,} are the most")
 
 
 def _first_line(error: Exception) -> str:
@@ -259,12 +292,18 @@ def _load_external(graph: GraphProto, folder: Path) -> None:
             tensors += [*([attribute.t] if attribute.HasField("t") else ()), *attribute.tensors]
         for inner in _graphs_of(node):
             tensors += inner.initializer
+    read: dict[str, int] = {}  # bytes by file
     for tensor in tensors:
         if uses_external_data(tensor):
+            file = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
             try:
                 load_external_data_for_tensor(tensor, str(folder))
+                read[file] = read.get(file, 0) + tensor.ByteSize()
+                size = (folder / file).stat().st_size
             except (ValueError, RuntimeError, onnx.checker.ValidationError) as error:
                 raise ModelError(f"the weights of tensor {tensor.name!r}: {_first_line(error)}") from None
+            if read[file] > size + size // 2 + _SHARED:
+                raise ModelError(f"its tensors take more than {read[file]:,} bytes from {file}, which has {size:,}")
             tensor.data_location = TensorProto.DEFAULT
             del tensor.external_data[:]
 
@@ -285,7 +324,7 @@ class _Reader:
         captured: set[str] = set()
         nodes = []
         for place, each in enumerate(proto.node):
-            node = self.node(each, place, around | known)
+            node = self.node(each, place, around | known if any(_graphs_of(each)) else around)
             inner = {name for graph in node.graphs for name in graph.captured}
             for name in (*node.inputs, *inner):
                 if not name or name in known:
@@ -374,10 +413,36 @@ def _attribute(proto: AttributeProto) -> Any:
 def array_of(tensor: TensorProto) -> np.ndarray:
     """The elements of a tensor.  Raises ModelError if there are not as many bytes as its shape needs."""
     try:
-        return np.asarray(numpy_helper.to_array(tensor))
+        if any(size < 0 for size in tensor.dims):
+            raise ValueError("a negative size")
+        return _of_numbers(tensor) if _is_plain(tensor) else np.asarray(numpy_helper.to_array(tensor))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         shape = "x".join(map(str, tensor.dims)) or "scalar"
         raise ModelError(f"tensor {tensor.name!r} ({shape}) is damaged: {_first_line(error)}") from None
+
+
+def _of_numbers(tensor: TensorProto) -> np.ndarray:
+    """The elements that stand in the field of their type; onnx would make a list of Python's numbers first.
+
+    The bytes of an element in a wider field are its lowest, and complex numbers are two.
+    """
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    stored = np.dtype(
+        onnx.helper.tensor_dtype_to_np_dtype(onnx.helper.tensor_dtype_to_storage_tensor_dtype(tensor.data_type))
+    )
+    numbers = getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type))
+    array = np.fromiter(numbers, stored, len(numbers))
+    if stored.kind in "iu" and dtype.itemsize < stored.itemsize:
+        array = array.astype(f"u{dtype.itemsize}")
+    return array.view(dtype).reshape(tensor.dims)
+
+
+def _is_plain(tensor: TensorProto) -> bool:
+    """Whether each element is a number in the field of its type."""
+    if tensor.data_type in (TensorProto.STRING, TensorProto.UNDEFINED) or tensor.HasField("raw_data"):
+        return False
+    name = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    return not name.startswith(("int4", "uint4", "int2", "uint2", "float4", "float6"))  # some in a byte
 
 
 def dtype_of(number: int) -> np.dtype[Any]:
