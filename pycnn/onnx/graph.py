@@ -8,6 +8,7 @@ are all named at once.
 from __future__ import annotations
 
 import functools
+import graphlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -263,6 +264,33 @@ def _all_nodes(graph: GraphProto | FunctionProto) -> Iterator[tuple[int, NodePro
             yield from _all_nodes(inner)
 
 
+def _in_order(graph: GraphProto) -> Iterable[tuple[int, NodeProto]]:
+    """The nodes with their places, each behind those whose results it reads: some tools append what they insert.
+
+    Raises ModelError for nodes that wait for each other.
+    """
+    makers = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    before = {place: {makers[name] for name in _read(node) if name in makers} for place, node in enumerate(graph.node)}
+    if all(max(each, default=-1) < place for place, each in before.items()):
+        return enumerate(graph.node)
+    try:
+        order = tuple(graphlib.TopologicalSorter(before).static_order())
+    except graphlib.CycleError as error:
+        circle = ", ".join(_label(graph.node[place], place) for place in error.args[1][:-1])
+        raise ModelError(f"these nodes wait for each other: {circle}") from None
+    return [(place, graph.node[place]) for place in order]
+
+
+def _read(node: NodeProto) -> set[str]:
+    """What a node reads, and what its branches and bodies take from the graph around them."""
+    return {*node.input}.union(*map(_free, _graphs_of(node)))
+
+
+def _free(graph: GraphProto) -> set[str]:
+    made = {one.name for one in (*graph.input, *graph.initializer)}.union(*(node.output for node in graph.node))
+    return {one.name for one in graph.output}.union(*map(_read, graph.node)) - made
+
+
 def _label(node: NodeProto, place: int) -> str:
     """The node's name, or else what it makes, or else its place."""
     return node.name or next((f"-> {name}" for name in node.output if name), f"#{place}")
@@ -325,6 +353,8 @@ class _Reader:
         nodes = []
         for place, each in enumerate(proto.node):
             node = self.node(each, place, around | known if any(_graphs_of(each)) else around)
+        for place, each in _in_order(proto):
+            node = self.node(each, place, around | known)
             inner = {name for graph in node.graphs for name in graph.captured}
             for name in (*node.inputs, *inner):
                 if not name or name in known:
