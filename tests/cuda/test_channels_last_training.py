@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-import played
+import played_arrays
 import pytest
 from played import Gpu, playing
 
@@ -102,7 +102,7 @@ class Layouts:
         self.copies: list[str] = []
         self.launches: list[str] = []
         device_kind = device_cupy.CupyDevice
-        load, launch, fill, compute = device_kind.load, device_kind.launch, device_kind.fill, played._compute
+        load, launch, fill, compute = device_kind.load, device_kind.launch, device_kind.fill, played_arrays._compute
         loaded: dict[int, Any] = {}
 
         def known(device: Any, instance: Any) -> Any:
@@ -132,7 +132,7 @@ class Layouts:
         patch.setattr(device_kind, "load", known)
         patch.setattr(device_kind, "launch", launched)
         patch.setattr(device_kind, "fill", filled)
-        patch.setattr(played, "_compute", computed)
+        patch.setattr(played_arrays, "_compute", computed)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import played_arrays
 import played_dlpack
 import pytest
 from played import Gpu, RaceError, playing
@@ -166,7 +167,7 @@ class TestTorch:
 
         def received(array: Any) -> Any:
             made = array.__dlpack__(stream=torch_stream.ptr, max_version=(1, 0))
-            return Played(gpu.find(played_dlpack.view(made), array.__dlpack_device__()[1]))
+            return Played(played_arrays.array_at(played_dlpack.view(made), array.__dlpack_device__()[1]))
 
         monkeypatch.setattr(torch, "from_dlpack", received)
 
