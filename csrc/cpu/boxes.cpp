@@ -9,13 +9,6 @@
 namespace pycnn::cpu {
 namespace {
 
-template <typename Body>
-void parallel(int64_t count, int64_t elements, const Body& body) {
-    parallel_for(
-        count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-        const_cast<void*>(static_cast<const void*>(&body)), elements);
-}
-
 // The product rounded once to T, never fused with a sum.
 float product(float a, float b) {
     return static_cast<float>(static_cast<double>(a) * static_cast<double>(b));
@@ -28,7 +21,7 @@ double product(double a, double b) {
 
 template <typename T>
 void roi_max(const Regions& s, const T* x, T* y, int64_t* indices) {
-    parallel(s.count * s.channels, s.count * s.channels * s.P * s.Q * 16, [&](int64_t task) {
+    parallel_for(s.count * s.channels, s.count * s.channels * s.P * s.Q * 16, [&](int64_t task) {
         const int64_t r = task / s.channels, c = task % s.channels;
         const T* plane = x + (s.image[r] * s.channels + c) * s.H * s.W;
         const int64_t* rows = s.rows + 2 * r * s.P;

@@ -45,24 +45,15 @@ Part visit_targets(const Nll<T>& p, int64_t begin, int64_t end, const Visit& vis
 // The same over all targets, in tasks, whose parts are added up in order.
 template <typename T, typename Visit>
 Part visit_all(const Nll<T>& p, const Visit& visit) {
-    struct Context {
-        const Nll<T>& problem;
-        const Visit& visit;
-        std::vector<Part> parts;
-    };
     const int64_t count = p.N * p.L;
     if (count <= kTask) return visit_targets(p, 0, count, visit);
-    Context context = {p, visit, std::vector<Part>(static_cast<std::size_t>((count + kTask - 1) / kTask))};
-    parallel_for(
-        static_cast<int64_t>(context.parts.size()),
-        [](void* pointer, int64_t task) {
-            Context& c = *static_cast<Context*>(pointer);
-            const int64_t end = std::min((task + 1) * kTask, c.problem.N * c.problem.L);
-            c.parts[static_cast<std::size_t>(task)] = visit_targets(c.problem, task * kTask, end, c.visit);
-        },
-        &context, 4 * count);
+    std::vector<Part> parts(static_cast<std::size_t>((count + kTask - 1) / kTask));
+    parallel_for(static_cast<int64_t>(parts.size()), 4 * count, [&](int64_t task) {
+        const int64_t end = std::min((task + 1) * kTask, count);
+        parts[static_cast<std::size_t>(task)] = visit_targets(p, task * kTask, end, visit);
+    });
     Part all;
-    for (const Part& part : context.parts) {
+    for (const Part& part : parts) {
         all.sum += part.sum;
         all.weight += part.weight;
         all.good = all.good && part.good;

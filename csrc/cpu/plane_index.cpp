@@ -13,22 +13,15 @@ constexpr int64_t kElementsOfATask = 16384;
 // plane(p), false for a bad index, for every plane; small planes share a task.
 template <typename Plane>
 bool every_plane(const PlaneIndex& index, const Plane& plane) {
-    struct Context {
-        const Plane& plane;
-        int64_t planes, together;
-        std::atomic<bool> good{true};
-    };
     const int64_t together = std::max<int64_t>(1, kElementsOfATask / std::max<int64_t>(1, index.image + index.count));
-    Context context = {plane, index.planes, together};
-    parallel_for((index.planes + together - 1) / together,
-                 [](void* pointer, int64_t task) {
-                     Context& c = *static_cast<Context*>(pointer);
-                     for (int64_t p = task * c.together; p < std::min(c.planes, (task + 1) * c.together); p++) {
-                         if (!c.plane(p)) c.good = false;
-                     }
-                 },
-                 &context, 2 * index.planes * (index.image + index.count));
-    return context.good;
+    const int64_t elements = 2 * index.planes * (index.image + index.count);
+    std::atomic<bool> good{true};
+    parallel_for((index.planes + together - 1) / together, elements, [&](int64_t task) {
+        for (int64_t p = task * together; p < std::min(index.planes, (task + 1) * together); p++) {
+            if (!plane(p)) good = false;
+        }
+    });
+    return good;
 }
 
 }  // namespace

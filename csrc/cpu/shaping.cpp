@@ -6,23 +6,12 @@
 #include "cpu/threads.h"
 
 namespace pycnn::cpu {
-namespace {
-
-template <typename Body>
-void parallel(int64_t count, int64_t elements, const Body& body) {
-    parallel_for(
-        count, [](void* context, int64_t i) { (*static_cast<const Body*>(context))(i); },
-        const_cast<void*>(static_cast<const void*>(&body)), elements);
-}
-
-}  // namespace
-
 void concat(int64_t outer, const std::vector<ConcatPart>& parts, std::byte* y) {
     constexpr int64_t kTask = 128 << 10;  // bytes of y
     int64_t row = 0;
     for (const ConcatPart& part : parts) row += part.bytes;
     const int64_t total = outer * row;
-    parallel((total + kTask - 1) / kTask, total / 2, [&](int64_t task) {
+    parallel_for((total + kTask - 1) / kTask, total / 2, [&](int64_t task) {
         const int64_t end = std::min(total, (task + 1) * kTask);
         for (int64_t at = task * kTask; at < end;) {
             const int64_t i = at / row;
@@ -62,7 +51,7 @@ void permuted(std::vector<int64_t> sizes, std::vector<int64_t> order, const floa
     int64_t rows = 1;
     for (std::size_t i = 0; i + 1 < size.size(); i++) rows *= size[i];
     const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns));
-    parallel((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
+    parallel_for((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
         for (int64_t row = task * together; row < std::min(rows, (task + 1) * together); row++) {
             const float* from = x;
             for (int64_t i = static_cast<int64_t>(size.size()) - 2, rest = row; i >= 0; i--) {
@@ -82,7 +71,7 @@ void permuted(std::vector<int64_t> sizes, std::vector<int64_t> order, const floa
 
 void scaled_rows(int64_t rows, int64_t columns, const float* x, const double* scale, float* y) {
     const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, columns));
-    parallel((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
+    parallel_for((rows + together - 1) / together, 2 * rows * columns, [&](int64_t task) {
         for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) {
             const double factor = scale[i];
             for (int64_t j = i * columns; j < (i + 1) * columns; j++) {
@@ -98,7 +87,7 @@ void pad2d(const Pad2d<T>& p) {
     const int64_t height = p.top + p.H + p.bottom;
     const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, width));
     const int64_t rows = p.planes * height;
-    parallel((rows + together - 1) / together, 2 * rows * width, [&](int64_t task) {
+    parallel_for((rows + together - 1) / together, 2 * rows * width, [&](int64_t task) {
         for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) {
             T* to = p.y + i * width;
             const int64_t h = i % height - p.top;

@@ -15,6 +15,14 @@ constexpr std::int64_t kMuch = 131072;
 void parallel_for(std::int64_t count, void (*body)(void* context, std::int64_t i), void* context,
                   std::int64_t elements = kMuch);
 
+// The same with a lambda.
+template <typename Body>
+void parallel_for(std::int64_t count, std::int64_t elements, const Body& body) {
+    parallel_for(
+        count, [](void* context, std::int64_t i) { (*static_cast<const Body*>(context))(i); },
+        const_cast<void*>(static_cast<const void*>(&body)), elements);
+}
+
 int num_threads();
 void set_num_threads(int count);  // at least 1; 0 stands for the CPUs this process may use
 

@@ -12,17 +12,10 @@ constexpr int64_t kElementsOfATask = 16384;
 // body(row) for every one of `rows` rows of `length` elements; short rows share a task.
 template <typename Body>
 void every_row(int64_t rows, int64_t length, int64_t elements, const Body& body) {
-    struct Context {
-        const Body& body;
-        int64_t rows, together;
-    };
-    Context context = {body, rows, std::max<int64_t>(1, kElementsOfATask / std::max<int64_t>(1, length))};
-    parallel_for((rows + context.together - 1) / context.together,
-                 [](void* pointer, int64_t task) {
-                     const Context& c = *static_cast<const Context*>(pointer);
-                     for (int64_t i = task * c.together; i < std::min(c.rows, (task + 1) * c.together); i++) c.body(i);
-                 },
-                 &context, elements);
+    const int64_t together = std::max<int64_t>(1, kElementsOfATask / std::max<int64_t>(1, length));
+    parallel_for((rows + together - 1) / together, elements, [&](int64_t task) {
+        for (int64_t i = task * together; i < std::min(rows, (task + 1) * together); i++) body(i);
+    });
 }
 
 // The windows whose tap lies inside the image: begin, end.
