@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pycnn import ops
+from pycnn import backends, ops
+from pycnn.custom.dispatch import expect_runs
+from pycnn.ops._checks import number
 from pycnn.ops.conv_transpose import transposed
 from pycnn.shape import Conv2dShape, Pool2dShape, normalize_padding, pair
 
@@ -86,23 +88,47 @@ def _call(
     return jax.pure_callback(outside, results, *arrays, vmap_method="expand_dims")
 
 
-def _bilinear(fprop: Callable[..., Any], dgrad: Callable[..., Any], wgrad: Callable[..., Any]) -> Callable[..., Array]:
+def _computing(array: Array) -> Any:
+    """The dtype that an array is computed in."""
+    return np.promote_types(array.dtype, np.float32)
+
+
+def _tried(function: Callable[..., Any], *arrays: Array) -> None:
+    """Raise what `function` has against its arguments now, while JAX traces: its callback could not say it as well."""
+    with backends.use_backend("shapes"):
+        function(*[np.broadcast_to(np.zeros((), _computing(array)), array.shape) for array in arrays])
+
+
+def _bilinear(
+    fprop: Callable[..., Any],
+    dgrad: Callable[..., Any],
+    wgrad: Callable[..., Any],
+    check: Callable[..., None] = lambda *_: None,
+) -> Callable[..., Array]:
     """``y = fprop(x, w)`` and its two gradients, each the gradient of the others; see `pycnn.functional.conv`.
 
-    The function made is of (x, w, the shape of y, further settings); all but the arrays is hashable.
+    The function made is of (x, w, the shape of y, further settings); all but the arrays is hashable.  `check`, of the
+    pass, the shapes of x and w, the dtype's name and the settings, raises where that pass cannot run.
     """
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
     def forward(x: Array, w: Array, y_shape: tuple[int, ...], how: tuple[Any, ...]) -> Array:
-        return _call(lambda x, w: fprop(x, w, *how), ((y_shape, x.dtype),), (x, w))[0]
+        def one(x: np.ndarray, w: np.ndarray) -> Any:
+            return fprop(x, w, *how)
+
+        _tried(one, x, w)
+        check("fprop", x.shape, w.shape, _computing(x).name, *how)
+        return _call(one, ((y_shape, x.dtype),), (x, w))[0]
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
     def to_x(dy: Array, w: Array, x_shape: tuple[int, ...], how: tuple[Any, ...]) -> Array:
+        check("dgrad", x_shape, w.shape, _computing(w).name, *how)
         one = functools.partial(_with_shape, dgrad, how)
         return _call(one, ((x_shape, dy.dtype),), (dy, w), 1, 0, (x_shape,))[0]
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
     def to_w(dy: Array, x: Array, w_shape: tuple[int, ...], how: tuple[Any, ...]) -> Array:
+        check("wgrad", x.shape, w_shape, _computing(x).name, *how)
         one = functools.partial(_with_shape, wgrad, how)
         return _call(one, ((w_shape, dy.dtype),), (dy, x), 0, None, (w_shape,))[0]
 
@@ -133,16 +159,28 @@ def _algo(function: Any) -> Any:
     return lambda *given: function(*given[:-1], algo=given[-1])
 
 
+def _conv2d_runs(which: str, x_shape: Any, w_shape: Any, dtype: str, *how: Any) -> None:
+    expect_runs(how[-1], which, Conv2dShape.of(x_shape, w_shape, *how[:-1]), dtype)
+
+
+def _transposed_runs(which: str, x_shape: Any, w_shape: Any, dtype: str, *how: Any) -> None:
+    steps, sides, extra, groups, reach, algo = how
+    shape, _ = transposed(x_shape, w_shape, steps, sides, extra, reach, groups)
+    expect_runs(algo, {"fprop": "dgrad", "dgrad": "fprop"}.get(which, which), shape, dtype)
+
+
 _conv2d = _bilinear(
     lambda x, w, *how: ops.conv2d_fprop(x, w, None, *how[:-1], algo=how[-1]),
     _algo(ops.conv2d_dgrad),
     _algo(ops.conv2d_wgrad),
+    _conv2d_runs,
 )
 
 _conv_transpose2d = _bilinear(
     lambda x, w, *how: ops.conv_transpose2d_fprop(x, w, None, *how[:-1], algo=how[-1]),
     _algo(ops.conv_transpose2d_dgrad),
     _algo(ops.conv_transpose2d_wgrad),
+    _transposed_runs,
 )
 
 _linear = _bilinear(
@@ -247,7 +285,11 @@ def linear(x: Array, w: Array, b: Array | None = None) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _avg(x: Array, y_shape: tuple[int, ...], how: tuple[Any, ...]) -> Array:
-    return _call(lambda x: how[0](x, *how[2:]), ((y_shape, x.dtype),), (x,))[0]
+    def one(x: np.ndarray) -> Any:
+        return how[0](x, *how[2:])
+
+    _tried(one, x)
+    return _call(one, ((y_shape, x.dtype),), (x,))[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -310,6 +352,7 @@ def _max(x: Array, y_shape: tuple[int, ...], how: tuple[Any, ...]) -> tuple[Arra
         y, indices = ops.max_pool2d(x, *how)
         return y, np.asarray(indices, np.int32)  # JAX has 64 bits only where they are switched on
 
+    _tried(both, x)
     return _call(both, ((y_shape, x.dtype), (y_shape, np.int32)), (x,))
 
 
@@ -423,4 +466,4 @@ def batch_norm(x: Array, weight: Array | None = None, bias: Array | None = None,
             raise ValueError(f"{name} must have one value a channel, shape ({x.shape[1]},), got {one.shape}")
     if bias.dtype != weight.dtype or weight.dtype not in (x.dtype, jnp.promote_types(x.dtype, jnp.float32)):
         raise TypeError(f"all arrays must have one dtype, got x: {x.dtype}, weight: {weight.dtype}, bias: {bias.dtype}")
-    return _norm(x, weight, bias, eps)
+    return _norm(x, weight, bias, number("eps", eps, 0.0))

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from pycnn import algorithms, backends
 from pycnn.arrays import module_of
 from pycnn.custom import registry
 from pycnn.custom.registry import DevicePass, Kernel, result_shape
 from pycnn.shape import Conv2dShape, Padding, Pair
 
-__all__ = ["Registered", "answering", "place_of"]
+__all__ = ["Registered", "answering", "expect_runs", "place_of"]
 
 Array = Any
 
@@ -32,6 +33,16 @@ def answering(backend: Any, algo: str) -> Any:
             f"by pycnn.register_conv2d ({registered}), got {algo!r}"
         )
     return backend if place_of(backend) == "shapes" else Registered(kernel, backend)
+
+
+def expect_runs(algo: str, operator: str, shape: Conv2dShape, dtype: str) -> None:
+    """ValueError, as the call itself would raise it, unless `algo` can run a problem where NumPy's arrays go now."""
+    place = backends.selected() or "cpu"
+    answers = answering(backends.get(place), algo)
+    if isinstance(answers, Registered):
+        answers.expect_runs(operator, shape, dtype)
+    elif place == "cpu":
+        algorithms.resolve(algo, operator, shape, dtype)
 
 
 def place_of(backend: Any) -> str:
@@ -109,11 +120,15 @@ class Registered:
         dw = self._run("wgrad", dy, x, shape)
         return (dw, self._backend.channel_sum(dy)) if bias else dw
 
+    def expect_runs(self, operator: str, shape: Conv2dShape, dtype: str) -> None:
+        """ValueError where the kernel refuses a problem."""
+        reason = self._kernel.refuses(operator, shape, dtype, self._place)
+        if reason is not None:
+            raise ValueError(f"algo={self._kernel.name!r} cannot run {operator} of {shape} ({reason})")
+
     def _run(self, operator: str, left: Array, right: Array, shape: Conv2dShape) -> Array:
         kernel = self._kernel
-        reason = kernel.refuses(operator, shape, left.dtype.name, self._place)
-        if reason is not None:
-            raise ValueError(f"algo={kernel.name!r} cannot run {operator} of {shape} ({reason})")
+        self.expect_runs(operator, shape, left.dtype.name)
         expected = result_shape(operator, shape)
         with self._there(left):
             if not shape.N:
