@@ -351,10 +351,8 @@ class _Reader:
         known = {*constants, *(one.name for one in inputs)}
         captured: set[str] = set()
         nodes = []
-        for place, each in enumerate(proto.node):
-            node = self.node(each, place, around | known if any(_graphs_of(each)) else around)
         for place, each in _in_order(proto):
-            node = self.node(each, place, around | known)
+            node = self.node(each, place, around | known if any(_graphs_of(each)) else around)
             inner = {name for graph in node.graphs for name in graph.captured}
             for name in (*node.inputs, *inner):
                 if not name or name in known:
