@@ -167,6 +167,18 @@ def test_layers_agree_in_training_and_evaluation() -> None:
                 np.testing.assert_allclose(one.data, two.numpy(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("layer", ["InstanceNorm2d", "BatchNorm2d"])
+def test_reset_parameters_forgets_what_was_learnt_and_what_was_tracked(layer: str) -> None:
+    mine, theirs = (getattr(library, layer)(3, affine=True, track_running_stats=True) for library in (nn, torch.nn))
+    x = np.random.default_rng(0).normal(3, 2, (4, 3, 5, 6)).astype(np.float32)
+    mine(pycnn.Tensor(x))
+    mine.weight.data[:] = 5
+    assert abs(mine.running_mean.data).min() > 0.1
+    mine.reset_parameters()
+    for name, value in theirs.state_dict().items():  # a fresh one's
+        np.testing.assert_array_equal(mine.state_dict()[name].data, value.numpy(), err_msg=name)
+
+
 def test_16_bits_beside_float32_parameters() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 6, 4)).astype(np.float16)

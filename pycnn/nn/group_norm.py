@@ -10,6 +10,7 @@ import numpy as np
 from pycnn import functional as F
 from pycnn.nn import init
 from pycnn.nn.module import Module
+from pycnn.nn.norm import ChannelNorm
 from pycnn.nn.parameter import Parameter, unset
 from pycnn.shape import whole
 from pycnn.tensor import Tensor
@@ -162,11 +163,8 @@ class RMSNorm(_Scaled):
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}"
 
 
-class _InstanceNorm(_Scaled):
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    num_batches_tracked: Tensor | None
-    _may_lack = frozenset({"num_batches_tracked"})
+class _InstanceNorm(ChannelNorm):
+    momentum: float
     _rank = 0  # with the dimension of the batch
 
     def __init__(
@@ -177,21 +175,7 @@ class _InstanceNorm(_Scaled):
         affine: bool = False,
         track_running_stats: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_features = whole("num_features", num_features, 1)
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
-        self.weight = Parameter(unset((num_features,))) if affine else None
-        self.bias = Parameter(unset((num_features,))) if affine else None
-        for name, value in (
-            ("running_mean", np.zeros(num_features, np.float32)),
-            ("running_var", np.ones(num_features, np.float32)),
-            ("num_batches_tracked", np.zeros((), np.int64)),
-        ):
-            self.register_buffer(name, Tensor(value) if track_running_stats else None)
-        self.reset_parameters()
+        super().__init__(num_features, eps, momentum, affine, track_running_stats)
 
     def forward(self, x: Any) -> Tensor:
         if len(x.shape) not in (self._rank - 1, self._rank):
@@ -207,8 +191,7 @@ class _InstanceNorm(_Scaled):
         return y if batch is x else y.reshape(*x.shape)
 
     def extra_repr(self) -> str:
-        tracked = f"track_running_stats={self.track_running_stats}"
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, {tracked}"
+        return f"{super().extra_repr()}, track_running_stats={self.track_running_stats}"
 
 
 class InstanceNorm1d(_InstanceNorm):

@@ -16,14 +16,15 @@ from pycnn.tensor import Tensor
 __all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LocalResponseNorm"]
 
 
-class _BatchNorm(Module):
+class ChannelNorm(Module):
+    """What batch and instance norm share: weight and bias of each channel, and running statistics, or neither."""
+
     weight: Parameter | None
     bias: Parameter | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
     _may_lack = frozenset({"num_batches_tracked"})
-    _ranks: tuple[int, ...] = ()
 
     def __init__(
         self,
@@ -59,6 +60,13 @@ class _BatchNorm(Module):
             init.ones_(self.weight)
             init.zeros_(self.bias)
 
+    def extra_repr(self) -> str:
+        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
+
+
+class _BatchNorm(ChannelNorm):
+    _ranks: tuple[int, ...] = ()
+
     def forward(self, x: Any, residual: Any = None, relu: bool = False) -> Tensor:
         if len(x.shape) not in self._ranks:
             raise ValueError(
@@ -81,9 +89,6 @@ class _BatchNorm(Module):
             residual,
             relu,
         )
-
-    def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
 
 
 class BatchNorm2d(_BatchNorm):
