@@ -24,6 +24,7 @@ __all__ = [
     "Conv2dShape",
     "Pool2dShape",
     "Problem",
+    "check_channels",
     "check_elements",
     "normalize_padding",
     "pair",
@@ -164,6 +165,15 @@ def check_elements(name: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} would have more than 2**40 elements: shape {shape}")
 
 
+def check_channels(x_shape: tuple[int, ...], w_shape: tuple[int, ...], groups: int) -> None:
+    """ValueError if filters of `w_shape`, (K, C/groups, ...), do not go with images of `x_shape`, (N, C, ...)."""
+    if x_shape[1] != w_shape[1] * groups:
+        raise ValueError(
+            f"channels disagree: x has C={x_shape[1]}, w expects {w_shape[1]} x groups {groups} = "
+            f"{w_shape[1] * groups} (x {x_shape}, w {w_shape})"
+        )
+
+
 @dataclass(frozen=True)
 class Conv2dShape:
     """A 2-D convolution problem in plain integers.
@@ -229,11 +239,7 @@ class Conv2dShape:
             raise ValueError(f"x must have 4 dimensions (N, C, H, W), got shape {x_shape}")
         if len(w_shape) != 4:
             raise ValueError(f"w must have 4 dimensions (K, C/groups, R, S), got shape {w_shape}")
-        if x_shape[1] != w_shape[1] * groups:
-            raise ValueError(
-                f"channels disagree: x has C={x_shape[1]}, w expects {w_shape[1]} x groups {groups} = "
-                f"{w_shape[1] * groups} (x {x_shape}, w {w_shape})"
-            )
+        check_channels(x_shape, w_shape, groups)
         n, c, h, width = x_shape
         k, _, r, s = w_shape
         return Conv2dShape(n, c, h, width, k, r, s, stride, padding, dilation, groups)

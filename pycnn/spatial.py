@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from pycnn.shape import check_elements, whole
+from pycnn.shape import check_channels, check_elements, whole
 
 __all__ = ["Conv3dShape", "each", "sides_of"]
 
@@ -137,11 +137,7 @@ class Conv3dShape:
             raise ValueError(f"x must have 5 dimensions (N, C, D, H, W), got shape {x_shape}")
         if len(w_shape) != 5:
             raise ValueError(f"w must have 5 dimensions (K, C/groups, T, R, S), got shape {w_shape}")
-        if x_shape[1] != w_shape[1] * groups:
-            raise ValueError(
-                f"channels disagree: x has C={x_shape[1]}, w expects {w_shape[1]} x groups {groups} = "
-                f"{w_shape[1] * groups} (x {x_shape}, w {w_shape})"
-            )
+        check_channels(x_shape, w_shape, groups)
         n, c, *size = x_shape
         return Conv3dShape(n, c, tuple(size), w_shape[0], tuple(w_shape[2:]), stride, padding, dilation, groups)
 

@@ -45,7 +45,7 @@ class _Convolution(Module):
         algo: str | dict[str, str] = "auto",
     ) -> None:
         super().__init__()
-        self.in_channels, self.out_channels, self.groups = _channels(in_channels, out_channels, groups)
+        self.in_channels, self.out_channels, self.groups = checked_channels(in_channels, out_channels, groups)
         self.kernel_size = each("kernel_size", kernel_size, 1, self.axes)
         self.stride = each("stride", stride, 1, self.axes)
         self.dilation = each("dilation", dilation, 1, self.axes)
@@ -170,7 +170,7 @@ class _Transposed(Module):
         super().__init__()
         if padding_mode != "zeros":
             raise ValueError(f"a transposed convolution has padding_mode='zeros' alone, got {padding_mode!r}")
-        self.in_channels, self.out_channels, self.groups = _channels(in_channels, out_channels, groups)
+        self.in_channels, self.out_channels, self.groups = checked_channels(in_channels, out_channels, groups)
         self.kernel_size = each("kernel_size", kernel_size, 1, self.axes)
         self.stride = each("stride", stride, 1, self.axes)
         self.padding = each("padding", padding, 0, self.axes)
@@ -274,7 +274,8 @@ class ConvTranspose3d(_Transposed):
     function = staticmethod(F.conv_transpose3d)
 
 
-def _channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
+def checked_channels(in_channels: int, out_channels: int, groups: int) -> tuple[int, int, int]:
+    """The three as ints.  ValueError for one below 1, and for groups that do not divide both channel counts."""
     c, k = whole("in_channels", in_channels, 1), whole("out_channels", out_channels, 1)
     if c % whole("groups", groups, 1) or k % groups:
         raise ValueError(f"groups must divide both channel counts, got groups={groups}, {c} in, {k} out")

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from pycnn import functional as F
 from pycnn.nn import init
+from pycnn.nn.conv import checked_channels
 from pycnn.nn.module import Module
 from pycnn.nn.parameter import Parameter, unset
-from pycnn.shape import whole
 from pycnn.spatial import each, sides_of
 from pycnn.tensor import Tensor
 
@@ -40,9 +40,7 @@ class _LocallyConnected(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        c, k = whole("in_channels", in_channels, 1), whole("out_channels", out_channels, 1)
-        if c % whole("groups", groups, 1) or k % groups:
-            raise ValueError(f"groups must divide both channel counts, got groups={groups}, {c} in, {k} out")
+        c, k, groups = checked_channels(in_channels, out_channels, groups)
         self.in_channels, self.out_channels, self.groups = c, k, groups
         self.input_size = each("input_size", input_size, 1, self.axes)
         self.kernel_size = each("kernel_size", kernel_size, 1, self.axes)
