@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,39 @@ def test_roi_align_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(subject, "_TAPS", 1)
     for mode, right in zip(("avg", "max"), expected, strict=True):
         np.testing.assert_array_equal(F.roi_align(x, boxes, 2, mode=mode), right)
+
+
+def test_the_mean_of_a_huge_region_is_that_of_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 3, 7, 8))
+    boxes = np.concatenate([regions(rng, 2, 4, 9.0), [[1, -50, -3, 90, 70], [0, 2, 3, 2, 3], [0, 60, 70, 80, 90]]])
+    for aligned, ratio in ((False, 0), (True, 0), (True, 3)):
+        found = []
+        for most in (subject._MEAN, 1):
+            monkeypatch.setattr(subject, "_MEAN", most)
+            tensor = pycnn.Tensor(x, requires_grad=True)
+            y = F.roi_align(tensor, boxes, (3, 2), 0.7, ratio, aligned)
+            (y * y).sum().backward()
+            found.append((y.detach().data, tensor.grad.data))
+        for mine, right in zip(*found, strict=True):
+            np.testing.assert_allclose(mine, right, rtol=1e-12, atol=1e-13)  # float64: the same sums by axes
+        monkeypatch.undo()
+
+
+def test_a_huge_region_takes_little_memory() -> None:
+    """Listed, its samples would take 10**13 bytes."""
+    x = np.arange(12.0).reshape(1, 1, 3, 4)
+    box = np.array([[0, -1e5, -1e5, 1e5, 1e5]])
+    tracemalloc.start()
+    y = F.roi_align(x, box, 1)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2**20
+    # Samples at -1/2, 1/2 .. in the image: each lies between two pixels, the outermost two on one.
+    mean = np.array([1.5, 1, 1.5]) @ x[0, 0] @ np.array([1.5, 1, 1, 1.5]) / 4e10
+    assert y.item() == pytest.approx(mean, rel=1e-9)  # places beside 1e5 are rounded at 1e-11
+    with pytest.raises(ValueError, match=r"40000000000 samples, which are too many for mode=\"max\""):
+        F.roi_align(x, box, 1, mode="max")
 
 
 def loops(x: np.ndarray, boxes: np.ndarray, out: tuple[int, int], scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from pycnn import ops
-from pycnn.arrays import beside, is_half, module_of
+from pycnn.arrays import beside, is_half, module_of, to_host
 from pycnn.functional._arrays import composed, tensors
-from pycnn.functional.sampling import Sample, SampleScatter
+from pycnn.functional.sampling import Resample, Sample, SampleScatter
 from pycnn.functional.shaping import cat, where
 from pycnn.graph import Function, Variable
 from pycnn.ops._checks import flag, real
+from pycnn.resampling import Taps
 from pycnn.shape import check_elements, pair, whole
 from pycnn.tensor import Tensor
 
@@ -25,6 +26,9 @@ _LARGEST = 2**40  # samples along a bin: more than any machine can hold
 
 # Taps that are prepared at one time; regions with more go one part after another.
 _TAPS = 1 << 22
+
+# Taps of a region beyond which its mean is computed one axis after the other, and its maximum not at all.
+_MEAN, _MAXIMUM = 1 << 22, 1 << 25
 
 
 @composed
@@ -59,7 +63,8 @@ def roi_align(
 
     Raises:
         TypeError: not arrays, an unsupported dtype, or a parameter of a wrong type.
-        ValueError: shapes that do not fit, an unknown mode, or more than 2**40 samples of a region.
+        ValueError: shapes that do not fit, an unknown mode, or more than 2**40 samples of a region (2**23, if the
+            mode is "max").
         IndexError: an image that x does not have (on the CPU).
 
     Reference: He et al., "Mask R-CNN", 2017, section 3; torchvision.ops.roi_align.
@@ -87,8 +92,14 @@ def roi_align(
             bins.append(_Bins(corners[:, begin] * scale, corners[:, end] * scale, size, length, ratio, aligned))
     rows, columns = bins
     check_elements("samples", (rows.samples, columns.samples, *out))
-    samples = max(rows.samples * columns.samples, 1)
-    together = max(1, _TAPS // (4 * samples * out[0] * out[1]))
+    taps = 4 * max(rows.samples * columns.samples, 1) * out[0] * out[1]
+    if mode == "avg" and taps > _MEAN:
+        return _by_axes(x, image, rows, columns)
+    if taps > _MAXIMUM:
+        raise ValueError(
+            f'a region has {taps // 4} samples, which are too many for mode="max": at most {_MAXIMUM // 4}'
+        )
+    together = max(1, _TAPS // taps)
     pixels, parts = x.reshape(n, c, h * w), []
     for first in range(0, max(len(image), 1), together):
         some = slice(first, first + together)
@@ -125,11 +136,31 @@ class _Bins:
             self.count = xp.clip(xp.ceil(finite), 0, _LARGEST).astype(np.int64)
         self.samples = ratio if ratio > 0 else int(self.count.max()) if len(begin) else 0
 
-    def taps(self, some: slice) -> tuple[Array, Array, Array]:
-        """(R, bins, samples, 2) pixels, -1 outside, and weights; and (R, samples) which samples there are."""
+    def mean(self, region: int) -> Taps:
+        """Each bin of a region as the mean of its samples."""
+        begin, step, count = (array[region] for array in (self.begin, self.step, self.count))
+        xp, kind, count = module_of(begin), begin.dtype.type, max(int(count), 1)
+        # Only these samples can lie in the image; the others need not be looked at.  Places are rounded.
+        spacing = max(abs(float(step)) / count, 2.0**-20)
+        first = (-1 - float(begin) - np.arange(self.bins) * float(step)) / spacing
+        slack = 2 + 8 * np.finfo(kind).eps * (abs(float(begin)) + self.bins * abs(float(step))) / spacing
+        within = int(min(count, (self.size + 1) / spacing + 2 * slack + 1))
+        number = np.clip(np.floor(first - slack), 0, count - within).astype(np.int64)[:, None] + np.arange(within)
+        index, weight, _ = self.taps(slice(region, region + 1), xp.asarray(number))
+        index, weight = (to_host(array)[0].reshape(self.bins, -1) for array in (index, weight))
+        return Taps.of(np.maximum(index, 0), np.where(index < 0, 0.0, weight.astype(np.float64) / count), self.size)
+
+    def taps(self, some: slice, number: Array | None = None) -> tuple[Array, Array, Array]:
+        """(R, bins, samples, 2) pixels, -1 outside, and weights; and (R, samples) which samples there are.
+
+        Args:
+            some: the regions.
+            number: (bins, samples), which samples of each bin; None for all.
+        """
         begin, step, count = (array[some, None, None] for array in (self.begin, self.step, self.count))
         xp, kind, size = module_of(begin), begin.dtype.type, self.size
-        number = xp.arange(self.samples)
+        if number is None:
+            number = xp.arange(self.samples)
         there = number < count
         place = begin + xp.arange(self.bins).astype(kind)[:, None] * step
         place = place + (number.astype(kind) + kind(0.5)) * step / xp.maximum(count, 1).astype(kind)
@@ -140,6 +171,17 @@ class _Bins:
         low = low.astype(np.int64)
         index = xp.stack([low, xp.minimum(low + 1, size - 1)], -1)
         return xp.where(inside[..., None], index, -1), xp.stack([1 - fraction, fraction], -1), there[:, 0]
+
+
+def _by_axes(x: Tensor, image: Array, rows: _Bins, columns: _Bins) -> Tensor:
+    """Means of regions whose samples are too many to be listed: of the rows' samples, then of the columns'."""
+    parts = []
+    for region, number in enumerate(to_host(image).tolist()):
+        if not 0 <= number < x.shape[0]:
+            raise IndexError(f"image must hold numbers of images, from 0 below {x.shape[0]}, got {number}")
+        tables = {2: rows.mean(region), 3: columns.mean(region)}
+        parts.append(Resample.apply(x[number : number + 1], tables))
+    return cat(parts)
 
 
 def _taps(rows: _Bins, columns: _Bins, some: slice) -> tuple[Array, Array, Array]:
