@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _REMEMBERED = 256  # tables; a network has some few
+_SHORT = 4096  # elements of an axis whose table is remembered; 256 of these take less than 128 MiB
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,11 @@ class Taps:
         return _of_entries(self.start[i] + number, i, self.weight[number, i], self.size, self.out)
 
     @cached_property
+    def single(self) -> NDArray[np.float32]:
+        """`weight` in float32."""
+        return self.weight.astype(np.float32)
+
+    @cached_property
     def is_identity(self) -> bool:
         """Whether y is x."""
         ones = self.size == self.out and self.most == 1 and bool((self.count == 1).all())
@@ -130,7 +136,19 @@ def _triangle(distance: Any, a: float) -> Floats:
 _KERNELS = {"linear": (_triangle, 1), "cubic": (_cubic, 2)}  # and how far they reach
 
 
-@lru_cache(maxsize=_REMEMBERED)
+def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """As `lru_cache`, but for the tables of long axes: they would fill memory, and take less time than their use."""
+    remembers = lru_cache(maxsize=_REMEMBERED)(function)
+
+    @wraps(function)
+    def table(mode: str, size: int, out: int, *given: Any, **how: Any) -> Any:
+        made = remembers if max(size, out) <= _SHORT else function
+        return made(mode, size, out, *given, **how)
+
+    return table
+
+
+@_remembered
 def interpolation_taps(
     mode: str,
     size: int,
@@ -264,7 +282,7 @@ _ROUNDINGS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@_remembered
 def resize_taps(
     mode: str,
     size: int,

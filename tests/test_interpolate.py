@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -284,3 +285,18 @@ def test_refusals_of_tables() -> None:
         resize_taps("nearest", 4, 8, 2.0, nearest_mode="up")
     with pytest.raises(ValueError, match="mode must be nearest, linear or cubic, got 'area'"):
         resize_taps("area", 4, 8, 2.0)
+
+
+@pytest.mark.parametrize("size", [64, 1 << 16])
+def test_tables_of_long_axes_are_not_kept(size: int) -> None:
+    """One of 65,536 elements takes some MiB, and is gone with its call; that of an image is there for the next."""
+    x = np.zeros((1, 1, size, 1), np.float32)
+    before = len(tables(size))
+    for _ in range(2):
+        F.interpolate(x, size=(size // 2 - 1, 1), mode="bicubic", antialias=True)
+    gc.collect()
+    assert len(tables(size)) - before == (size == 64)
+
+
+def tables(size: int) -> list[Taps]:
+    return [one for one in gc.get_objects() if type(one) is Taps and one.size == size]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +33,8 @@ def sample_dw(dy: np.ndarray, x: np.ndarray, image: np.ndarray, index: np.ndarra
     return _cpu.sample_dw(dense(dy), dense(x), dense(image), dense(index))
 
 
-@lru_cache(maxsize=256)
 def _table(taps: Taps | None, dtype: Any) -> tuple[int, np.ndarray, np.ndarray, np.ndarray] | None:
     """A table as the native module takes it."""
-    return None if taps is None else (taps.size, taps.start, taps.count, taps.weight.astype(dtype))
+    if taps is None:
+        return None
+    return taps.size, taps.start, taps.count, taps.single if dtype == np.float32 else taps.weight
