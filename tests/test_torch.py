@@ -361,6 +361,21 @@ def test_batch_norm_layers_keep_their_statistics(track: bool, momentum: float | 
     torch.testing.assert_close(layers[0].eval()(x), layers[1].eval()(x))
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_layers_of_an_empty_batch_learn_nothing(affine: bool) -> None:
+    layers = [nn.BatchNorm2d(3, affine=affine) for _ in range(2)]
+    ours.swap(layers[0])
+    for layer in layers:
+        x = torch.empty(0, 3, 4, 4, requires_grad=True)
+        y = layer(x)
+        y.sum().backward()
+        assert y.shape == x.grad.shape == (0, 3, 4, 4)
+    for mine, other in zip(layers[0].state_dict().values(), layers[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(mine, other)
+    for mine, other in zip(layers[0].parameters(), layers[1].parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad)
+
+
 def test_a_swapped_network_trains_as_torchs_does() -> None:
     """20 steps of SGD with momentum; an optimiser that was made before the swap goes on with the same parameters."""
     labels = torch.randint(0, 5, (64,))

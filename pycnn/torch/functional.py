@@ -199,7 +199,11 @@ def batch_norm(
         shift = -running_mean * scale if bias is None else bias - running_mean * scale
         return _operators.channel_affine(input, scale, shift)
     count = input.numel() // input.shape[1]
-    if count < 2:
+    if count == 0:  # as torch: no statistics, and the running ones stay as they are
+        ones = torch.ones(input.shape[1], dtype=input.dtype, device=input.device)
+        scale = ones if weight is None else weight
+        return _operators.channel_affine(input, scale, torch.zeros_like(scale) if bias is None else bias)
+    if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.shape}")
     y, mean, var = _operators.batch_norm(input, weight, bias, eps)
     with torch.no_grad():
