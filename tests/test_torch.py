@@ -347,6 +347,18 @@ def test_one_layer_or_one_kind() -> None:
         ours.swap(mixed, only=nn.Tanh)
 
 
+def test_there_is_a_way_back() -> None:
+    net = network()
+    types, x = [type(layer) for layer in net], torch.randn(2, 3, 16, 16)
+    right = net.eval()(x)
+    assert ours.unswap(ours.swap(net)) is net
+    assert [type(layer) for layer in net] == types
+    torch.testing.assert_close(net(x), right, rtol=0, atol=0)
+    assert type(ours.unswap(ours.Conv2d(1, 1, 1))) is nn.Conv2d
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module"):
+        ours.unswap([nn.Conv2d(1, 1, 1)])
+
+
 @pytest.mark.parametrize("momentum", [0.1, None])
 @pytest.mark.parametrize("track", [True, False])
 def test_batch_norm_layers_keep_their_statistics(track: bool, momentum: float | None) -> None:

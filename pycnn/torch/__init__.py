@@ -2,6 +2,7 @@
 
     import pycnn.torch
     pycnn.torch.swap(model)      # from here on this model's layers are computed by pycnn; nothing else changes
+    pycnn.torch.unswap(model)    # and from here on by torch again, for torch.onnx.export and the like
 
 The functions have torch.nn.functional's names and arguments.  They differentiate (twice, too), and work under autocast,
 torch.compile (as single nodes, without a break) and torch.func's grad, vjp, jacrev and vmap, in any order.  Tensors are
@@ -30,6 +31,7 @@ from pycnn.torch.modules import (
     ReLU,
     swap,
     swapped,
+    unswap,
 )
 
 __all__ = [
@@ -51,4 +53,5 @@ __all__ = [
     "relu",
     "swap",
     "swapped",
+    "unswap",
 ]

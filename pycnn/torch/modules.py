@@ -20,6 +20,7 @@ __all__ = [
     "ReLU",
     "swap",
     "swapped",
+    "unswap",
 ]
 
 Tensor = torch.Tensor
@@ -183,6 +184,32 @@ def swap(model: Model, only: type[nn.Module] | tuple[type[nn.Module], ...] | Non
             layer.__class__ = _OURS[type(layer)]
     if not swapped(model):
         raise ValueError(f"model has no layer of {', '.join(one.__name__ for one in wanted)}; nothing was swapped")
+    return model
+
+
+def unswap(model: Model) -> Model:
+    """Have a PyTorch model's layers computed by torch again, in place: the way back from `swap`.
+
+    For what takes torch's own layers only, such as torch.onnx.export, torch.jit.script and torch.fx, and to save a
+    whole model for those who do not have pycnn (a state_dict is the same anyway).
+
+    Args:
+        model: any module.  Layers that were made as pycnn's become torch's, too.
+
+    Returns:
+        `model` itself.
+
+    Raises:
+        TypeError: no module.
+
+    >>> swapped(unswap(swap(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Linear(8, 10)))))
+    {}
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    theirs = {mine: other for other, mine in _OURS.items()}
+    for layer in model.modules():
+        layer.__class__ = theirs.get(type(layer), type(layer))
     return model
 
 
