@@ -49,7 +49,15 @@ def device(array: Array) -> tuple[str, int]:
 
 
 def capsule(array: Array, **options: Any) -> Any:
-    """``array.__dlpack__(**options)`` of a NumPy or CuPy array of any dtype of theirs, or of bfloat16."""
+    """``array.__dlpack__(**options)`` of a NumPy or CuPy array of any dtype of theirs, or of bfloat16.
+
+    Of a reversed axis it is a copy's: PyTorch ends the process where it meets a negative stride.  Raises BufferError
+    where that copy is not allowed.
+    """
+    if any(step < 0 for step in array.strides):
+        if options.get("copy") is False:
+            raise BufferError(f"strides {array.strides} are negative, which readers do not take: this needs a copy")
+        array = array.copy()
     if array.dtype.name != "bfloat16":
         return array.__dlpack__(**options)
     made = array.view(np.uint16).__dlpack__(**options)

@@ -298,6 +298,16 @@ def test_strides_cross_both_ways(library: str) -> None:
         assert address(back.data) == address(array)
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax.dlpack"])
+def test_reversed_axes_cross_as_copies(library: str) -> None:
+    """PyTorch would end the process at a negative stride."""
+    mine = pycnn.Tensor(X[:, ::-1, :, ::-1])
+    theirs = pytest.importorskip(library).from_dlpack(mine)
+    assert np.array_equal(np.asarray(theirs), X[:, ::-1, :, ::-1])
+    with pytest.raises(BufferError, match="needs a copy"):
+        mine.__dlpack__(copy=False)
+
+
 def test_options_of_the_protocol() -> None:
     tensor = pycnn.Tensor(X.copy())
     name = "dltensor_versioned" if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else "dltensor"
