@@ -23,6 +23,8 @@ def regions(rng: np.random.Generator, n: int, count: int, reach: float) -> np.nd
     return np.concatenate([rng.integers(0, n, (count, 1)), corners, corners + sides], 1)
 
 
+RNG = np.random.default_rng(1)
+
 LIBRARIES: list[Any] = []  # what they define goes with them
 
 
@@ -260,6 +262,18 @@ def test_a_box_that_is_not_finite_gives_0(wrong: float, ratio: int) -> None:
         y = F.roi_align(x, np.array([good, bad]), 2, 1.0, ratio, True)
         assert (y[0] == 1.0).all()
         assert not y[1].any()
+
+
+def test_layers_are_the_functions() -> None:
+    x, boxes = RNG.standard_normal((2, 3, 7, 8)), regions(RNG, 2, 5, 9.0)
+    given = (2, 3), 0.7, 2, True
+    align, pool = pycnn.nn.RoIAlign(*given), pycnn.nn.RoIPool(2, 0.7)
+    np.testing.assert_array_equal(align(x, boxes).data, F.roi_align(x, boxes, *given))
+    np.testing.assert_array_equal(
+        pool(x, [boxes[:2, 1:], boxes[2:, 1:]]).data, F.roi_pool(x, [boxes[:2, 1:], boxes[2:, 1:]], 2, 0.7)
+    )
+    assert repr(align) == "RoIAlign(output_size=(2, 3), spatial_scale=0.7, sampling_ratio=2, aligned=True)"
+    assert repr(pool) == "RoIPool(output_size=(2, 2), spatial_scale=0.7)"
 
 
 X, BOX = np.zeros((2, 3, 4, 5)), np.zeros((1, 5))

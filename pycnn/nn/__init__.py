@@ -3,6 +3,7 @@
 from pycnn import functional as functional
 from pycnn.nn import init as init
 from pycnn.nn.activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from pycnn.nn.boxes import RoIAlign, RoIPool
 from pycnn.nn.containers import ModuleDict, ModuleList, Sequential
 from pycnn.nn.conv import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from pycnn.nn.deform import DeformConv2d
@@ -194,6 +195,8 @@ __all__ = [
     "ReplicationPad1d",
     "ReplicationPad2d",
     "ReplicationPad3d",
+    "RoIAlign",
+    "RoIPool",
     "Sequential",
     "SiLU",
     "Sigmoid",
