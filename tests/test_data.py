@@ -216,6 +216,18 @@ def test_missing_image_is_not_called_damaged(tmp_path):
         data.read_image(tmp_path / "none.png")
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
+    """Each takes a decoder as long as the whole image, and a repeated one takes some ten bytes."""
+    path = tmp_path / "image.jpg"
+    Image.new("RGB", (64, 64), "red").save(path, progressive=True)
+    whole = path.read_bytes()
+    assert data.read_image(path).shape == (3, 64, 64)
+    last = whole[whole.rindex(b"\xff\xda") : -2]
+    path.write_bytes(whole[:-2] + 3000 * last + whole[-2:])
+    with pytest.raises(data.CorruptFile, match=r"a JPEG of 30\d\d scans, expected at most 100"):
+        data.read_image(path)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])
 def test_every_mode_becomes_rgb(tmp_path, mode):
     path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")

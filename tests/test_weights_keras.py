@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pycnn import nn, weights
+from pycnn.bench import memory
 from pycnn.weights import WeightsError, hdf5, hdf5_child
 
 RNG = np.random.default_rng(0)
@@ -363,11 +364,14 @@ def test_tfjs_that_is_refused(tmp_path):
         return weights.load(manifest(tmp_path, [{"paths": list(paths), "weights": [entry | changes]}]))
 
     assert load()["x"].tolist() == [0, 0]
-    for paths in (["../a.bin"], ["/etc/passwd"], ["b/a.bin"], [".."]):
+    for paths in (["../a.bin"], ["/etc/passwd"], ["b/a.bin"], [".."], ["\ud800"], ["a\0"]):
         with pytest.raises(WeightsError, match=r"a shard at .*, expected files in the manifest's own folder"):
             load(paths)
     with pytest.raises(FileNotFoundError):
         load(["b.bin"])
+    with pytest.raises(WeightsError, match=r"the shard 'a\.bin' twice"):  # of which a large array could be made
+        load(["a.bin", "a.bin"], shape=[4])
+    assert load([], shape=[0])["x"].shape == (0,)
     for message, changes in {
         "8 bytes, expected 12 up to the end of 'x'": {"shape": [3]},
         "8 bytes, expected 4, as the weights add up": {"shape": [1]},
@@ -377,6 +381,7 @@ def test_tfjs_that_is_refused(tmp_path):
         "a weight None": {"name": None},
         "quantised to 'int4'": {"quantization": {"dtype": "int4"}},
         "scale None": {"quantization": {"dtype": "uint8"}, "shape": [8]},
+        "scale 1000": {"quantization": {"dtype": "uint8", "scale": 10**400, "min": 0}, "shape": [8]},
         "scale inf": {"quantization": {"dtype": "uint8", "scale": float("inf"), "min": 0}, "shape": [8]},
         "up to the end": {"shape": [2**20, 2**20]},
     }.items():
@@ -386,3 +391,20 @@ def test_tfjs_that_is_refused(tmp_path):
         (tmp_path / "m").write_text(text)
         with pytest.raises(WeightsError):
             weights.load(tmp_path / "m")
+
+
+def test_tfjs_in_the_memory_of_four_times_its_file(tmp_path):
+    """Quantised weights are four times as long when they are not, and are turned once more."""
+    count = 48 << 20
+    (tmp_path / "a.bin").write_bytes(bytes(count))
+    quantised = {"dtype": "uint8", "scale": 0.5, "min": -1}
+    entries = [
+        {"name": f"{i}/kernel", "shape": [1024, 1 << 10], "dtype": "float32", "quantization": quantised}
+        for i in range(count >> 20)
+    ]
+    path = manifest(tmp_path, [{"paths": ["a.bin"], "weights": entries}])
+    memory.forget_peak()
+    before = memory.resident()
+    read = weights.load(path)
+    assert memory.peak() - before < 4 * count + (64 << 20)
+    assert all(array[-1, -1] == -1 for array in read.values())

@@ -23,10 +23,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 # Pillow knows others.  One runs a program; that of GIF fills a frame of the size that the file gives when it opens it.
 
+_SCAN = b"\xff\xda"  # the marker before each; between the pixels' bytes an ff is followed by 00
+
 # A file of some bytes can say that it holds gigabytes.  Decoders take up to twelve bytes a pixel; that much is granted
 # up to 64 MiB, and beyond it to files with a byte for 16 pixels: photographs have several times as much.
 _FREE_PIXELS = (64 << 20) // 12
 _PIXELS_A_BYTE = 16
+_MOST_SCANS = 100  # of a JPEG, each of which takes the time of all its pixels; progressive ones have some ten
 
 
 def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
@@ -42,7 +45,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     Raises:
         FileNotFoundError, OSError: no such file, no permission, or a folder, a pipe or a device.
         CorruptFile: not an image, a truncated one, or one of more pixels than a file of its size is believed to hold:
-            5.6 million, or 16 a byte.
+            5.6 million, or 16 a byte; a JPEG of more than 100 scans.
         ModuleNotFoundError: Pillow is not installed.
 
     Reference: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks",
@@ -67,6 +70,8 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
             pixels, most = opened.width * opened.height, max(_FREE_PIXELS, _PIXELS_A_BYTE * length)
             if pixels > most:
                 raise CorruptFile(path, f"{pixels} pixels", f"at most {most} in a file of its size")
+            if opened.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(_SCAN)) > _MOST_SCANS:
+                raise CorruptFile(path, f"a JPEG of {scans} scans", f"at most {_MOST_SCANS}")
             ImageOps.exif_transpose(opened, in_place=True)
             image = _rgb(opened)
     except CorruptFile:

@@ -43,6 +43,8 @@ _VECTORS = {
 def convert(arrays: dict[Path, Array]) -> dict[Path, Array]:
     """The arrays, by layer and variable, with PyTorch's names and layouts.
 
+    `arrays` is empty afterwards: each is let go of when it has been turned, so that they are not in memory twice.
+
     >>> kernel = np.zeros((3, 5, 8, 16), np.float32)
     >>> {path: array.shape for path, array in convert({("conv", "kernel"): kernel}).items()}
     {('conv', 'weight'): (16, 8, 3, 5)}
@@ -52,8 +54,8 @@ def convert(arrays: dict[Path, Array]) -> dict[Path, Array]:
         layers[tuple(layer)].add(name)
     separable = {layer for layer, names in layers.items() if names & {*_POINTWISE}}
     found: dict[Path, Array] = {}
-    for (*layer, name), array in arrays.items():
-        place = (*layer, *_place(name, tuple(layer) in separable))
+    for *layer, name in list(arrays):
+        array, place = arrays.pop((*layer, name)), (*layer, *_place(name, tuple(layer) in separable))
         found[(*layer, name) if place in found else place] = _laid(name, array)
     return found
 

@@ -56,7 +56,8 @@ class Source:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 raise WeightsError(path, "an empty file", "weights")
-            self.data = memoryview(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+            self._map = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        self.data = memoryview(self._map)
         self._left = _SMALL + _TIMES * size
 
     def __len__(self) -> int:
@@ -74,6 +75,15 @@ class Source:
                 "contents that need far more memory than the file is long",
                 f"at most {_TIMES} times its {len(self.data):,} bytes and {_SMALL >> 20} MiB beside it",
             )
+
+    def take_in(self, other: Source) -> None:
+        """Allow for what another file, that belongs to this one, has."""
+        self._left += _TIMES * len(other)
+
+    def release(self) -> None:
+        """Have the system take back the pages that were looked at; they are read anew where they are needed again."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def array(self, at: int, dtype: np.dtype[Any], shape: Sequence[int], what: str) -> Array:
         """The array at byte `at`: a read-only view of the file, or a copy where the bytes are not aligned.

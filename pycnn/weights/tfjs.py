@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,8 +53,9 @@ def read_tfjs(source: Source, converted: bool) -> dict[tuple[str, ...], Array]:
     if not isinstance(manifest, list) or not all(isinstance(group, dict) for group in manifest):
         raise source.error("JSON without a weightsManifest", "a manifest of TensorFlow.js")
     found: dict[tuple[str, ...], Array] = {}
+    opened: set[str] = set()
     for group in manifest:
-        for name, array in _group(source, group):
+        for name, array in _group(source, group, opened):
             path = tuple(name.split("/"))
             if path in found:
                 raise source.error(f"two arrays named {brief(name)}", "one")
@@ -64,15 +66,20 @@ def read_tfjs(source: Source, converted: bool) -> dict[tuple[str, ...], Array]:
 class _Shards:
     """The files of a group, one after the other."""
 
-    def __init__(self, source: Source, names: Any) -> None:
+    def __init__(self, source: Source, names: Any, opened: set[str]) -> None:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise source.error(f"the paths {brief(names)}", "a list of file names")
         folder = os.path.dirname(os.fspath(source.path))
         for name in names:
-            if os.path.basename(name) != name or name in ("", ".", "..") or "\0" in name:
+            if name in opened:
+                raise source.error(f"the shard {brief(name)} twice", "each once")
+            opened.add(name)
+            if os.path.basename(name) != name or name in ("", ".", "..") or not name.isprintable():
                 raise source.error(f"a shard at {brief(name)}", "files in the manifest's own folder")
         self._source = source
         self._files = [Source(os.path.join(folder, name)) for name in names]
+        for file in self._files:
+            source.take_in(file)
         self._at = 0
         self._size = sum(len(file) for file in self._files)
 
@@ -86,20 +93,25 @@ class _Shards:
         for file in self._files:
             part = file.data[at : at + left] if at < len(file) else file.data[:0]
             at, left = max(0, at - len(file)), left - len(part)
-            parts.append(part)
-            if not left:
-                break
+            if part:
+                parts.append(part)
         self._at += count
-        return parts[-1] if len(parts[-1]) == count else memoryview(b"".join(parts))
+        if len(parts) == 1:
+            return parts[0]
+        self._source.spend(count)
+        return memoryview(b"".join(parts))
 
     def end(self) -> None:
-        """Raise WeightsError unless everything was taken."""
+        """Raise WeightsError unless everything was taken; what was looked at need not stay in memory."""
         if self._at != self._size:
             raise self._source.error(f"shards of {self._size:,} bytes", f"{self._at:,}, as the weights add up")
+        for file in self._files:
+            file.release()
 
 
-def _group(source: Source, group: dict[str, Any]) -> Iterator[tuple[str, Array]]:
-    shards, entries = _Shards(source, group.get("paths")), group.get("weights")
+def _group(source: Source, group: dict[str, Any], opened: set[str]) -> Iterator[tuple[str, Array]]:
+    """The arrays of a group; `opened` are the shards of all groups so far."""
+    shards, entries = _Shards(source, group.get("paths"), opened), group.get("weights")
     if not isinstance(entries, list):
         raise source.error(f"the weights {brief(entries)}", "a list")
     for entry in entries:
@@ -126,6 +138,7 @@ def _group(source: Source, group: dict[str, Any]) -> Iterator[tuple[str, Array]]
         if kind == np.bool_ and count and numbers.view(np.uint8).max() > 1:
             raise source.error(f"truth values of {brief(name)} with a byte above 1", "bytes 0 and 1")
         if quantisation is not None:
+            source.spend(count * np.dtype(_DTYPES[dtype]).itemsize - len(data))  # without the pages, which are released
             numbers = _widened(source, name, numbers, np.dtype(_DTYPES[dtype]), quantisation)
         yield name, numbers.reshape(sizes)
     shards.end()
@@ -134,7 +147,7 @@ def _group(source: Source, group: dict[str, Any]) -> Iterator[tuple[str, Array]]
 def _widened(source: Source, name: str, stored: Array, dtype: np.dtype[Any], quantisation: dict[str, Any]) -> Array:
     """``scale * q + min``, computed in float64 and rounded once, as JavaScript does; float16 is only widened."""
     scale, least = (1.0, 0.0) if stored.dtype.kind == "f" else (quantisation.get("scale"), quantisation.get("min"))
-    if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in (scale, least)):
+    if not all(isinstance(number, (int, float)) and abs(number) <= sys.float_info.max for number in (scale, least)):
         raise source.error(f"{brief(name)} quantised with scale {brief(scale)} and min {brief(least)}", "two numbers")
     values = np.empty(stored.size, dtype)
     for at in range(0, stored.size, _PIECE):
