@@ -8,15 +8,12 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from fuzz import watch as watches
 from fuzz.mutate import mutations
 from fuzz.targets import TARGETS, Target
 from fuzz.watch import Finding, Watch
 
-# What a target needs, how many inputs, and how many seconds each may take where that is not the usual.
 PACKAGES = {"onnx": "onnx", "hdf5": "h5py"}
 COUNTS = {"hdf5": 40}  # a process each
-SECONDS = {"hdf5": 30.0}  # two of processor time until a process that never ends is ended
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -25,7 +22,7 @@ def test_damaged_files_are_read_or_refused(name: str) -> None:
     if name in PACKAGES:
         pytest.importorskip(PACKAGES[name])
     target = TARGETS[name]
-    watch = Watch(target, SECONDS.get(name, watches.SECONDS))
+    watch = Watch(target)
     taken = [watch(content) for content in islice(mutations(target.seeds(), seed=1), COUNTS.get(name, 150))]
     assert all(taken[: len(target.seeds())])
     assert not all(taken)
@@ -48,7 +45,7 @@ def _large(path: Path) -> object:
     [(_stray, 5, "KeyError"), (_slow, 0.1, r"0\.\d s for 3 bytes"), (_large, 5, r"\d+ MiB for 3 bytes")],
 )
 def test_what_a_reader_must_not_do_is_found(read: Callable[[Path], object], seconds: float, message: str) -> None:
-    watch = Watch(Target(read, ("OSError",), lambda: [b"sound"], "", ()), seconds)
+    watch = Watch(Target(read, ("OSError",), lambda: [b"sound"], "", (), seconds))
     assert watch(b"sound")
     with pytest.raises(Finding, match=message):
         watch(b"odd")

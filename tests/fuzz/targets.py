@@ -22,6 +22,7 @@ class Target:
         seeds: sound files to start from.
         suffix: of the file's name.
         modules: where coverage is looked at.
+        seconds: that an input of some kilobytes may take, on a busy machine.
     """
 
     read: Callable[[Path], object]
@@ -29,6 +30,7 @@ class Target:
     seeds: Callable[[], list[bytes]]
     suffix: str
     modules: tuple[str, ...]
+    seconds: float = 5.0
 
 
 def _read_idx(path: Path) -> object:
@@ -214,6 +216,7 @@ TARGETS = {
     "image": Target(_read_image, ("CorruptFile",), _image_seeds, "", ("pycnn.data", "PIL")),
     "folder": Target(_read_folder, ("CorruptFile",), _image_seeds, ".jpg", ("pycnn.data", "PIL")),
     "weights": Target(_read_weights, ("WeightsError",), _weights_seeds, "", ("pycnn.weights",)),
-    "hdf5": Target(_read_weights, ("WeightsError",), _hdf5_seeds, "", ("pycnn.weights",)),
+    # Two of processor time until a library that never returns is ended.
+    "hdf5": Target(_read_weights, ("WeightsError",), _hdf5_seeds, "", ("pycnn.weights",), 30.0),
     "onnx": Target(_read_onnx, ("ModelError", "UnsupportedModelError", "OSError"), _onnx_seeds, "", ("pycnn.onnx",)),
 }

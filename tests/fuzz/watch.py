@@ -11,7 +11,6 @@ from pycnn.bench import memory
 
 from .targets import Target
 
-SECONDS = 5.0  # for an input of some kilobytes, on a busy machine
 EXTRA = 64 << 20  # bytes beside four times the file
 
 
@@ -27,12 +26,10 @@ class Watch:
 
     Args:
         target: the reader.
-        seconds: that an input may take.
     """
 
-    def __init__(self, target: Target, seconds: float = SECONDS) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._seconds = seconds
         self._folder = tempfile.TemporaryDirectory()
         self._target.read(self._write(self._target.seeds()[0]))  # imports are no input's doing
 
@@ -54,7 +51,7 @@ class Watch:
         finally:
             faulthandler.cancel_dump_traceback_later()
         seconds, used = time.perf_counter() - start, memory.peak() - before
-        if seconds > self._seconds:
+        if seconds > self._target.seconds:
             raise Finding(f"{seconds:.1f} s for {len(content)} bytes")
         if used > 4 * len(content) + EXTRA:
             raise Finding(f"{used >> 20} MiB for {len(content)} bytes")
