@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["cache_folder", "replacing", "size_of"]
+__all__ = ["cache_folder", "printable", "replacing", "size_of"]
 
 
 def cache_folder() -> Path:
@@ -20,6 +20,15 @@ def cache_folder() -> Path:
         return Path(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "pycnn"
+
+
+def printable(name: str | os.PathLike[str]) -> str:
+    r"""A file's name as text; bytes that are no UTF-8, which neither a terminal nor a picture takes, are written out.
+
+    >>> printable(os.fsdecode(b"caf\xe9.png"))
+    'caf\\xe9.png'
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def size_of(path: str | os.PathLike[str]) -> int:

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 from typing import ClassVar
@@ -11,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+import pycnn
 from pycnn import data
 from pycnn.data import (
     ArrayDataset,
@@ -214,6 +216,28 @@ def test_gif_is_refused_before_its_decoder_takes_what_the_file_asks_for(tmp_path
 def test_missing_image_is_not_called_damaged(tmp_path):
     with pytest.raises(FileNotFoundError):
         data.read_image(tmp_path / "none.png")
+
+
+def test_names_that_are_no_text_are_written_out(tmp_path, monkeypatch, capsys):
+    """Folders and photographs from another system: their names are labels, and printed, and drawn."""
+    from pycnn import cli
+    from pycnn.cli import classify
+
+    for name in (b"caf\xe9", b"tea"):
+        folder = tmp_path / os.fsdecode(name)
+        folder.mkdir()
+        for i in range(5):
+            with open(folder / os.fsdecode(b"%d\xff.png" % i), "wb") as file:
+                Image.new("RGB", (8, 8), "red").save(file, "PNG")
+    split = data.load(str(tmp_path), image_size=4)
+    assert split.classes == ("caf\\xe9", "tea")
+    pytest.importorskip("matplotlib")
+    network = pycnn.nn.Sequential(pycnn.nn.AdaptiveAvgPool2d(1), pycnn.nn.Flatten(), pycnn.nn.Linear(3, 1000))
+    monkeypatch.setattr(classify, "_network", lambda args, classes: (network, 32))
+    picture, weights = tmp_path / "all.png", os.fsdecode(b"\xff.pth")
+    assert cli.main(["classify", str(folder), "--weights", weights, "--out", str(picture)]) == 0
+    assert "0\\xff.png" in capsys.readouterr().out
+    assert picture.is_file()
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):

@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> None:
     """Read, classify, print, draw."""
     import numpy as np
 
+    from pycnn._files import printable
     from pycnn.data.imagenet import class_names, read_photograph
     from pycnn.shape import whole
     from pycnn.viz.classified import classified
@@ -60,12 +61,13 @@ def run(args: argparse.Namespace) -> None:
         for path, row in zip(photos[start:], _probabilities(model, images), strict=False):
             best = np.argsort(-row, kind="stable")[:top].tolist()
             answers.append([(names[i], float(row[i])) for i in best])
-            _print(path, best, answers[-1])
+            _print(printable(path), best, answers[-1])
         drawn.extend(images[: max(0, _DRAWN - len(drawn))])
     shown = len(drawn)
-    captions = [path.name for path in photos[:shown]]
-    classified(np.stack(drawn), answers[:shown], captions, args.out, f"{args.model}, {args.weights.name}")
-    print(f"{args.out}: {'all of them' if shown == len(photos) else f'the first {shown}'}")
+    captions = [printable(path.name) for path in photos[:shown]]
+    title = f"{args.model}, {printable(args.weights.name)}"
+    classified(np.stack(drawn), answers[:shown], captions, args.out, title)
+    print(f"{printable(args.out)}: {'all of them' if shown == len(photos) else f'the first {shown}'}")
 
 
 def _network(args: argparse.Namespace, classes: int) -> tuple[Any, int]:
@@ -106,7 +108,7 @@ def _probabilities(model: Any, images: Any) -> Any:
         return F.softmax(model(to_input(images)), 1).numpy()
 
 
-def _print(path: Path, best: list[int], answer: list[tuple[str, float]]) -> None:
+def _print(path: str, best: list[int], answer: list[tuple[str, float]]) -> None:
     print(path)
     for index, (name, share) in zip(best, answer, strict=True):
         print(f"  {100 * share:5.1f} %  {name} ({index})")

@@ -9,7 +9,6 @@ from typing import Any
 __all__ = ["add_parser", "run"]
 
 _SIDE = 224  # of the image where neither the file nor --size says
-_ARRAYS = (".npy", ".npz")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -84,30 +83,42 @@ def run(args: argparse.Namespace) -> None:
 
 def _inputs(args: argparse.Namespace, wanted: Any) -> dict[str, Any]:
     """The arrays by the names of the model's inputs.  Raises ValueError where they are too many or too few."""
-    import numpy as np
-
-    from pycnn._files import size_of
-
     known = {info.name: info for info in wanted}
     given: dict[str, Any] = {}
     for text in args.input:
         name, equals, file = text.partition("=")
         if not equals or name not in known:
             name, file = next((one for one in known if one not in given), ""), text
-        if file.endswith(_ARRAYS):
-            size_of(file)  # raises for what is no file
         if file.endswith(".npz"):
-            with np.load(file, allow_pickle=False) as archive:
-                given.update({key: archive[key] for key in archive.files})
+            given.update(_stored(file))
             continue
         if not name:
             raise ValueError(f"--input {text}: the model takes {len(known)} inputs ({', '.join(known)})")
-        given[name] = np.load(file, allow_pickle=False) if file.endswith(_ARRAYS) else _image(file, known[name], args)
+        given[name] = _stored(file) if file.endswith(".npy") else _image(file, known[name], args)
     for name, info in known.items():
         if name not in given:
             shape = "x".join(str(size or "?") for size in info.shape or ())
             raise ValueError(f"--input for {name} is missing: {info.dtype} {shape}")
     return given
+
+
+def _stored(file: str) -> Any:
+    """The array of a .npy file, or those of a .npz by name.  Raises ValueError for a damaged one, OSError for none."""
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    from pycnn._files import size_of
+
+    size_of(file)
+    try:
+        found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray) == file.endswith(".npz"):
+            raise ValueError("its name says otherwise")
+        return found if isinstance(found, np.ndarray) else dict(found)
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+        raise ValueError(f"--input {file}: no sound array of NumPy ({error})") from None
 
 
 def _image(path: str, info: Any, args: argparse.Namespace) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pycnn._extras import extra
-from pycnn._files import size_of
+from pycnn._files import printable, size_of
 from pycnn.data.dataset import Split, held_out_fifth
 from pycnn.data.errors import CorruptFile
 from pycnn.shape import whole
@@ -212,7 +212,7 @@ def _scan(root: Path) -> tuple[list[Path], np.ndarray, tuple[str, ...]]:
     for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
         if files:
-            found[folder.name] = files
+            found[printable(folder.name)] = files
     if len(found) < 2:
         raise ValueError(
             f"{root}: expected at least two subfolders with images (one a class, {', '.join(SUFFIXES[:4])} ...), "

@@ -101,7 +101,19 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, photo: Path, capsys: 
     text.write_text("no image")
     memory = tmp_path / "memory.onnx"
     _write(memory, (1, 3, 8, 8), nodes=[helper.make_node("Multinomial", ["x"], ["y"], name="draw")])
+    np.save(tmp_path / "array.npy", np.zeros((1, 3, 8, 8), np.float32))
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999999,), }"
+    arrays = {
+        "cut.npy": (tmp_path / "array.npy").read_bytes()[:100],
+        "short.npy": (tmp_path / "array.npy").read_bytes()[:-1],
+        "cut.npz": b"PK\3\4abc",
+        "other.npz": (tmp_path / "array.npy").read_bytes(),
+        "large.npy": b"\x93NUMPY\1\0v\0" + header.encode().ljust(117) + b"\n",
+    }
+    for name, content in arrays.items():
+        (tmp_path / name).write_bytes(content)
     for arguments, message in (
+        *(([str(model), "--input", str(tmp_path / name)], f"{name}: no sound array of NumPy") for name in arrays),
         ([str(model)], "--input for x is missing: float32 1x3x8x8"),
         ([str(cut), "--input", str(photo)], "cut.onnx"),
         ([str(tmp_path / "none.onnx"), "--input", str(photo)], "none.onnx"),
