@@ -88,13 +88,13 @@ void bind_program(py::module_& m) {
         .def("unpack", &Program::unpack, arg("x"), arg("y"))
         .def("clear", &Program::clear, arg("x"))
         .def("conv", &Program::conv, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(), py::kw_only(),
-             arg("stride"), arg("padding"), arg("dilation"), arg("residual"), arg("relu"), arg("algo"), arg("keep"))
+             arg("stride"), arg("padding"), arg("dilation"), arg("residual"), arg("clamp"), arg("algo"), arg("keep"))
         .def("depthwise", &Program::depthwise, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(),
-             py::kw_only(), arg("stride"), arg("padding"), arg("dilation"), arg("relu"))
+             py::kw_only(), arg("stride"), arg("padding"), arg("dilation"), arg("clamp"))
         .def("conv_nchw", &Program::conv_nchw, arg("x"), arg("y"), arg("w").noconvert(), arg("bias").noconvert(),
              py::kw_only(), arg("image"), arg("out"), arg("stride"), arg("padding"), arg("dilation"), arg("groups"))
         .def("linear", &Program::linear, arg("x"), arg("y"), arg("filters"), arg("bias").noconvert(), py::kw_only(),
-             arg("relu"))
+             arg("clamp"))
         .def("max_pool", &Program::max_pool, arg("x"), arg("y"), py::kw_only(), arg("kernel"), arg("stride"),
              arg("padding"), arg("dilation"))
         .def("avg_pool", &Program::avg_pool, arg("x"), arg("y"), py::kw_only(), arg("kernel"), arg("stride"),
@@ -102,11 +102,11 @@ void bind_program(py::module_& m) {
         .def("adaptive_max_pool", &Program::adaptive_max_pool, arg("x"), arg("y"))
         .def("adaptive_avg_pool", &Program::adaptive_avg_pool, arg("x"), arg("y"))
         .def("mean", &Program::mean, arg("x"), arg("y"))
-        .def("add", &Program::sum, arg("a"), arg("b"), arg("y"), arg("relu"))
-        .def("mul", &Program::mul, arg("a"), arg("b"), arg("y"), arg("relu"))
+        .def("add", &Program::sum, arg("a"), arg("b"), arg("y"), arg("clamp"))
+        .def("mul", &Program::mul, arg("a"), arg("b"), arg("y"), arg("clamp"))
         .def("affine", &Program::affine, arg("x"), arg("y"), arg("scale").noconvert(), arg("shift").noconvert(),
-             arg("relu"))
-        .def("scale", &Program::scale, arg("x"), arg("scale"), arg("y"), arg("relu"))
+             arg("clamp"))
+        .def("scale", &Program::scale, arg("x"), arg("scale"), arg("y"), arg("clamp"))
         .def("activation", &Program::activation, arg("name"), arg("x"), arg("y"), arg("count"), arg("a"), arg("b"),
              arg("c"))
         .def("unary", &Program::unary, arg("name"), arg("x"), arg("y"), arg("count"))

@@ -24,7 +24,8 @@
 namespace pycnn::program {
 
 using Pair = std::array<int64_t, 2>;
-using Sides = std::array<int64_t, 4>;  // top, bottom, left, right
+using Sides = std::array<int64_t, 4>;                 // top, bottom, left, right
+using Bounds = std::optional<std::array<double, 2>>;  // the lowest and highest value that a step writes
 
 class Program {
   public:
@@ -36,14 +37,14 @@ class Program {
     // Steps with filters: program_conv.cpp.
     void conv(const Tensor& x, const Tensor& y, const SharedFilters& filters, const std::optional<Floats>& bias,
               const Pair& stride, const Pair& padding, const Pair& dilation, const std::optional<View>& residual,
-              bool relu, const std::string& algo, bool keep);
+              const Bounds& clamp, const std::string& algo, bool keep);
     void depthwise(const Tensor& x, const Tensor& y, const SharedFilters& filters, const std::optional<Floats>& bias,
-                   const Pair& stride, const Pair& padding, const Pair& dilation, bool relu);
+                   const Pair& stride, const Pair& padding, const Pair& dilation, const Bounds& clamp);
     void conv_nchw(const Plain& x, const Plain& y, const Floats& w, const std::optional<Floats>& bias,
                    const std::array<int64_t, 3>& image, const Pair& out, const Pair& stride, const Pair& padding,
                    const Pair& dilation, int64_t groups);
     void linear(const Plain& x, const Plain& y, const SharedFilters& filters, const std::optional<Floats>& bias,
-                bool relu);
+                const Bounds& clamp);
 
     // Steps without: program_steps.cpp.
     void max_pool(const View& x, const View& y, const Pair& kernel, const Pair& stride, const Sides& padding,
@@ -53,12 +54,12 @@ class Program {
     void adaptive_max_pool(const View& x, const View& y);
     void adaptive_avg_pool(const View& x, const View& y);
     void mean(const View& x, const Plain& y);
-    void sum(const View& a, const View& b, const View& y, bool relu);
-    void mul(const View& a, const View& b, const View& y, bool relu);
+    void sum(const View& a, const View& b, const View& y, const Bounds& clamp);
+    void mul(const View& a, const View& b, const View& y, const Bounds& clamp);
     void affine(const View& x, const View& y, const std::optional<Floats>& scale, const std::optional<Floats>& shift,
-                bool relu);
+                const Bounds& clamp);
     // The scale has one pixel.
-    void scale(const View& x, const View& scale, const View& y, bool relu);
+    void scale(const View& x, const View& scale, const View& y, const Bounds& clamp);
     // Elementwise on dense memory, so also on a whole packed tensor where f(0) is 0.
     void unary(const std::string& name, const Plain& x, const Plain& y, int64_t count);
     void activation(const std::string& name, const Plain& x, const Plain& y, int64_t count, double a, double b,
@@ -90,7 +91,8 @@ class Program {
     void add(cpu::Program::Step step) { program_.add(std::move(step)); }
 
     void pool(const View& x, const View& y, PoolWindows rows, PoolWindows columns, bool largest);
-    void binary(decltype(cpu::PackedOperators::add) function, const View& a, const View& b, const View& y, bool relu);
+    void binary(decltype(cpu::PackedOperators::add) function, const View& a, const View& b, const View& y,
+                const Bounds& clamp);
 
     // Checks, of what Python says, before a step is added: program_checks.cpp.
     static void sizes(std::initializer_list<int64_t> values);
@@ -100,6 +102,7 @@ class Program {
                 const Pair& dilation) const;
     void fits(const Filters& filters, Filters::Kind kind, int64_t K, int64_t C) const;
     static void same(const Sizes& a, const Sizes& b);
+    static cpu::Clamp clamp_of(const Bounds& bounds);
     // The whole tensor lies in the arena.
     void inside(const View& v) const;
     void reads(const Tensor& x);

@@ -44,6 +44,14 @@ void Program::same(const Sizes& a, const Sizes& b) {
             "program: two tensors must have one shape");
 }
 
+// Lanes beyond the last channel hold zeros, and go through it as the others do.
+cpu::Clamp Program::clamp_of(const Bounds& bounds) {
+    if (!bounds) return {};
+    const auto [low, high] = *bounds;
+    require(low <= 0 && high >= 0, "program: a clamp at the end of a step must keep zero");
+    return {.low = static_cast<float>(low), .high = static_cast<float>(high)};
+}
+
 void Program::inside(const View& v) const {
     require(v.pixel == lanes_, "program: a tensor of another instruction set");
     sizes({images_, v.channels, v.height, v.width});

@@ -33,7 +33,7 @@ Memory copied(const Floats& array) {
 
 void Program::conv(const Tensor& x, const Tensor& y, const SharedFilters& filters, const std::optional<Floats>& bias,
                    const Pair& stride, const Pair& padding, const Pair& dilation, const std::optional<View>& residual,
-                   bool relu, const std::string& algo, bool keep) {
+                   const Bounds& clamp, const std::string& algo, bool keep) {
     const Sizes in = sizes_of(x);
     const Sizes out = sizes_of(y);
     fits(*filters, Filters::kConv, out.channels, in.channels);
@@ -47,6 +47,7 @@ void Program::conv(const Tensor& x, const Tensor& y, const SharedFilters& filter
         require(std::holds_alternative<View>(y), "program: a residual is added in the packed layout");
     }
     const Memory b = padded(bias, K, lanes_);
+    const cpu::Clamp end = clamp_of(clamp);
     const int64_t tile = winograd_tile(algo, R);
     if (tile == 0) {
         const std::vector<int64_t> rows = cpu::tap_offsets(R, padding[0], dilation[0]);
@@ -60,7 +61,7 @@ void Program::conv(const Tensor& x, const Tensor& y, const SharedFilters& filter
                         .filters = filters->data.get(),
                         .bias = b.get(),
                         .residual = residual ? &r : nullptr,
-                        .relu = relu,
+                        .clamp = end,
                         .y = target(y, f)});
         });
         return;
@@ -83,14 +84,14 @@ void Program::conv(const Tensor& x, const Tensor& y, const SharedFilters& filter
                               .bias = b.get(),
                               .pad_top = padding[0],
                               .pad_left = padding[1],
-                              .relu = relu},
+                              .clamp = end},
                              dilation.data());
     });
 }
 
 void Program::depthwise(const Tensor& x, const Tensor& y, const SharedFilters& filters,
                         const std::optional<Floats>& bias, const Pair& stride, const Pair& padding,
-                        const Pair& dilation, bool relu) {
+                        const Pair& dilation, const Bounds& clamp) {
     const Sizes in = sizes_of(x);
     const Sizes out = sizes_of(y);
     fits(*filters, Filters::kDepthwise, out.channels, 1);
@@ -102,6 +103,7 @@ void Program::depthwise(const Tensor& x, const Tensor& y, const SharedFilters& f
     reads(x);
     writes(y);
     const Memory b = padded(bias, K, lanes_);
+    const cpu::Clamp end = clamp_of(clamp);
     add([=, this](const cpu::Frame& f) {
         run().depthwise({.images = images_,
                          .x = source(x, f),
@@ -116,7 +118,7 @@ void Program::depthwise(const Tensor& x, const Tensor& y, const SharedFilters& f
                          .pad_left = padding[1],
                          .dilation_h = dilation[0],
                          .dilation_w = dilation[1],
-                         .relu = relu});
+                         .clamp = end});
     });
 }
 
@@ -158,7 +160,7 @@ void Program::conv_nchw(const Plain& x, const Plain& y, const Floats& w, const s
 }
 
 void Program::linear(const Plain& x, const Plain& y, const SharedFilters& filters, const std::optional<Floats>& bias,
-                     bool relu) {
+                     const Bounds& clamp) {
     fits(*filters, Filters::kLinear, filters->shape[0], filters->shape[1]);
     const int64_t outputs = filters->shape[0];
     const int64_t inputs = filters->shape[1];
@@ -167,6 +169,7 @@ void Program::linear(const Plain& x, const Plain& y, const SharedFilters& filter
     reads(x, images_ * inputs);
     writes(y, images_ * outputs);
     const Memory b = padded(bias, outputs, lanes_);
+    const cpu::Clamp end = clamp_of(clamp);
     add([=, this](const cpu::Frame& f) {
         run().linear({.rows = images_,
                       .inputs = inputs,
@@ -175,7 +178,7 @@ void Program::linear(const Plain& x, const Plain& y, const SharedFilters& filter
                       .filters = filters->data.get(),
                       .bias = b.get(),
                       .y = y.to(f),
-                      .relu = relu});
+                      .clamp = end});
     });
 }
 

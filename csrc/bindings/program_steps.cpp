@@ -68,40 +68,43 @@ void Program::mean(const View& x, const Plain& y) {
 }
 
 void Program::binary(decltype(cpu::PackedOperators::add) function, const View& a, const View& b, const View& y,
-                     bool relu) {
+                     const Bounds& clamp) {
     inside(a);
     inside(b);
     inside(y);
     same(sizes_of(a), sizes_of(y));
     same(sizes_of(b), sizes_of(y));
-    add([=, this](const cpu::Frame& f) { function(images_, a.in(f), b.in(f), y.in(f), relu); });
+    const cpu::Clamp end = clamp_of(clamp);
+    add([=, this](const cpu::Frame& f) { function(images_, a.in(f), b.in(f), y.in(f), end); });
 }
 
-void Program::sum(const View& a, const View& b, const View& y, bool relu) {
-    binary(run().add, a, b, y, relu);
+void Program::sum(const View& a, const View& b, const View& y, const Bounds& clamp) {
+    binary(run().add, a, b, y, clamp);
 }
 
-void Program::mul(const View& a, const View& b, const View& y, bool relu) {
-    binary(run().mul, a, b, y, relu);
+void Program::mul(const View& a, const View& b, const View& y, const Bounds& clamp) {
+    binary(run().mul, a, b, y, clamp);
 }
 
 void Program::affine(const View& x, const View& y, const std::optional<Floats>& scale,
-                     const std::optional<Floats>& shift, bool relu) {
+                     const std::optional<Floats>& shift, const Bounds& clamp) {
     inside(x);
     inside(y);
     same(sizes_of(x), sizes_of(y));
     const Memory slope = padded(scale, x.channels, lanes_, 1.0f);
     const Memory offset = padded(shift, x.channels, lanes_);
-    add([=, this](const cpu::Frame& f) { run().affine(images_, x.in(f), slope.get(), offset.get(), y.in(f), relu); });
+    const cpu::Clamp end = clamp_of(clamp);
+    add([=, this](const cpu::Frame& f) { run().affine(images_, x.in(f), slope.get(), offset.get(), y.in(f), end); });
 }
 
-void Program::scale(const View& x, const View& scale, const View& y, bool relu) {
+void Program::scale(const View& x, const View& scale, const View& y, const Bounds& clamp) {
     inside(x);
     inside(scale);
     inside(y);
     same(sizes_of(x), sizes_of(y));
     same(sizes_of(scale), {x.channels, 1, 1});
-    add([=, this](const cpu::Frame& f) { run().scale(images_, x.in(f), scale.in(f), y.in(f), relu); });
+    const cpu::Clamp end = clamp_of(clamp);
+    add([=, this](const cpu::Frame& f) { run().scale(images_, x.in(f), scale.in(f), y.in(f), end); });
 }
 
 void Program::unary(const std::string& name, const Plain& x, const Plain& y, int64_t count) {

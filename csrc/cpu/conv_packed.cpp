@@ -82,7 +82,7 @@ void conv_fprop_packed(const ConvShape& s, const float* x, const float* w, const
                          .filters = filters.get(),
                          .bias = padded.get(),
                          .residual = nullptr,
-                         .relu = false,
+                         .clamp = {},
                          .y = planes(y, s.K, s.P, s.Q, lanes)});
 }
 
@@ -170,7 +170,7 @@ void conv_dgrad_packed(const ConvShape& s, const float* dy, const float* w, floa
                                      .filters = filters.get() + *first++,
                                      .bias = nullptr,
                                      .residual = nullptr,
-                                     .relu = false,
+                                     .clamp = {},
                                      .y = part});
             }
         }
@@ -269,7 +269,7 @@ void winograd_fprop_packed(const ConvShape& s, std::int64_t tile, const float* x
                      .bias = padded.get(),
                      .pad_top = s.pad_top,
                      .pad_left = s.pad_left,
-                     .relu = false},
+                     .clamp = {}},
                     dilation);
 }
 
@@ -297,7 +297,7 @@ void winograd_dgrad_packed(const ConvShape& s, std::int64_t tile, const float* d
                      .bias = nullptr,
                      .pad_top = (s.R - 1) * s.dilation_h - s.pad_top,
                      .pad_left = (s.S - 1) * s.dilation_w - s.pad_left,
-                     .relu = false},
+                     .clamp = {}},
                     dilation);
 }
 

@@ -22,6 +22,13 @@ namespace pycnn::cpu {
 
 using std::int64_t;
 
+// The end of an operator: min(max(y, low), high), element by element, where a NaN stays.  ReLU is [0, inf]; the default
+// changes nothing.
+struct Clamp {
+    float low = -__builtin_inff();
+    float high = __builtin_inff();
+};
+
 struct PackedView {
     float* data;
     int64_t channels, height, width;
@@ -35,8 +42,8 @@ struct TapAxis {
     int64_t count, stride;
 };
 
-// y = relu(sum over taps of x there times w + bias + residual), without the parts that are null or false: a convolution,
-// or one of the sums into which the gradient of a strided one falls apart.
+// y = clamp(sum over taps of x there times w + bias + residual), without the parts that are null: a convolution, or one of
+// the sums into which the gradient of a strided one falls apart.
 struct PackedConv {
     int64_t images;
     PackedView x;  // packed or an array
@@ -44,7 +51,7 @@ struct PackedConv {
     const float* filters;
     const float* bias;           // whole vectors of it, or null
     const PackedView* residual;  // packed, or null
-    bool relu;
+    Clamp clamp;
     PackedView y;  // packed, of every pixel or every second or third; or an array
 };
 
@@ -59,7 +66,7 @@ struct PackedWinograd {
     const float* transformed;    // [k / lanes][point][c][k % lanes], whole vectors of c
     const float* bias;           // whole vectors of it, or null
     int64_t pad_top, pad_left;   // may be negative
-    bool relu;
+    Clamp clamp;
 };
 
 // y (rows, outputs) = x (rows, inputs) times w[output / lanes][input][output % lanes] + bias.
@@ -69,7 +76,7 @@ struct PackedLinear {
     const float* filters;
     const float* bias;
     float* y;
-    bool relu;
+    Clamp clamp;
 };
 
 // One filter for every channel: w[c / lanes][r][s][c % lanes].
@@ -82,7 +89,7 @@ struct PackedDepthwise {
     int64_t stride_h, stride_w;
     int64_t pad_top, pad_left;
     int64_t dilation_h, dilation_w;
-    bool relu;
+    Clamp clamp;
 };
 
 struct PackedPool {
@@ -117,13 +124,14 @@ struct PackedOperators {
     void (*avg_pool)(const PackedPool& problem);
     // y (images, channels) = the mean of every plane.
     void (*mean)(int64_t images, const PackedView& x, float* y);
-    // y = relu(a + b); y = relu(a * b); y = relu(x * scale + shift), whole vectors of scale and shift.  y may be a or b.
-    void (*add)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
-    void (*mul)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+    // y = clamp(a + b); y = clamp(a * b); y = clamp(x * scale + shift), whole vectors of scale and shift.  y may be a or b.
+    void (*add)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp);
+    void (*mul)(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp);
     void (*affine)(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
-                   bool relu);
-    // y = relu(x * scale) with a scale of one pixel for each image and channel.  y may be x.
-    void (*scale)(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu);
+                   const Clamp& clamp);
+    // y = clamp(x * scale) with a scale of one pixel for each image and channel.  y may be x.
+    void (*scale)(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y,
+                  const Clamp& clamp);
 };
 
 }  // namespace pycnn::cpu

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CompiledFileError", "load_compiled", "save"]
 
-FORMAT = "pycnn-compiled-1"
+FORMAT = "pycnn-compiled-2"
 
 
 class CompiledFileError(ValueError):

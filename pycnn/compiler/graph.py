@@ -133,7 +133,8 @@ class Graph:
 
         lines = ["inputs  " + ", ".join(f"%{number[value]} {by(value.shape)}" for value in self.inputs)]
         for node in self.nodes:
-            settings = [f"{key}={_text(value)}" for key, value in node.settings.items() if value is not False]
+            given = [(key, value) for key, value in node.settings.items() if value is not None and value is not False]
+            settings = [f"{key}={_text(value)}" for key, value in given]
             settings += [f"{key}:{by(array.shape)}" for key, array in node.constants.items()]
             made = f"%{number[node.output]} = {node.op}({names(node.inputs)})"
             lines.append(
@@ -148,7 +149,9 @@ def by(sizes: Shape) -> str:
 
 
 def _text(value: Any) -> str:
-    return "x".join(map(_text, value)) if isinstance(value, tuple) else f"{value}"
+    if not isinstance(value, tuple):
+        return f"{value}"
+    return (".." if any(isinstance(one, float) for one in value) else "x").join(map(_text, value))
 
 
 def assemble(structure: Any, leaf: Callable[[int], Any]) -> Any:

@@ -204,7 +204,7 @@ class _Lowering(Values):
             padding=shape.padding[::2],
             dilation=shape.dilation,
             residual=residual,
-            relu=node["relu"],
+            clamp=node["clamp"],
             algo=choice.algo,
             keep=choice.keep,
         )
@@ -232,7 +232,7 @@ class _Lowering(Values):
             stride=shape.stride,
             padding=shape.padding[::2],
             dilation=shape.dilation,
-            relu=node["relu"],
+            clamp=node["clamp"],
         )
 
     def from_array_to_array(self, node: Node, shape: Conv2dShape) -> None:
@@ -252,8 +252,9 @@ class _Lowering(Values):
             dilation=shape.dilation,
             groups=shape.groups,
         )
-        if node["relu"]:
-            self.step("unary", "relu", target, target, math.prod(shape.y_shape))
+        if node["clamp"] is not None:
+            low, high = node["clamp"]
+            self.step("activation", "hardtanh", target, target, math.prod(shape.y_shape), a=low, b=high, c=0.0)
 
     def linear(self, node: Node) -> None:
         x, w = node.inputs[0], node.constants["w"]
@@ -269,7 +270,7 @@ class _Lowering(Values):
             source, packed = self.dense_of(x), self.weights(node, "linear")
         flops = 2 * self.batch * w.size
         target = self.dense_for(node.output)
-        self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, relu=node["relu"])
+        self.step("linear", source, target, packed, node.constants.get("b"), flops=flops, clamp=node["clamp"])
 
     # ---------------------------------------------------------------------------------------------- elementwise
 
@@ -277,7 +278,8 @@ class _Lowering(Values):
         if self.root(node.inputs[0]) in self.dense:
             self.unary(node)
         else:
-            self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), None, None, relu=True)
+            x = self.packed_of(node.inputs[0])
+            self.step("affine", x, self.made(node.output), None, None, clamp=(0.0, math.inf))
 
     def unary(self, node: Node) -> None:
         """On memory as it lies, which may be packed: where nothing lies between, and zeros stay zeros."""
@@ -295,11 +297,11 @@ class _Lowering(Values):
 
     def binary(self, node: Node) -> None:
         a, b = map(self.packed_of, node.inputs)
-        self.step(node.op, a, b, self.made(node.output), relu=node["relu"])
+        self.step(node.op, a, b, self.made(node.output), clamp=node["clamp"])
 
     def scale(self, node: Node) -> None:
         x, scale = map(self.packed_of, node.inputs)
-        self.step("scale", x, scale, self.made(node.output), relu=node["relu"])
+        self.step("scale", x, scale, self.made(node.output), clamp=node["clamp"])
 
     def permute(self, node: Node) -> None:
         source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)
@@ -307,7 +309,7 @@ class _Lowering(Values):
 
     def affine(self, node: Node) -> None:
         scale, shift = node.constants.get("scale"), node.constants.get("shift")
-        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, relu=node["relu"])
+        self.step("affine", self.packed_of(node.inputs[0]), self.made(node.output), scale, shift, clamp=node["clamp"])
 
     def lrn(self, node: Node) -> None:
         source, target = self.dense_of(node.inputs[0]), self.dense_for(node.output)

@@ -4,13 +4,13 @@ Shapes are those of one image, without the batch.  "Channels" are the first axis
 
 | operation | inputs | settings | constants |
 |---|---|---|---|
-| conv2d | x, perhaps a residual | stride, padding, dilation, groups, algo, relu | w, perhaps b |
-| linear | x (features,) | relu | w (out, in), perhaps b |
-| affine | x | relu | scale and shift, a value a channel; either may be missing |
+| conv2d | x, perhaps a residual | stride, padding, dilation, groups, algo, clamp | w, perhaps b |
+| linear | x (features,) | clamp | w (out, in), perhaps b |
+| affine | x | clamp | scale and shift, a value a channel; either may be missing |
 | relu, tanh, sigmoid | x | | |
 | activation | x | name, a, b, c, as `pycnn.ops.activation` has them | |
-| add, mul | a, b of one shape | relu | |
-| scale | x, and a scale of one pixel (C, 1, 1) | relu | |
+| add, mul | a, b of one shape | clamp | |
+| scale | x, and a scale of one pixel (C, 1, 1) | clamp | |
 | concat | several | axis | |
 | pad | x | sides, ((before, after), ...) for every axis; zeros | |
 | slice | x | starts, stops, steps for every axis | |
@@ -23,7 +23,8 @@ Shapes are those of one image, without the batch.  "Channels" are the first axis
 | lrn | x | size, alpha, beta, k | |
 | softmax | x | axis, log | |
 
-y = relu(conv2d(x, w) + b + residual), each step where it is there.
+y = clamp(conv2d(x, w) + b + residual), each step where it is there.  A clamp is None or (low, high) with zero between
+them, as float64: (0, inf) is a ReLU.  Lanes without a channel go through it too, and stay zero.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from pycnn.shape import Conv2dShape, Padding, Pair, Pool2dShape, normalize_paddi
 __all__ = ["channels", "conv_shape", "image", "infer"]
 
 Shape = tuple[int, ...]
+Clamp = tuple[float, float] | None
 Array = Any  # numpy.ndarray, or a `pycnn.compiler.weights.Weight`, of which only dtype and shape count
 
 
@@ -108,6 +110,13 @@ def _constants(**arrays: tuple[Array | None, Shape]) -> None:
             )
 
 
+def _bounds(clamp: Clamp) -> None:
+    """Refuse what is no end of an operation."""
+    if clamp is not None:
+        fits = isinstance(clamp, tuple) and len(clamp) == 2 and all(type(bound) is float for bound in clamp)
+        _expect(fits and clamp[0] <= 0 <= clamp[1], f"clamp must be None or two floats around 0, got {clamp!r}")
+
+
 def _conv2d(
     x: Shape,
     residual: Shape | None = None,
@@ -117,14 +126,14 @@ def _conv2d(
     dilation: Pair,
     groups: int,
     algo: str,
-    relu: bool,
+    clamp: Clamp,
     w: Array,
     b: Array | None = None,
 ) -> Shape:
     _window(w.shape[2:], stride, padding)
     _same("dilation", dilation, pair("dilation", dilation, 1))
     check_algo(algo)
-    flag("relu", relu)
+    _bounds(clamp)
     shape = Conv2dShape.of((1, *x), w.shape, stride, padding, dilation, groups).y_shape[1:]
     _constants(w=(w, w.shape), b=(b, shape[:1]))
     _expect(residual is None or residual == shape, f"a residual of {residual} cannot be added to {shape}")
@@ -132,16 +141,16 @@ def _conv2d(
     return shape
 
 
-def _linear(x: Shape, *, relu: bool, w: Array, b: Array | None = None) -> Shape:
+def _linear(x: Shape, *, clamp: Clamp, w: Array, b: Array | None = None) -> Shape:
     _expect(len(x) == 1 and w.ndim == 2, f"linear takes (features,) and w (out, in), got {x} and {w.shape}")
     _constants(w=(w, (w.shape[0], x[0])), b=(b, w.shape[:1]))
-    flag("relu", relu)
+    _bounds(clamp)
     return (w.shape[0],)
 
 
-def _affine(x: Shape, *, relu: bool, scale: Array | None = None, shift: Array | None = None) -> Shape:
+def _affine(x: Shape, *, clamp: Clamp, scale: Array | None = None, shift: Array | None = None) -> Shape:
     _constants(scale=(scale, (channels(x),)), shift=(shift, (channels(x),)))
-    flag("relu", relu)
+    _bounds(clamp)
     return x
 
 
@@ -149,9 +158,9 @@ def _unary(x: Shape) -> Shape:
     return x
 
 
-def _binary(a: Shape, b: Shape, *, relu: bool) -> Shape:
+def _binary(a: Shape, b: Shape, *, clamp: Clamp) -> Shape:
     _expect(a == b, f"two arrays of one shape are needed, got {a} and {b}")
-    flag("relu", relu)
+    _bounds(clamp)
     return a
 
 
@@ -162,9 +171,9 @@ def _activation(x: Shape, *, name: str, a: float, b: float, c: float) -> Shape:
     return x
 
 
-def _scale(x: Shape, scale: Shape, *, relu: bool) -> Shape:
+def _scale(x: Shape, scale: Shape, *, clamp: Clamp) -> Shape:
     _expect(len(x) == 3 and scale == (x[0], 1, 1), f"(C, H, W) and its scale (C, 1, 1) are needed, got {x} and {scale}")
-    flag("relu", relu)
+    _bounds(clamp)
     return x
 
 

@@ -19,7 +19,7 @@ from pycnn.compiler.weights import Weight
 
 __all__ = ["PASSES", "optimized"]
 
-_HAS_RELU = ("conv2d", "linear", "affine", "add", "mul", "scale")
+_HAS_CLAMP = ("conv2d", "linear", "affine", "add", "mul", "scale")
 
 
 def optimized(graph: Graph) -> Graph:
@@ -64,7 +64,7 @@ def _is_identity(node: Node) -> bool:
         return simple and node.settings.get("divisor") in (None, 1)
     if node.op == "affine":
         scale, shift = node.constants.get("scale"), node.constants.get("shift")
-        return not node["relu"] and (scale is None or (scale == 1).all()) and (shift is None or not shift.any())
+        return node["clamp"] is None and (scale is None or (scale == 1).all()) and (shift is None or not shift.any())
     return False
 
 
@@ -99,7 +99,7 @@ def folded_affine(graph: Graph) -> Graph:
     """Scales and shifts (batch norm) taken into the weights of the layer before them, or joined with one another."""
 
     def fold(first: Node, second: Node) -> Node | None:
-        if second.op != "affine" or first.settings.get("relu"):
+        if second.op != "affine" or first.settings.get("clamp") is not None:
             return None
         scale, shift = second.constants.get("scale"), second.constants.get("shift")
         constants = dict(first.constants)
@@ -118,7 +118,7 @@ def folded_affine(graph: Graph) -> Graph:
             constants[bias] = wide if scale is None else wide * scale
         if shift is not None:
             constants[bias] = constants[bias] + shift if bias in constants else shift
-        settings = {**first.settings, "relu": second["relu"]}
+        settings = {**first.settings, "clamp": second["clamp"]}
         return second.but(op=first.op, inputs=first.inputs, settings=settings, constants=constants, name=first.name)
 
     return _merged(graph, fold)
@@ -143,15 +143,29 @@ def _pads_planes(node: Node) -> bool:
     return node.op == "pad" and len(node["sides"]) == 3 and node["sides"][0] == (0, 0)
 
 
-def fused_relu(graph: Graph) -> Graph:
-    """A ReLU as the end of the operation before it."""
+def fused_clamp(graph: Graph) -> Graph:
+    """A ReLU, or another clamp that keeps zero, as the end of the operation before it."""
 
     def fuse(first: Node, second: Node) -> Node | None:
-        if second.op != "relu" or first.op not in _HAS_RELU:
+        bounds = _bounds_of(second)
+        if bounds is None or first.op not in _HAS_CLAMP:
             return None
-        return first.but(settings={**first.settings, "relu": True}, output=second.output)
+        if first["clamp"] is not None:  # what the second one makes of the first one's bounds
+            low, high = (min(max(bound, bounds[0]), bounds[1]) for bound in first["clamp"])
+            bounds = low, high
+        return first.but(settings={**first.settings, "clamp": bounds}, output=second.output)
 
     return _merged(graph, fuse)
+
+
+def _bounds_of(node: Node) -> tuple[float, float] | None:
+    """Of a clamp that can be the end of another operation."""
+    if node.op == "relu":
+        return 0.0, math.inf
+    if node.op != "activation" or node["name"] != "hardtanh":
+        return None
+    low, high = float(node["a"]), float(node["b"])
+    return (low, high) if low <= 0 <= high else None
 
 
 def fused_add(graph: Graph) -> Graph:
@@ -168,10 +182,10 @@ def fused_add(graph: Graph) -> Graph:
             continue
         candidates = [makers[value] for value in node.inputs if value in makers]
         for conv in sorted(candidates, key=lambda one: place[one], reverse=True):
-            fits = conv.op == "conv2d" and len(conv.inputs) == 1 and not conv["relu"] and conv["groups"] == 1
+            fits = conv.op == "conv2d" and len(conv.inputs) == 1 and conv["clamp"] is None and conv["groups"] == 1
             if fits and uses[conv.output] == 1 and conv not in taken:
                 other = node.inputs[1] if node.inputs[0] is conv.output else node.inputs[0]
-                settings = {**conv.settings, "relu": node["relu"]}
+                settings = {**conv.settings, "clamp": node["clamp"]}
                 moved[node] = conv.but(inputs=(conv.inputs[0], other), settings=settings, output=node.output)
                 taken.add(conv)
                 break
@@ -256,7 +270,7 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (
     folded_affine,
     without_identities,
     folded_pad,
-    fused_relu,
+    fused_clamp,
     fused_add,
     flat_concats,
     rounded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,8 @@ def _what(step: Step) -> str:
     words += [one for one in step.args if isinstance(one, str)]
     words += [str(step.options[name]) for name in ("algo",) if name in step.options]
     words += ["+ residual"] if step.options.get("residual") is not None else []
-    words += ["+ relu"] if step.options.get("relu") else []
+    if (bounds := step.options.get("clamp")) is not None:
+        words.append("+ relu" if bounds == (0, math.inf) else "+ clamp {:g}..{:g}".format(*bounds))
     return " ".join(words)
 
 

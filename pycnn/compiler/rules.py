@@ -87,13 +87,13 @@ def _conv2d(
         dilation=dilation,
         groups=whole("groups", groups, 1),
         algo=algo,
-        relu=False,
+        clamp=None,
     )
 
 
 def _linear(run: Trace, x: Any, w: Any, b: Any, precision: str | None) -> Value:
     w, b = _constant(run, "the weight of a full layer", w, 2), _constant(run, "its bias", b, 1)
-    return run.add("linear", _input(run, "the input of a full layer", x, 2), constants=_named(w=w, b=b), relu=False)
+    return run.add("linear", _input(run, "the input of a full layer", x, 2), constants=_named(w=w, b=b), clamp=None)
 
 
 def _gemm(run: Trace, a: Any, b: Any, trans_a: bool, trans_b: bool, precision: str | None) -> Value:
@@ -192,7 +192,7 @@ def _adaptive_max_pool2d(run: Trace, x: Any, indices: bool, size: Any) -> Value:
 def _affine(run: Trace, x: Value, scale: Array | None, shift: Array | None) -> Value:
     given = {"scale": scale, "shift": shift}
     wide = {name: array.astype(np.float64) for name, array in given.items() if array is not None}
-    return run.add("affine", x, constants=wide, relu=False)
+    return run.add("affine", x, constants=wide, clamp=None)
 
 
 def _by_constant(run: Trace, x: Traced, constant: Array, *, times: bool = False, factor: float | None = None) -> Value:
@@ -216,7 +216,7 @@ def _by_constant(run: Trace, x: Traced, constant: Array, *, times: bool = False,
 def _both(run: Trace, name: str, a: Traced, b: Traced) -> Value:
     if a.value.shape != b.value.shape:
         raise run.error(f"{name} of two tensors of different shapes, {a.shape} and {b.shape}, has no compiled form")
-    return run.add(name, a.value, b.value, relu=False)
+    return run.add(name, a.value, b.value, clamp=None)
 
 
 def _split(run: Trace, a: Any, b: Any) -> tuple[Traced, Array]:
@@ -241,7 +241,7 @@ def _mul(run: Trace, a: Any, b: Any) -> Value:
     if isinstance(a, Traced) and isinstance(b, Traced):
         for x, scale in ((a, b), (b, a)):
             if len(x.value.shape) == 3 and x.value.shape[1:] != (1, 1) == scale.value.shape[1:]:
-                return run.add("scale", x.value, scale.value, relu=False)
+                return run.add("scale", x.value, scale.value, clamp=None)
         return _both(run, "mul", a, b)
     return _by_constant(run, *_split(run, a, b), times=True)
 
@@ -264,7 +264,7 @@ def _neg(run: Trace, x: Traced) -> Value:
 def _power(run: Trace, x: Traced, exponent: float) -> Value:
     if exponent != 2:
         raise run.error(f"a power of {exponent} has no compiled form; only squares have")
-    return run.add("mul", x.value, x.value, relu=False)
+    return run.add("mul", x.value, x.value, clamp=None)
 
 
 def _clamp(run: Trace, x: Traced, low: float | None, high: float | None) -> Value:
@@ -300,7 +300,7 @@ def _sum(run: Trace, x: Traced, axes: tuple[int, ...], keepdim: bool) -> Value:
         else:
             matrix = _ones(run, math.prod(kept), size, "a sum")
             matrix[into, np.arange(size)] = 1
-            result = run.add("linear", _reshaped(run, x.value, (size,)), constants={"w": matrix}, relu=False)
+            result = run.add("linear", _reshaped(run, x.value, (size,)), constants={"w": matrix}, clamp=None)
     return _reshaped(run, result, kept if keepdim else tuple([s for i, s in enumerate(shape) if i + 1 not in axes]))
 
 
@@ -343,7 +343,7 @@ def _selected(run: Trace, x: Value, chosen: Callable[[Array], Array], what: str)
         return _reshaped(run, x, places.shape)
     matrix = _ones(run, places.size, size, what)
     matrix[np.arange(places.size), places.reshape(-1)] = 1
-    flat = run.add("linear", _reshaped(run, x, (size,)), constants={"w": matrix}, relu=False)
+    flat = run.add("linear", _reshaped(run, x, (size,)), constants={"w": matrix}, clamp=None)
     return _reshaped(run, flat, places.shape)
 
 

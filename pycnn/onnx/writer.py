@@ -153,8 +153,10 @@ class _Writer:
         return output
 
     def ends(self, node: Node, output: str) -> None:
-        """`output` is what `node` makes, but for the ReLU that it may end with."""
-        self.names[node.output] = self.add("Relu", node, output) if node.settings.get("relu") else output
+        """`output` is what `node` makes, but for the ReLU or other clamp that it may end with."""
+        if (bounds := node.settings.get("clamp")) is not None:
+            output = _clamped(self, node, output, *bounds)
+        self.names[node.output] = output
 
     def finish(self, values: Sequence[Value]) -> list[onnx.ValueInfoProto]:
         """Give the results their names; what is handed back twice, or is an input, gets a copy."""
@@ -245,7 +247,13 @@ def _activation(writer: _Writer, node: Node) -> None:
 
 
 def _hardtanh(writer: _Writer, node: Node, x: str, a: float, b: float, c: float) -> str:
-    bounds = [_number(writer, value) if np.isfinite(value) else "" for value in (a, b)]
+    return _clamped(writer, node, x, a, b)
+
+
+def _clamped(writer: _Writer, node: Node, x: str, low: float, high: float) -> str:
+    if (low, high) == (0, np.inf):
+        return writer.add("Relu", node, x)
+    bounds = [_number(writer, value) if np.isfinite(value) else "" for value in (low, high)]
     return writer.add("Clip", node, x, *(bounds if bounds[1] else bounds[:1]))
 
 

@@ -58,6 +58,11 @@ def _clamped(net: Any, x: Any) -> Any:
     return y.clamp(-0.5, 0.3), y.clamp(max=0.2) * y.clamp(min=-0.1)
 
 
+def _inverted(net: Any, x: Any) -> Any:
+    x = F.relu6(net.bn(net.stem(x)))
+    return x + net.down(F.relu6(net.depthwise(F.relu6(net.up(x))))), F.relu6(x + net.down(x.clamp(-0.5, 0.25)))
+
+
 def _squeezed(net: Any, x: Any) -> Any:
     x = net.a(x)
     s = F.hardsigmoid(net.up(F.relu(net.down(F.adaptive_avg_pool2d(x, 1)))))
@@ -338,6 +343,17 @@ GRAPHS: dict[str, Case] = {
     ),
     "back to images": (lambda: Net(_back_to_images, fc=nn.Linear(36, 80), a=conv(5, 9)), [(4, 3, 3)]),
     "rank three": (lambda: Net(_rank_three, a=conv(3, 6)), [(3, 4, 5)]),
+    "inverted residual": (
+        lambda: Net(
+            _inverted,
+            stem=conv(3, 17),
+            bn=nn.BatchNorm2d(17),
+            up=conv(17, 17, 1),
+            depthwise=conv(17, 17, groups=17),
+            down=conv(17, 17, 1),
+        ),
+        [(3, 6, 7)],
+    ),
     "sum of first layers": (
         lambda: Net(lambda net, x: F.relu(net.a(x) + net.b(x)), a=conv(3, 20), b=conv(3, 20, 5)),
         [(3, 6, 6)],

@@ -137,6 +137,7 @@ class Run:
 
 
 Call = Callable[[Run], None]
+Clamp = tuple[float, float] | None
 
 
 class Program:
@@ -194,7 +195,7 @@ class Program:
         padding: Any,
         dilation: Any,
         residual: View | None,
-        relu: bool,
+        clamp: Clamp,
         algo: str,
         keep: bool,
     ) -> None:
@@ -217,7 +218,7 @@ class Program:
             result = _convolved(run.read(x), filters.w, bias, stride, around, dilation)
             result = result[:, :, : y.height, : y.width]
             result = result if added is None else result + added
-            run.write(y, np.maximum(result, 0) if relu else result)
+            run.write(y, _clamped(result, clamp))
 
         self._add(f"conv {algo}", call)
 
@@ -231,7 +232,7 @@ class Program:
         stride: Any,
         padding: Any,
         dilation: Any,
-        relu: bool,
+        clamp: Clamp,
     ) -> None:
         for one in (x, y):
             assert isinstance(one, View) or (one.channels_last and one.channels % self.lanes == 0)
@@ -245,7 +246,7 @@ class Program:
             run.poison(y)
             result = _convolved(run.read(x), filters.w, bias, stride, around, dilation, x.channels)
             result = result[:, :, : y.height, : y.width]
-            run.write(y, np.maximum(result, 0) if relu else result)
+            run.write(y, _clamped(result, clamp))
 
         self._add("depthwise", call)
 
@@ -272,41 +273,41 @@ class Program:
 
         self._add("conv_nchw", call)
 
-    def linear(self, x: Plain, y: Plain, filters: Filters, bias: np.ndarray | None, *, relu: bool) -> None:
+    def linear(self, x: Plain, y: Plain, filters: Filters, bias: np.ndarray | None, *, clamp: Clamp) -> None:
         assert filters.kind == "linear"
 
         def call(run: Run) -> None:
             rows = run.array(x, filters.w.shape[1])
             # In float32, for the largest matrices of the networks; sums of thousands of terms stay far under the bound.
             result = rows @ filters.w.T + (0 if bias is None else bias)
-            run.array(y, filters.w.shape[0])[...] = np.maximum(result, 0) if relu else result
+            run.array(y, filters.w.shape[0])[...] = _clamped(result, clamp)
 
         self._add("linear", call)
 
     # -- elementwise
 
-    def add(self, a: View, b: View, y: View, relu: bool) -> None:
-        self._binary("add", a, b, y, relu, np.add)
+    def add(self, a: View, b: View, y: View, clamp: Clamp) -> None:
+        self._binary("add", a, b, y, clamp, np.add)
 
-    def mul(self, a: View, b: View, y: View, relu: bool) -> None:
-        self._binary("mul", a, b, y, relu, np.multiply)
+    def mul(self, a: View, b: View, y: View, clamp: Clamp) -> None:
+        self._binary("mul", a, b, y, clamp, np.multiply)
 
-    def _binary(self, name: str, a: View, b: View, y: View, relu: bool, function: Any) -> None:
+    def _binary(self, name: str, a: View, b: View, y: View, clamp: Clamp, function: Any) -> None:
         def call(run: Run) -> None:
             result = function(run.read(a), run.read(b))
-            run.write(y, np.maximum(result, 0) if relu else result)
+            run.write(y, _clamped(result, clamp))
 
         self._add(name, call)
 
-    def scale(self, x: View, scale: View, y: View, relu: bool) -> None:
-        self._binary("scale", x, scale, y, relu, np.multiply)
+    def scale(self, x: View, scale: View, y: View, clamp: Clamp) -> None:
+        self._binary("scale", x, scale, y, clamp, np.multiply)
 
-    def affine(self, x: View, y: View, scale: np.ndarray | None, shift: np.ndarray | None, relu: bool) -> None:
+    def affine(self, x: View, y: View, scale: np.ndarray | None, shift: np.ndarray | None, clamp: Clamp) -> None:
         def call(run: Run) -> None:
             result = run.read(x)
             result = result if scale is None else result * scale.reshape(-1, 1, 1)
             result = result if shift is None else result + shift.reshape(-1, 1, 1)
-            run.write(y, np.maximum(result, 0) if relu else result)
+            run.write(y, _clamped(result, clamp))
 
         self._add("affine", call)
 
@@ -405,6 +406,11 @@ class Program:
             run.array(y, x.channels)[...] = run.read(x).mean((2, 3))
 
         self._add("mean", call)
+
+
+def _clamped(values: np.ndarray, clamp: Clamp) -> np.ndarray:
+    assert clamp is None or clamp[0] <= 0 <= clamp[1], "lanes without a channel would not stay zero"
+    return values if clamp is None else np.clip(values, *clamp)
 
 
 def _around(kernel: Any, stride: Any, padding: Any, dilation: Any, size: Any, out: Any) -> tuple[int, int, int, int]:

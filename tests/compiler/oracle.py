@@ -34,7 +34,7 @@ def result(node: Node, inputs: list[Array]) -> Array:
     x = inputs[0]
     y = _OPERATIONS[node.op](s, c, *inputs)
     assert y.shape == (x.shape[0], *node.output.shape), f"{node.op} made {y.shape}, not {node.output.shape}"
-    return np.maximum(y, 0) if s.get("relu") else y
+    return y if s.get("clamp") is None else np.clip(y, *s["clamp"])
 
 
 def bound(node: Node, inputs: list[Array], y: Array, algo: str) -> float:
@@ -42,7 +42,7 @@ def bound(node: Node, inputs: list[Array], y: Array, algo: str) -> float:
     w = node.constants["w"]
     magnitudes = node.but(
         constants={name: np.abs(np.asarray(array, np.float64)) for name, array in node.constants.items()},
-        settings={**node.settings, "relu": False},
+        settings={**node.settings, "clamp": None},
     )
     largest = result(magnitudes, [np.abs(one) for one in inputs])
     terms = math.prod(w.shape[1:])

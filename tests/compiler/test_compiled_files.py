@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import re
@@ -140,7 +141,10 @@ LIES: dict[str, tuple[Callable[[Any, Any], None], str]] = {
     "stride of nothing": (_setting(stride=[0, 1]), "at least 1|between 1"),
     "stride in another form": (_setting(stride=1), "stride must be"),
     "groups that do not divide": (_setting(groups=2), "groups|channels"),
-    "no flag": (_setting(relu="yes"), "relu must be True or False"),
+    "a flag for bounds": (_setting(clamp=True), "clamp must be None or two floats around 0"),
+    "one bound": (_setting(clamp=[6.0]), "clamp must be None or two floats around 0"),
+    "bounds without zero": (_setting(clamp=[1.0, 6.0]), "clamp must be None or two floats around 0"),
+    "bounds that are no numbers": (_setting(clamp=[math.nan, 6.0]), "clamp must be None or two floats around 0"),
     "unknown algorithm": (_setting(algo=["direct"]), "algo must be a string"),
     "a later input": (_node(0, inputs=[3]), "there is no value 3"),
     "a negative input": (_node(0, inputs=[-1]), "there is no value -1"),

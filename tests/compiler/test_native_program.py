@@ -27,7 +27,7 @@ def filters(*shape: int) -> Any:
 
 
 def conv(program: Any, x: Any, y: Any, algo: str = "direct", **options: Any) -> None:
-    how = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "residual": None, "relu": False, "keep": False}
+    how = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "residual": None, "clamp": None, "keep": False}
     program.conv(x, y, filters(1, 1, 1, 1), None, algo=algo, **{**how, **options})
 
 
@@ -50,7 +50,7 @@ BAD: dict[str, Callable[[Any, Any], None]] = {
     "a count that wraps": lambda _, many: many.lrn(
         arena(0), arena(0), channels=2**12, pixels=2**12, size=5, alpha=1e-4, beta=0.75, k=1.0
     ),
-    "a full layer that wraps": lambda _, many: many.linear(arena(0), arena(0), filters(1, 2**24), None, relu=False),
+    "a full layer that wraps": lambda _, many: many.linear(arena(0), arena(0), filters(1, 2**24), None, clamp=None),
     "planes that wrap": lambda _, many: many.conv_nchw(
         arena(0),
         arena(0),
@@ -85,7 +85,7 @@ BAD: dict[str, Callable[[Any, Any], None]] = {
     "axes without an order": lambda p, _: p.permute(arena(0), arena(0), shape=[2, 2], order=[0]),
     "axes that wrap": lambda p, _: p.permute(arena(0), arena(0), shape=[LARGE, 2**24], order=[1, 0]),
     "axes beyond the arena": lambda p, _: p.permute(arena(0), arena(0), shape=[2, LARGE], order=[1, 0]),
-    "a scale of several pixels": lambda p, _: p.scale(view(0, 2, 2), view(0, 1, 2), view(0, 2, 2), relu=False),
+    "a scale of several pixels": lambda p, _: p.scale(view(0, 2, 2), view(0, 1, 2), view(0, 2, 2), clamp=None),
     "an activation beyond the arena": lambda p, _: p.activation("silu", arena(0), arena(0), LARGE, 0.0, 0.0, 0.0),
     "another Winograd": lambda p, _: conv(p, view(0, 2, 2), view(0, 2, 2), algo="winograd_f4x4_3x3"),
 }

@@ -73,7 +73,7 @@ def test_what_is_left_of_the_networks(name: str) -> None:
     with nn.init.skip():
         graph = fold(models.create(name), shape)
     assert ops(graph) == expected
-    relus = sum(node.settings.get("relu", False) for node in graph.nodes)
+    relus = sum(node.settings.get("clamp") == (0, np.inf) for node in graph.nodes)
     residuals = sum(len(node.inputs) == 2 for node in graph.nodes if node.op == "conv2d")
     if name == "resnet50":
         assert (relus, residuals) == (49, 16)  # all but the projections and the output
@@ -88,7 +88,7 @@ def test_a_sum_joins_the_convolution_that_is_computed_last() -> None:
     late = Net(lambda net, x: F.relu(net.a(x) + F.max_pool2d(net.b(x), 3, 1, 1)), a=conv(3, 4), b=conv(3, 4))
     graph = fold(late, (3, 8, 8))
     assert [(node.op, node.name) for node in graph.nodes] == [("conv2d", "b"), ("max_pool2d", ""), ("conv2d", "a")]
-    assert graph.nodes[-1]["relu"]
+    assert graph.nodes[-1]["clamp"] == (0, np.inf)
     assert graph.outputs == [graph.nodes[-1].output]
 
 

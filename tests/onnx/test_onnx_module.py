@@ -67,6 +67,18 @@ def test_it_compiles(tmp_path: Path) -> None:
         _close(compiled(x), loaded(pycnn.Tensor(x)).data, 400)
 
 
+def test_a_clip_becomes_the_end_of_a_convolution(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU6(), nn.Conv2d(5, 5, 1)).eval()
+    x = 9 * np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    pycnn.onnx.export(network, x, tmp_path / "net.onnx")
+    assert [node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node] == ["Conv", "Clip", "Conv"]
+    loaded = pycnn.onnx.load(tmp_path / "net.onnx").eval()
+    compiled = pycnn.compile(loaded, x)
+    assert [(node.op, node["clamp"]) for node in compiled.graph.nodes] == [("conv2d", (0.0, 6.0)), ("conv2d", None)]
+    with pycnn.no_grad():
+        _close(compiled(x), loaded(pycnn.Tensor(x)).data, 27)
+
+
 def _model(constants: dict[str, np.ndarray]) -> Any:
     """y = x + a + b + ..., the constants by name."""
     nodes, last = [], "x"

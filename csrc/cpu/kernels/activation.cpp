@@ -56,12 +56,6 @@ void binary(Binary function, int64_t count, const T* a, const T* b, T* y) {
     }
 }
 
-template <typename T>
-PYCNN_INLINE Vec<T> clamped(Vec<T> v, T low, T high) {
-    v = v < low ? broadcast(low) : v;  // keeps a NaN
-    return v > high ? broadcast(high) : v;
-}
-
 // The distribution function of the normal distribution at v, from bell = e^(-v^2/2).
 template <typename T>
 PYCNN_INLINE Vec<T> normal_cdf(Vec<T> v, Vec<T> bell) {

@@ -124,10 +124,11 @@ void packed_depthwise(const PackedDepthwise& problem);
 void packed_max_pool(const PackedPool& problem);
 void packed_avg_pool(const PackedPool& problem);
 void packed_mean(int64_t images, const PackedView& x, float* y);
-void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
-void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu);
+void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp);
+void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp);
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
-                   bool relu);
-void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu);
+                   const Clamp& clamp);
+void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y,
+                  const Clamp& clamp);
 
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -50,7 +50,7 @@ PYCNN_INLINE void depthwise_pixels(const PackedDepthwise& p, const float* x, con
         }
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < COUNT; i++) store(y + i * p.y.pixel, p.relu ? rectified(sum[i]) : sum[i]);
+    for (int i = 0; i < COUNT; i++) store(y + i * p.y.pixel, clamped<float>(sum[i], p.clamp.low, p.clamp.high));
 }
 
 // Averages and maxima go over the pixels of a clipped window; the windows of COUNT columns from q on are `step` apart.
@@ -107,9 +107,9 @@ void pool_rows(const PackedPool& p, const Start& start, const Join& join, const 
     });
 }
 
-// y = relu(join(a, b)), element by element.
+// y = clamp(join(a, b)), element by element.
 template <typename Join>
-void join_rows(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu,
+void join_rows(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp,
                const Join& join) {
     for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
         const float* left = row_of(a, n, block, row);
@@ -117,23 +117,23 @@ void join_rows(int64_t images, const PackedView& a, const PackedView& b, const P
         float* to = row_of(y, n, block, row);
         for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
             const Vec<float> value = join(load(left + i), load(right + i));
-            store(to + i, relu ? rectified(value) : value);
+            store(to + i, clamped<float>(value, clamp.low, clamp.high));
         }
     });
 }
 
 }  // namespace
 
-void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
-    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u + v; });
+void packed_add(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp) {
+    join_rows(images, a, b, y, clamp, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u + v; });
 }
 
-void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, bool relu) {
-    join_rows(images, a, b, y, relu, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u * v; });
+void packed_mul(int64_t images, const PackedView& a, const PackedView& b, const PackedView& y, const Clamp& clamp) {
+    join_rows(images, a, b, y, clamp, [](Vec<float> u, Vec<float> v) __attribute__((always_inline)) { return u * v; });
 }
 
 void packed_affine(int64_t images, const PackedView& x, const float* scale, const float* shift, const PackedView& y,
-                   bool relu) {
+                   const Clamp& clamp) {
     for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
         const float* from = row_of(x, n, block, row);
         float* to = row_of(y, n, block, row);
@@ -141,19 +141,20 @@ void packed_affine(int64_t images, const PackedView& x, const float* scale, cons
         const Vec<float> offset = load(shift + block * kBlock);
         for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
             const Vec<float> value = load(from + i) * slope + offset;
-            store(to + i, relu ? rectified(value) : value);
+            store(to + i, clamped<float>(value, clamp.low, clamp.high));
         }
     });
 }
 
-void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y, bool relu) {
+void packed_scale(int64_t images, const PackedView& x, const PackedView& scale, const PackedView& y,
+                  const Clamp& clamp) {
     for_rows(images, y, size_of(images, y), [&](int64_t n, int64_t block, int64_t row) {
         const float* from = row_of(x, n, block, row);
         float* to = row_of(y, n, block, row);
         const Vec<float> slope = load(row_of(scale, n, block, 0));
         for (int64_t i = 0; i < y.width * kBlock; i += kBlock) {
             const Vec<float> value = load(from + i) * slope;
-            store(to + i, relu ? rectified(value) : value);
+            store(to + i, clamped<float>(value, clamp.low, clamp.high));
         }
     });
 }

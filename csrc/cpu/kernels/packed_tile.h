@@ -53,7 +53,7 @@ struct PackedTile {
     bool accumulate;        // they start from y
     const float* residual;  // added at the end, or null
     int64_t residual_step, residual_vector;
-    bool relu;
+    Clamp clamp;
     float* y;
     int64_t y_step, y_vector;
 };
@@ -118,7 +118,10 @@ __attribute__((noinline)) static void packed_tile(const PackedTile& o) {
             value += load(residual + i * residual_step + j * residual_vector);
         });
     }
-    if (o.relu) each([](int, int, Vec<float>& value) { value = rectified(value); });
+    const auto [low, high] = o.clamp;
+    if (low > -__builtin_inff() || high < __builtin_inff()) {  // Winograd's products, a tile each, have no end
+        each([&](int, int, Vec<float>& value) { value = clamped<float>(value, low, high); });
+    }
     float* y = o.y;
     const int64_t y_step = o.y_step;
     const int64_t y_vector = o.y_vector;

@@ -4,7 +4,7 @@
 //     V = BT x B of every tile and block of channels
 //     for each panel of filters, for each piece of the chunk:
 //       for each group of channel blocks: U = G w GT of the panel (or as it was kept); M (+)= V U, point by point
-//       y = relu(AT M A + bias + residual)
+//       y = clamp(AT M A + bias + residual)
 //
 //   V [point][channel block][tile][channel]     U [block of filters][point][channel][filter]
 //   M [point][tile][filter of the panel]
@@ -216,7 +216,7 @@ struct Packed {
                                    .residual = nullptr,
                                    .residual_step = 0,
                                    .residual_vector = 0,
-                                   .relu = false,
+                                   .clamp = {},
                                    .y = nullptr,
                                    .y_step = kPanel,
                                    .y_vector = kBlock};
@@ -262,7 +262,8 @@ struct Packed {
                                                   .row = row,
                                                   .column = unit.column * TILE,
                                                   .tiles = unit.tiles,
-                                                  .relu = p.relu});
+                                                  .low = p.clamp.low,
+                                                  .high = p.clamp.high});
             return;
         }
         const int64_t rows = least(TILE, p.y.height - row);
@@ -299,7 +300,7 @@ struct Packed {
 
     __attribute__((always_inline)) void finish(Vec<float> value, const float* residual, float* y) const {
         if (residual != nullptr) value += load(residual);
-        store(y, p.relu ? rectified(value) : value);
+        store(y, clamped<float>(value, p.clamp.low, p.clamp.high));
     }
 };
 

@@ -288,4 +288,10 @@ PYCNN_INLINE V rectified(V value) {
     return value < 0 ? V{} : value;  // keeps a NaN
 }
 
+template <typename T>
+PYCNN_INLINE Vec<T> clamped(Vec<T> value, T low, T high) {
+    value = value < low ? broadcast(low) : value;  // keeps a NaN, as max and min instructions do in this order
+    return value > high ? broadcast(high) : value;
+}
+
 }  // namespace pycnn::cpu::PYCNN_ISA_NAMESPACE

@@ -194,8 +194,9 @@ struct TileTarget {
     int64_t channels;  // 1..lanes
     int64_t P, Q;
     int64_t row, column;
-    int64_t tiles;  // along the row
-    bool relu = false;
+    int64_t tiles;                             // along the row
+    T low = static_cast<T>(-__builtin_inf());  // of the values written
+    T high = static_cast<T>(__builtin_inf());
 };
 
 // A run of tiles from their points, `tile_stride` and `point_stride` apart, to planes: as many tiles at a time as fill
@@ -225,7 +226,7 @@ static void restore_tiles(const T* from, int64_t tile_stride, int64_t point_stri
 #pragma GCC unroll 8
                 for (int s = 0; s < TILE; s++) {
                     const Vec<T> value = tile[r][s] + bias;
-                    out[r][i * TILE + s] = to.relu ? rectified(value) : value;
+                    out[r][i * TILE + s] = clamped<T>(value, to.low, to.high);
                 }
             }
         }
