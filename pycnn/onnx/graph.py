@@ -123,7 +123,8 @@ def from_model(model: ModelProto, folder: str | Path = ".") -> Graph:
         raise TypeError(f"model must be an onnx.ModelProto, as onnx.load reads one, got {type(model).__name__}")
     if not model.HasField("graph"):
         raise ModelError("it holds no graph: an empty or cut off file, or no ONNX model")
-    _expect_text(model.graph)
+    for body in (model.graph, *model.functions):
+        _expect_text(body)
     if model.functions:
         model = _inlined(model)
     opsets = {_domain(each.domain): each.version for each in model.opset_import} or {"": 1}
@@ -225,9 +226,12 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _expect_text(graph: GraphProto) -> None:
+def _expect_text(graph: GraphProto | FunctionProto) -> None:
     """Names that are no UTF-8, which protobuf hands out as bytes, are in damaged files alone."""
-    names = [one.name for one in (*graph.input, *graph.output, *graph.initializer)]
+    if isinstance(graph, FunctionProto):
+        names = [graph.name, graph.domain, *graph.input, *graph.output]
+    else:
+        names = [one.name for one in (*graph.input, *graph.output, *graph.initializer)]
     for _, node in _all_nodes(graph):
         names += [node.name, node.op_type, node.domain, *node.input, *node.output]
         names += [attribute.name for attribute in node.attribute]

@@ -330,6 +330,14 @@ def test_names_that_are_no_text_are_refused() -> None:
         pycnn.onnx.prepare(onnx.ModelProto.FromString(content))
 
 
+def test_names_in_functions_that_are_no_text_are_refused() -> None:
+    elu = helper.make_node("Elu", ["a"], ["b"])
+    function = helper.make_function("local", "F", ["a"], ["b"], [elu], [helper.make_opsetid("", 11)], ["slope"])
+    content = _with_function(function).SerializeToString().replace(b"Elu", b"E\xffu")
+    with pytest.raises(ModelError, match="is no name"):
+        pycnn.onnx.prepare(onnx.ModelProto.FromString(content))
+
+
 def test_damaged_files_are_refused_and_nothing_worse(tmp_path: Path) -> None:
     """Bytes changed, cut out and put in: a model that is not valid any more, or one that still is."""
     random = np.random.default_rng(0)
