@@ -78,3 +78,5 @@ def test_forward_mode_is_refused() -> None:
     x, w = torch.randn(2, 3, 6, 6), torch.randn(4, 3, 3, 3)
     with pytest.raises(NotImplementedError, match="jvp"):
         func.jvp(lambda x: ours.conv2d(x, w), (x,), (x,))
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+        ours.conv2d(torch.autograd.forward_ad.make_dual(x, x), w)

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 __all__ = ["bilinear", "empty", "images_folded", "linear_pair", "operator"]
 
@@ -77,9 +78,7 @@ def operator(
     made.register_autograd(backward, setup_context=save)
 
     def anywhere(*given: Any) -> Any:
-        if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
-            return transformed.apply(*given)
-        return made(*given)
+        return transformed.apply(*given) if _transforms_are_active() else made(*given)
 
     # torch.func's gradients refuse what `register_autograd` makes, and torch.compile cannot look into this.
     members: dict[str, Any] = {
@@ -91,6 +90,13 @@ def operator(
     static = {key: staticmethod(one) for key, one in members.items()}
     transformed: Any = type(name, (torch.autograd.Function,), static)
     return anywhere
+
+
+def _transforms_are_active() -> bool:
+    """Those of torch.func, or forward mode, whose tangents a custom operator would lose without a word."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def _one_by_one(op: Any) -> Callable[..., Any]:
