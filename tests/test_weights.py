@@ -471,6 +471,23 @@ def test_wrong_archives_are_refused(tmp_path):
             weights.load(zipped(tmp_path, **settings))
 
 
+def test_records_that_lie_on_each_other_are_refused(tmp_path):
+    """The checksum of each would be computed: minutes for some megabytes."""
+
+    def repeated(data):
+        begin = data.index(b"PK\x01\x02")
+        end = data.index(b"PK\x05\x06")
+        entries = data[begin:end]
+        last = entries[entries.index(b"net/data/large") - 46 :]
+        more = b"".join(last.replace(b"large", b"%05d" % i) for i in range(100))
+        count, size = 4 + 100, len(entries) + len(more)
+        return data[:end] + more + struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, count, count, size, begin, 0)
+
+    assert weights.load(zipped(tmp_path, **{"net/data/large": bytes(10000)}))["x"].shape == (4,)
+    with pytest.raises(WeightsError, match=r"records of \d\d,\d\d\d bytes, expected at most the archive's"):
+        weights.load(zipped(tmp_path, repeated, **{"net/data/large": bytes(10000)}))
+
+
 def test_an_archive_without_checksums_is_read(torch, tmp_path):
     before = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)

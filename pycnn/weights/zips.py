@@ -66,7 +66,7 @@ def records(source: Source) -> dict[str, Record]:
         WeightsError: no whole archive, or a record that is compressed or encrypted.
     """
     count, at = _directory(source)
-    data, found = source.data, {}
+    data, found, total = source.data, {}, 0
     for _ in range(count):
         entry = data[at : at + 46]
         if len(entry) < 46 or entry[:4] != _CENTRAL:
@@ -82,6 +82,9 @@ def records(source: Source) -> dict[str, Record]:
         if method != 0 or flags & 1 or size != stored:
             how = "encrypted" if flags & 1 else f"compressed (method {method})"
             raise source.error(f"record {brief(name)} {how}", "records that are stored, as PyTorch writes them")
+        total += size
+        if total > len(data):  # thousands that lie on each other would take long to check
+            raise source.error(f"records of {total:,} bytes", f"at most the archive's {len(data):,}")
         if name in found:
             raise source.error(f"two records {brief(name)}", "one")
         found[name] = Record(source, name, local, size, checksum)
