@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -160,6 +161,26 @@ def _hdf5_seeds() -> list[bytes]:
     return [*seeds, buffer.getvalue()]
 
 
+def _read_tfjs(path: Path) -> object:
+    """The manifest, two shards beside it."""
+    for shard, size in (("a.bin", 30), ("b.bin", 12)):
+        if not (path.parent / shard).exists():
+            (path.parent / shard).write_bytes(bytes([1]) * size)
+    return _read_weights(path)
+
+
+def _tfjs_seeds() -> list[bytes]:
+    quantised = {"dtype": "uint8", "scale": 0.5, "min": -1}
+    weights = [
+        {"name": "net/conv/kernel", "shape": [1, 2, 2, 2], "dtype": "float32"},
+        {"name": "net/conv/bias", "shape": [2], "dtype": "float32", "quantization": quantised},
+        {"name": "net/step", "shape": [], "dtype": "int32"},
+        {"name": "net/on", "shape": [4], "dtype": "bool"},
+    ]
+    manifest = [{"paths": ["a.bin", "b.bin"], "weights": weights}]
+    return [json.dumps(one).encode() for one in (manifest, {"modelTopology": {}, "weightsManifest": manifest})]
+
+
 def _read_onnx(path: Path) -> object:
     import pycnn.onnx
 
@@ -216,6 +237,7 @@ TARGETS = {
     "image": Target(_read_image, ("CorruptFile",), _image_seeds, "", ("pycnn.data", "PIL")),
     "folder": Target(_read_folder, ("CorruptFile",), _image_seeds, ".jpg", ("pycnn.data", "PIL")),
     "weights": Target(_read_weights, ("WeightsError",), _weights_seeds, "", ("pycnn.weights",)),
+    "tfjs": Target(_read_tfjs, ("WeightsError", "OSError"), _tfjs_seeds, "", ("pycnn.weights",)),
     # Two of processor time until a library that never returns is ended.
     "hdf5": Target(_read_weights, ("WeightsError",), _hdf5_seeds, "", ("pycnn.weights",), 30.0),
     "onnx": Target(_read_onnx, ("ModelError", "UnsupportedModelError", "OSError"), _onnx_seeds, "", ("pycnn.onnx",)),
