@@ -251,6 +251,7 @@ spec = importlib.util.spec_from_file_location("child", {path!r})
 child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 child.limit(int(sys.argv[2]), int(sys.argv[3]))
+print('["ready"]', flush=True)
 """
 LARGE = """
 try:
@@ -298,6 +299,16 @@ def test_an_interrupt_ends_the_hdf5_librarys_process(h5py, tmp_path, monkeypatch
         weights.load(tmp_path / "net")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "net.pid").read_text()), 0)
+
+
+def test_an_h5py_that_cannot_be_imported_is_no_damaged_file(h5py, tmp_path, monkeypatch, capfd):
+    with h5py.File(tmp_path / "net", "w") as file:
+        file["x"] = 1.0
+    (tmp_path / "h5py.py").write_text("raise ImportError('built for another NumPy')")
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    with pytest.raises(ImportError, match=r"h5py cannot be imported by .*, which ends with status 1"):
+        weights.load(tmp_path / "net")
+    assert "built for another NumPy" in capfd.readouterr().err
 
 
 def test_hdf5_without_h5py(h5py, tmp_path, monkeypatch):

@@ -111,17 +111,19 @@ def _child(source: Source) -> Iterator[IO[bytes]]:
 
     Raises:
         WeightsError: the block raised EOFError, because the process ended before it was done.
-        OSError: no process could be started.
+        ImportError, OSError: h5py could not be imported there, or no process be started.
     """
     seconds = _SECONDS + len(source) // _BYTES_A_SECOND
-    limits = str(seconds), str(_MEMORY + len(source)), json.dumps(sys.path)
+    limits = str(seconds), str(_MEMORY + len(source)), json.dumps(list(map(str, sys.path)))
     # -S -P: sys.path is ours, and neither site's nor the folder of the script, whose modules are not what they seem.
     command = [sys.executable, "-S", "-P", hdf5_child.__file__, os.path.abspath(source.path), *limits]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=os.environ | _ALONE)
     clock = threading.Timer(_CLOCK * seconds, child.kill)
-    clock.start()
     assert child.stdout is not None
     try:
+        if not child.stdout.readline():
+            raise ImportError(f"h5py cannot be imported by {sys.executable}, which ends with status {child.wait()}")
+        clock.start()
         yield child.stdout
     except EOFError:
         clock.cancel()

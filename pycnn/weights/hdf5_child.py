@@ -4,6 +4,7 @@
 seconds of processor time and how many bytes of memory the file may take, and the parent's sys.path as JSON.  It writes
 lines of JSON to standard output:
 
+    ["ready"]                               h5py is imported: from here on it is the file that takes time
     ["array", path, dtype, shape, offset]   an array; an offset of null says that its bytes follow the line, any other
                                             that they lie there in the file, where the parent takes them itself
     ["error", found, expected]              the file is refused
@@ -40,8 +41,10 @@ def main(path: str, seconds: str, memory: str, search: str) -> None:
     import h5py
 
     limit(int(seconds), int(memory))
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # a crash is told by the exit status
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a crash is told by the exit status
     out = sys.stdout.buffer
+    _line(out, ["ready"])
+    out.flush()
     try:
         with h5py.File(path, "r") as file:
             root = file.get("model_weights", file)
