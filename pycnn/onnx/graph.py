@@ -92,7 +92,8 @@ def load(path: str | Path) -> Graph:
 
     Raises:
         OSError: a file that cannot be read, or a folder, a pipe or a device.
-        ModelError: one that is damaged or no valid model; the message names it.
+        ModelError: one that is damaged or no valid model, or that needs far more memory than it is long (see `wire`);
+            the message names it.
         UnsupportedModelError: operators that pycnn does not have, all of them.
     """
     path = Path(path)
