@@ -29,7 +29,8 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 _REMEMBERED = 256  # tables; a network has some few
-_SHORT = 4096  # elements of an axis whose table is remembered; 256 of these take less than 128 MiB
+_SHORT = 4096  # elements of an axis; 256 tables of such take less than 128 MiB
+_FEW, _LONG = 4, 1 << 18  # tables of longer axes, such as sound's, which take a hundred times as long as their use
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,12 +138,13 @@ _KERNELS = {"linear": (_triangle, 1), "cubic": (_cubic, 2)}  # and how far they 
 
 
 def _remembered(function: Callable[..., Any]) -> Callable[..., Any]:
-    """As `lru_cache`, but for the tables of long axes: they would fill memory, and take less time than their use."""
-    remembers = lru_cache(maxsize=_REMEMBERED)(function)
+    """As `lru_cache`, but only the last few tables of long axes, and none of still longer ones: they fill memory."""
+    short, long = lru_cache(maxsize=_REMEMBERED)(function), lru_cache(maxsize=_FEW)(function)
 
     @wraps(function)
     def table(mode: str, size: int, out: int, *given: Any, **how: Any) -> Any:
-        made = remembers if max(size, out) <= _SHORT else function
+        longest = max(size, out)
+        made = short if longest <= _SHORT else long if longest <= _LONG else function
         return made(mode, size, out, *given, **how)
 
     return table
