@@ -202,6 +202,22 @@ def test_hdf5_that_is_refused(h5py, tmp_path):
             weights.load(tmp_path / "net")
 
 
+@pytest.mark.parametrize("chunk", [0, 5])
+def test_a_damaged_piece_of_a_compressed_array_is_refused(h5py, tmp_path, chunk):
+    """The HDF5 library finds it when the array, or a part of it, has been announced already."""
+    with h5py.File(tmp_path / "net", "w") as file:
+        array = file.create_dataset("x", data=normal(6 << 8, 1024), chunks=(256, 1024), compression="gzip")
+        file.create_dataset("short", data=np.arange(3.0), chunks=(3,), compression="gzip")
+        places = [array.id.get_chunk_info(chunk), file["short"].id.get_chunk_info(0)]
+    whole = (tmp_path / "net").read_bytes()
+    for place in places:
+        damaged = bytearray(whole)
+        damaged[place.byte_offset : place.byte_offset + 8] = bytes(8)
+        (tmp_path / "net").write_bytes(damaged)
+        with pytest.raises(WeightsError, match=r"a damaged HDF5 file \(Can't .*read data .*filter returned failure"):
+            weights.load(tmp_path / "net")
+
+
 def test_listed_weights_of_keras_that_lie_elsewhere_are_refused(h5py, tmp_path):
     with h5py.File(tmp_path / "other", "w") as file:
         file["group/x"] = 1.0
@@ -269,7 +285,7 @@ except MemoryError:
         ("os.kill(os.getpid(), signal.SIGSEGV)", "reading it ends it with status -11"),
         ("sys.exit()", "reading it ends it with status 0"),
         ("print('[\"array\", [', end='')", "reading it ends it with status 0"),
-        ("print(json.dumps(['array', ['x'], '<f4', [3], None]) + '\\nab')", "reading it ends it with status 0"),
+        ('print(\'["array", ["x"], "<f4", [3], null]\\n["bytes", 12]\\nab\')', "reading it ends it with status 0"),
         ("print(json.dumps(['array', ['x'], '<f4', [3], 1 << 40]))", "a place within the file"),
         ("print(json.dumps(['array', ['x'], '<f4', [1 << 40], None]))", "far more memory"),
         ("while True: print(json.dumps(['array', ['x' * 9999], '<f4', [1], 0]))", "far more memory"),

@@ -75,16 +75,22 @@ def _read(source: Source) -> tuple[dict[Path, Array], bool]:
     found: dict[Path, Array] = {}
     source.spend(_MEMORY)
     with _child(source) as pipe:
-        while (line := pipe.readline(_LONGEST_LINE)).endswith(b"\n"):
-            source.spend(4 * len(line) + 1000)
-            kind, *values = json.loads(line)
-            if kind == "end":
-                return found, bool(values[0])
-            if kind == "error":
-                raise source.error(*values)
-            path, dtype, shape, offset = values
+        while (record := _record(source, pipe))[0] == "array":
+            path, dtype, shape, offset = record[1:]
             found[tuple(path)] = _array(source, pipe, "/".join(path), np.dtype(dtype), shape, offset)
+    return found, bool(record[1])
+
+
+def _record(source: Source, pipe: IO[bytes]) -> list[Any]:
+    """A line of the other process.  Raises WeightsError where it refuses the file, EOFError where it has ended."""
+    line = pipe.readline(_LONGEST_LINE)
+    if not line.endswith(b"\n"):
         raise EOFError
+    source.spend(4 * len(line) + 1000)
+    record: list[Any] = json.loads(line)
+    if record[0] == "error":
+        raise source.error(*record[1:])
+    return record
 
 
 def _array(
@@ -97,9 +103,12 @@ def _array(
         array = source.array(offset, dtype, shape, brief(name))
     else:
         array = np.empty(shape, dtype)
-        bytes_ = array.reshape(-1).view(np.uint8)
-        if pipe.readinto(bytes_.data) < count:  # type: ignore[attr-defined]  # of every buffered reader
-            raise EOFError
+        bytes_, at = array.reshape(-1).view(np.uint8), 0
+        while at < count:
+            part = bytes_[at : at + _record(source, pipe)[1]]
+            if pipe.readinto(part.data) < part.size:  # type: ignore[attr-defined]  # of every buffered reader
+                raise EOFError
+            at += part.size
         if dtype == np.bool_ and count and bytes_.max() > 1:
             raise source.error(f"truth values of {brief(name)} with a byte above 1", "bytes 0 and 1")
     return array.astype(dtype.newbyteorder("="), copy=False)

@@ -5,8 +5,9 @@ seconds of processor time and how many bytes of memory the file may take, and th
 lines of JSON to standard output:
 
     ["ready"]                               h5py is imported: from here on it is the file that takes time
-    ["array", path, dtype, shape, offset]   an array; an offset of null says that its bytes follow the line, any other
+    ["array", path, dtype, shape, offset]   an array; an offset of null says that its bytes follow in pieces, any other
                                             that they lie there in the file, where the parent takes them itself
+    ["bytes", count]                        a piece of them, behind the line
     ["error", found, expected]              the file is refused
     ["end", listed]                         that was all; whether Keras' lists say what there is
 """
@@ -151,12 +152,18 @@ def _write(out: IO[bytes], path: Path, item: Any) -> None:
     if plain and offset is not None:
         return
     if not shape:
-        out.write(np.ascontiguousarray(item[()]).data)
+        _piece(out, np.ascontiguousarray(item[()]).data)
     elif math.prod(shape):
         rows = item.chunks[0] if item.chunks else 1
         rows *= max(1, _PIECE // (rows * math.prod(shape[1:]) * size))
         for first in range(0, shape[0], rows):
-            out.write(np.ascontiguousarray(item[first : first + rows]).data)
+            _piece(out, np.ascontiguousarray(item[first : first + rows]).data)
+
+
+def _piece(out: IO[bytes], bytes_: memoryview) -> None:
+    """Bytes of an array, once they have been read: an error takes the place of the line."""
+    _line(out, ["bytes", bytes_.nbytes])
+    out.write(bytes_)
 
 
 def _line(out: IO[bytes], record: list[Any]) -> None:
