@@ -250,6 +250,14 @@ def test_a_jpeg_of_thousands_of_scans_is_refused(tmp_path):
     path.write_bytes(whole[:-2] + 3000 * last + whole[-2:])
     with pytest.raises(data.CorruptFile, match=r"a JPEG of 30\d\d scans, expected at most 100"):
         data.read_image(path)
+    path.write_bytes(whole + 3000 * last)  # a film, say, that a telephone appends
+    assert data.read_image(path).shape == (3, 64, 64)
+    note = 3000 * b"\xff\xda\xff\xd9"
+    path.write_bytes(whole[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2) + note + whole[2:])
+    assert data.read_image(path).shape == (3, 64, 64)
+    path.write_bytes(whole[:2] + b"\xff\xe1" + (len(note) + 2).to_bytes(2) + note + whole[2:-2] + 3000 * last)
+    with pytest.raises(data.CorruptFile, match=r"a JPEG of 30\d\d scans, expected at most 100"):
+        data.read_image(path)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "I;16"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM")
 # Pillow knows others.  One runs a program; that of GIF fills a frame of the size that the file gives when it opens it.
 
-_SCAN = b"\xff\xda"  # the marker before each; between the pixels' bytes an ff is followed by 00
+# The markers of a JPEG that have a length behind them, and that of its end; in the pixels' data 00 follows an ff.
+_MARKER, _SCAN, _END = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])"), b"\xda", b"\xd9"
 
 # A file of some bytes can say that it holds gigabytes.  Decoders take up to twelve bytes a pixel; that much is granted
 # up to 64 MiB, and beyond it to files with a byte for 16 pixels: photographs have several times as much.
@@ -70,7 +72,7 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
             pixels, most = opened.width * opened.height, max(_FREE_PIXELS, _PIXELS_A_BYTE * length)
             if pixels > most:
                 raise CorruptFile(path, f"{pixels} pixels", f"at most {most} in a file of its size")
-            if opened.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(_SCAN)) > _MOST_SCANS:
+            if opened.format in ("JPEG", "MPO") and (scans := _scans(path.read_bytes())) > _MOST_SCANS:
                 raise CorruptFile(path, f"a JPEG of {scans} scans", f"at most {_MOST_SCANS}")
             ImageOps.exif_transpose(opened, in_place=True)
             image = _rgb(opened)
@@ -90,6 +92,15 @@ def read_image(path: str | Path, size: int | None = None) -> np.ndarray:
     for box in _strips(image):
         array[:, box[1] : box[3]] = np.asarray(image.crop(box)).transpose(2, 0, 1)
     return array
+
+
+def _scans(content: bytes) -> int:
+    """How many scans a JPEG has.  Behind its end there may be anything: cameras append other pictures, and films."""
+    count, at = 0, 0
+    while (marker := _MARKER.search(content, at)) is not None and marker[1] != _END:
+        count += marker[1] == _SCAN
+        at = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2])
+    return count
 
 
 def _strips(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
