@@ -202,15 +202,15 @@ def _expect_short(model: ModelProto) -> None:
     Raises:
         ModelError: more than the model's size again and 1 MiB, or a function that calls itself.
     """
-    functions = {(_domain(one.domain), one.name): one for one in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
+    functions = {(_domain(one.domain), one.name, one.overload): one for one in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
 
-    def written_out(nodes: Iterable[NodeProto], around: tuple[tuple[str, str], ...]) -> int:
+    def written_out(nodes: Iterable[NodeProto], around: tuple[tuple[str, str, str], ...]) -> int:
         size = 0
         for node in nodes:
             size += node.ByteSize()
             calls = [node, *(inner for graph in _graphs_of(node) for _, inner in _all_nodes(graph))]
-            for which in [(_domain(call.domain), call.op_type) for call in calls]:
+            for which in [(_domain(call.domain), call.op_type, call.overload) for call in calls]:
                 if which in around or len(around) > _DEEPEST:
                     raise ModelError(f"its functions call each other without end, or too deep, {which[1]!r} among them")
                 if which in functions and which not in sizes:

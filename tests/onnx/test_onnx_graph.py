@@ -214,6 +214,19 @@ def test_defaults_of_the_attributes_of_functions() -> None:
     assert model.SerializeToString() == content
 
 
+def test_functions_that_overload_a_name() -> None:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    call = helper.make_node("F", ["a"], ["b"], domain="local", overload="plain")
+    functions = [
+        helper.make_function("local", "F", ["a"], ["b"], [node], opsets, overload=name)
+        for name, node in {"plain": helper.make_node("Neg", ["a"], ["b"]), "calling": call}.items()
+    ]
+    node = helper.make_node("F", ["x"], ["y"], domain="local", overload="calling")
+    model = _model([node], {"x": (2,)}, ["y"], functions=functions)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    np.testing.assert_array_equal(pycnn.onnx.prepare(model).run([np.float32([1, -2])])[0], [-1, 2])
+
+
 def test_functions_of_another_opset_than_the_model_s() -> None:
     """Their operators must have the form that they have in the model's opset."""
 
