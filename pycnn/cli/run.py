@@ -104,6 +104,7 @@ def _inputs(args: argparse.Namespace, wanted: Any) -> dict[str, Any]:
 
 def _stored(file: str) -> Any:
     """The array of a .npy file, or those of a .npz by name.  Raises ValueError for a damaged one, OSError for none."""
+    import tokenize
     import zipfile
     import zlib
 
@@ -112,12 +113,21 @@ def _stored(file: str) -> Any:
     from pycnn._files import size_of
 
     size_of(file)
+    damage = (
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        MemoryError,
+        tokenize.TokenError,
+    )
     try:
         found = np.load(file, allow_pickle=False)
         if isinstance(found, np.ndarray) == file.endswith(".npz"):
             raise ValueError("its name says otherwise")
         return found if isinstance(found, np.ndarray) else dict(found)
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, MemoryError) as error:
+    except damage as error:
         raise ValueError(f"--input {file}: no sound array of NumPy ({error})") from None
 
 

@@ -108,6 +108,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, photo: Path, capsys: 
         "short.npy": (tmp_path / "array.npy").read_bytes()[:-1],
         "cut.npz": b"PK\3\4abc",
         "other.npz": (tmp_path / "array.npy").read_bytes(),
+        "quote.npy": b"\x93NUMPY\1\0v\0" + header.replace("), }", "), '''").encode().ljust(117) + b"\n",
         "large.npy": b"\x93NUMPY\1\0v\0" + header.encode().ljust(117) + b"\n",
     }
     for name, content in arrays.items():
