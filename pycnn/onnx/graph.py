@@ -7,6 +7,7 @@ are all named at once.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import graphlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from pycnn._extras import extra
 from pycnn._files import size_of
 from pycnn.onnx import registry
 from pycnn.onnx.errors import ModelError, UnsupportedModelError
-from pycnn.onnx.wire import expect_modest
+from pycnn.onnx.wire import expect_modest, locations
 
 with extra("onnx", "onnx"):
     import onnx
@@ -100,7 +101,7 @@ def load(path: str | Path) -> Graph:
     size_of(path)
     content = path.read_bytes()
     try:
-        expect_modest(content, ModelProto.DESCRIPTOR)
+        expect_modest(content, ModelProto.DESCRIPTOR, functools.partial(bytes_beside, content, path.parent))
         try:
             model = ModelProto.FromString(content)
         except _decode_error() as error:
@@ -111,6 +112,17 @@ def load(path: str | Path) -> Graph:
         raise UnsupportedModelError(error.missing, f"{path}: ") from None
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error.__cause__
+
+
+def bytes_beside(content: bytes, folder: Path) -> int:
+    """How large the files in the model's folder are that it names for its weights."""
+    folder, sizes = folder.resolve(), dict[Path, int]()
+    for name in locations(content):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # what is wrong is said where the file is read
+            file = (folder / name).resolve()
+            if file.is_relative_to(folder):
+                sizes[file] = size_of(file)
+    return sum(sizes.values())
 
 
 def from_model(model: ModelProto, folder: str | Path = ".") -> Graph:

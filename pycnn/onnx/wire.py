@@ -1,7 +1,8 @@
 """What a model's bytes ask protobuf for, counted before it is asked: a message of no bytes takes hundreds in memory.
 
 The count is of what the messages take and what is made of them, rounded up.  A file that needs more than three times
-its own size and 48 MiB beside is refused, so with its bytes a reader stays below four times the file and 64 MiB.
+its own size and 48 MiB beside is refused, so with its bytes a reader stays below four times the file and 64 MiB.  Files
+of weights that it names count as its own: the graph of a large network alone takes twenty times its bytes.
 
 Reference: protobuf.dev/programming-guides/encoding.
 """
@@ -9,13 +10,16 @@ Reference: protobuf.dev/programming-guides/encoding.
 from __future__ import annotations
 
 import functools
+import os
+import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pycnn.onnx.errors import ModelError
 
-__all__ = ["expect_modest"]
+__all__ = ["expect_modest", "locations"]
 
 _TIMES, _BESIDE = 3, 48 << 20
 _FIELD, _TEXT, _MESSAGE = 32, 100, 160  # bytes for each, whatever it holds
@@ -25,6 +29,7 @@ _NUMBERS = {"int32_data": 8, "float_data": 8, "int64_data": 16, "uint64_data": 1
 _NUMBER = 48
 
 _VARINT, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5  # how a field is written
+_LOCATION, _MOST_LOCATIONS = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])"), 1 << 14
 
 
 class _Field(NamedTuple):
@@ -35,15 +40,17 @@ class _Field(NamedTuple):
     width: int  # bytes of a packed number; 0 for one that ends with a byte below 128
 
 
-def expect_modest(content: bytes, descriptor: Any) -> None:
+def expect_modest(content: bytes, descriptor: Any, beside: Callable[[], int] = lambda: 0) -> None:
     """Raise ModelError for bytes that are no message, or that need far more memory than they are many.
 
     Args:
         content: the file.
         descriptor: of the message that it should be, as protobuf has it.
+        beside: how many bytes the files that belong to it have; called at most once, if its own are too few.
     """
-    left = _BESIDE + _TIMES * len(content) - _MESSAGE
-    waiting = [(0, len(content), descriptor)]
+    size, asked = len(content), False
+    left = _BESIDE + _TIMES * size - _MESSAGE
+    waiting = [(0, size, descriptor)]
     while waiting:
         at, end, kind = waiting.pop()
         fields = _fields(kind)
@@ -70,11 +77,24 @@ def expect_modest(content: bytes, descriptor: Any) -> None:
             else:
                 left -= 2 * length + _TEXT
             at += length
+            if left < 0 and not asked:
+                more, asked = beside(), True
+                size, left = size + more, left + _TIMES * more
             if left < 0:
                 raise ModelError(
                     f"contents that need far more memory than the file is long: more than {_TIMES} times its "
-                    f"{len(content):,} bytes and {_BESIDE >> 20} MiB beside it"
+                    f"{size:,} bytes, the files with its weights among them, and {_BESIDE >> 20} MiB beside"
                 )
+
+
+def locations(content: bytes) -> set[str]:
+    """The files with weights that a model names, as protobuf writes them: at most 16,384, of names below 128 bytes."""
+    found: set[str] = set()
+    for match in _LOCATION.finditer(content):
+        if len(found) == _MOST_LOCATIONS:
+            break
+        found.add(os.fsdecode(content[match.end() : match.end() + match[1][0]]))
+    return found
 
 
 @functools.cache

@@ -14,8 +14,8 @@ pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper
 
 from pycnn.bench import memory
-from pycnn.onnx import ModelError
-from pycnn.onnx.graph import array_of, from_model, load
+from pycnn.onnx import ModelError, wire
+from pycnn.onnx.graph import array_of, bytes_beside, from_model, load
 
 MEGA = 1 << 20
 
@@ -120,6 +120,29 @@ def test_weights_outside_the_folder_of_the_model_are_refused(location: str, tmp_
     model = _model([helper.make_node("Relu", ["x"], ["y"])], [_external("w", location=location)])
     with pytest.raises(ModelError, match="the weights of tensor 'w'"):
         from_model(model, inside)
+
+
+def test_files_of_weights_allow_for_a_large_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph of a large network takes more than three times its bytes; those outside the folder do not count."""
+    monkeypatch.setattr(wire, "_BESIDE", MEGA)
+    nodes = [helper.make_node("Relu", ["x" if i == 0 else f"x{i}"], [f"x{i + 1}"]) for i in range(999)]
+    nodes.append(helper.make_node("Relu", ["x999"], ["y"]))
+    inside = tmp_path / "model"
+    inside.mkdir()
+    for folder in (tmp_path, inside):
+        (folder / f"of {folder.name}").write_bytes(bytes(4 * MEGA))
+    (inside / "link").symlink_to(f"../of {tmp_path.name}")
+    (inside / "round").symlink_to("round")
+    for location in ("of model", f"../of {tmp_path.name}", "link", "round", "missing", "\0"):
+        model = _model(nodes, [_external("w", location=location)])
+        (inside / "model.onnx").write_bytes(model.SerializeToString())
+        if location == "of model":
+            assert len(load(inside / "model.onnx").nodes) == 1000
+        else:
+            with pytest.raises(ModelError, match="far more memory than the file is long"):
+                load(inside / "model.onnx")
+    twice = _model(nodes, [_external(f"w{i}", location=name) for i, name in enumerate(("of model", "./of model"))])
+    assert bytes_beside(twice.SerializeToString(), inside) == 4 * MEGA
 
 
 def test_functions_that_grow_without_bound_are_refused() -> None:
