@@ -282,6 +282,8 @@ except MemoryError:
     [
         ("while True: pass", "reading it takes more than 1 s"),
         ("time.sleep(60)", "reading it takes more than 1 s"),
+        ("os.close(1); time.sleep(60)", "reading it takes more than 1 s"),
+        ("print(' ' * (3 << 20))", "names of more than 1 MiB"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "reading it ends it with status -11"),
         ("sys.exit()", "reading it ends it with status 0"),
         ("print('[\"array\", [', end='')", "reading it ends it with status 0"),

@@ -84,6 +84,8 @@ def _read(source: Source) -> tuple[dict[Path, Array], bool]:
 def _record(source: Source, pipe: IO[bytes]) -> list[Any]:
     """A line of the other process.  Raises WeightsError where it refuses the file, EOFError where it has ended."""
     line = pipe.readline(_LONGEST_LINE)
+    if len(line) == _LONGEST_LINE:
+        raise source.error(f"names of more than {_LONGEST_LINE >> 20} MiB", "names of layers")
     if not line.endswith(b"\n"):
         raise EOFError
     source.spend(4 * len(line) + 1000)
@@ -135,7 +137,6 @@ def _child(source: Source) -> Iterator[IO[bytes]]:
         clock.start()
         yield child.stdout
     except EOFError:
-        clock.cancel()
         status = child.wait()
         late = status in (-signal.SIGKILL, -signal.SIGXCPU)
         why = f"takes more than {seconds} s" if late else f"ends it with status {status}"
