@@ -14,6 +14,7 @@ import pycnn
 OPTIONAL = {
     "cupy",
     "torch",
+    "jax",
     "PIL",
     "matplotlib",
     "rich",

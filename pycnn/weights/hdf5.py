@@ -36,7 +36,7 @@ Path = tuple[str, ...]
 
 _VARIABLES = "vars"  # Keras 3's group of a layer's variables
 # The other process: processor time, which a busy machine does not use up, and a clock in case it waits for ever.
-_SECONDS, _BYTES_A_SECOND, _CLOCK = 2, 8 << 20, 10
+_SECONDS, _BYTES_A_SECOND, _CLOCK = 2, 2 << 20, 10
 _MEMORY = 24 << 20  # beside the file's size, which it may read whole; this comes off what the reader may use
 _LONGEST_LINE = 1 << 20
 _ALONE = {"OPENBLAS_NUM_THREADS": "1"}  # importing NumPy would start a thread for each processor
@@ -56,7 +56,7 @@ def read_hdf5(source: Source, converted: bool) -> dict[Path, Array]:
 
     Raises:
         WeightsError: a damaged file, links to other files, arrays of other things than numbers, a file over which the
-            HDF5 library crashes, or takes longer than 2 s and another for each 8 MiB.
+            HDF5 library crashes, or takes longer than 2 s and another for each 2 MiB.
         ModuleNotFoundError: h5py is not installed.
     """
     with extra("weights", "h5py"):
