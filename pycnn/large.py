@@ -69,10 +69,12 @@ def product(a: Array, b: Array) -> Array:
     """a @ b; sums of 16 bits are kept in float32 and rounded once."""
     if not is_half(a) or a.dtype != b.dtype:
         return a @ b
-    if not is_host(a):
-        return backends.get("cuda").gemm(a, b, False, False) if a.ndim == b.ndim == 2 else a @ b
-    wide: Array = np.asarray(cast(a, np.float32) @ cast(b, np.float32))
-    return cast(wide, a.dtype)
+    if not is_host(a) and a.ndim == b.ndim == 2:
+        return backends.get("cuda").gemm(a, b, False, False)
+    if not is_host(a) and a.dtype == np.float16:
+        return a @ b
+    wide = cast(a, np.float32) @ cast(b, np.float32)
+    return cast(wide if is_array(wide) else np.asarray(wide), a.dtype)
 
 
 def cast(array: Array, dtype: Any) -> Array:

@@ -82,6 +82,7 @@ class Traced:
 _NAMES = {
     "item": "item(), float(), int() or the truth",
     **dict.fromkeys(("get", "__array__", "__array_interface__", "__array_struct__"), "numpy()"),
+    "strides": "strides (or __dlpack__, which looks at them)",
 }
 _COMPARED = {"lt": "<", "le": "<=", "gt": ">", "ge": ">=", "eq": "==", "ne": "!="}
 _OPERATORS = {
