@@ -39,6 +39,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="takes minutes: run with --slow"))
 
 
+@pytest.fixture
+def on_reference() -> Iterator[None]:
+    """The reference backend, for what is tested above the operators."""
+    with pycnn.use_backend("reference"):
+        yield
+
+
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each backend that can run here, selected for the length of the test; its name."""

@@ -9,25 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tensors import leaf, normal
 
 import pycnn
 from pycnn import Tensor, autograd
 from pycnn import functional as F
 from pycnn.testing.gradcheck import gradcheck, gradgradcheck
 
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    with pycnn.use_backend("reference"):
-        yield
-
-
-def leaf(*values: float) -> Tensor:
-    return Tensor(np.array(values), requires_grad=True)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+pytestmark = pytest.mark.usefixtures("on_reference")
 
 
 # ---------------------------------------------------------------------------------------------------- the walk back

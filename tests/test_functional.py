@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tensors import normal
 
 import pycnn
 from pycnn import Tensor, autograd
 from pycnn import functional as F
 from pycnn.testing.gradcheck import gradcheck, gradgradcheck
 
-# Sums of at most a few hundred float64 terms in another order than torch's: some 1e-14 of the largest term.
-TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
-
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    with pycnn.use_backend("reference"):
-        yield
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+pytestmark = pytest.mark.usefixtures("on_reference")
 
 
 def far(*shape: int, seed: int = 5) -> Tensor:

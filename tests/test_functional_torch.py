@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from tensors import normal
 
-import pycnn
 from pycnn import Tensor, autograd
 from pycnn import functional as F
 
@@ -16,14 +16,7 @@ from pycnn import functional as F
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-11}
 
 
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    with pycnn.use_backend("reference"):
-        yield
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
+pytestmark = pytest.mark.usefixtures("on_reference")
 
 
 def same_as_torch(ours: Callable[..., Any], theirs: Callable[..., Any], *arrays: np.ndarray) -> None:

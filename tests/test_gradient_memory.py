@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
+from tensors import leaf
 
 import pycnn
 from pycnn import Tensor, _cpu, autograd
 from pycnn import functional as F
 from pycnn.graph import Function
 
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    with pycnn.use_backend("reference"):
-        yield
-
-
-def leaf(*values: float) -> Tensor:
-    return Tensor(np.array(values), requires_grad=True)
+pytestmark = pytest.mark.usefixtures("on_reference")
 
 
 def test_gradients_do_not_share_memory() -> None:

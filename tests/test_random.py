@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -12,11 +11,7 @@ import pycnn
 from pycnn import random
 from pycnn.random import Generator
 
-
-@pytest.fixture(autouse=True)
-def reference() -> Iterator[None]:
-    with pycnn.use_backend("reference"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_reference")
 
 
 def test_state_goes_back_and_forth() -> None:

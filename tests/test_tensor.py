@@ -10,14 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tensors import normal
 
 import pycnn
 from pycnn import Tensor
 from pycnn.testing.gradcheck import gradcheck, gradgradcheck
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return Tensor(np.random.default_rng(seed).standard_normal(shape), requires_grad=True)
 
 
 def positive(*shape: int, seed: int = 0) -> Tensor:
