@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 
+# For benchmarks; at the end, so that an installed pycnn stays the one under test.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 os.environ["PYCNN_TUNING"] = "off"  # what somebody measured on this machine is nobody's expectation
 
 import pycnn

@@ -14,9 +14,7 @@ import pytest
 from pycnn.jit import MissingToolError, nvrtc
 
 # The simulator is compiled from csrc/sim of this checkout, also where the package under test is an installed one.
-REPOSITORY = str(Path(__file__).resolve().parents[2])
-os.environ.setdefault("PYCNN_REPOSITORY", REPOSITORY)
-sys.path.append(REPOSITORY)  # for benchmarks; at the end, so that an installed pycnn stays the one under test
+os.environ.setdefault("PYCNN_REPOSITORY", str(Path(__file__).resolve().parents[2]))
 
 
 def _has_nvrtc() -> bool:
